@@ -1,0 +1,46 @@
+"""The few error classes of the package.
+
+`core` raises them, the command line prints their one line and returns 2, the node logs them and refuses
+the transition. A message says what was wrong, what was expected and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class VssError(Exception):
+    """Anything a user can cause and mend."""
+
+
+class SettingsError(VssError):
+    """A setting, parameter or argument has a value that cannot be used."""
+
+
+class ModelError(VssError):
+    """A model folder is missing, damaged or does not fit what was asked of it."""
+
+
+class EngineError(VssError):
+    """An engine cannot be created, loaded or run on this machine."""
+
+
+class SourceError(VssError):
+    """A video, folder, bag or label cannot be read."""
+
+
+class FrameError(VssError):
+    """One frame cannot be used; the stream goes on with the next."""
+
+
+class ShapeError(VssError):
+    """Tensors or images that must agree in size do not."""
+
+
+class MissingLibraryError(VssError):
+    """An optional library is not installed."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"{library} is not installed; install it with: pip install 'vss_ros[{extra}]'"
+        )
+        self.library = library
+        self.extra = extra
