@@ -1,0 +1,42 @@
+"""Methods of video semantic segmentation: one paper, one file. A new one is a line in METHODS."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vss_ros.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from vss_ros.methods.method import Method
+
+METHODS = {
+    'evss': 'vss_ros.methods.evss:Evss',
+    'evss-lite': 'vss_ros.methods.evss_lite:EvssLite',
+}
+
+
+def build_method(name: str, classes: int, options: dict[str, Any] | None = None) -> Method:
+    """Build a method with fresh weights.
+
+    Args:
+        name: a key of METHODS, as written in model.yaml.
+        classes: number of classes K.
+        options: arguments of the method's constructor; what is left out keeps its default.
+    Raises:
+        ModelError: no such method, or an option it does not know; the message lists what exists.
+        SettingsError: an option has a value that cannot be used.
+    """
+    if name not in METHODS:
+        raise ModelError(f"there is no method '{name}'; use one of {', '.join(METHODS)}")
+    module, class_name = METHODS[name].split(':')
+    method = getattr(import_module(module), class_name)
+    options = options or {}
+    known = [option for option in inspect.signature(method).parameters if option != 'classes']
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ModelError(
+            f"method '{name}' has no option {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    return method(classes, **options)

@@ -1,0 +1,102 @@
+"""What every method is: networks, the graphs that use them, and the order in which they run."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.core.errors import ModelError
+
+
+class GraphExample(NamedTuple):
+    """The tensors one graph took and gave for one image, by name."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+class Method(nn.Module):
+    """A paper's procedure as named graphs over named tensors.
+
+    A graph is a public method of the subclass: its parameter names are the tensors it takes, the
+    keys of the dict it returns are the tensors it gives. A step starts with `image` and the state
+    and runs its graphs in order, each adding its tensors to one growing dict.
+
+    Attributes:
+        steps: graphs of the `key` and of the `propagated` step, in running order.
+        state: name of an output -> name under which the next frame takes it.
+        classes: number of classes K.
+        options: the constructor's other arguments; with the name they rebuild the method.
+    """
+
+    steps: dict[str, tuple[str, ...]]
+    state: dict[str, str]
+
+    def __init__(self, classes: int, **options: Any) -> None:
+        super().__init__()
+        self.classes = classes
+        self.options = options
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Every graph once, in the order of first use."""
+        return tuple(dict.fromkeys(graph for step in self.steps.values() for graph in step))
+
+    def inputs_of(self, graph: str) -> tuple[str, ...]:
+        """Names of the tensors a graph takes."""
+        return tuple(inspect.signature(getattr(self, graph)).parameters)
+
+    def outside_tensors(self, image: Tensor) -> dict[str, Tensor]:
+        """Examples of what the caller must bring besides `image`, for an image of this size."""
+        return {}
+
+    def run(self, graph: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Run one graph on the tensors it names.
+
+        Raises:
+            ModelError: a tensor the graph takes is not there.
+        """
+        missing = [name for name in self.inputs_of(graph) if name not in tensors]
+        if missing:
+            raise ModelError(
+                f"graph '{graph}' needs {', '.join(missing)}; the step has {', '.join(tensors)}. "
+                'Start a stream with a key step'
+            )
+        return getattr(self, graph)(*(tensors[name] for name in self.inputs_of(graph)))
+
+    def step(self, kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Run a `key` or `propagated` step; returns `tensors` and all that the graphs added."""
+        tensors = dict(tensors)
+        for graph in self.steps[kind]:
+            tensors |= self.run(graph, tensors)
+        return tensors
+
+    def state_of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the next frame takes from this one, under the next frame's names."""
+        return {later: tensors[name] for name, later in self.state.items()}
+
+    @torch.no_grad()
+    def examples(self, image: Tensor, next_image: Tensor | None = None) -> dict[str, GraphExample]:
+        """Chain a key step and a propagated step and keep what went through every graph.
+
+        The one source of names, shapes and types for export and for tests. Call `eval()` first.
+
+        Args:
+            image: the key frame, uint8 (1, H, W, 3) BGR.
+            next_image: the propagated frame, same shape; the key frame again if not given.
+        """
+        examples: dict[str, GraphExample] = {}
+        state: dict[str, Tensor] = {}
+        frames = {'key': image, 'propagated': image if next_image is None else next_image}
+        for kind, frame in frames.items():
+            tensors = {'image': frame, **self.outside_tensors(frame), **state}
+            for graph in self.steps[kind]:
+                outputs = self.run(graph, tensors)
+                inputs = {name: tensors[name] for name in self.inputs_of(graph)}
+                examples.setdefault(graph, GraphExample(inputs, outputs))
+                tensors |= outputs
+            state = self.state_of(tensors)
+        return examples
