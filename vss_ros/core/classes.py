@@ -1,0 +1,78 @@
+"""Class sets: the names and colours behind the ids of a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import UNLABELLED
+from vss_ros.core.share import share_path
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """Names and colours of the classes 0..K-1.
+
+    Attributes:
+        name: such as `camvid11`.
+        names: one per class id.
+        colours: RGB 0..255, one per class id.
+        thin: ids of the thin classes, which count as edges in EVSS.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    thin: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def palette(self) -> np.ndarray:
+        """RGB of every byte value, uint8 (256, 3); ids beyond the classes are black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self)] = self.colours
+        return table
+
+    def colour(self, mask: np.ndarray) -> np.ndarray:
+        """Paints a mask, uint8 (H, W), as an RGB image, uint8 (H, W, 3)."""
+        return self.palette[mask]
+
+
+def load_classes(name: str) -> ClassSet:
+    """Reads a class set by name (`camvid11`, `cityscapes19`) or from a YAML file's path.
+
+    Raises:
+        SettingsError: no such set, or the file does not describe one.
+    """
+    path = (
+        Path(name)
+        if name.endswith(('.yaml', '.yml'))
+        else share_path(f'config/classes/{name}.yaml')
+    )
+    try:
+        entries = yaml.safe_load(path.read_text())['classes']
+        names = tuple(str(entry['name']) for entry in entries)
+        colours = tuple(_colour(entry['colour']) for entry in entries)
+        thin = tuple(i for i, entry in enumerate(entries) if entry.get('thin', False))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f'{path} is not a class set ({error}); '
+            'expected `classes:` with a list of {name, colour: [r, g, b]}'
+        ) from error
+    if not 0 < len(names) < UNLABELLED:
+        raise SettingsError(f'{path} has {len(names)} classes; a uint8 mask holds 1 to 254')
+    return ClassSet(path.stem, names, colours, thin)
+
+
+def _colour(values: list[int]) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in values)
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        raise ValueError(f'colour {values} is outside 0..255')
+    return red, green, blue

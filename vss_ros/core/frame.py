@@ -1,0 +1,88 @@
+"""What goes in and what comes out: one camera image, and the segmentation of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vss_ros.core.errors import FrameError
+
+UNLABELLED = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One camera image with the identity it keeps to the very end.
+
+    Attributes:
+        image: BGR, uint8 (H, W, 3).
+        stamp_ns: time of exposure in nanoseconds.
+        camera: the camera's frame_id.
+        encoding: how the image arrived; a change of it starts a new stream.
+        truth: exact class ids, uint8 (H, W), 255 = ignore, where the source knows them.
+
+    Raises:
+        FrameError: the image is not a BGR uint8 image with pixels in it, or the truth has another size.
+    """
+
+    image: np.ndarray
+    stamp_ns: int
+    camera: str = ''
+    encoding: str = 'bgr8'
+    truth: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.image.shape, self.image.dtype
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+            raise FrameError(
+                f'image is {dtype} {shape}; expected uint8 (height, width, 3) in BGR order'
+            )
+        if self.truth is not None and self.truth.shape != shape[:2]:
+            raise FrameError(f'labels are {self.truth.shape}; the image is {shape[:2]}')
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.image.shape[:2]
+        return height, width
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The segmentation of one frame, at the frame's own size.
+
+    Attributes:
+        mask: class ids, uint8 (H, W); 255 = unlabelled.
+        confidence: 255 times the largest class probability, uint8 (H, W).
+        is_key: True where the frame was computed in full.
+        age_frames: processed frames since the key frame; 0 on a key frame.
+        age_ns: time since the key frame.
+        stamp_ns: the frame's stamp.
+        reset_reason: why a new stream began with this frame, or None.
+        timings_ms: wall time of each stage in the order it ran.
+        corrected_share: share (0..1) of pixels whose label the correction changed (EVSS eq. 9), or None.
+        read_distortion: reads the fine distortion map from the engine, or None; see `distortion`.
+    """
+
+    mask: np.ndarray
+    confidence: np.ndarray
+    is_key: bool
+    age_frames: int
+    age_ns: int
+    stamp_ns: int
+    reset_reason: str | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    corrected_share: float | None = None
+    read_distortion: Callable[[], np.ndarray] | None = None
+
+    def distortion(self) -> np.ndarray:
+        """The fine distortion map, 255 times the trust put in the correction, uint8 (H, W).
+
+        Zero on key frames and for methods without such a map. Costs a download and a resize, so ask
+        only if somebody looks, and before the next frame is segmented.
+        """
+        if self.read_distortion is None:
+            return np.zeros_like(self.mask)
+        return self.read_distortion()

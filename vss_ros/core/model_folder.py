@@ -1,0 +1,250 @@
+"""A trained model on disk: `model.yaml`, one ONNX file per graph, `weights.safetensors`.
+
+`model.yaml` is the contract between training and runtime; the runtime knows nothing else of a method.
+A step is one dictionary that grows: it starts with `image` and the state, each stage takes the tensors it
+names and adds what it returns. Loading proves that every step of a model closes: each stage finds its
+inputs, and each step gives the results and the state that the next frame needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vss_ros.core.classes import ClassSet, load_classes
+from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.share import share_path
+
+FORMAT = 1
+MODEL_FILE = 'model.yaml'
+RESULTS = ('mask', 'confidence')  # what every step must give
+DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
+HOST_FLOWS = ('dis', 'motion_vectors')  # flow computed beside the engine, see core/motion
+MAX_IMAGE_SIDE = 8192
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Type and static shape of a graph's input or output."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def as_yaml(self) -> list[Any]:
+        return [self.dtype, list(self.shape)]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One graph: the file it lies in and the tensors it takes and gives, by name."""
+
+    name: str
+    file: Path
+    sha256: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model that was read and checked.
+
+    Attributes:
+        method: name of the method in `vss_ros.methods`, used only by the torch engine and training.
+        options: what rebuilds the method's networks.
+        image_size: (height, width) in pixels that the graphs were exported for.
+        flow: where the tensor `flow` comes from: `network` (a graph), `dis`, `motion_vectors` or `none`.
+        steps: stage names of the `key` and the `propagated` step, in order.
+        state: output name -> input name on the next frame.
+    """
+
+    path: Path
+    name: str
+    method: str
+    options: Mapping[str, Any]
+    classes: ClassSet
+    image_size: tuple[int, int]
+    flow: str
+    steps: Mapping[str, tuple[str, ...]]
+    state: Mapping[str, str]
+    graphs: Mapping[str, GraphSpec]
+    weights: Path | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def propagates(self) -> bool:
+        return 'propagated' in self.steps
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """A model folder's path: a path as it is, a bare name under the share folder's `models/`.
+
+    Raises:
+        ModelError: there is no such folder; the message lists the models at hand.
+    """
+    path = Path(name_or_path).expanduser()
+    if (path / MODEL_FILE).is_file():
+        return path
+    if path.parent == Path() and str(name_or_path) not in ('', '.', '..'):
+        try:
+            return share_path(f'models/{name_or_path}/{MODEL_FILE}').parent
+        except SettingsError:
+            pass
+    known = ', '.join(list_models()) or 'none'
+    raise ModelError(
+        f"model '{name_or_path}' was not found: no {MODEL_FILE} in {path}; "
+        f'use a folder made by `vss export`, or one of the models at hand: {known}'
+    )
+
+
+def list_models() -> list[str]:
+    """Names of the models that came with the package."""
+    try:
+        folder = share_path('models')
+    except SettingsError:
+        return []
+    return sorted(file.parent.name for file in folder.glob(f'*/{MODEL_FILE}'))
+
+
+def load_model(name_or_path: str | Path) -> ModelFolder:
+    """Reads and checks a model folder, the sha256 of every file included.
+
+    Raises:
+        ModelError: the folder is missing, damaged, unsafe or does not close its steps.
+    """
+    path = find_model(name_or_path)
+    try:
+        content = yaml.safe_load((path / MODEL_FILE).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f'{path / MODEL_FILE} cannot be read: {error}') from error
+    try:
+        model = _parse(path, content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f'no entry {error}' if isinstance(error, KeyError) else str(error)
+        raise ModelError(
+            f'{path / MODEL_FILE} is not a model description: {reason}; export the model again'
+        ) from error
+    except SettingsError as error:
+        raise ModelError(f'{path / MODEL_FILE}: {error}') from error
+    check_steps(model)
+    return model
+
+
+def sha256_of(file: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open('rb') as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
+    if content['format'] != FORMAT:
+        raise ValueError(f'format is {content["format"]}; this version reads {FORMAT}')
+    height, width = int(content['image']['height']), int(content['image']['width'])
+    if not (0 < height <= MAX_IMAGE_SIDE and 0 < width <= MAX_IMAGE_SIDE):
+        raise ValueError(f'image is {width}x{height}; expected sides of 1 to {MAX_IMAGE_SIDE}')
+    weights = content.get('weights')
+    return ModelFolder(
+        path=path,
+        name=str(content.get('name', path.resolve().name)),
+        method=str(content['method']),
+        options=dict(content.get('options') or {}),
+        classes=load_classes(_plain_name(content['classes'])),
+        image_size=(height, width),
+        flow=str(content.get('flow', 'none')),
+        steps={name: tuple(stages) for name, stages in content['steps'].items()},
+        state=dict(content.get('state') or {}),
+        graphs={
+            name: GraphSpec(
+                name,
+                _checked_file(path, entry),
+                entry['sha256'],
+                _tensors(entry['inputs']),
+                _tensors(entry['outputs']),
+            )
+            for name, entry in content['graphs'].items()
+        },
+        weights=_checked_file(path, weights) if weights else None,
+        training=dict(content.get('training') or {}),
+    )
+
+
+def _plain_name(name: Any) -> str:
+    """A class set in a model is named, never a path: a model must not reach outside its folder."""
+    if not re.fullmatch(r'[A-Za-z0-9_-]+', str(name)):
+        raise ValueError(f'classes is {name!r}; expected a name such as camvid11')
+    return str(name)
+
+
+def _tensors(entries: dict[str, Any]) -> dict[str, TensorSpec]:
+    tensors = {}
+    for name, (dtype, shape) in entries.items():
+        if dtype not in DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise ValueError(
+                f'tensor {name} is {dtype} {shape}; expected one of {DTYPES} and sizes'
+            )
+        tensors[name] = TensorSpec(dtype, tuple(shape))
+    return tensors
+
+
+def _checked_file(folder: Path, entry: dict[str, Any]) -> Path:
+    """The path of a file named in model.yaml, once it is known to lie inside and to be unharmed."""
+    file = folder / entry['file']
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise ModelError(f'{folder}: {entry["file"]} lies outside the model folder; refused')
+    if not file.is_file():
+        raise ModelError(f'{file} is missing; export or download the model again')
+    found = sha256_of(file)
+    if found != entry['sha256']:
+        raise ModelError(
+            f'{file} is damaged or was changed: its sha256 is {found[:12]}..., model.yaml says '
+            f'{str(entry["sha256"])[:12]}...; export or download the model again'
+        )
+    return file
+
+
+def check_steps(model: ModelFolder) -> None:
+    """Proves that every stage finds its inputs and that every step gives the results and the state.
+
+    Raises:
+        ModelError: a stage or tensor is missing; the message names it and the step.
+    """
+    if 'key' not in model.steps or set(model.steps) - {'key', 'propagated'}:
+        raise ModelError(f'{model.path}: steps are {list(model.steps)}; expected key, propagated')
+    for step, stages in model.steps.items():
+        known: dict[str, TensorSpec | None] = {'image': None}
+        if step == 'propagated':
+            known |= dict.fromkeys(model.state.values())
+        for stage in stages:
+            if stage == 'flow' and model.flow in HOST_FLOWS:
+                known['flow'] = None
+                continue
+            if stage not in model.graphs:
+                raise ModelError(
+                    f'{model.path}: step {step} names {stage!r}, which is no graph of this model'
+                )
+            graph = model.graphs[stage]
+            for name, spec in graph.inputs.items():
+                if name not in known:
+                    raise ModelError(
+                        f'{model.path}: {stage} needs {name!r}, which nothing before it in step '
+                        f'{step} gives'
+                    )
+                before = known[name]
+                if before is not None and before != spec:
+                    raise ModelError(
+                        f'{model.path}: {stage} takes {name!r} as {spec.as_yaml()}, '
+                        f'step {step} gives {before.as_yaml()}'
+                    )
+            known |= graph.outputs
+        missing = [name for name in (*RESULTS, *model.state) if name not in known]
+        if missing:
+            raise ModelError(f'{model.path}: step {step} does not give {", ".join(missing)}')

@@ -1,0 +1,225 @@
+"""Segments one camera stream: decides, runs the stages, remembers the state, returns the result."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vss_ros.core.engines import Engine, load_engine
+from vss_ros.core.errors import ModelError
+from vss_ros.core.frame import UNLABELLED, Frame, Segmentation
+from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder, load_model
+from vss_ros.core.motion import Motion, make_motion
+from vss_ros.core.scheduler import FixedInterval, Scheduler
+from vss_ros.core.settings import EngineSettings, StreamSettings
+
+
+class VideoSegmenter:
+    """Segments one camera stream. Make one per stream: it is cheap, the engine is what costs.
+
+    `step` belongs to one thread. `reset`, `request_key_frame` and `settings` may be used from any other;
+    they take effect with the next frame.
+    """
+
+    def __init__(
+        self, model: ModelFolder, engine: Engine, settings: StreamSettings | None = None
+    ) -> None:
+        self.model = model
+        self.engine = engine
+        self.settings = settings or StreamSettings()
+        self.resets: Counter[str] = Counter()  # how often a new stream began, by reason
+        self._scheduler: Scheduler = FixedInterval(self.settings.key_frame_interval)
+        self._motion = _host_motion(model, self.settings)
+        self._wanted_reset: str | None = None
+        self._key_requested = False
+        self._forget()
+
+    def configure(self, settings: StreamSettings) -> None:
+        """Takes new settings for the frames to come. `motion` cannot change while a stream runs."""
+        self.settings = replace(settings, motion=self.settings.motion)
+        self._scheduler = FixedInterval(settings.key_frame_interval)
+
+    def reset(self, reason: str = 'requested') -> None:
+        """Makes the next frame the first of a new stream."""
+        self._wanted_reset = reason
+
+    def request_key_frame(self) -> None:
+        """Makes the next frame a key frame."""
+        self._key_requested = True
+
+    def step(self, frame: Frame) -> Segmentation:
+        """Segments the next frame of the stream.
+
+        An error leaves the segmenter usable: the next frame starts a new stream.
+        """
+        reason = self._new_stream_reason(frame)
+        if reason is not None:
+            self.resets[reason] += 1
+            self._forget()
+        try:
+            return self._step(frame, reason)
+        except Exception:
+            self.reset('error')
+            raise
+
+    def _step(self, frame: Frame, reset_reason: str | None) -> Segmentation:
+        clock = _Stopwatch()
+        image = fit(frame.image, self.model.image_size)
+        clock.lap('resize')
+        is_key = self._is_key()
+        tensors: dict[str, Any] = {'image': image[None], **self._state}
+        if self._motion is not None:
+            flow = self._motion.update(image, wanted=not is_key)
+            is_key = is_key or flow is None
+            tensors['flow'] = flow
+            clock.lap('flow')
+        for stage in self.model.steps['key' if is_key else 'propagated']:
+            if stage == 'flow' and self._motion is not None:
+                continue
+            tensors |= self.engine.run(stage, tensors)
+            clock.lap(stage)
+        mask = self.engine.to_host(tensors['mask'])[0]
+        confidence = self.engine.to_host(tensors['confidence'])[0]
+        corrected = tensors.get('corrected')
+        corrected_share = (
+            None if corrected is None else float(self.engine.to_host(corrected).item())
+        )
+        clock.lap('download')
+        mask = fit_labels(mask, self._output_size(frame))
+        confidence = fit(confidence, self._output_size(frame))
+        if self.settings.confidence_threshold > 0:
+            doubtful = confidence < self.settings.confidence_threshold * 255
+            mask = np.where(doubtful, np.uint8(UNLABELLED), mask)
+        clock.lap('output')
+
+        self._state = {name: tensors[output] for output, name in self.model.state.items()}
+        self._previous = frame
+        if is_key:
+            self._age, self._key_stamp_ns = 0, frame.stamp_ns
+        else:
+            self._age += 1
+        return Segmentation(
+            mask=mask,
+            confidence=confidence,
+            is_key=is_key,
+            age_frames=self._age,
+            age_ns=frame.stamp_ns - self._key_stamp_ns,
+            stamp_ns=frame.stamp_ns,
+            reset_reason=reset_reason,
+            timings_ms=clock.laps_ms,
+            corrected_share=corrected_share,
+            read_distortion=self._distortion_reader(tensors.get('distortion'), frame),
+        )
+
+    def _is_key(self) -> bool:
+        requested, self._key_requested = self._key_requested, False
+        if requested or self._previous is None or not self.model.propagates:
+            return True
+        return self._scheduler.is_key(self._age + 1)
+
+    def _new_stream_reason(self, frame: Frame) -> str | None:
+        """Why the temporal state cannot be used for this frame, or None."""
+        wanted, self._wanted_reset = self._wanted_reset, None
+        previous = self._previous
+        if wanted is not None:
+            return wanted
+        if previous is None:
+            return 'first frame'
+        if frame.stamp_ns < previous.stamp_ns:
+            return 'stamp went back'
+        if frame.stamp_ns - previous.stamp_ns > self.settings.max_frame_gap_s * 1e9:
+            return 'gap'
+        if frame.size != previous.size:
+            return 'size changed'
+        if frame.encoding != previous.encoding:
+            return 'encoding changed'
+        if frame.camera != previous.camera:
+            return 'camera changed'
+        return None
+
+    def _forget(self) -> None:
+        """The whole story of starting over."""
+        self._state: dict[str, Any] = {}
+        self._previous: Frame | None = None
+        self._age = 0
+        self._key_stamp_ns = 0
+        if self._motion is not None:
+            self._motion.reset()
+
+    def _output_size(self, frame: Frame) -> tuple[int, int]:
+        return frame.size if self.settings.output_size == 'input' else self.model.image_size
+
+    def _distortion_reader(self, tensor: Any, frame: Frame) -> Any:
+        if tensor is None:
+            return None
+
+        def read() -> np.ndarray:
+            distortion = self.engine.to_host(tensor)[0, 0].astype(np.float32)
+            bytes_ = np.clip(np.rint(distortion * 255), 0, 255).astype(np.uint8)
+            return fit(bytes_, self._output_size(frame))
+
+        return read
+
+
+def open_segmenter(
+    model: str | Path,
+    engine: EngineSettings | None = None,
+    stream: StreamSettings | None = None,
+) -> VideoSegmenter:
+    """Loads a model by name or path, an engine for it, and makes a segmenter for one stream.
+
+    Raises:
+        ModelError, EngineError, MissingLibraryError: see `load_model` and `load_engine`.
+    """
+    folder = load_model(model)
+    return VideoSegmenter(folder, load_engine(folder, engine or EngineSettings()), stream)
+
+
+def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a uint8 image, (H, W) or (H, W, 3), to (height, width); returns it as it is if it fits.
+
+    Shrinking averages, so that thin things do not flicker; growing interpolates.
+    """
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] < image.shape[0] and size[1] < image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=method)
+
+
+def fit_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes class ids, uint8 (H, W), to (height, width) without inventing labels."""
+    if mask.shape == size:
+        return mask
+    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
+    """The estimator that gives `flow` beside the engine, or None where a graph does or none is needed."""
+    kind = model.flow if settings.motion == 'model' else settings.motion
+    if kind == 'network' and 'flow' not in model.graphs and model.propagates:
+        raise ModelError(
+            f'{model.name} has no flow network; use motion: {model.flow} (what it was made for)'
+        )
+    if kind not in HOST_FLOWS or 'flow' not in model.steps.get('propagated', ()):
+        return None
+    return make_motion(kind)
+
+
+class _Stopwatch:
+    """Wall time from lap to lap."""
+
+    def __init__(self) -> None:
+        self.laps_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps_ms[name] = (now - self._last) * 1e3
+        self._last = now

@@ -1,0 +1,62 @@
+"""Settings of the runtime. Field names are also the ROS parameters and the YAML keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vss_ros.core.errors import SettingsError
+
+ENGINES = ('auto', 'onnxruntime', 'torch')
+PRECISIONS = ('fp32', 'fp16', 'bf16')
+OUTPUT_SIZES = ('input', 'network')
+MOTIONS = ('model', 'network', 'dis', 'motion_vectors')
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises SettingsError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise SettingsError(f'{name} is {value!r}; use one of {", ".join(choices)}')
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Which engine runs the graphs, and how."""
+
+    engine: str = 'auto'
+    precision: str = 'fp32'
+    gpu_id: int = 0
+    threads: int = 0  # 0: one per physical core
+
+    def __post_init__(self) -> None:
+        check_choice('engine', self.engine, ENGINES)
+        check_choice('precision', self.precision, PRECISIONS)
+        if self.gpu_id < 0:
+            raise SettingsError(f'gpu_id is {self.gpu_id}; use 0 for the first GPU')
+        if self.threads < 0:
+            raise SettingsError(f'threads is {self.threads}; use 0 (all cores) or more')
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How one camera stream is segmented. All of it may change while the stream runs."""
+
+    key_frame_interval: int = 5  # 1 makes every frame a key frame
+    max_frame_gap_s: float = 0.5  # a longer silence starts a new stream
+    confidence_threshold: float = 0.0  # below it the mask says 255
+    output_size: str = 'input'  # of the mask: that of the camera image, or that of the network
+    motion: str = 'model'  # where the flow comes from; `model` takes what the model was made for
+
+    def __post_init__(self) -> None:
+        if self.key_frame_interval < 1:
+            raise SettingsError(
+                f'key_frame_interval is {self.key_frame_interval}; '
+                'use 1 (every frame is a key frame) or more'
+            )
+        if not self.max_frame_gap_s > 0:
+            raise SettingsError(f'max_frame_gap_s is {self.max_frame_gap_s}; use a time above 0')
+        if not 0 <= self.confidence_threshold <= 1:
+            raise SettingsError(
+                f'confidence_threshold is {self.confidence_threshold}; use a value from 0 to 1'
+            )
+        check_choice('output_size', self.output_size, OUTPUT_SIZES)
+        check_choice('motion', self.motion, MOTIONS)

@@ -1,0 +1,37 @@
+"""Finds the files that travel with the package: models, config, launch, rviz."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from vss_ros.core.errors import SettingsError
+
+PACKAGE = 'vss_ros'
+
+
+def share_folders() -> list[Path]:
+    """Every place the share files may lie in, best first.
+
+    A source checkout comes first so that an editable install uses what the developer edits; then each
+    prefix of the ament index (colcon workspaces, pip installs), then this Python environment.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
+    folders = [Path(prefix) / 'share' / PACKAGE for prefix in [*prefixes, sys.prefix]]
+    return [checkout, *folders] if (checkout / 'package.xml').is_file() else folders
+
+
+def share_path(relative: str) -> Path:
+    """The path of one share file or folder, such as `config/camvid11.yaml`.
+
+    Raises:
+        SettingsError: it lies in none of the places; the message lists them.
+    """
+    folders = share_folders()
+    for folder in folders:
+        if (folder / relative).exists():
+            return folder / relative
+    tried = ', '.join(str(folder) for folder in folders)
+    raise SettingsError(f'{relative} was not found in {tried}; install the package again')

@@ -1,0 +1,1 @@
+"""Sources give frames: image folders, videos, bags, synthetic streets, topics."""
