@@ -1,0 +1,40 @@
+"""From camera images to what networks take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.core.errors import ShapeError
+
+STRIDE = 4  # all maps live at a quarter of the image
+
+
+def to_rgb(image: Tensor) -> Tensor:
+    """Camera image, uint8 (N, H, W, 3) BGR, as RGB in [0, 1], float (N, 3, H, W).
+
+    Raises:
+        ShapeError: H or W is not a multiple of 4, so that maps and image would not align.
+    """
+    height, width = image.shape[1:3]
+    if height % STRIDE or width % STRIDE:
+        raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {STRIDE}')
+    # Cast before moving axes: TensorRT takes uint8 only as the input of a cast.
+    return image.float().permute(0, 3, 1, 2)[:, [2, 1, 0]] / 255
+
+
+class Normalise(nn.Module):
+    """Subtracts ImageNet's mean and divides by its deviation; RGB in [0, 1], (N, 3, H, W)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+        std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+        self.register_buffer('mean', mean, persistent=False)
+        self.register_buffer('std', std, persistent=False)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return (rgb - self.mean) / self.std

@@ -1,0 +1,11 @@
+"""Bilinear resize, the only one in use: corners not aligned, no antialiasing."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, C, h, w) to `size` = (H, W). To a quarter it is the mean of each inner 2x2."""
+    return F.interpolate(maps, size, mode='bilinear', align_corners=False)

@@ -1,0 +1,188 @@
+"""EVSS: distortion map-guided feature rectification for efficient video segmentation (Xiong et al.).
+
+A key frame is segmented in full by CSRNet. A propagated frame warps the scores of the frame before
+it along the optical flow, and CoNet computes new ones where a distortion map says that the warp
+cannot be trusted: where the warp changed the class (coarse map) and at edges and thin objects.
+Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from
+the current frame to the previous one. Scores are class logits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.core.errors import SettingsError, ShapeError
+from vss_ros.methods.blocks.conet import CoNet
+from vss_ros.methods.blocks.csrnet import CsrNet
+from vss_ros.methods.blocks.decide import DECISIONS, decide
+from vss_ros.methods.blocks.flownet import FlowNet
+from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.method import Method
+
+CHOICES = {
+    'reference': ('key', 'previous'),
+    'fusion': ('full', 'quarter'),
+    'carry': ('warped', 'merged'),
+    'decision': tuple(DECISIONS),
+    'flow': ('network', 'dis', 'motion_vectors'),
+}
+
+
+class Evss(Method):
+    """Graphs: segmenter | flow, warp, correction. State: the image, the scores, the reference labels.
+
+    Args:
+        classes: number of classes K.
+        w_f: weight of the coarse map in the distortion map, 0..1; the rest goes to the edge map. The
+            release uses 0.2, the paper 0.5.
+        reference: labels the coarse map compares the warp with: those of the `key` frame (as the
+            release does, in training too) or of the `previous` frame (Algorithm 1 of the paper).
+        fusion: resolution of fusing; `full` resizes scores and maps first (the release), `quarter`
+            fuses where they are (the paper, and much cheaper).
+        carry: scores handed to the next frame, `warped` (the paper) or `merged`.
+        decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
+        flow: `network`, or the host that brings `flow` (1, 2, h, w) with every propagated frame; the
+            method then has no flow network and no `flow` graph.
+    Raises:
+        SettingsError: an option has a value that cannot be used.
+    """
+
+    steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'correction')}
+    state = {'image': 'previous_image', 'scores': 'previous_scores', 'labels': 'reference_labels'}
+
+    def __init__(
+        self,
+        classes: int,
+        w_f: float = 0.2,
+        reference: str = 'key',
+        fusion: str = 'full',
+        carry: str = 'warped',
+        decision: str = 'full',
+        flow: str = 'network',
+    ) -> None:
+        super().__init__(
+            classes,
+            w_f=w_f,
+            reference=reference,
+            fusion=fusion,
+            carry=carry,
+            decision=decision,
+            flow=flow,
+        )
+        check_options(self.options)
+        self.csrnet, self.flownet, self.conet = self.build_networks(classes)
+        if flow != 'network':
+            del self.flownet
+            self.steps = {'key': ('segmenter',), 'propagated': ('warp', 'correction')}
+            self.state = {'scores': 'previous_scores', 'labels': 'reference_labels'}
+
+    def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """CSRNet, flow network and CoNet; RGB in [0, 1], float (N, 3, H, W), for each of them.
+
+        csrnet(rgb) -> scores (N, K, h, w). flownet(rgb, previous rgb) -> flow (N, 2, h, w).
+        conet(rgb, warped) -> edge logits (N, 2, h, w), updated scores (N, K, h, w).
+        """
+        return CsrNet(classes), FlowNet(), CoNet(classes)
+
+    def outside_tensors(self, image: Tensor) -> dict[str, Tensor]:
+        if self.options['flow'] == 'network':
+            return {}
+        height, width = image.shape[1] // STRIDE, image.shape[2] // STRIDE
+        return {'flow': torch.zeros(len(image), 2, height, width, device=image.device)}
+
+    def segmenter(self, image: Tensor) -> dict[str, Tensor]:
+        """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
+        scores = self.csrnet(to_rgb(image))
+        decided = decide(scores, image.shape[1:3], self.options['decision'])
+        return {'scores': scores, 'labels': labels_of(scores).to(torch.uint8), **decided}
+
+    def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
+        """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w)."""
+        return {'flow': self.flownet(to_rgb(image), to_rgb(previous_image))}
+
+    def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
+        return {'warped': warp(previous_scores, flow)}
+
+    def correction(self, image: Tensor, warped: Tensor, reference_labels: Tensor) -> dict[str, Tensor]:
+        """Repair the warped scores where the distortion map says so.
+
+        Args:
+            image: uint8 (N, H, W, 3) BGR.
+            warped: (N, K, h, w).
+            reference_labels: uint8 (N, 1, h, w).
+        Returns:
+            scores, labels: what the next frame takes, like its inputs.
+            mask, confidence: see `decide`.
+            distortion: 0 trusts the warp, 1 the update; (N, 1, H, W), or (N, 1, h, w) if fused there.
+            corrected: share of cells of h x w whose class fusing changed, a scalar (EVSS eq. 9).
+        """
+        size = image.shape[1:3]
+        edge, updated = self.conet(to_rgb(image), warped)
+        reference = reference_labels.float()
+        warped_labels = labels_of(warped)
+        coarse = (warped_labels != reference).float()
+
+        at = size if self.options['fusion'] == 'full' else warped.shape[2:]
+        distortion = distortion_map(resize(coarse, at), resize(edge, at), self.options['w_f'])
+        fused = merge(resize(warped, at), resize(updated, at), distortion)
+
+        merged = resize(fused, warped.shape[2:])
+        merged_labels = labels_of(merged)
+        follows = self.options['reference'] == 'previous'
+        return {
+            'scores': merged if self.options['carry'] == 'merged' else warped,
+            'labels': (merged_labels if follows else reference).to(torch.uint8),
+            **decide(fused, size, self.options['decision']),
+            'distortion': distortion,
+            'corrected': (merged_labels != warped_labels).float().mean(),
+        }
+
+
+def labels_of(scores: Tensor) -> Tensor:
+    """Best class of each cell as float (N, 1, h, w); a later uint8 must come from a float."""
+    return scores.argmax(1, keepdim=True).float()
+
+
+def distortion_map(coarse: Tensor, edge: Tensor, w_f: float) -> Tensor:
+    """The fine distortion map: w_f * coarse + (1 - w_f) * edge probability.
+
+    Args:
+        coarse: 1 where warping changed the class, (N, 1, h, w).
+        edge: logits of the edge module, (N, 2, h, w).
+    """
+    # Softmax of two channels is a sigmoid of their difference.
+    return w_f * coarse + (1 - w_f) * (edge[:, 1:] - edge[:, :1]).sigmoid()
+
+
+def merge(warped: Tensor, updated: Tensor, distortion: Tensor) -> Tensor:
+    """Blend scores by the distortion map: (1 - distortion) * warped + distortion * updated.
+
+    Args:
+        warped: scores carried along the flow, (N, K, h, w).
+        updated: scores CoNet computed from the current image, (N, K, h, w).
+        distortion: 0 trusts the warp, 1 trusts the update, (N, 1, h, w).
+    Raises:
+        ShapeError: the three differ in height or width.
+    """
+    if not warped.shape[2:] == updated.shape[2:] == distortion.shape[2:]:
+        sizes = [tuple(maps.shape[2:]) for maps in (warped, updated, distortion)]
+        raise ShapeError(f'warped, updated and distortion are {sizes}; all must have one size')
+    return warped + distortion * (updated - warped)
+
+
+def check_options(options: dict) -> None:
+    """Raises SettingsError unless every option of Evss has a value that can be used."""
+    for name, choices in CHOICES.items():
+        if options[name] not in choices:
+            raise SettingsError(f'{name} is {options[name]!r}; use one of {", ".join(choices)}')
+    if not 0 <= options['w_f'] <= 1:
+        raise SettingsError(f'w_f is {options["w_f"]}; use a weight from 0 to 1')
+    if options['fusion'] == 'full' and options['decision'] != 'full':
+        raise SettingsError(
+            f'decision is {options["decision"]!r} with fusion full; '
+            'fusing at full resolution also decides there, use fusion quarter'
+        )
