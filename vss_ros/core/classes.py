@@ -51,11 +51,7 @@ def load_classes(name: str) -> ClassSet:
     Raises:
         SettingsError: no such set, or the file does not describe one.
     """
-    path = (
-        Path(name)
-        if name.endswith(('.yaml', '.yml'))
-        else share_path(f'config/classes/{name}.yaml')
-    )
+    path = Path(name) if name.endswith(('.yaml', '.yml')) else share_path(f'config/classes/{name}.yaml')
     try:
         entries = yaml.safe_load(path.read_text())['classes']
         names = tuple(str(entry['name']) for entry in entries)

@@ -39,8 +39,6 @@ class MissingLibraryError(VssError):
     """An optional library is not installed."""
 
     def __init__(self, library: str, extra: str) -> None:
-        super().__init__(
-            f"{library} is not installed; install it with: pip install 'vss_ros[{extra}]'"
-        )
+        super().__init__(f"{library} is not installed; install it with: pip install 'vss_ros[{extra}]'")
         self.library = library
         self.extra = extra

@@ -36,9 +36,7 @@ class Frame:
     def __post_init__(self) -> None:
         shape, dtype = self.image.shape, self.image.dtype
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
-            raise FrameError(
-                f'image is {dtype} {shape}; expected uint8 (height, width, 3) in BGR order'
-            )
+            raise FrameError(f'image is {dtype} {shape}; expected uint8 (height, width, 3) in BGR order')
         if self.truth is not None and self.truth.shape != shape[:2]:
             raise FrameError(f'labels are {self.truth.shape}; the image is {shape[:2]}')
 

@@ -188,9 +188,7 @@ def _tensors(entries: dict[str, Any]) -> dict[str, TensorSpec]:
     tensors = {}
     for name, (dtype, shape) in entries.items():
         if dtype not in DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise ValueError(
-                f'tensor {name} is {dtype} {shape}; expected one of {DTYPES} and sizes'
-            )
+            raise ValueError(f'tensor {name} is {dtype} {shape}; expected one of {DTYPES} and sizes')
         tensors[name] = TensorSpec(dtype, tuple(shape))
     return tensors
 
@@ -235,8 +233,7 @@ def check_steps(model: ModelFolder) -> None:
             for name, spec in graph.inputs.items():
                 if name not in known:
                     raise ModelError(
-                        f'{model.path}: {stage} needs {name!r}, which nothing before it in step '
-                        f'{step} gives'
+                        f'{model.path}: {stage} needs {name!r}, which nothing before it in step {step} gives'
                     )
                 before = known[name]
                 if before is not None and before != spec:

@@ -27,9 +27,7 @@ class VideoSegmenter:
     they take effect with the next frame.
     """
 
-    def __init__(
-        self, model: ModelFolder, engine: Engine, settings: StreamSettings | None = None
-    ) -> None:
+    def __init__(self, model: ModelFolder, engine: Engine, settings: StreamSettings | None = None) -> None:
         self.model = model
         self.engine = engine
         self.settings = settings or StreamSettings()
@@ -38,7 +36,10 @@ class VideoSegmenter:
         self._motion = _host_motion(model, self.settings)
         self._wanted_reset: str | None = None
         self._key_requested = False
-        self._forget()
+        self._state: dict[str, Any] = {}
+        self._previous: Frame | None = None
+        self._age = 0
+        self._key_stamp_ns = 0
 
     def configure(self, settings: StreamSettings) -> None:
         """Takes new settings for the frames to come. `motion` cannot change while a stream runs."""
@@ -87,9 +88,7 @@ class VideoSegmenter:
         mask = self.engine.to_host(tensors['mask'])[0]
         confidence = self.engine.to_host(tensors['confidence'])[0]
         corrected = tensors.get('corrected')
-        corrected_share = (
-            None if corrected is None else float(self.engine.to_host(corrected).item())
-        )
+        corrected_share = None if corrected is None else float(self.engine.to_host(corrected).item())
         clock.lap('download')
         mask = fit_labels(mask, self._output_size(frame))
         confidence = fit(confidence, self._output_size(frame))
@@ -145,10 +144,9 @@ class VideoSegmenter:
 
     def _forget(self) -> None:
         """The whole story of starting over."""
-        self._state: dict[str, Any] = {}
-        self._previous: Frame | None = None
+        self._state = {}
+        self._previous = None
         self._age = 0
-        self._key_stamp_ns = 0
         if self._motion is not None:
             self._motion.reset()
 
@@ -204,9 +202,7 @@ def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
     """The estimator that gives `flow` beside the engine, or None where a graph does or none is needed."""
     kind = model.flow if settings.motion == 'model' else settings.motion
     if kind == 'network' and 'flow' not in model.graphs and model.propagates:
-        raise ModelError(
-            f'{model.name} has no flow network; use motion: {model.flow} (what it was made for)'
-        )
+        raise ModelError(f'{model.name} has no flow network; use motion: {model.flow} (what it was made for)')
     if kind not in HOST_FLOWS or 'flow' not in model.steps.get('propagated', ()):
         return None
     return make_motion(kind)

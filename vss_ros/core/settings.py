@@ -49,8 +49,7 @@ class StreamSettings:
     def __post_init__(self) -> None:
         if self.key_frame_interval < 1:
             raise SettingsError(
-                f'key_frame_interval is {self.key_frame_interval}; '
-                'use 1 (every frame is a key frame) or more'
+                f'key_frame_interval is {self.key_frame_interval}; use 1 (every frame is a key frame) or more'
             )
         if not self.max_frame_gap_s > 0:
             raise SettingsError(f'max_frame_gap_s is {self.max_frame_gap_s}; use a time above 0')

@@ -36,12 +36,10 @@ class OnnxRuntimeEngine:
         self._sessions = sessions
         self._threads = threads
         self._inputs = {
-            graph: [entry.name for entry in session.get_inputs()]
-            for graph, session in sessions.items()
+            graph: [entry.name for entry in session.get_inputs()] for graph, session in sessions.items()
         }
         self._outputs = {
-            graph: [entry.name for entry in session.get_outputs()]
-            for graph, session in sessions.items()
+            graph: [entry.name for entry in session.get_outputs()] for graph, session in sessions.items()
         }
 
     @classmethod
@@ -105,7 +103,5 @@ def _session(graph: GraphSpec) -> onnxruntime.InferenceSession:
         if {entry.name: tuple(entry.shape) for entry in found} != {
             name: spec.shape for name, spec in expected.items()
         }:
-            raise EngineError(
-                f'{graph.file}: its {what} are not those of model.yaml; export it again'
-            )
+            raise EngineError(f'{graph.file}: its {what} are not those of model.yaml; export it again')
     return session

@@ -8,6 +8,8 @@ frame.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import cv2
 import numpy as np
 
@@ -19,9 +21,7 @@ except ImportError as error:
     raise MissingLibraryError('PyAV', 'video') from error
 
 BLOCK = 8  # pixels; the finest vectors cover 8x8
-GOP = (
-    600  # intra pictures are forced where a stream starts; in between only the encoder's own limit
-)
+GOP = 600  # intra pictures are forced where a stream starts; in between only the encoder's own limit
 MIN_COVERED = 0.5  # share of the picture that must have vectors
 ENCODER_OPTIONS = {
     'qmin': '8',
@@ -56,7 +56,7 @@ class MotionVectors:
         encoder = av.CodecContext.create('mpeg4', 'w')
         encoder.width, encoder.height = width + width % 2, height + height % 2
         encoder.pix_fmt = 'yuv420p'
-        encoder.framerate = 25
+        encoder.framerate = Fraction(25)
         encoder.gop_size, encoder.max_b_frames, encoder.thread_count = GOP, 0, 1
         encoder.options = ENCODER_OPTIONS
         decoder = av.CodecContext.create('mpeg4', 'r')
@@ -69,12 +69,10 @@ class MotionVectors:
         height, width = image.shape[:2]
         if height % 2 or width % 2:
             image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+        planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
         frame = av.VideoFrame.from_ndarray(planes, format='yuv420p')
         frame.pts, self._count = self._count, self._count + 1
-        decoded = [
-            p for packet in self._encoder.encode(frame) for p in self._decoder.decode(packet)
-        ]
+        decoded = [p for packet in self._encoder.encode(frame) for p in self._decoder.decode(packet)]
         return decoded[-1] if decoded else None
 
 
