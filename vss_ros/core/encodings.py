@@ -1,0 +1,204 @@
+"""Camera images as they travel in ROS messages and bags, turned into BGR arrays.
+
+The one place that knows what an encoding's name means. It needs no ROS: the node and the bag source both
+hand it the fields of a message.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from vss_ros.core.errors import FrameError
+
+MAX_SIDE = 8192  # pixels; a damaged header must not make us allocate gigabytes
+
+PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
+PNG_END = b'IEND\xae\x42\x60\x82'
+JPEG_MAGIC = b'\xff\xd8\xff'
+JPEG_END = b'\xff\xd9'
+JPEG_START_OF_SCAN = 0xDA
+JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the start-of-frame markers
+JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a length
+
+
+class _Layout(NamedTuple):
+    """How the bytes of one row are laid out, and OpenCV's code to BGR (None: they are BGR)."""
+
+    channels: int
+    code: int | None
+    depth: int = 8  # bits
+    even: bool = False  # chroma is shared between neighbours, so sides must be even
+    planar: bool = False  # half as many rows of chroma follow the rows of brightness
+
+
+# OpenCV names a Bayer pattern by its second row and column, ROS by its first.
+_UYVY = _Layout(2, cv2.COLOR_YUV2BGR_UYVY, even=True)
+_YUYV = _Layout(2, cv2.COLOR_YUV2BGR_YUY2, even=True)
+_LAYOUTS = {
+    'bgr8': _Layout(3, None),
+    'rgb8': _Layout(3, cv2.COLOR_RGB2BGR),
+    'bgra8': _Layout(4, cv2.COLOR_BGRA2BGR),
+    'rgba8': _Layout(4, cv2.COLOR_RGBA2BGR),
+    'mono8': _Layout(1, cv2.COLOR_GRAY2BGR),
+    'bayer_rggb8': _Layout(1, cv2.COLOR_BayerBG2BGR, even=True),
+    'bayer_bggr8': _Layout(1, cv2.COLOR_BayerRG2BGR, even=True),
+    'bayer_gbrg8': _Layout(1, cv2.COLOR_BayerGR2BGR, even=True),
+    'bayer_grbg8': _Layout(1, cv2.COLOR_BayerGB2BGR, even=True),
+    'yuv422': _UYVY,
+    'uyvy': _UYVY,
+    'yuv422_yuy2': _YUYV,
+    'yuyv': _YUYV,
+    'nv12': _Layout(1, cv2.COLOR_YUV2BGR_NV12, even=True, planar=True),
+    'nv21': _Layout(1, cv2.COLOR_YUV2BGR_NV21, even=True, planar=True),
+    'mono16': _Layout(1, cv2.COLOR_GRAY2BGR, depth=16),
+    '16UC1': _Layout(1, cv2.COLOR_GRAY2BGR, depth=16),
+    '8UC1': _Layout(1, cv2.COLOR_GRAY2BGR),
+    '8UC3': _Layout(3, None),
+}
+SUPPORTED = tuple(_LAYOUTS)
+LABEL_ENCODINGS = ('mono8', '8UC1')
+
+
+def to_bgr(
+    encoding: str, data: bytes | np.ndarray, height: int, width: int, step: int, is_bigendian: bool = False
+) -> np.ndarray:
+    """Turns the fields of a sensor_msgs/Image into a BGR image, uint8 (height, width, 3).
+
+    `bgr8` and `8UC3` come back as a view of `data`, everything else as a new array. 16 bit values are
+    divided by 257, so that 65535 becomes 255.
+
+    Args:
+        data: anything with a byte buffer.
+        step: bytes per row, padding included.
+
+    Raises:
+        FrameError: unknown encoding, zero or odd size, step too small, or too few or too many bytes.
+    """
+    if encoding not in _LAYOUTS:
+        raise FrameError(f'encoding {encoding!r} is not supported; use one of {", ".join(SUPPORTED)}')
+    layout = _LAYOUTS[encoding]
+    pixels = _view(encoding, data, height, width, step, is_bigendian)
+    if layout.code is None:
+        return pixels
+    if layout.depth == 16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    return cv2.cvtColor(pixels, layout.code)
+
+
+def to_labels(encoding: str, data: bytes | np.ndarray, height: int, width: int, step: int) -> np.ndarray:
+    """Views the fields of a mask message as class ids, uint8 (height, width).
+
+    Raises:
+        FrameError: not a mono8 image, or damaged as for `to_bgr`.
+    """
+    if encoding not in LABEL_ENCODINGS:
+        raise FrameError(f'a mask has encoding {encoding!r}; expected {" or ".join(LABEL_ENCODINGS)}')
+    return _view(encoding, data, height, width, step, False)
+
+
+def decode_compressed(data: bytes | np.ndarray) -> np.ndarray:
+    """Decodes a JPEG or PNG, such as the data of a CompressedImage, to BGR, uint8 (H, W, 3).
+
+    The size in the header is checked before anything is allocated. The orientation tag of a JPEG is not
+    applied: the image keeps the geometry that the camera's calibration speaks of.
+
+    Raises:
+        FrameError: neither JPEG nor PNG, damaged, cut off, or larger than 8192 pixels a side.
+    """
+    return decode_file(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def decode_file(data: bytes | np.ndarray, flags: int) -> np.ndarray:
+    """`decode_compressed` with OpenCV's reading flags of the caller's choice."""
+    buffer = np.frombuffer(data, np.uint8)
+    _check_size(*compressed_size(buffer))
+    try:
+        image = cv2.imdecode(buffer, flags)
+    except cv2.error as error:
+        raise FrameError(f'a compressed image cannot be decoded: {error.err}') from error
+    if image is None:
+        raise FrameError('a compressed image is damaged and cannot be decoded')
+    return image
+
+
+def compressed_size(data: bytes | np.ndarray) -> tuple[int, int]:
+    """Height and width from the header of a complete JPEG or PNG, which is not decoded.
+
+    Raises:
+        FrameError: neither JPEG nor PNG, or cut off.
+    """
+    content = bytes(data)
+    try:
+        if content.startswith(PNG_MAGIC):
+            return _png_size(content)
+        if content.startswith(JPEG_MAGIC):
+            return _jpeg_size(content)
+    except (struct.error, IndexError) as error:
+        raise FrameError('a compressed image is cut off in its header') from error
+    raise FrameError(f'a compressed image starts with {content[:4].hex() or "nothing"}; expected JPEG or PNG')
+
+
+def _view(
+    encoding: str, data: bytes | np.ndarray, height: int, width: int, step: int, is_bigendian: bool
+) -> np.ndarray:
+    """The pixels as they lie in `data`, without a copy: (rows, width) or (rows, width, channels)."""
+    layout = _LAYOUTS[encoding]
+    _check_size(height, width)
+    if layout.even and (width % 2 or (height % 2 and layout.channels == 1)):
+        raise FrameError(f'a {encoding} image is {width}x{height}; expected even sides')
+    item = layout.depth // 8
+    if step < width * layout.channels * item:
+        raise FrameError(
+            f'step is {step} bytes; a row of {width} {encoding} pixels takes {width * layout.channels * item}'
+        )
+    rows = height + height // 2 if layout.planar else height
+    buffer = np.frombuffer(data, np.uint8)
+    if buffer.size != rows * step:
+        raise FrameError(
+            f'{buffer.size} bytes of data; a {width}x{height} {encoding} image '
+            f'with step {step} has {rows * step}'
+        )
+    dtype = np.dtype(np.uint8 if item == 1 else '>u2' if is_bigendian else '<u2')
+    pixels = np.ndarray(
+        (rows, width, layout.channels), dtype, buffer, strides=(step, item * layout.channels, item)
+    )
+    if layout.channels == 1:
+        pixels = pixels[..., 0]
+    return pixels if dtype.isnative else pixels.astype(dtype.newbyteorder('='))
+
+
+def _check_size(height: int, width: int) -> None:
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise FrameError(f'an image is {width}x{height}; expected sides of 1 to {MAX_SIDE} pixels')
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from('>II', content, 16)
+    if PNG_END not in content[-64:]:
+        raise FrameError('a PNG image is cut off: its end is missing')
+    return height, width
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Walks the segments; a preview inside one of them must be taken for neither the size nor the end."""
+    size = None
+    at = 2
+    while True:
+        if content[at] != 0xFF:
+            raise FrameError('a JPEG image is damaged: a segment does not start where the last one ends')
+        marker = content[at + 1]
+        at += 1 if marker == 0xFF else 2
+        if marker == 0xFF or marker in JPEG_BARE:
+            continue
+        if marker in JPEG_SIZES:
+            size = struct.unpack_from('>HH', content, at + 3)
+        at += struct.unpack_from('>H', content, at)[0]
+        if marker == JPEG_START_OF_SCAN:
+            break
+    if size is None or content.find(JPEG_END, at) < 0:
+        raise FrameError('a JPEG image is cut off: its end is missing')
+    return size
