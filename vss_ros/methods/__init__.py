@@ -36,7 +36,5 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
     known = [option for option in inspect.signature(method).parameters if option != 'classes']
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise ModelError(
-            f"method '{name}' has no option {', '.join(unknown)}; it has {', '.join(known)}"
-        )
+        raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {', '.join(known)}")
     return method(classes, **options)

@@ -76,8 +76,7 @@ class Evss(Method):
         self.csrnet, self.flownet, self.conet = self.build_networks(classes)
         if flow != 'network':
             del self.flownet
-            self.steps = {'key': ('segmenter',), 'propagated': ('warp', 'correction')}
-            self.state = {'scores': 'previous_scores', 'labels': 'reference_labels'}
+            self.host_stages = ('flow',)
 
     def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module, nn.Module]:
         """CSRNet, flow network and CoNet; RGB in [0, 1], float (N, 3, H, W), for each of them.
@@ -87,8 +86,8 @@ class Evss(Method):
         """
         return CsrNet(classes), FlowNet(), CoNet(classes)
 
-    def outside_tensors(self, image: Tensor) -> dict[str, Tensor]:
-        if self.options['flow'] == 'network':
+    def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
+        if not self.host_stages:
             return {}
         height, width = image.shape[1] // STRIDE, image.shape[2] // STRIDE
         return {'flow': torch.zeros(len(image), 2, height, width, device=image.device)}

@@ -26,7 +26,8 @@ class Method(nn.Module):
     and runs its graphs in order, each adding its tensors to one growing dict.
 
     Attributes:
-        steps: graphs of the `key` and of the `propagated` step, in running order.
+        steps: stages of the `key` and of the `propagated` step, in running order.
+        host_stages: stages that are no graphs: the caller brings the tensor of that name.
         state: name of an output -> name under which the next frame takes it.
         classes: number of classes K.
         options: the constructor's other arguments; with the name they rebuild the method.
@@ -34,6 +35,7 @@ class Method(nn.Module):
 
     steps: dict[str, tuple[str, ...]]
     state: dict[str, str]
+    host_stages: tuple[str, ...] = ()
 
     def __init__(self, classes: int, **options: Any) -> None:
         super().__init__()
@@ -43,14 +45,18 @@ class Method(nn.Module):
     @property
     def graphs(self) -> tuple[str, ...]:
         """Every graph once, in the order of first use."""
-        return tuple(dict.fromkeys(graph for step in self.steps.values() for graph in step))
+        return tuple(dict.fromkeys(graph for kind in self.steps for graph in self.graphs_of(kind)))
+
+    def graphs_of(self, kind: str) -> tuple[str, ...]:
+        """The graphs of a `key` or `propagated` step, in running order."""
+        return tuple(stage for stage in self.steps[kind] if stage not in self.host_stages)
 
     def inputs_of(self, graph: str) -> tuple[str, ...]:
         """Names of the tensors a graph takes."""
         return tuple(inspect.signature(getattr(self, graph)).parameters)
 
-    def outside_tensors(self, image: Tensor) -> dict[str, Tensor]:
-        """Examples of what the caller must bring besides `image`, for an image of this size."""
+    def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
+        """Examples of what the host stages bring, for an image of this size."""
         return {}
 
     def run(self, graph: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -70,7 +76,7 @@ class Method(nn.Module):
     def step(self, kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Run a `key` or `propagated` step; returns `tensors` and all that the graphs added."""
         tensors = dict(tensors)
-        for graph in self.steps[kind]:
+        for graph in self.graphs_of(kind):
             tensors |= self.run(graph, tensors)
         return tensors
 
@@ -92,8 +98,8 @@ class Method(nn.Module):
         state: dict[str, Tensor] = {}
         frames = {'key': image, 'propagated': image if next_image is None else next_image}
         for kind, frame in frames.items():
-            tensors = {'image': frame, **self.outside_tensors(frame), **state}
-            for graph in self.steps[kind]:
+            tensors = {'image': frame, **self.host_tensors(frame), **state}
+            for graph in self.graphs_of(kind):
                 outputs = self.run(graph, tensors)
                 inputs = {name: tensors[name] for name in self.inputs_of(graph)}
                 examples.setdefault(graph, GraphExample(inputs, outputs))

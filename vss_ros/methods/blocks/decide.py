@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,14 +13,14 @@ from vss_ros.methods.blocks.resize import resize
 DECISIONS = {'full': 1, 'half': 2, 'quarter': 4}
 
 
-def decide(scores: Tensor, size: tuple[int, int], decision: str = 'full') -> dict[str, Tensor]:
+def decide(scores: Tensor, size: Sequence[int], decision: str = 'full') -> dict[str, Tensor]:
     """Class of every pixel and how sure it is.
 
     Args:
         scores: class logits, (N, K, h, w).
         size: the image's (H, W).
-        decision: resolution at which pixels are decided: `full` (exact), `half` or `quarter` of
-            the image; the result is then repeated up to the image's size.
+        decision: resolution at which pixels are decided: `full`, or `half` or `quarter` of the image
+            with the result repeated up to the image's size (3 and 10 times faster on a CPU).
     Returns:
         mask: class ids, uint8 (N, H, W).
         confidence: round(255 * largest class probability), uint8 (N, H, W).
@@ -26,12 +28,10 @@ def decide(scores: Tensor, size: tuple[int, int], decision: str = 'full') -> dic
     repeat = DECISIONS[decision]
     scores = resize(scores, (size[0] // repeat, size[1] // repeat))
     best = scores.amax(1, keepdim=True)
-    mask = scores.argmax(1, keepdim=True).float()
-    # The largest softmax without a softmax over all channels, which is 10 times slower on a CPU.
-    confidence = 255 / (scores - best).exp().sum(1, keepdim=True)
+    # The largest softmax without a softmax over channels, which is far slower on a CPU.
+    confidence = 255 / (scores - best).exp().sum(1)
+    mask = scores.argmax(1).float()
     if repeat > 1:
-        mask, confidence = F.interpolate(torch.cat((mask, confidence), 1), size).split(1, 1)
-    return {
-        'mask': mask.squeeze(1).to(torch.uint8),
-        'confidence': confidence.squeeze(1).round().to(torch.uint8),
-    }
+        both = torch.stack((mask, confidence), 1)
+        mask, confidence = F.interpolate(both, tuple(size), mode='nearest').unbind(1)
+    return {'mask': mask.to(torch.uint8), 'confidence': confidence.round().to(torch.uint8)}

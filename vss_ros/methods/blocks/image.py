@@ -20,7 +20,7 @@ def to_rgb(image: Tensor) -> Tensor:
     if height % STRIDE or width % STRIDE:
         raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {STRIDE}')
     # Cast before moving axes: TensorRT takes uint8 only as the input of a cast.
-    return image.float().permute(0, 3, 1, 2)[:, [2, 1, 0]] / 255
+    return image.float().permute(0, 3, 1, 2).flip(1) / 255
 
 
 class Normalise(nn.Module):

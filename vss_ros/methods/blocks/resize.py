@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Resize (N, C, h, w) to `size` = (H, W). To a quarter it is the mean of each inner 2x2."""
-    return F.interpolate(maps, size, mode='bilinear', align_corners=False)
+    return F.interpolate(maps, tuple(size), mode='bilinear', align_corners=False)

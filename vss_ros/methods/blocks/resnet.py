@@ -44,6 +44,3 @@ class ResNet18(nn.Module):
         features_8 = self.layer2(features_4)
         features_16 = self.layer3(features_8)
         return features_4, features_8, features_16, self.layer4(features_16)
-
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.features(rgb)
