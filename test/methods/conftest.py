@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from pathlib import Path
 
@@ -48,3 +49,10 @@ def filled_evss():
 def reference_arrays():
     """Loads a file of reference arrays by name."""
     return lambda name: np.load(DATA / name)
+
+
+@pytest.fixture(scope='session')
+def published_keys():
+    """Loads names and shapes in a published file with so many classes: {name: [sizes]}."""
+    files = {19: 'evss_keys.json', 11: 'evss_keys_camvid.json'}
+    return lambda classes: json.loads((DATA / files[classes]).read_text())

@@ -9,6 +9,8 @@ the current frame to the previous one. Scores are class logits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -120,25 +122,36 @@ class Evss(Method):
             corrected: share of cells of h x w whose class fusing changed, a scalar (EVSS eq. 9).
         """
         size = image.shape[1:3]
-        edge, updated = self.conet(to_rgb(image), warped)
         reference = reference_labels.float()
-        warped_labels = labels_of(warped)
-        coarse = (warped_labels != reference).float()
+        edge, updated = self.conet(to_rgb(image), warped)
+        merged, distortion = self.rectify(warped, updated, edge, reference, size)
 
-        at = size if self.options['fusion'] == 'full' else warped.shape[2:]
-        distortion = distortion_map(resize(coarse, at), resize(edge, at), self.options['w_f'])
-        fused = merge(resize(warped, at), resize(updated, at), distortion)
-
-        merged = resize(fused, warped.shape[2:])
-        merged_labels = labels_of(merged)
+        carried = resize(merged, warped.shape[2:])
+        labels = labels_of(carried)
         follows = self.options['reference'] == 'previous'
         return {
-            'scores': merged if self.options['carry'] == 'merged' else warped,
-            'labels': (merged_labels if follows else reference).to(torch.uint8),
-            **decide(fused, size, self.options['decision']),
+            'scores': carried if self.options['carry'] == 'merged' else warped,
+            'labels': (labels if follows else reference).to(torch.uint8),
+            **decide(merged, size, self.options['decision']),
             'distortion': distortion,
-            'corrected': (merged_labels != warped_labels).float().mean(),
+            'corrected': (labels != labels_of(warped)).float().mean(),
         }
+
+    def rectify(
+        self, warped: Tensor, updated: Tensor, edge: Tensor, reference: Tensor, size: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Merged scores and the distortion map behind them, at `size` or where `fusion` says.
+
+        Args:
+            warped, updated: scores, (N, K, h, w).
+            edge: logits, (N, 2, h, w).
+            reference: labels the warp is compared with, float (N, 1, h, w).
+            size: the image's (H, W).
+        """
+        at = size if self.options['fusion'] == 'full' else warped.shape[2:]
+        coarse = (labels_of(warped) != reference).float()
+        distortion = distortion_map(resize(coarse, at), resize(edge, at), self.options['w_f'])
+        return merge(resize(warped, at), resize(updated, at), distortion), distortion
 
 
 def labels_of(scores: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ def pool_to_grid(maps: Tensor, rows: int, columns: int) -> Tensor:
     """
     if torch.compiler.is_exporting():
         height, width = maps.shape[2:]
-        return bin_weights(height, rows) @ maps @ bin_weights(width, columns).T
+        rows_of, columns_of = bin_weights(height, rows), bin_weights(width, columns)
+        return rows_of.to(maps) @ maps @ columns_of.T.to(maps)
     return F.adaptive_avg_pool2d(maps, (rows, columns))
 
 
