@@ -8,7 +8,7 @@ replaced in silence.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +46,10 @@ class Engine(Protocol):
         """Runs one graph on the tensors it names and returns its outputs by name.
 
         numpy arrays and the engine's own arrays are both taken; what comes back is the engine's own.
+        Inputs that had to be moved to a device may come back too, so that the next graph finds them there.
+
+        Raises:
+            EngineError: the model has no such graph, or a tensor the graph takes is not there.
         """
         ...
 
@@ -77,6 +81,27 @@ def load_engine(model: ModelFolder, settings: EngineSettings) -> Engine:
         except (EngineError, MissingLibraryError) as error:
             refusals.append(f'{name}: {error}')
     raise EngineError('no engine can run this model here; ' + '; '.join(refusals))
+
+
+def take_inputs(
+    graph: str, graphs: Mapping[str, Sequence[str]], tensors: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The tensors that `graph` takes, out of all the tensors of a step.
+
+    Args:
+        graphs: names of the inputs of every graph of the model.
+    Raises:
+        EngineError: the model has no such graph, or a tensor the graph takes is not there.
+    """
+    if graph not in graphs:
+        raise EngineError(f'the model has no graph {graph!r}; it has {", ".join(graphs)}')
+    missing = [name for name in graphs[graph] if name not in tensors]
+    if missing:
+        raise EngineError(
+            f'graph {graph!r} needs {", ".join(missing)}; the step has {", ".join(tensors)}. '
+            'A stream begins with a key step'
+        )
+    return {name: tensors[name] for name in graphs[graph]}
 
 
 def _engine_class(name: str) -> type[Engine]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vss_ros.core.engines import take_inputs
 from vss_ros.core.errors import EngineError, MissingLibraryError
 from vss_ros.core.model_folder import GraphSpec, ModelFolder
 from vss_ros.core.settings import EngineSettings
@@ -53,9 +54,12 @@ class OnnxRuntimeEngine:
         return cls({name: _session(graph) for name, graph in model.graphs.items()}, threads)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        feeds = {name: tensors[name] for name in self._inputs[graph]}
+        feeds = take_inputs(graph, self._inputs, tensors)
         names = self._outputs[graph]
-        return dict(zip(names, self._sessions[graph].run(names, feeds), strict=True))
+        try:
+            return dict(zip(names, self._sessions[graph].run(names, feeds), strict=True))
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            raise EngineError(f'graph {graph!r} failed in ONNX Runtime: {error}') from error
 
     def to_host(self, tensor: Any) -> np.ndarray:
         return tensor

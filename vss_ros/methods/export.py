@@ -1,0 +1,238 @@
+"""Writes a method as a model folder: one ONNX file per graph, the weights and model.yaml.
+
+A model is built beside its place, proved there (its steps close, its graphs keep the rules of
+`onnx_rules`, ONNX Runtime agrees with PyTorch) and moved into place as a whole; what fails leaves nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+import yaml
+from torch import Tensor, nn
+
+from vss_ros.core.classes import load_classes
+from vss_ros.core.drafts import Draft
+from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.model_folder import (
+    FORMAT,
+    MODEL_FILE,
+    ModelFolder,
+    load_model,
+    sha256_of,
+)
+from vss_ros.methods import METHODS
+from vss_ros.methods.method import GraphExample, Method
+from vss_ros.methods.onnx_rules import broken_rules
+from vss_ros.methods.verify import example_frames, verify
+from vss_ros.methods.weights import save_weights, stored_state
+
+OPSET = 18  # from 20 on GridSample spells its mode so that TensorRT silently reads the nearest cell
+WEIGHTS_FILE = 'weights.safetensors'
+
+
+def export(
+    method: Method,
+    folder: Path | str,
+    *,
+    name: str,
+    class_set: str,
+    image_size: tuple[int, int],
+    training: dict[str, Any] | None = None,
+    weights_dtype: str = 'fp32',
+    progress: Callable[[str], None] | None = None,
+) -> ModelFolder:
+    """Writes `method` as a model folder and proves it; replaces a model that is there already.
+
+    Args:
+        name: what the model calls itself.
+        class_set: name of the class set, such as `camvid11`.
+        image_size: (height, width) in pixels of the images the graphs take.
+        training: what to remember of the training; plain values only.
+        weights_dtype: how kernels are stored, `fp32` or `fp16`. The graphs compute in fp32 either way,
+            with the stored values.
+        progress: takes one line per stage.
+    Raises:
+        ModelError: a graph breaks a rule or differs from PyTorch, the classes do not fit, or `folder`
+            holds something that is no model. Nothing is written then.
+        SettingsError, ShapeError: an argument cannot be used; the message says which.
+        MissingLibraryError: ONNX Runtime is not installed.
+    """
+    report = progress or (lambda line: None)
+    folder = Path(folder).expanduser().resolve()
+    _check_target(folder)
+    count = len(load_classes(class_set))
+    if count != method.classes:
+        raise ModelError(f'the method has {method.classes} classes, class set {class_set} has {count}')
+    if min(image_size) < 1:
+        raise SettingsError(f'image_size is {image_size}; use a height and a width above 0')
+
+    state = stored_state(method, weights_dtype)
+    method = copy.deepcopy(method).cpu().eval()
+    method.load_state_dict(state)  # the graphs compute with exactly what is stored
+    frames = [torch.from_numpy(frame[None]) for frame in example_frames(image_size)]
+
+    draft = Draft(folder, overwrite=True)
+    try:
+        draft.path.mkdir()
+        graphs = {}
+        for graph, example in method.examples(frames[0], frames[1]).items():
+            report(f'writing graph {graph}')
+            graphs[graph] = _write_graph(method, graph, example, draft.path)
+        report(f'writing {WEIGHTS_FILE} ({weights_dtype})')
+        save_weights(state, draft.path / WEIGHTS_FILE)
+        content = {
+            'format': FORMAT,
+            'name': name,
+            'method': method_name(method),
+            'options': dict(method.options),
+            'classes': class_set,
+            'image': {'height': image_size[0], 'width': image_size[1]},
+            'flow': str(method.options.get('flow', 'none')),
+            'steps': {step: list(stages) for step, stages in method.steps.items()},
+            'state': dict(method.state),
+            'graphs': graphs,
+            'weights': {'file': WEIGHTS_FILE, 'sha256': sha256_of(draft.path / WEIGHTS_FILE)},
+            'training': training or {},
+        }
+        _write_yaml(content, draft.path / MODEL_FILE)
+        report(f'comparing ONNX Runtime with PyTorch on {len(frames)} frames')
+        verify(method, load_model(draft.path), frames)
+        _keep_additions(folder, draft.path)
+        draft.publish()
+    finally:
+        draft.discard()
+    return load_model(folder)
+
+
+def method_name(method: Method) -> str:
+    """The key of METHODS that builds methods of this class."""
+    wanted = f'{type(method).__module__}:{type(method).__qualname__}'
+    for name, target in METHODS.items():
+        if target == wanted:
+            return name
+    raise ModelError(f'{wanted} is in no line of METHODS, so a model of it could not be rebuilt; add one')
+
+
+class _Graph(nn.Module):
+    """One graph of a method as the exporter wants it: tensors in, a tuple of tensors out."""
+
+    def __init__(self, method: Method, graph: str) -> None:
+        super().__init__()
+        self.method = method
+        self.graph = graph
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(getattr(self.method, self.graph)(*tensors).values())
+
+
+def _write_graph(method: Method, graph: str, example: GraphExample, folder: Path) -> dict[str, Any]:
+    """Writes one graph and returns its entry of model.yaml."""
+    # Clones, because inputs that are one and the same tensor would become one input of the graph.
+    inputs = tuple(tensor.clone() for tensor in example.inputs.values())
+    try:
+        with _quiet_exporter(), torch.no_grad():
+            program = torch.onnx.export(
+                _Graph(method, graph),
+                inputs,
+                input_names=list(example.inputs),
+                output_names=list(example.outputs),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        raise ModelError(f'graph {graph!r} cannot be written as ONNX: {error}') from error
+    assert program is not None  # as long as dynamo=True
+    model = program.model_proto
+    _forget_origin(model)
+    broken = broken_rules(model)
+    if broken:
+        raise ModelError(f'graph {graph!r} breaks a rule of export: ' + '; '.join(broken))
+    file = folder / f'{graph}.onnx'
+    onnx.save_model(model, str(file))
+    return {
+        'file': file.name,
+        'sha256': sha256_of(file),
+        'inputs': {name: _spec(tensor) for name, tensor in example.inputs.items()},
+        'outputs': {name: _spec(tensor) for name, tensor in example.outputs.items()},
+    }
+
+
+def _spec(tensor: Tensor) -> list[Any]:
+    return _Row([str(tensor.dtype).removeprefix('torch.'), _Row(tensor.shape)])
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter remarks on libraries it could use and on its own deprecations."""
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Drops the exporter's notes: they are most of a small file and name the paths of this machine."""
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        noted.doc_string = ''
+        del noted.metadata_props[:]
+    del graph.value_info[:]
+
+
+class _Row(list):
+    """A list that YAML writes on one line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(
+    _Row, lambda dumper, row: dumper.represent_sequence('tag:yaml.org,2002:seq', row, flow_style=True)
+)
+
+
+def _write_yaml(content: dict[str, Any], file: Path) -> None:
+    try:
+        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+    except yaml.representer.RepresenterError as error:
+        raise ModelError(f'training and options hold plain values only: {error.args[0]}') from error
+    file.write_text(text)
+
+
+def _check_target(folder: Path) -> None:
+    """Only a model may be replaced; anything else in the way belongs to somebody."""
+    if folder.is_dir():
+        free = (folder / MODEL_FILE).is_file() or not any(folder.iterdir())
+    else:
+        free = not folder.exists()
+    if not free:
+        raise ModelError(f'{folder} is there and is no model folder; choose another name or move it away')
+
+
+def _keep_additions(folder: Path, draft: Path) -> None:
+    """Copies what people added to the model that is replaced, a README say."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name == MODEL_FILE or entry.suffix in ('.onnx', '.safetensors'):
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, draft / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, draft / entry.name, follow_symlinks=False)

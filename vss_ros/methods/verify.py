@@ -1,0 +1,101 @@
+"""Proves that an exported model computes what PyTorch computes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vss_ros.core.engines import Engine
+from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+from vss_ros.core.errors import ModelError
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.motion import make_motion
+from vss_ros.core.settings import EngineSettings
+from vss_ros.methods.method import Method
+
+FRAMES = 5
+TOLERANCE = 2e-3  # of floats, relative to the largest value of the tensor where that is above 1
+DIFFERING_SHARE = 1e-3  # of labels and bytes that may differ: near ties fall either way
+
+
+def example_frames(size: tuple[int, int], count: int = FRAMES) -> list[np.ndarray]:
+    """Frames that pan over a soft random texture, uint8 (H, W, 3) BGR; the same ones every time."""
+    height, width = size
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (height // 16 + 4, width // 16 + 4, 3), dtype=np.uint8)
+    texture = cv2.resize(coarse, (width + 2 * count, height + 2 * count), interpolation=cv2.INTER_CUBIC)
+    return [
+        np.ascontiguousarray(texture[step : step + height, 2 * step : 2 * step + width])
+        for step in range(count)
+    ]
+
+
+@torch.no_grad()
+def verify(
+    method: Method, model: ModelFolder, frames: list[Tensor], engine: Engine | None = None
+) -> dict[str, float]:
+    """Runs a key frame and propagated frames through PyTorch and compares every graph with the engine.
+
+    Both get PyTorch's tensors at every graph. Left to themselves the two drift apart by right: a near
+    tie of two classes may fall either way, and the next frame builds on it.
+
+    Args:
+        method: on the CPU, in eval mode.
+        frames: uint8 (1, H, W, 3) BGR.
+        engine: ONNX Runtime if not given.
+    Returns:
+        the largest error of every output tensor as a share of what is allowed, by `graph.tensor`.
+    Raises:
+        ModelError: an output differs; the message names the graph, the tensor, the error, the tolerance.
+    """
+    engine = engine or OnnxRuntimeEngine.load(model, EngineSettings())
+    motion = make_motion('dis')  # real vectors are what counts here, whoever brings them later
+    worst: dict[str, float] = {}
+    state: dict[str, Tensor] = {}
+    for number, image in enumerate(frames):
+        tensors = {'image': image, **state}
+        flow = motion.update(image[0].numpy(), wanted=number > 0)
+        if 'flow' in method.host_stages and flow is not None:
+            tensors['flow'] = torch.from_numpy(flow)
+        for graph in method.graphs_of('propagated' if number and 'propagated' in method.steps else 'key'):
+            expected = method.run(graph, tensors)
+            found = engine.run(graph, {name: tensors[name].numpy() for name in method.inputs_of(graph)})
+            for name, tensor in expected.items():
+                error = difference(f'{graph}.{name}', tensor.numpy(), engine.to_host(found[name]))
+                worst[f'{graph}.{name}'] = max(error, worst.get(f'{graph}.{name}', 0.0))
+            tensors |= expected
+        state = method.state_of(tensors)
+    return worst
+
+
+def difference(what: str, expected: np.ndarray, found: np.ndarray) -> float:
+    """How far two arrays differ, as a share of what is allowed.
+
+    Floats may differ by TOLERANCE. Of integers DIFFERING_SHARE may differ, one of them in any case; a
+    step of one in confidence is rounding and does not count.
+
+    Raises:
+        ModelError: type or shape differ, or the share is above 1.
+    """
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        raise ModelError(
+            f'{what} is {found.dtype} {found.shape}; PyTorch gives {expected.dtype} {expected.shape}'
+        )
+    if np.issubdtype(expected.dtype, np.floating):
+        error = float(np.abs(expected - found).max())
+        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        unit = ''
+    else:
+        rounding = 1 if what.endswith('.confidence') else 0
+        steps = np.abs(expected.astype(np.int64) - found.astype(np.int64))
+        error = float((steps > rounding).mean())
+        allowed = max(DIFFERING_SHARE, 1 / expected.size)
+        unit = ' of its elements'
+    if not error <= allowed:  # also where an error is not a number
+        raise ModelError(
+            f'{what} differs from PyTorch by {error:.3g}{unit}; at most {allowed:.3g} is allowed. '
+            'The export is wrong or the weights are not finite'
+        )
+    return error / allowed

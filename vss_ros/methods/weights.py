@@ -1,0 +1,71 @@
+"""The weights of a method on disk: one safetensors file; and the method rebuilt from a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from vss_ros.core.errors import ModelError
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.settings import check_choice
+from vss_ros.methods import build_method
+from vss_ros.methods.method import Method
+
+WEIGHTS_DTYPES = ('fp32', 'fp16')
+
+
+def stored_state(method: Method, dtype: str = 'fp32') -> dict[str, Tensor]:
+    """The state dict as it is stored.
+
+    Args:
+        dtype: `fp16` halves the kernels; biases, norms and counters stay, they are small and touchy.
+    Raises:
+        SettingsError: `dtype` is not one of WEIGHTS_DTYPES.
+    """
+    check_choice('weights_dtype', dtype, WEIGHTS_DTYPES)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    if dtype == 'fp32':
+        return state
+    return {name: tensor.half() if _is_kernel(tensor) else tensor for name, tensor in state.items()}
+
+
+def save_weights(state: Mapping[str, Tensor], file: Path) -> None:
+    """Writes a state dict; the caller sees to it that nobody reads the file too early."""
+    file.write_bytes(save(dict(state)))
+
+
+def load_method(model: ModelFolder, options: Mapping[str, Any] | None = None) -> Method:
+    """Rebuilds the method of a model folder with its weights, in eval mode, on the CPU, in fp32.
+
+    Args:
+        options: values that replace those the model was made with. Networks that they make needless
+            are left out; a network they need but the model does not have is an error.
+    Raises:
+        ModelError: the folder has no weights, or they do not fit the method.
+        SettingsError: an option has a value that cannot be used.
+    """
+    if model.weights is None:
+        raise ModelError(f'{model.path} has no weights, only graphs; use a model that vss export made')
+    method = build_method(model.method, len(model.classes), {**model.options, **(options or {})})
+    try:
+        state = load_file(str(model.weights))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f'{model.weights} cannot be read: {error}; export the model again') from error
+    if options:
+        networks = {name for name, _ in method.named_children()}
+        state = {name: tensor for name, tensor in state.items() if name.split('.')[0] in networks}
+    try:
+        method.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ModelError(f'{model.weights} does not fit method {model.method}: {error}') from error
+    return method.eval()
+
+
+def _is_kernel(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.ndim > 1
