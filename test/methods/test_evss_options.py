@@ -1,0 +1,162 @@
+"""What the options of EVSS change, and how a method is built, chained and refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vss_ros.core.errors import ModelError, SettingsError, ShapeError
+from vss_ros.methods import METHODS, build_method
+from vss_ros.methods.blocks.decide import decide
+from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.evss import distortion_map, labels_of, merge
+
+OPTIONS = {
+    'w_f': 0.5,
+    'reference': 'previous',
+    'fusion': 'quarter',
+    'carry': 'merged',
+    'decision': 'half',
+    'flow': 'dis',
+}
+
+
+@pytest.fixture(scope='module')
+def evss(filled_evss):
+    return filled_evss(11)
+
+
+@pytest.fixture(scope='module')
+def tensors(evss, reference_arrays):
+    """Inputs of the correction on a real propagated frame."""
+    frames = reference_arrays('evss_a_camvid.npz')['frames'][:, :, :, ::-1]
+    images = torch.from_numpy(frames.copy()).split(1)
+    return evss.examples(images[0], images[1])['correction'].inputs
+
+
+def correct(evss, tensors, monkeypatch, **options):
+    for name, value in options.items():
+        monkeypatch.setitem(evss.options, name, value)
+    with torch.no_grad():
+        return evss.correction(**tensors)
+
+
+@pytest.mark.parametrize('name', ['evss'])
+def test_a_method_is_rebuilt_by_its_name_and_options(name):
+    first = build_method(name, 5, OPTIONS)
+    again = build_method(name, first.classes, first.options)
+    assert first.options == again.options == OPTIONS
+    shapes = {key: tensor.shape for key, tensor in first.state_dict().items()}
+    again.load_state_dict(first.state_dict())
+    assert {key: tensor.shape for key, tensor in again.state_dict().items()} == shapes
+
+
+def test_unknown_methods_and_options_are_refused_by_name():
+    with pytest.raises(ModelError, match=r"no method 'davs'; use one of evss, evss-lite"):
+        build_method('davs', 11)
+    with pytest.raises(ModelError, match=r'no option wf; it has w_f, reference, fusion'):
+        build_method('evss', 11, {'wf': 0.5})
+    assert 'evss' in METHODS
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'w_f': 1.5}, 'w_f is 1.5; use a weight from 0 to 1'),
+        ({'reference': 'first'}, "reference is 'first'; use one of key, previous"),
+        ({'carry': 'updated'}, "carry is 'updated'; use one of warped, merged"),
+        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, motion_vectors"),
+        ({'decision': 'half'}, "decision is 'half' with fusion full; .* use fusion quarter"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options, message):
+    with pytest.raises(SettingsError, match=message):
+        build_method('evss', 11, options)
+
+
+def test_a_flow_from_the_host_replaces_the_flow_network():
+    method = build_method('evss', 5, {'flow': 'dis'}).eval()
+    assert method.graphs == ('segmenter', 'warp', 'correction')
+    assert method.steps['propagated'] == ('flow', 'warp', 'correction')
+    assert not any(name.startswith('flownet') for name in method.state_dict())
+    examples = method.examples(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
+    assert examples['warp'].inputs['flow'].shape == (1, 2, 16, 24)
+
+
+def test_examples_name_every_input_and_output_of_every_graph(evss):
+    examples = evss.examples(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
+    assert tuple(examples) == evss.graphs == ('segmenter', 'flow', 'warp', 'correction')
+    described = {
+        name: (str(tensor.dtype).removeprefix('torch.'), tuple(tensor.shape))
+        for example in examples.values()
+        for name, tensor in {**example.inputs, **example.outputs}.items()
+    }
+    assert described == {
+        'image': ('uint8', (1, 64, 96, 3)),
+        'previous_image': ('uint8', (1, 64, 96, 3)),
+        'scores': ('float32', (1, 11, 16, 24)),
+        'previous_scores': ('float32', (1, 11, 16, 24)),
+        'labels': ('uint8', (1, 1, 16, 24)),
+        'reference_labels': ('uint8', (1, 1, 16, 24)),
+        'flow': ('float32', (1, 2, 16, 24)),
+        'warped': ('float32', (1, 11, 16, 24)),
+        'mask': ('uint8', (1, 64, 96)),
+        'confidence': ('uint8', (1, 64, 96)),
+        'distortion': ('float32', (1, 1, 64, 96)),
+        'corrected': ('float32', ()),
+    }
+
+
+def test_a_stream_cannot_start_with_a_propagated_step(evss):
+    with pytest.raises(ModelError, match=r"'flow' needs previous_image; .* key step"):
+        evss.step('propagated', {'image': torch.zeros(1, 64, 96, 3, dtype=torch.uint8)})
+
+
+@pytest.mark.parametrize('reference', ['key', 'previous'])
+@pytest.mark.parametrize('carry', ['warped', 'merged'])
+@pytest.mark.parametrize('fusion', ['full', 'quarter'])
+def test_state_is_what_carry_and_reference_say(evss, tensors, monkeypatch, fusion, carry, reference):
+    found = correct(evss, tensors, monkeypatch, fusion=fusion, carry=carry, reference=reference)
+    warped, old_labels = tensors['warped'], tensors['reference_labels']
+    with torch.no_grad():
+        edge, updated = evss.conet(to_rgb(tensors['image']), warped)
+    at = (120, 160) if fusion == 'full' else (30, 40)
+    coarse = (labels_of(warped) != old_labels).float()
+    distortion = distortion_map(resize(coarse, at), resize(edge, at), 0.2)
+    merged = merge(resize(warped, at), resize(updated, at), distortion)
+    low = resize(merged, (30, 40))
+
+    assert torch.equal(found['distortion'], distortion)
+    assert torch.equal(found['mask'], decide(merged, (120, 160))['mask'])
+    assert torch.equal(found['scores'], low if carry == 'merged' else warped)
+    labels = labels_of(low) if reference == 'previous' else old_labels
+    assert torch.equal(found['labels'], labels.to(torch.uint8))
+    assert found['corrected'] == (labels_of(low) != labels_of(warped)).float().mean()
+
+
+@pytest.mark.parametrize('decision', ['half', 'quarter'])
+def test_decision_changes_only_the_mask_and_its_confidence(evss, tensors, monkeypatch, decision):
+    full = correct(evss, tensors, monkeypatch, fusion='quarter')
+    coarse = correct(evss, tensors, monkeypatch, decision=decision)
+    for name in ('scores', 'labels', 'distortion', 'corrected'):
+        assert torch.equal(full[name], coarse[name])
+    assert full['mask'].shape == coarse['mask'].shape
+    assert 0.7 < (full['mask'] == coarse['mask']).float().mean() < 1
+
+
+def test_merge_keeps_the_warp_where_distortion_is_0_and_the_update_where_it_is_1():
+    warped, updated = torch.rand(2, 1, 11, 6, 8)
+    assert torch.equal(merge(warped, updated, torch.zeros(1, 1, 6, 8)), warped)
+    torch.testing.assert_close(merge(warped, updated, torch.ones(1, 1, 6, 8)), updated)
+    with pytest.raises(ShapeError, match='all must have one size'):
+        merge(warped, updated[..., :7], torch.ones(1, 1, 6, 8))
+
+
+def test_distortion_weighs_the_changed_class_against_the_edge_probability():
+    coarse = torch.tensor([[[[0.0, 1.0]]]])
+    edge = torch.tensor([[[[0.0, 2.0]], [[0.0, 1.0]]]])
+    probability = edge.softmax(1)[:, 1:]
+    found = distortion_map(coarse, edge, 0.2)
+    torch.testing.assert_close(found, 0.2 * coarse + 0.8 * probability)
+    assert found[0, 0, 0, 0] == pytest.approx(0.4)
