@@ -1,0 +1,130 @@
+"""Textures: premultiplied BGRA pictures with their smaller copies, and the brushes that paint them.
+
+Colours are premultiplied by alpha, so that interpolating and shrinking never pull in the colour of
+transparent texels and the edge of a cut-out blends with whatever stands behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+Colour = Sequence[float]  # B, G, R in 0..255
+
+
+class Texture:
+    """A picture to hang into the world.
+
+    Args:
+        picture: (h, w, 3) BGR, or (h, w, 4) BGRA that is not yet premultiplied; uint8 or float 0..255.
+    """
+
+    def __init__(self, picture: np.ndarray) -> None:
+        texels = np.clip(picture, 0, 255).astype(np.float32)
+        if texels.shape[2] == 3:
+            texels = np.dstack([texels, np.full(texels.shape[:2], 255, np.float32)])
+        texels[:, :, :3] *= texels[:, :, 3:] / 255
+        self.height, self.width = texels.shape[:2]
+        self._levels = {(0, 0): np.ascontiguousarray(np.rint(texels).astype(np.uint8))}
+
+    def level(self, down: int, across: int) -> np.ndarray:
+        """(h, w, 4) uint8, the height halved `down` times and the width `across` times.
+
+        The two are apart because a wall seen along its length shrinks in one direction only.
+        """
+        size = max(self.width >> across, 1), max(self.height >> down, 1)
+        key = down, across
+        if key not in self._levels:
+            self._levels[key] = cv2.resize(self._levels[0, 0], size, interpolation=cv2.INTER_AREA)
+        return self._levels[key]
+
+
+def blank(height: int, width: int) -> np.ndarray:
+    """A transparent canvas, (height, width, 4) uint8."""
+    return np.zeros((height, width, 4), np.uint8)
+
+
+def filled(height: int, width: int, colour: Colour) -> np.ndarray:
+    """A canvas of one colour, (height, width, 3) float32."""
+    return np.full((height, width, 3), colour, np.float32)
+
+
+def noise(rng: np.random.Generator, height: int, width: int, cells: Sequence[float]) -> np.ndarray:
+    """Smooth noise of about -1..1, (height, width) float32: a sum of octaves, each half as strong.
+
+    Args:
+        cells: size of the blobs of each octave, in texels. The picture continues across its own edges.
+    """
+    total = np.zeros((height, width), np.float32)
+    for octave, cell in enumerate(cells):
+        rows, columns = max(round(height / cell), 1), max(round(width / cell), 1)
+        grid = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
+        grid = np.pad(grid, 2, mode='wrap')
+        y = (np.arange(height, dtype=np.float32) + 0.5) * rows / height + 1.5
+        x = (np.arange(width, dtype=np.float32) + 0.5) * columns / width + 1.5
+        layer = cv2.remap(grid, *np.meshgrid(x, y), cv2.INTER_CUBIC)
+        total += layer * 0.5**octave
+    return total
+
+
+def polygon(canvas: np.ndarray, points: Sequence[Sequence[float]], colour: Colour) -> None:
+    """Fill a polygon of (x, y) points, with smooth edges, opaque where the canvas has alpha."""
+    _paint(canvas, lambda mask: cv2.fillPoly(mask, [_fixed(points)], 255, cv2.LINE_AA, 4), colour)
+
+
+def line(canvas: np.ndarray, points: Sequence[Sequence[float]], colour: Colour, thickness: float) -> None:
+    """Draw connected (x, y) points."""
+    wide = max(round(thickness), 1)
+    _paint(
+        canvas,
+        lambda mask: cv2.polylines(mask, [_fixed(points)], False, 255, wide, cv2.LINE_AA, 4),
+        colour,
+    )
+
+
+def ellipse(canvas: np.ndarray, centre: Sequence[float], radii: Sequence[float], colour: Colour) -> None:
+    """Fill an upright ellipse."""
+    angle = np.linspace(0, 2 * np.pi, 40)
+    x, y = centre[0] + radii[0] * np.cos(angle), centre[1] + radii[1] * np.sin(angle)
+    polygon(canvas, np.stack([x, y], 1).tolist(), colour)
+
+
+def box(canvas: np.ndarray, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
+    """Fill an upright rectangle on whole texels."""
+    rows, columns = slice(max(round(y0), 0), round(y1)), slice(max(round(x0), 0), round(x1))
+    canvas[rows, columns, :3] = np.clip(colour, 0, 255)
+    if canvas.shape[2] == 4:
+        canvas[rows, columns, 3] = 255
+
+
+def _fixed(points: Sequence[Sequence[float]]) -> np.ndarray:
+    return np.rint(np.asarray(points, float) * 16).astype(np.int32)
+
+
+def _paint(canvas, draw_mask, colour: Colour) -> None:
+    mask = np.zeros(canvas.shape[:2], np.uint8)
+    draw_mask(mask)
+    x, y, w, h = cv2.boundingRect(mask)
+    if w == 0:
+        return
+    part = canvas[y : y + h, x : x + w]
+    share = mask[y : y + h, x : x + w, None].astype(np.float32) / 255
+    old = part.astype(np.float32)
+    if canvas.shape[2] == 4:
+        alpha = np.maximum(old[:, :, 3:], share * 255)
+        # On transparent ground the colour is the brush's own: only alpha carries the soft edge.
+        share = np.where(old[:, :, 3:] > 0, share, 1.0)
+        mixed = np.dstack([old[:, :, :3] * (1 - share) + np.asarray(colour[:3]) * share, alpha])
+        mixed = np.where(mask[y : y + h, x : x + w, None] > 0, mixed, old)
+    else:
+        mixed = old * (1 - share) + np.asarray(colour[:3], np.float32) * share
+    part[:] = np.clip(mixed, 0, 255).astype(canvas.dtype)
+
+
+def tint(picture: np.ndarray, shade: np.ndarray) -> np.ndarray:
+    """Multiply the colours of an (h, w, 3 or 4) picture by an (h, w) or (w,) shade; float32."""
+    result = picture.astype(np.float32)
+    result[:, :, :3] *= np.asarray(shade, np.float32)[..., None]
+    return result
