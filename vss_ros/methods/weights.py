@@ -63,7 +63,8 @@ def load_method(model: ModelFolder, options: Mapping[str, Any] | None = None) ->
     try:
         method.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise ModelError(f'{model.weights} does not fit method {model.method}: {error}') from error
+        reason = ' '.join(str(error).split())[:300]
+        raise ModelError(f'{model.weights} does not fit method {model.method}: {reason}') from error
     return method.eval()
 
 

@@ -1,0 +1,83 @@
+"""Write a model again: for another image size, other options or other classes.
+
+The weights stay as they are; the graphs are made anew from them and proved against PyTorch frame by
+frame. Nothing is written if they differ. Example: a model for 640x480 images that decides every pixel,
+
+    vss export evss-lite -o models/evss-lite-640 --size 640x480 --set decision=full
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vss_ros.core.errors import MissingLibraryError
+from vss_ros.core.model_folder import load_model
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('model', help='model folder, or the name of a model that came with the package')
+    parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the new model')
+    parser.add_argument('--size', type=image_size, help='width and height of the images, such as 480x360')
+    parser.add_argument(
+        '--set',
+        type=option,
+        action='append',
+        default=[],
+        metavar='OPTION=VALUE',
+        help='another value for an option of the method, such as w_f=0.5; may be repeated',
+    )
+    parser.add_argument('--classes', help='another class set with as many classes, by name')
+    parser.add_argument('--name', help='name of the new model; default: that of its folder')
+    parser.add_argument(
+        '--weights', choices=('fp32', 'fp16'), default='fp32', help='how the weights are stored'
+    )
+
+
+def main(args: Namespace) -> int:
+    model = load_model(args.model)
+    try:
+        from vss_ros.methods.export import export
+        from vss_ros.methods.weights import load_method
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+
+    method = load_method(model, dict(args.set))
+    made = export(
+        method,
+        args.output,
+        name=args.name or args.output.resolve().name,
+        class_set=args.classes or model.classes.name,
+        image_size=args.size or model.image_size,
+        training=dict(model.training),
+        weights_dtype=args.weights,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    height, width = made.image_size
+    megabytes = sum(graph.file.stat().st_size for graph in made.graphs.values()) / 1e6
+    print(f'{made.path}: {made.name} for {width}x{height}, {len(made.graphs)} graphs, {megabytes:.1f} MB')
+    return 0
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """`480x360` (width x height, as sizes are written) as (360, 480)."""
+    match = re.fullmatch(r'(\d+)x(\d+)', text)
+    if not match:
+        raise ArgumentTypeError(f'{text!r} is no size; write WIDTHxHEIGHT, such as 480x360')
+    return int(match[2]), int(match[1])
+
+
+def option(text: str) -> tuple[str, Any]:
+    """`w_f=0.5` as ('w_f', 0.5)."""
+    name, equals, value = text.partition('=')
+    if not (name and equals):
+        raise ArgumentTypeError(f'{text!r} sets nothing; write OPTION=VALUE, such as w_f=0.5')
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ArgumentTypeError(f'{value!r} is no value for {name}') from error
