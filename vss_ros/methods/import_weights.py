@@ -1,0 +1,137 @@
+"""Reads published weights: the files of the EVSS authors, and any file with a method's own names."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vss_ros.core.errors import ModelError
+from vss_ros.methods.method import Method
+
+WRAPPER = 'module.'  # left in names by data-parallel training
+SECOND_NAME = 'resnet.'  # the authors' full model holds its backbone twice, once under this name
+BACKBONE = 'csrnet.backbone.'
+SINGLE_NETWORKS = {  # files of one network, told by a name that only it has
+    'logits.conv.weight': 'csrnet.',
+    'predict_flow2.weight': 'flownet.',
+}
+
+
+def import_weights(files: Sequence[Path], method: Method) -> dict[str, Tensor]:
+    """Gather a state dict for `method` from files that each hold the full model or one network.
+
+    A network that is in no file is not in the result either; those that are, are complete. A flow
+    network is passed over where the method takes its flow from the host.
+
+    Args:
+        files: `.safetensors`, or PyTorch files of nothing but tensors.
+    Raises:
+        ModelError: a file cannot be read, names or shapes do not fit the method, a network comes
+            from two files, or the two copies of the backbone differ.
+    """
+    state: dict[str, Tensor] = {}
+    source: dict[str, Path] = {}
+    for file in files:
+        found = with_method_names(read_tensors(file), file)
+        if method.options.get('flow', 'network') != 'network':
+            found = {name: value for name, value in found.items() if network_of(name) != 'flownet'}
+        check_fit(found, method, file)
+        for network in dict.fromkeys(map(network_of, found)):
+            if network in source:
+                raise ModelError(f'{network} is in {source[network]} and in {file}; give only one of them')
+            source[network] = file
+        state |= found
+    return state
+
+
+def missing_networks(state: dict[str, Tensor], method: Method) -> list[str]:
+    """Networks of the method that have no weights in a state dict from `import_weights`."""
+    return [network for network in networks_of(method.state_dict()) if network not in networks_of(state)]
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read a file of named tensors without running any code that it may hold.
+
+    Raises:
+        ModelError: the file is missing, damaged, or holds more than named tensors.
+    """
+    try:
+        if file.suffix == '.safetensors':
+            return load_file(file)
+        content = torch.load(file, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f'{file} does not exist; expected a file of weights') from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f'{file} is refused: it holds more than tensors, or is no PyTorch file; '
+            'save the bare state dict, or convert it to .safetensors'
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+        raise ModelError(f'{file} cannot be read: {error}; download it again') from error
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ModelError(
+            f'{file} is no mapping of names to tensors; save the bare state dict, without a wrapper'
+        )
+    return content
+
+
+def with_method_names(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The tensors of a published file under the names that they have in the method.
+
+    Raises:
+        ModelError: the two copies of the backbone differ.
+    """
+    tensors = {name.replace(WRAPPER, ''): tensor for name, tensor in tensors.items()}
+    for mark, prefix in SINGLE_NETWORKS.items():
+        if mark in tensors:
+            return {prefix + name: tensor for name, tensor in tensors.items()}
+    named: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(SECOND_NAME):
+            name = BACKBONE + name.removeprefix(SECOND_NAME)
+        if name in named and not torch.equal(named[name], tensor):
+            raise ModelError(
+                f'{file} holds two different backbones: {name} is not what its copy '
+                f'under {SECOND_NAME} is; the file is damaged or mixed from two trainings'
+            )
+        named[name] = tensor
+    return named
+
+
+def check_fit(found: dict[str, Tensor], method: Method, file: Path) -> None:
+    """Raises ModelError unless `found` holds complete networks of the method, shapes included."""
+    wanted = method.state_dict()
+    unexpected = [name for name in found if name not in wanted]
+    networks = networks_of(found)
+    missing = [name for name in wanted if network_of(name) in networks and name not in found]
+    if unexpected or missing:
+        raise ModelError(
+            f'{file} does not fit the method: missing {listed(missing)}; unexpected {listed(unexpected)}'
+        )
+    wrong = [
+        f'{name} is {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}'
+        for name, tensor in found.items()
+        if tensor.shape != wanted[name].shape
+    ]
+    if wrong:
+        raise ModelError(f'{file} does not fit a method of {method.classes} classes: {listed(wrong)}')
+
+
+def network_of(name: str) -> str:
+    return name.split('.')[0]
+
+
+def networks_of(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(map(network_of, names)))
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more if names else 'none'
