@@ -1,0 +1,65 @@
+"""The real node in its own process, driven over real topics and services.
+
+Each xdist worker claims a ROS domain of its own, because workers on one domain hear each other.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def _claim_domain() -> tuple[int, socket.socket]:
+    """A free domain, and the socket that keeps it ours for the life of this process."""
+    for domain in range(1, 101):
+        lock = socket.socket()
+        try:
+            lock.bind(('127.0.0.1', 32000 + domain))
+        except OSError:
+            lock.close()
+        else:
+            return domain, lock
+    raise RuntimeError('no free ROS domain')
+
+
+if find_spec('rclpy') is None:
+    collect_ignore_glob = ['test_ros_*.py']  # test_rclpy_is_installed.py says why
+else:
+    _DOMAIN, _LOCK = _claim_domain()
+    os.environ['ROS_DOMAIN_ID'] = str(_DOMAIN)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(
+        Path(__file__).parents[2] / 'config' / 'fastdds_images.xml'
+    )
+
+
+@pytest.fixture(scope='session')
+def echo_model(tmp_path_factory):
+    """A model folder whose mask is the blue channel of the image; see `echo_model.py`."""
+    from echo_model import write_echo_model
+
+    return write_echo_model(tmp_path_factory.mktemp('models') / 'echo')
+
+
+@pytest.fixture(scope='session')
+def slow_model(tmp_path_factory):
+    """The same, with key frames that take a while."""
+    from echo_model import write_echo_model
+
+    return write_echo_model(tmp_path_factory.mktemp('models') / 'slow', rounds=60_000)
+
+
+@pytest.fixture(scope='module')
+def probe():
+    """The other end of the node's topics and services, in this process."""
+    from ros_harness import Probe
+
+    with Probe() as probe:
+        yield probe

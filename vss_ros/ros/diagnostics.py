@@ -1,0 +1,161 @@
+"""The health of the node, once a second on /diagnostics."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.stream import CameraStream
+
+PERIOD_S = 1.0
+THROTTLE_S = 10.0
+LOST_SHARE = 0.05  # of the images of the last period; below it is the noise of best effort
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+Problem = tuple[bytes, str]
+
+
+class Diagnostics:
+    """Watches a stream and says what is wrong with it, by name.
+
+    The owner sets `state` (of the lifecycle), `error` (of the last transition) and `enabled` as they change.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # The steady clock: under simulated time a stalled /clock must not silence this.
+        self.clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(PERIOD_S, self.publish, clock=self.clock)
+        self.state = 'unconfigured'
+        self.error = ''
+        self.enabled = True
+        self.stream: CameraStream | None = None
+        self._active_since_s = 0.0
+        self._before: dict[str, int] = {}
+
+    def activated(self) -> None:
+        """Starts to expect images from now on."""
+        self._active_since_s = time.monotonic()
+        self._before = {}
+
+    def publish(self) -> None:
+        """Publishes the state of now."""
+        problems = self._problems()
+        status = DiagnosticStatus(
+            level=max((level for level, _ in problems), default=OK),
+            name=f'{self._node.get_fully_qualified_name().lstrip("/")}: segmentation',
+            message='; '.join(text for _, text in problems) or self._summary(),
+            hardware_id=self._node.get_namespace(),
+            values=[KeyValue(key=key, value=str(value)) for key, value in self._values().items()],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def _summary(self) -> str:
+        return self.state if self.enabled else f'{self.state}, disabled'
+
+    def _values(self) -> dict[str, Any]:
+        values: dict[str, Any] = {'state': self.state, 'enabled': self.enabled}
+        stream = self.stream
+        if stream is None:
+            return values
+        statistics = stream.statistics
+        median, tail = statistics.latency_ms()
+        counts = statistics.counts
+        values |= {
+            'input_topic': stream.source.topic if stream.source else '',
+            'input_rate_hz': f'{statistics.rate_hz("received"):.2f}',
+            'output_rate_hz': f'{statistics.rate_hz("published"):.2f}',
+            'latency_p50_ms': f'{median:.2f}',
+            'latency_p99_ms': f'{tail:.2f}',
+        }
+        names = ('received', 'published', 'dropped', 'lost', 'bad', 'failed', 'camera_info_unmatched')
+        values |= {name: counts[name] for name in names}
+        values |= {'model': stream.model.name, 'model_path': stream.model.path, 'method': stream.model.method}
+        values |= {
+            key if key == 'engine' else f'engine_{key}': v for key, v in stream.engine.describe().items()
+        }
+        values |= {f'resets.{reason}': count for reason, count in stream.resets.items()}
+        values |= {'resets': sum(stream.resets.values()), 'last_error': statistics.last_error}
+        return values
+
+    def _problems(self) -> list[Problem]:
+        if self.error:
+            return [(ERROR, self.error)]
+        stream = self.stream
+        if stream is None or self.state != 'active':
+            return []
+        statistics = stream.statistics
+        problems = [(WARN, text) for text in list(statistics.qos_problems.values())]
+        if not stream.is_running:
+            problems.append((ERROR, 'the worker thread has ended; deactivate and activate the node'))
+        if self.enabled:
+            problems += self._stall(stream)
+        problems += self._bad_frames(stream)
+        problems += self._losses(stream)
+        problems += self._slowness(stream)
+        return problems
+
+    def _stall(self, stream: CameraStream) -> list[Problem]:
+        since_s = max(stream.statistics.last_received_s or 0.0, self._active_since_s)
+        silence_s = time.monotonic() - since_s
+        if stream.source is None or silence_s < stream.settings.node.input_timeout_s:
+            return []
+        publishers = stream.source.publishers()
+        seen = f'publishers on it: {", ".join(publishers)}' if publishers else 'nobody publishes on it'
+        text = f'no image on {stream.source.topic} for {silence_s:.0f} s; {seen}'
+        self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+        return [(WARN, text)]
+
+    def _bad_frames(self, stream: CameraStream) -> list[Problem]:
+        statistics = stream.statistics
+        skipped = self._new('bad', statistics) + self._new('failed', statistics)
+        if statistics.bad_in_a_row >= stream.settings.node.max_consecutive_bad_frames:
+            return [
+                (ERROR, f'{statistics.bad_in_a_row} bad frames in a row, the last: {statistics.last_error}')
+            ]
+        if skipped:
+            return [(WARN, f'{skipped} frames skipped, the last: {statistics.last_error}')]
+        return []
+
+    def _losses(self, stream: CameraStream) -> list[Problem]:
+        statistics, problems = stream.statistics, []
+        received, lost = self._new('received', statistics), self._new('lost', statistics)
+        dropped = self._new('dropped', statistics)
+        if lost > dropped and lost > LOST_SHARE * (received + lost):
+            topic = stream.source.topic if stream.source else 'the image topic'
+            text = (
+                f'{lost} images on {topic} were lost on the way here, {received} arrived; start the '
+                'PUBLISHER with FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_images.xml of vss_ros'
+            )
+            self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+            problems.append((WARN, text))
+        if dropped and stream.settings.node.drop_policy == 'queue':
+            text = f'the queue was full and {dropped} images were dropped; raise queue_size or play slower'
+            self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+            problems.append((WARN, text))
+        return problems
+
+    def _slowness(self, stream: CameraStream) -> list[Problem]:
+        since_s = stream.statistics.slow_since_s
+        if since_s is None:
+            return []
+        settings = stream.settings.node
+        delay_ms = (time.monotonic() - since_s) * 1e3
+        allowed_ms = settings.max_allowed_processing_time_ms
+        text = f'frames have taken longer than {allowed_ms:g} ms for {delay_ms / 1e3:.1f} s'
+        return [(ERROR if delay_ms > settings.max_acceptable_consecutive_delay_ms else WARN, text)]
+
+    def _new(self, what: str, statistics: StreamStatistics) -> int:
+        """How much of something came since it was last asked for."""
+        total = statistics.counts[what]
+        new = total - self._before.get(what, 0)
+        self._before[what] = total
+        return new

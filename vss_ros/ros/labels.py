@@ -1,0 +1,86 @@
+"""Class names and colours as latched messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header, String
+
+from vss_ros.core.classes import ClassSet
+from vss_ros.ros.settings import Settings
+
+try:
+    from vision_msgs.msg import LabelInfo, VisionClass
+except ImportError:  # no wheel of vision_msgs exists; a ROS installation has it
+    LabelInfo = VisionClass = None
+
+
+def label_names(classes: ClassSet) -> str:
+    """The classes as YAML: a list of {id, name, colour: [r, g, b]}."""
+    entries = [
+        {'id': i, 'name': name, 'colour': list(colour)}
+        for i, (name, colour) in enumerate(zip(classes.names, classes.colours, strict=True))
+    ]
+    return yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, allow_unicode=True)
+
+
+def fill_label_info(
+    message: Any, make_class: Callable[[], Any], classes: ClassSet, threshold: float, header: Any
+) -> Any:
+    """Fills a vision_msgs/LabelInfo, whose classes `make_class` makes; 255 stays the unlabelled id."""
+    message.header = header
+    message.threshold = float(threshold)
+    message.class_map = []
+    for i, name in enumerate(classes.names):
+        entry = make_class()
+        entry.class_id, entry.class_name = i, name
+        message.class_map.append(entry)
+    return message
+
+
+class Labels:
+    """Publishes the classes at once, for late joiners, and again every `label_info_period` seconds.
+
+    The repeats serve bags that are played from the middle, which skips latched messages.
+    """
+
+    def __init__(self, node: Node, classes: ClassSet, settings: Settings) -> None:
+        self._node = node
+        self._classes = classes
+        self._threshold = settings.stream.confidence_threshold
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._names = node.create_publisher(String, '~/label_names', latched)
+        self._info: Publisher | None = None
+        if LabelInfo is None:
+            node.get_logger().info('vision_msgs is not installed: labels go to ~/label_names only')
+        else:
+            self._info = node.create_publisher(LabelInfo, '~/label_info', latched)
+        self.publish()
+        period_s = settings.node.label_info_period
+        self._timer = node.create_timer(period_s, self.publish) if period_s > 0 else None
+
+    def publish(self) -> None:
+        self._names.publish(String(data=label_names(self._classes)))
+        if self._info is not None:
+            header = Header(stamp=self._node.get_clock().now().to_msg())
+            self._info.publish(
+                fill_label_info(LabelInfo(), VisionClass, self._classes, self._threshold, header)
+            )
+
+    def configure(self, settings: Settings) -> None:
+        """Tells the subscribers about a new threshold."""
+        if settings.stream.confidence_threshold != self._threshold:
+            self._threshold = settings.stream.confidence_threshold
+            self.publish()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._names)
+        if self._info is not None:
+            self._node.destroy_publisher(self._info)

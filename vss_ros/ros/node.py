@@ -1,0 +1,171 @@
+"""The lifecycle node: transitions and services, which delegate."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import SetBool, Trigger
+
+from vss_ros.core.errors import VssError
+from vss_ros.ros.diagnostics import Diagnostics
+from vss_ros.ros.labels import Labels
+from vss_ros.ros.parameters import Parameters
+from vss_ros.ros.settings import Settings
+from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.stream import CameraStream
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class SegmentationNode(LifecycleNode):
+    """Segments the images of one camera topic. Default name: `segmentation`."""
+
+    def __init__(self, name: str = 'segmentation', **arguments: Any) -> None:
+        super().__init__(name, **arguments)
+        self._stream: CameraStream | None = None
+        self._labels: Labels | None = None
+        self._enabled = True
+        self._declared = Parameters(self, lambda: self._stream is not None, self._settings_changed)
+        self._diagnostics = Diagnostics(self)
+        self.create_service(SetBool, '~/enable', self._on_enable)
+        self.create_service(Trigger, '~/request_key_frame', self._on_request_key_frame)
+        self.create_service(Trigger, '~/reset', self._on_reset)
+        self._jumps = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=self._on_clock_jump,
+        )
+        self._guard_transitions()
+        if self.get_parameter('autostart').value:
+            self._autostart = self.create_timer(0.0, self._start_by_itself, clock=self._diagnostics.clock)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        def configure() -> None:
+            settings = self._declared.read()
+            self._stream = CameraStream(self, settings, StreamStatistics())
+            self._labels = Labels(self, self._stream.model.classes, settings)
+            self._diagnostics.stream = self._stream
+            super(SegmentationNode, self).on_configure(state)
+
+        result = self._transition('configure', 'inactive', configure)
+        if result is not SUCCESS:
+            self._free()
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        def activate() -> None:
+            assert self._stream is not None
+            super(SegmentationNode, self).on_activate(state)
+            self._stream.start(self._enabled)
+            self._diagnostics.activated()
+
+        result = self._transition('activate', 'active', activate)
+        if result is not SUCCESS and self._stream is not None:
+            self._stream.stop()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        def deactivate() -> None:
+            assert self._stream is not None
+            self._stream.stop()
+            super(SegmentationNode, self).on_deactivate(state)
+
+        return self._transition('deactivate', 'inactive', deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition('clean up', 'unconfigured', self._free)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition('shut down', 'finalized', self._free)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition('recover', 'unconfigured', self._free)
+
+    def close(self) -> None:
+        """Ends the worker and frees the engine; for the end of the process."""
+        self._jumps.unregister()
+        self._free()
+
+    def _transition(self, verb: str, goal: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        """Runs a transition's action; a failure is one logged line, kept for the diagnostics."""
+        try:
+            action()
+        except Exception as error:
+            text = str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'
+            self.get_logger().error(f'cannot {verb}: {text}')
+            if not isinstance(error, VssError):
+                self.get_logger().debug(traceback.format_exc())
+            self._diagnostics.error = f'cannot {verb}: {text}'
+            self._diagnostics.publish()
+            return FAILURE
+        self._diagnostics.error = ''
+        self._diagnostics.state = goal
+        return SUCCESS
+
+    def _free(self) -> None:
+        self._diagnostics.stream = None
+        if self._labels is not None:
+            self._labels.close()
+        if self._stream is not None:
+            self._stream.close()
+        self._labels = self._stream = None
+
+    def _settings_changed(self, settings: Settings) -> None:
+        if self._stream is not None:
+            self._stream.configure(settings)
+        if self._labels is not None:
+            self._labels.configure(settings)
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = self._diagnostics.enabled = request.data
+        if self._stream is not None:
+            self._stream.enable(request.data)
+        self._diagnostics.activated()
+        response.success, response.message = True, 'enabled' if request.data else 'disabled'
+        return response
+
+    def _on_request_key_frame(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._ask_stream(response, CameraStream.request_key_frame)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._ask_stream(response, lambda stream: stream.reset('requested'))
+
+    def _ask_stream(
+        self, response: Trigger.Response, action: Callable[[CameraStream], None]
+    ) -> Trigger.Response:
+        response.success = self._stream is not None
+        if self._stream is None:
+            response.message = 'the node is not configured'
+        else:
+            action(self._stream)
+        return response
+
+    def _on_clock_jump(self, jump: Any) -> None:
+        if self._stream is not None:
+            self._stream.reset('clock jumped')
+
+    def _start_by_itself(self) -> None:
+        self._autostart.cancel()
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def _guard_transitions(self) -> None:
+        """Keeps an invalid transition id from ending the process (rclpy issue 1209)."""
+        service = getattr(self, '_service_change_state', None)
+        if service is None:
+            return
+        change_state = service.callback
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except Exception as error:
+                self.get_logger().error(f'transition {request.transition.id} refused: {error}')
+                response.success = False
+                return response
+
+        service.callback = guarded

@@ -1,0 +1,100 @@
+"""Counts what happens to the frames of a stream; written by two threads, read by the diagnostics."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from threading import Lock
+
+import numpy as np
+
+WINDOW = 300  # frames that the latency percentiles look back
+RATE_WINDOW_S = 3.0
+
+
+class Rate:
+    """Events per second over the last few seconds, by the steady clock."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def tick(self, now: float) -> None:
+        self._times.append(now)
+        self._forget(now)
+
+    def hz(self, now: float) -> float:
+        self._forget(now)
+        if len(self._times) < 2:
+            return 0.0
+        return len(self._times) / max(now - self._times[0], 1e-3)
+
+    def _forget(self, now: float) -> None:
+        while self._times and now - self._times[0] > RATE_WINDOW_S:
+            self._times.popleft()
+
+
+class StreamStatistics:
+    """Totals since configure, rates and latencies of late, and the last errors.
+
+    `counts` has `received` images, `dropped` (a newer one came), `bad` (could not be used), `failed` (the
+    engine or a publisher failed), `lost` (never arrived, as the middleware says), `published` masks.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.counts: Counter[str] = Counter()
+        self.bad_in_a_row = 0
+        self.last_error = ''
+        self.qos_problems: dict[str, str] = {}  # by topic
+        self.last_received_s: float | None = None
+        self.slow_since_s: float | None = None  # since when every frame has been too slow
+        self._rates = {'received': Rate(), 'published': Rate()}
+        self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
+        self._dropped_before = 0
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Adds to one of the totals."""
+        now = time.monotonic()
+        with self._lock:
+            self.counts[what] += number
+            if what in self._rates:
+                self._rates[what].tick(now)
+            if what == 'received':
+                self.last_received_s = now
+
+    def bad_frame(self, what: str, error: str) -> int:
+        """Counts a `bad` or `failed` frame and returns how many came in a row."""
+        with self._lock:
+            self.counts[what] += 1
+            self.bad_in_a_row += 1
+            self.last_error = error
+            return self.bad_in_a_row
+
+    def good_frame(self, latency_ms: float, allowed_ms: float) -> int:
+        """Counts a published frame; returns how many were dropped since the one before."""
+        self.count('published')
+        now = time.monotonic()
+        with self._lock:
+            self.bad_in_a_row = 0
+            self._latencies_ms.append(latency_ms)
+            if latency_ms <= allowed_ms:
+                self.slow_since_s = None
+            elif self.slow_since_s is None:
+                self.slow_since_s = now
+            dropped = self.counts['dropped'] - self._dropped_before
+            self._dropped_before = self.counts['dropped']
+        return dropped
+
+    def rate_hz(self, what: str) -> float:
+        """Rate of `received` or `published` over the last few seconds."""
+        with self._lock:
+            return self._rates[what].hz(time.monotonic())
+
+    def latency_ms(self) -> tuple[float, float]:
+        """Median and 99th percentile from the arrival of an image to its published mask."""
+        with self._lock:
+            latencies = list(self._latencies_ms)
+        if not latencies:
+            return 0.0, 0.0
+        median, tail = np.percentile(latencies, (50, 99))
+        return float(median), float(tail)

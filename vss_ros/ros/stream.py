@@ -1,0 +1,142 @@
+"""One camera: the source, the segmenter, the sink, and the worker thread that runs them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Thread
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+
+from vss_ros.core import pipeline
+from vss_ros.core.engines import Engine, load_engine
+from vss_ros.core.errors import VssError
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import StreamSettings
+from vss_ros.ros.settings import Settings
+from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.topic_sink import TopicSink
+from vss_ros.ros.topic_source import TopicSource
+
+THROTTLE_S = 5.0
+
+
+class CameraStream:
+    """Segments the images of one camera topic between `start` and `stop`.
+
+    Raises:
+        VssError: the model or the engine cannot be used; the message says what to do.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: Settings, statistics: StreamStatistics) -> None:
+        self._node = node
+        self.settings = settings
+        self.statistics = statistics
+        log = node.get_logger()
+        log.info(f'loading model {settings.node.model}')
+        self.model = load_model(settings.node.model)
+        log.info(
+            f'preparing engine {settings.engine.engine} ({settings.engine.precision}) for {self.model.path}'
+        )
+        self.engine: Engine = load_engine(self.model, settings.engine)
+        try:
+            self._segmenter = VideoSegmenter(self.model, self.engine, settings.stream)
+            warm_up(self.model, self.engine, settings.stream)
+            self._sink = TopicSink(node, self.model, settings.node, statistics)
+        except Exception:
+            self.engine.close()
+            raise
+        log.info('ready: ' + ', '.join(f'{key} {value}' for key, value in self.engine.describe().items()))
+        self.source: TopicSource | None = None
+        self._worker: Thread | None = None
+
+    @property
+    def resets(self) -> dict[str, int]:
+        """How often a new stream began, by reason."""
+        return dict(self._segmenter.resets)
+
+    @property
+    def is_running(self) -> bool:
+        return self._worker is not None and self._worker.is_alive()
+
+    def start(self, subscribe: bool = True) -> None:
+        """Starts the worker and, if wanted, subscribes."""
+        self.source = TopicSource(self._node, self.settings.node, self.statistics, self._on_bad)
+        self._segmenter.reset('activated')
+        self.enable(subscribe)
+        self._worker = Thread(target=self._work, name='segmentation')
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Unsubscribes and waits until the frame in work is finished."""
+        if self.source is not None:
+            self.source.close()
+        if self._worker is not None:
+            self._worker.join()
+        self.source = self._worker = None
+
+    def close(self) -> None:
+        """Frees everything."""
+        self.stop()
+        self._sink.close()
+        self.engine.close()
+
+    def enable(self, enabled: bool) -> None:
+        """Subscribes or unsubscribes; the model stays loaded and the worker waits."""
+        if self.source is None:
+            return
+        if enabled:
+            self.source.subscribe()
+        else:
+            self.source.unsubscribe()
+            self._segmenter.reset('enabled')
+
+    def reset(self, reason: str) -> None:
+        """Forgets the temporal state."""
+        self._segmenter.reset(reason)
+
+    def request_key_frame(self) -> None:
+        """Makes the next frame a key frame."""
+        self._segmenter.request_key_frame()
+
+    def configure(self, settings: Settings) -> None:
+        """Takes what may change while frames are coming in."""
+        self.settings = settings
+        self._segmenter.configure(settings.stream)
+        self._sink.configure(settings.node)
+        if self.source is not None:
+            self.source.configure(settings.node)
+
+    def _work(self) -> None:
+        assert self.source is not None
+        pipeline.run(self.source, self._segmenter, [self._sink], self._on_failed)
+
+    def _on_bad(self, error: Exception) -> None:
+        """An image could not be used: the temporal state is not to be trusted over the hole it leaves."""
+        self._segmenter.reset('bad frame')
+        self._report('bad', error)
+
+    def _on_failed(self, frame: Frame, error: Exception) -> None:
+        if self._node.context.ok():  # when the process is being ended, publishing fails, and that is fine
+            self._segmenter.reset('error')
+            self._report('failed', error)
+
+    def _report(self, what: str, error: Exception) -> None:
+        text = str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'
+        in_a_row = self.statistics.bad_frame(what, text)
+        log = self._node.get_logger()
+        if in_a_row >= self.settings.node.max_consecutive_bad_frames:
+            log.error(
+                f'{in_a_row} frames in a row were skipped, the last: {text}', throttle_duration_sec=THROTTLE_S
+            )
+        else:
+            log.warning(f'frame skipped: {text}', throttle_duration_sec=THROTTLE_S)
+
+
+def warm_up(model: ModelFolder, engine: Engine, settings: StreamSettings) -> None:
+    """Runs each step once, so that an engine that cannot run fails here and the first frame is not slow."""
+    segmenter = VideoSegmenter(model, engine, replace(settings, key_frame_interval=2))
+    for stamp_ns in range(2):
+        segmenter.step(Frame(np.zeros((*model.image_size, 3), np.uint8), stamp_ns))

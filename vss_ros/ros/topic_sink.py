@@ -1,0 +1,169 @@
+"""Publishes segmentations. What nobody looks at is not made."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from vss_ros.core.frame import Segmentation
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.segmenter import fit
+from vss_ros.ros.conversions import image_message, png_message
+from vss_ros.ros.qos_events import publisher_events
+from vss_ros.ros.settings import NodeSettings
+from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.topic_source import TopicFrame
+
+
+class TopicSink:
+    """The node's output topics. Every message carries the input's header, byte for byte.
+
+    The mask goes first; whatever else is wanted follows and does not delay it.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, model: ModelFolder, settings: NodeSettings, statistics: StreamStatistics
+    ) -> None:
+        self._node = node
+        self._model = model
+        self._settings = settings
+        self._statistics = statistics
+        self._publishers: list[Publisher] = []
+        try:
+            self._mask = self._create('mask', Image)
+            self._confidence = self._create('confidence', Image)
+            self._camera_info = self._create('camera_info', CameraInfo)
+            self._color_mask = self._create('color_mask', Image)
+            self._overlay = self._create('overlay', Image)
+            self._distortion = self._create('distortion', Image)
+            self._png = self._create('mask/compressed', CompressedImage)
+            self._frame_info = self._create('frame_info', DiagnosticArray, depth=10)
+        except Exception:  # QoS overrides that cannot be used
+            self.close()
+            raise
+
+    def configure(self, settings: NodeSettings) -> None:
+        """Takes new settings for the frames to come."""
+        self._settings = settings
+
+    def write(self, frame: TopicFrame, segmentation: Segmentation) -> None:
+        mask, header = segmentation.mask, frame.header
+        self._mask.publish(image_message(mask, 'mono8', header))
+        latency_ms = (time.monotonic() - frame.received_s) * 1e3
+        dropped = self._statistics.good_frame(latency_ms, self._settings.max_allowed_processing_time_ms)
+        if self._settings.publish_confidence:
+            self._confidence.publish(self._confidence_message(frame, segmentation))
+        if frame.camera_info is not None:
+            self._camera_info.publish(scaled_camera_info(frame, mask.shape))
+        if _wanted(self._frame_info):
+            self._frame_info.publish(frame_info(frame, segmentation, self._model, latency_ms, dropped))
+        if _wanted(self._color_mask) or _wanted(self._overlay):
+            self._publish_colours(frame, mask)
+        if _wanted(self._distortion):
+            self._distortion.publish(image_message(segmentation.distortion(), 'mono8', header))
+        if _wanted(self._png):
+            self._png.publish(png_message(mask, header))
+
+    def close(self) -> None:
+        """Removes the topics. The worker that writes must have ended."""
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = []
+
+    def _create(self, name: str, kind: type, depth: int = 1) -> Publisher:
+        topic = self._node.resolve_topic_name(f'~/{name}')
+        publisher = self._node.create_lifecycle_publisher(
+            kind,
+            f'~/{name}',
+            QoSProfile(depth=depth),  # reliable, which serves both kinds of subscriber
+            event_callbacks=publisher_events(self._node, topic, self._statistics),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._publishers.append(publisher)
+        return publisher
+
+    def _confidence_message(self, frame: TopicFrame, segmentation: Segmentation) -> Image:
+        confidence = segmentation.confidence
+        if self._settings.confidence_encoding == '32FC1':
+            return image_message(confidence * np.float32(1 / 255), '32FC1', frame.header)
+        return image_message(confidence, 'mono8', frame.header)
+
+    def _publish_colours(self, frame: TopicFrame, mask: np.ndarray) -> None:
+        palette = self._model.classes.palette[:, None]  # (256, 1, 3)
+        colours = cv2.LUT(cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR), palette)
+        if _wanted(self._color_mask):
+            self._color_mask.publish(image_message(colours, 'rgb8', frame.header))
+        if _wanted(self._overlay):
+            image = cv2.cvtColor(fit(frame.image, mask.shape), cv2.COLOR_BGR2RGB)
+            alpha = self._settings.overlay_alpha
+            blended = cv2.addWeighted(colours, alpha, image, 1 - alpha, 0)
+            self._overlay.publish(image_message(blended, 'rgb8', frame.header))
+
+
+def frame_info(
+    frame: TopicFrame, segmentation: Segmentation, model: ModelFolder, latency_ms: float, dropped: int
+) -> DiagnosticArray:
+    """What is to be known about one frame, as key-value pairs under the image's header.
+
+    Keys: `kind` (key, propagated), `age_frames`, `age_ms`, `reset_reason`, `latency_ms` (arrival of the
+    image to published mask), `engine_ms`, `<stage>_ms` of each stage, `corrected_share`, `dropped` (frames
+    since the last answer), `mean_confidence` (0..1), `share.<class>` and `share.unlabelled` (0..1).
+    """
+    counts = cv2.calcHist([segmentation.mask], [0], None, [256], [0, 256]).ravel() / segmentation.mask.size
+    timings = segmentation.timings_ms
+    values: dict[str, Any] = {
+        'kind': 'key' if segmentation.is_key else 'propagated',
+        'age_frames': segmentation.age_frames,
+        'age_ms': f'{segmentation.age_ns / 1e6:.3f}',
+        'reset_reason': segmentation.reset_reason or '',
+        'latency_ms': f'{latency_ms:.3f}',
+        'engine_ms': f'{sum(ms for stage, ms in timings.items() if stage in model.graphs):.3f}',
+        **{f'{stage}_ms': f'{ms:.3f}' for stage, ms in timings.items()},
+        'dropped': dropped,
+        'mean_confidence': f'{cv2.mean(segmentation.confidence)[0] / 255:.4f}',
+    }
+    if segmentation.corrected_share is not None:
+        values['corrected_share'] = f'{segmentation.corrected_share:.5f}'
+    for name, share in zip(model.classes.names, counts, strict=False):
+        values[f'share.{name}'] = f'{share:.5f}'
+    values['share.unlabelled'] = f'{counts[255]:.5f}'
+    status = DiagnosticStatus(
+        name='frame',
+        message=values['kind'],
+        hardware_id=frame.camera,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+    return DiagnosticArray(header=frame.header, status=[status])
+
+
+def scaled_camera_info(frame: TopicFrame, size: tuple[int, ...]) -> CameraInfo:
+    """The frame's camera_info in the geometry of a mask of (height, width), with the frame's header."""
+    info = copy.copy(frame.camera_info)
+    assert info is not None
+    info.header = frame.header
+    down, right = size[0] / frame.size[0], size[1] / frame.size[1]
+    if (down, right) == (1, 1):
+        return info
+    info.height, info.width = round(info.height * down), round(info.width * right)
+    info.k = info.k.reshape(3, 3) * [[right], [down], [1]]
+    info.p = info.p.reshape(3, 4) * [[right], [down], [1]]
+    info.k, info.p = info.k.reshape(-1), info.p.reshape(-1)
+    roi = copy.copy(info.roi)
+    roi.x_offset, roi.width = round(roi.x_offset * right), round(roi.width * right)
+    roi.y_offset, roi.height = round(roi.y_offset * down), round(roi.height * down)
+    info.roi = roi
+    return info
+
+
+def _wanted(publisher: Publisher) -> bool:
+    return publisher.get_subscription_count() > 0

@@ -1,0 +1,194 @@
+"""Camera images from a topic, as a blocking iterator of frames for the worker thread.
+
+The subscription's callback only puts the message into the inbox; conversion happens on the worker, so an
+image that is dropped costs nothing more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from vss_ros.core.frame import Frame
+from vss_ros.ros.conversions import compressed_to_bgr, image_to_bgr
+from vss_ros.ros.inbox import Inbox
+from vss_ros.ros.qos_events import subscription_events
+from vss_ros.ros.settings import NodeSettings
+from vss_ros.ros.statistics import StreamStatistics
+
+CAMERA_INFOS = 16  # kept to find the one that belongs to an image
+
+
+@dataclass(frozen=True, eq=False)
+class TopicFrame(Frame):
+    """A frame with what its answers need: the message's own header, and when it arrived.
+
+    Attributes:
+        header: goes out on every answer, unchanged.
+        received_s: arrival in the callback, `time.monotonic()`.
+        camera_info: the camera_info of this image, where there is one.
+    """
+
+    header: Header = field(default_factory=Header)
+    received_s: float = 0.0
+    camera_info: CameraInfo | None = None
+
+
+class TopicSource:
+    """Subscribes to the image topic and its camera_info.
+
+    Args:
+        on_bad: is told, on the worker thread, about each image that could not be used.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        settings: NodeSettings,
+        statistics: StreamStatistics,
+        on_bad: Callable[[Exception], None],
+    ) -> None:
+        self._node = node
+        self._settings = settings
+        self._statistics = statistics
+        self._on_bad = on_bad
+        self._inbox: Inbox[tuple[float, Image | CompressedImage]] = Inbox(settings.capacity)
+        self._camera_infos: deque[CameraInfo] = deque(maxlen=CAMERA_INFOS)
+        self._subscriptions: list[Subscription] = []
+        self._due_s = 0.0
+        self.topic = image_topic(node, settings.image_transport)
+
+    def configure(self, settings: NodeSettings) -> None:
+        """Takes a new `max_rate`; what shapes the subscription cannot change."""
+        self._settings = settings
+
+    def subscribe(self) -> None:
+        """Starts taking images.
+
+        Raises:
+            rclpy's errors for QoS overrides that cannot be used.
+        """
+        if self._subscriptions:
+            return
+        compressed = self._settings.image_transport == 'compressed'
+        self._subscriptions = [
+            self._create(CompressedImage if compressed else Image, self.topic, self._on_image),
+            self._create(CameraInfo, camera_info_topic(self._node), self._on_camera_info),
+        ]
+
+    def unsubscribe(self) -> None:
+        """Stops taking images and forgets those that wait."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self._inbox.clear()
+
+    def close(self) -> None:
+        """Unsubscribes and ends the iteration."""
+        self.unsubscribe()
+        self._inbox.close()
+
+    def publishers(self) -> list[str]:
+        """The nodes that publish on the image topic, with their reliability."""
+        return [
+            f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
+            f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
+            for info in self._node.get_publishers_info_by_topic(self.topic)
+        ]
+
+    def __iter__(self) -> Iterator[TopicFrame]:
+        while (item := self._inbox.take(not_before=self._due_s)) is not None:
+            self._pace()
+            received_s, message = item
+            try:
+                frame = self._frame(message, received_s)
+            except Exception as error:  # whatever a message holds, the stream goes on
+                self._on_bad(error)
+                continue
+            yield frame
+
+    def _create(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
+        queue = self._settings.drop_policy == 'queue'
+        return self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            QoSProfile(
+                # A queue is for replay, where every image counts; a live camera wants the newest one.
+                reliability=ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT,
+                history=HistoryPolicy.KEEP_LAST,
+                depth=self._settings.capacity,
+            ),
+            event_callbacks=subscription_events(
+                self._node, topic, self._statistics, counts=kind is not CameraInfo
+            ),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._statistics.count('received')
+        if not self._inbox.put((time.monotonic(), message)):
+            self._statistics.count('dropped')
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_infos.append(message)
+
+    def _pace(self) -> None:
+        """Sets when the next image may be taken, so that `max_rate` holds on average."""
+        if self._settings.max_rate <= 0:
+            self._due_s = 0.0
+            return
+        period_s, now = 1 / self._settings.max_rate, time.monotonic()
+        self._due_s = max(self._due_s, now - period_s) + period_s
+
+    def _frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame:
+        if isinstance(message, CompressedImage):
+            image, encoding = compressed_to_bgr(message), message.format
+        else:
+            image, encoding = image_to_bgr(message), message.encoding
+        header = message.header
+        return TopicFrame(
+            image=image,
+            stamp_ns=header.stamp.sec * 1_000_000_000 + header.stamp.nanosec,
+            camera=header.frame_id,
+            encoding=encoding,
+            header=header,
+            received_s=received_s,
+            camera_info=self._camera_info(header),
+        )
+
+    def _camera_info(self, header: Header) -> CameraInfo | None:
+        """The camera_info with the image's stamp, else the newest, which is counted as unmatched."""
+        infos = list(self._camera_infos)
+        if not infos:
+            return None
+        for info in reversed(infos):
+            if info.header.stamp == header.stamp:
+                return info
+        self._statistics.count('camera_info_unmatched')
+        return infos[-1]
+
+
+def image_topic(node: Node, transport: str) -> str:
+    """The full name of the image topic; a transport's name comes after that of the remapped `image_raw`."""
+    base = node.resolve_topic_name('image_raw')
+    return base if transport == 'raw' else node.resolve_topic_name(f'{base}/{transport}')
+
+
+def camera_info_topic(node: Node) -> str:
+    """The full name of the camera_info topic: beside the image, as in image_transport, unless remapped."""
+    plain = node.resolve_topic_name('camera_info', only_expand=True)
+    remapped = node.resolve_topic_name('camera_info')
+    if remapped != plain:
+        return remapped
+    return node.resolve_topic_name('image_raw').rpartition('/')[0] + '/camera_info'
