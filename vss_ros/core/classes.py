@@ -40,6 +40,14 @@ class ClassSet:
         table[: len(self)] = self.colours
         return table
 
+    def as_yaml(self) -> str:
+        """The classes as YAML for other programs: a list of {id, name, colour: [r, g, b]}."""
+        entries = [
+            {'id': i, 'name': name, 'colour': list(colour)}
+            for i, (name, colour) in enumerate(zip(self.names, self.colours, strict=True))
+        ]
+        return yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, allow_unicode=True)
+
     def colour(self, mask: np.ndarray) -> np.ndarray:
         """Paints a mask, uint8 (H, W), as an RGB image, uint8 (H, W, 3)."""
         return self.palette[mask]

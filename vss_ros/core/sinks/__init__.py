@@ -13,3 +13,9 @@ class Sink(Protocol):
     def write(self, frame: Frame, segmentation: Segmentation) -> None: ...
 
     def close(self) -> None: ...
+
+
+class FileSink(Sink, Protocol):
+    """A sink that writes a file or folder: complete after `close`, not there at all after `discard`."""
+
+    def discard(self) -> None: ...

@@ -1,0 +1,53 @@
+"""Outputs appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from vss_ros.core.errors import SettingsError
+
+
+class Draft:
+    """A file or folder that is written in a hidden folder and moved to its place when it is complete.
+
+    Write to `path`, which has the name the result will have, then `publish` or `discard`.
+
+    Args:
+        target: the final place; its folder is made if it does not exist.
+        overwrite: whether what lies there may be replaced.
+
+    Raises:
+        SettingsError: there is something at the target already, and it may not be replaced.
+    """
+
+    def __init__(self, target: Path, overwrite: bool = False) -> None:
+        if target.exists() and not overwrite:
+            raise SettingsError(f'{target} exists; choose another name or add --overwrite')
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.target = target
+        self._folder = Path(tempfile.mkdtemp(prefix='.unfinished-', dir=target.parent))
+        self.path = self._folder / target.name
+
+    def publish(self) -> None:
+        """Moves the result to its place."""
+        if self.target.is_dir():  # the one case that os.replace cannot do
+            self.target.rename(self._folder / 'replaced')
+        os.replace(self.path, self.target)
+        self.discard()
+
+    def discard(self) -> None:
+        """Removes what is not published."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
+    """Writes a small file in one go, so that no reader ever sees half of it."""
+    draft = Draft(path, overwrite)
+    try:
+        draft.path.write_bytes(data.encode() if isinstance(data, str) else data)
+        draft.publish()
+    finally:
+        draft.discard()

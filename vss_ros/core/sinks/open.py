@@ -1,0 +1,50 @@
+"""Opens the sink that an output's name asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vss_ros.core.classes import ClassSet
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.sinks import FileSink
+
+BAG_PREFIX = 'bag:'
+KINDS = (
+    'NAME.mp4 or NAME.mkv (overlay video), FOLDER/ (mask PNGs), NAME.mcap (bag as one file), '
+    'bag:FOLDER (rosbag2 folder), NAME.json (scores)'
+)
+
+
+def open_sink(
+    spec: str, classes: ClassSet, *, overwrite: bool = False, alpha: float = 0.5, images: bool = False
+) -> FileSink:
+    """Opens a sink by the name of its output; the caller closes or discards it.
+
+    Args:
+        spec: a name of one of the KINDS. A folder is known by a slash at its end, or because it exists.
+        overwrite: whether an output that exists may be replaced.
+        alpha: of overlay videos, 0..1.
+        images: whether bags get a copy of the images.
+
+    Raises:
+        SettingsError: the name fits no kind, or the output exists.
+        MissingLibraryError: the library that writes this kind is not installed.
+    """
+    path = Path(spec.removeprefix(BAG_PREFIX)).expanduser()
+    if spec.startswith(BAG_PREFIX) or path.suffix == '.mcap':
+        from vss_ros.core.sinks.bag import BagSink
+
+        return BagSink(path, classes, images, overwrite)
+    if path.suffix in ('.mp4', '.mkv'):
+        from vss_ros.core.sinks.overlay import OverlaySink
+
+        return OverlaySink(path, classes, alpha, overwrite)
+    if path.suffix == '.json':
+        from vss_ros.core.sinks.scores import ScoreSink
+
+        return ScoreSink(classes, path, overwrite)
+    if spec.endswith('/') or path.is_dir():
+        from vss_ros.core.sinks.masks import MaskSink
+
+        return MaskSink(path, overwrite)
+    raise SettingsError(f'output {spec!r} is of no kind known here; use {KINDS}')

@@ -1,0 +1,185 @@
+"""Recorded bags, through rosbags: needs no ROS.
+
+Reads rosbag2 folders, single .mcap and .db3 files, and ROS 1 .bag files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vss_ros.core.encodings import decode_compressed, to_bgr, to_labels
+from vss_ros.core.errors import FrameError, MissingLibraryError, SourceError
+from vss_ros.core.frame import Frame
+
+try:
+    from rosbags.highlevel import AnyReader
+    from rosbags.typesys import Stores, get_typestore
+except ImportError as error:
+    raise MissingLibraryError('rosbags', 'bags') from error
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+_log = logging.getLogger(__name__)
+
+
+class BagSource:
+    """Frames of one image topic, with the stamp and the frame_id of their headers.
+
+    A damaged message is skipped with a warning, as the live node does.
+
+    Args:
+        path: a bag.
+        topic: the image topic; None takes the only one there is.
+        mask_topic: topic of mono8 masks in order of their stamps; a mask is the truth of the image with the
+            same stamp.
+
+    Raises:
+        SourceError: the bag is missing or damaged, the topic is missing or must be chosen; after the last
+            message, if none of them could be used.
+    """
+
+    def __init__(self, path: Path, topic: str | None = None, mask_topic: str | None = None) -> None:
+        self._path = path
+        self._reader = open_bag(path)
+        try:
+            self.topic = self._choose(topic, mask_topic)
+            self._masks = None if mask_topic is None else _Masks(path, self._check(mask_topic))
+        except SourceError:
+            self._reader.close()
+            raise
+
+    def __len__(self) -> int:
+        return sum(connection.msgcount for connection in _connections(self._reader, self.topic))
+
+    def __iter__(self) -> Iterator[Frame]:
+        used, last_error = 0, None
+        if self._masks is not None:
+            self._masks.rewind()
+        for number, message in enumerate(_messages(self._path, self._reader, self.topic), start=1):
+            try:
+                frame = self._frame(message)
+            except FrameError as error:
+                last_error = error
+                _log.warning('%s: message %d of %s is skipped: %s', self._path, number, self.topic, error)
+                continue
+            used += 1
+            yield frame
+        if last_error is not None and not used:
+            raise SourceError(f'{self._path}: no message of {self.topic} can be used: {last_error}')
+
+    def close(self) -> None:
+        self._reader.close()
+        if self._masks is not None:
+            self._masks.close()
+
+    def _frame(self, message: Any) -> Frame:
+        if isinstance(message, FrameError):
+            raise message
+        stamp_ns = _stamp_ns(message)
+        if message.__msgtype__ == COMPRESSED:
+            image, encoding = decode_compressed(message.data), message.format
+        else:
+            image, encoding = to_bgr(*_fields(message), bool(message.is_bigendian)), message.encoding
+        truth = None if self._masks is None else self._masks.at(stamp_ns)
+        return Frame(image, stamp_ns, message.header.frame_id, encoding, truth)
+
+    def _choose(self, topic: str | None, mask_topic: str | None) -> str:
+        if topic is not None:
+            return self._check(topic)
+        topics = [name for name in _image_topics(self._reader) if name != mask_topic]
+        if len(topics) == 1:
+            return topics[0]
+        if not topics:
+            raise SourceError(
+                f'{self._path} has no image topic; expected messages of {IMAGE} or {COMPRESSED}'
+            )
+        raise SourceError(
+            f'{self._path} has several image topics; choose one with --topic: {", ".join(topics)}'
+        )
+
+    def _check(self, topic: str) -> str:
+        topics = _image_topics(self._reader)
+        if topic not in topics:
+            known = ', '.join(topics) or 'none'
+            raise SourceError(f'{self._path} has no image topic {topic}; its image topics are: {known}')
+        return topic
+
+
+class _Masks:
+    """Finds the mask of a stamp while images and masks are read side by side, each in order."""
+
+    def __init__(self, path: Path, topic: str) -> None:
+        self._path = path
+        self._topic = topic
+        self._reader = open_bag(path)  # its own: a reader keeps one place in the file
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._messages = _messages(self._path, self._reader, self._topic)
+        self._ahead: Any = None  # the first mask not yet passed by
+
+    def at(self, stamp_ns: int) -> np.ndarray | None:
+        """The mask with this stamp, uint8 (H, W), or None. Stamps are asked for in rising order."""
+        while self._ahead is None or _stamp_ns(self._ahead) < stamp_ns:
+            self._ahead = next(self._messages, None)
+            if self._ahead is None:
+                return None
+            if isinstance(self._ahead, FrameError):
+                self._ahead = None
+        return to_labels(*_fields(self._ahead)) if _stamp_ns(self._ahead) == stamp_ns else None
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def open_bag(path: Path) -> AnyReader:
+    """Opens a bag of any kind; the caller closes it.
+
+    Raises:
+        SourceError: it is missing or damaged.
+    """
+    reader = None
+    try:
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+        reader.open()
+    except Exception as error:  # rosbags lets through what the storage raises, sqlite3 to struct
+        raise SourceError(f'{path} cannot be read as a bag: {error or type(error).__name__}') from error
+    return reader
+
+
+def _messages(path: Path, reader: AnyReader, topic: str) -> Iterator[Any]:
+    """Messages of a topic in order of recording; a FrameError stands for one that cannot be read."""
+    recorded = reader.messages(connections=_connections(reader, topic))
+    while True:
+        try:
+            connection, _, data = next(recorded)
+        except StopIteration:
+            return
+        except Exception as error:  # as in open_bag
+            raise SourceError(f'{path} is damaged: {error or type(error).__name__}') from error
+        try:
+            message = reader.deserialize(data, connection.msgtype)
+        except Exception as error:  # so do its generated decoders
+            message = FrameError(f'it cannot be decoded: {error or type(error).__name__}')
+        yield message
+
+
+def _connections(reader: AnyReader, topic: str) -> list[Any]:
+    return [entry for entry in reader.connections if entry.topic == topic]
+
+
+def _image_topics(reader: AnyReader) -> list[str]:
+    return sorted({entry.topic for entry in reader.connections if entry.msgtype in (IMAGE, COMPRESSED)})
+
+
+def _stamp_ns(message: Any) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def _fields(message: Any) -> tuple[str, np.ndarray, int, int, int]:
+    return message.encoding, message.data, message.height, message.width, message.step

@@ -1,0 +1,110 @@
+"""Images on disk: a folder of them in natural order of their names, or one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vss_ros.core.encodings import PNG_MAGIC, decode_file
+from vss_ros.core.errors import FrameError, SettingsError, SourceError
+from vss_ros.core.frame import Frame
+
+SUFFIXES = ('.png', '.jpg', '.jpeg')
+DEFAULT_RATE = 15.0  # Hz
+PNG_GREY_8 = b'\x08\x00'  # bits per channel and colour type, which lie at byte 24
+
+
+class ImageSource:
+    """Frames from image files, stamped 0, 1/rate, 2/rate, ... seconds.
+
+    Args:
+        path: an image, a folder of images, or a folder with `images/` and (if there is one) `labels/` in it.
+        rate: frames per second.
+        labels: folder of PNGs of class ids, matched by name; an image without one has no truth.
+
+    Raises:
+        SourceError: there are no images, or no image has a label; while iterating, a file cannot be read.
+    """
+
+    def __init__(self, path: Path, rate: float = DEFAULT_RATE, labels: Path | None = None) -> None:
+        if not rate > 0:
+            raise SettingsError(f'rate is {rate}; use a number of frames per second above 0')
+        folder = path / 'images' if (path / 'images').is_dir() else path
+        if labels is None and folder != path and (path / 'labels').is_dir():
+            labels = path / 'labels'
+        self._rate = rate
+        self._images = [folder] if folder.is_file() else _images_in(folder)
+        self._labels = {} if labels is None else _labels_in(labels)
+        if labels is not None and not any(image.stem in self._labels for image in self._images):
+            raise SourceError(
+                f'no label in {labels} has the name of an image in {folder}; '
+                f'expected for example {self._images[0].stem}.png'
+            )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, path in enumerate(self._images):
+            image = _decode(path, _read(path), cv2.IMREAD_COLOR)
+            label = self._labels.get(path.stem)
+            truth = None if label is None else read_labels(label)
+            if truth is not None and truth.shape != image.shape[:2]:
+                raise SourceError(
+                    f'{label} is {truth.shape[1]}x{truth.shape[0]}, '
+                    f'its image {image.shape[1]}x{image.shape[0]}; they must be of one size'
+                )
+            yield Frame(image, round(index * 1e9 / self._rate), truth=truth)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Reads a PNG of class ids, uint8 (H, W).
+
+    Raises:
+        SourceError: it cannot be read, or is not an 8 bit grey PNG (colours are not ids).
+    """
+    data = _read(path)
+    if not data.startswith(PNG_MAGIC) or data[24:26] != PNG_GREY_8:
+        raise SourceError(f'{path} does not hold class ids; expected an 8 bit grey PNG')
+    return _decode(path, data, cv2.IMREAD_UNCHANGED)
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sorting key by which frame_9 comes before frame_10."""
+    return [(int(part), '') if part.isdigit() else (0, part) for part in re.split(r'(\d+)', path.name)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f'{path} cannot be read: {error.strerror}') from error
+
+
+def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+    try:
+        return decode_file(data, flags)
+    except FrameError as error:
+        raise SourceError(f'{path} cannot be read: {error}') from error
+
+
+def _images_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise SourceError(f'{folder} does not exist; give an image or a folder of images')
+    images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    if not images:
+        raise SourceError(f'{folder} holds no images; expected files ending in {", ".join(SUFFIXES)}')
+    return sorted(images, key=natural_order)
+
+
+def _labels_in(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise SourceError(f'{folder} does not exist; give a folder of label PNGs')
+    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == '.png'}

@@ -1,0 +1,89 @@
+"""Opens whatever a source's name means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.sources import Source
+from vss_ros.core.sources.images import DEFAULT_RATE, SUFFIXES, ImageSource
+
+SYNTHETIC = re.compile(r'synthetic:(\d+)(?:x(\d+))?')
+SYNTHETIC_FRAMES = 150
+SYNTHETIC_SIZE = (360, 480)
+BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What a user may say about a source. None leaves it to the source."""
+
+    rate: float | None = None  # Hz; images and synthetic streets
+    labels: Path | None = None  # folder of label PNGs; images
+    topic: str | None = None  # of the images; bags
+    mask_topic: str | None = None  # of the truth; bags
+    size: tuple[int, int] | None = None  # height and width in pixels; synthetic streets
+
+
+def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
+    """Opens a source by what its name is; the caller closes it.
+
+    Args:
+        spec: an image, a folder of images (or of `images/` and `labels/`), a video, a rosbag2 folder, a
+            .mcap, .db3 or .bag file, or `synthetic:SEED` or `synthetic:SEEDxFRAMES`.
+
+    Raises:
+        SourceError: there is no such thing, or it cannot be read.
+        SettingsError: a setting was given that this kind of source does not have.
+        MissingLibraryError: the library that reads this kind is not installed.
+    """
+    settings = settings or SourceSettings()
+    kind, names, open_ = _kind(spec)
+    given = [name for name, value in vars(settings).items() if value is not None]
+    if foreign := [name for name in given if name not in names]:
+        raise SettingsError(f'{spec} is {kind}, which has no {", ".join(foreign)}; leave that out')
+    return open_(settings)
+
+
+def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], Source]]:
+    """What the name means, the settings it has, and how to open it."""
+    path = Path(spec).expanduser()
+    if synthetic := SYNTHETIC.fullmatch(spec):
+        seed, frames = int(synthetic[1]), int(synthetic[2] or SYNTHETIC_FRAMES)
+        return 'a synthetic street', ('rate', 'size'), lambda settings: _synthetic(seed, frames, settings)
+    if not path.exists():
+        raise SourceError(
+            f'{spec} does not exist; give a video, a folder of images, a bag or synthetic:SEEDxFRAMES'
+        )
+    if path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
+        return 'a bag', ('topic', 'mask_topic'), lambda settings: _bag(path, settings)
+    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+        return 'a folder of images', ('rate', 'labels'), lambda settings: _images(path, settings)
+    return 'a video', (), lambda settings: _video(path)
+
+
+def _images(path: Path, settings: SourceSettings) -> Source:
+    return ImageSource(path, DEFAULT_RATE if settings.rate is None else settings.rate, settings.labels)
+
+
+def _video(path: Path) -> Source:
+    from vss_ros.core.sources.video import VideoSource
+
+    return VideoSource(path)
+
+
+def _bag(path: Path, settings: SourceSettings) -> Source:
+    from vss_ros.core.sources.bag import BagSource
+
+    return BagSource(path, settings.topic, settings.mask_topic)
+
+
+def _synthetic(seed: int, frames: int, settings: SourceSettings) -> Source:
+    from vss_ros.core.sources.synthetic import SyntheticSource
+
+    height, width = settings.size or SYNTHETIC_SIZE
+    rate = DEFAULT_RATE if settings.rate is None else settings.rate
+    return SyntheticSource(seed, frames, height=height, width=width, rate=rate)
