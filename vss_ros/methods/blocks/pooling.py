@@ -22,11 +22,11 @@ def pool_to_grid(maps: Tensor, rows: int, columns: int) -> Tensor:
 
 def bin_weights(length: int, bins: int) -> Tensor:
     """Weight of every cell of a row of `length` in each of the bins' averages, (bins, length)."""
-    weights = torch.zeros(bins, length)
+    rows = []
     for i in range(bins):
         start, end = i * length // bins, -(-(i + 1) * length // bins)
-        weights[i, start:end] = 1 / (end - start)
-    return weights
+        rows.append([1 / (end - start) if start <= cell < end else 0.0 for cell in range(length)])
+    return torch.tensor(rows)  # in one go, so that an exporter sees one constant
 
 
 class PoolToGrid(nn.Module):

@@ -1,0 +1,71 @@
+"""Make a model from published weights: the EVSS authors' files, or any state dict of a method.
+
+Takes full models (evss_citys_best, evss_camvid_best) or single networks (csrnet_..., flownet), as
+PyTorch files of nothing but tensors or as .safetensors. No code in them is run. Example:
+
+    vss import-weights evss_camvid_best.pth -o models/evss-camvid --classes camvid11 --size 960x720
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from vss_ros.cli.export import image_size, option
+from vss_ros.core.classes import load_classes
+from vss_ros.core.errors import MissingLibraryError, ModelError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('weights', type=Path, nargs='+', help='files that together hold the model')
+    parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the new model')
+    parser.add_argument('--classes', required=True, help='class set of the training: camvid11, cityscapes19')
+    parser.add_argument(
+        '--size', type=image_size, required=True, help='width and height of the images, such as 960x720'
+    )
+    parser.add_argument('--method', default='evss', help='what the weights belong to; default: evss')
+    parser.add_argument(
+        '--set',
+        type=option,
+        action='append',
+        default=[],
+        metavar='OPTION=VALUE',
+        help='value for an option of the method, such as w_f=0.5; may be repeated',
+    )
+    parser.add_argument('--name', help='name of the new model; default: that of its folder')
+    parser.add_argument('--partial', action='store_true', help='leave networks that are in no file untrained')
+
+
+def main(args: Namespace) -> int:
+    try:
+        import torch
+
+        from vss_ros.methods import build_method
+        from vss_ros.methods.export import export
+        from vss_ros.methods.import_weights import import_weights, missing_networks
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+
+    torch.manual_seed(0)
+    method = build_method(args.method, len(load_classes(args.classes)), dict(args.set))
+    state = import_weights(args.weights, method)
+    untrained = missing_networks(state, method)
+    if untrained and not args.partial:
+        raise ModelError(
+            f'{", ".join(untrained)} is in none of the files; '
+            'add its file, or leave it untrained with --partial'
+        )
+    method.load_state_dict(state, strict=False)
+    made = export(
+        method,
+        args.output,
+        name=args.name or args.output.resolve().name,
+        class_set=args.classes,
+        image_size=args.size,
+        training={'imported_from': [file.name for file in args.weights], 'untrained': untrained},
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    height, width = made.image_size
+    print(f'{made.path}: {made.name} for {width}x{height}, {len(made.graphs)} graphs')
+    return 0
