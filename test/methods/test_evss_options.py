@@ -108,6 +108,16 @@ def test_examples_name_every_input_and_output_of_every_graph(evss):
     }
 
 
+def test_results_and_state_stay_float32_where_networks_compute_in_bfloat16(evss):
+    image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
+    plain = evss.examples(image)
+    with torch.autocast('cpu', torch.bfloat16):
+        lower = evss.examples(image)
+    for graph in evss.graphs:
+        for name, tensor in lower[graph].outputs.items():
+            assert tensor.dtype == plain[graph].outputs[name].dtype
+
+
 def test_a_stream_cannot_start_with_a_propagated_step(evss):
     with pytest.raises(ModelError, match=r"'flow' needs previous_image; .* key step"):
         evss.step('propagated', {'image': torch.zeros(1, 64, 96, 3, dtype=torch.uint8)})

@@ -96,13 +96,13 @@ class Evss(Method):
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
-        scores = self.csrnet(to_rgb(image))
+        scores = self.csrnet(to_rgb(image)).float()  # the state stays float32 under autocast
         decided = decide(scores, image.shape[1:3], self.options['decision'])
         return {'scores': scores, 'labels': labels_of(scores).to(torch.uint8), **decided}
 
     def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
         """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w)."""
-        return {'flow': self.flownet(to_rgb(image), to_rgb(previous_image))}
+        return {'flow': self.flownet(to_rgb(image), to_rgb(previous_image)).float()}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
