@@ -36,6 +36,7 @@ from vss_ros.methods.onnx_rules import broken_rules
 from vss_ros.methods.verify import example_frames, verify
 from vss_ros.methods.weights import save_weights, stored_state
 
+IR_VERSION = 8  # the oldest that has opset 18, for the sake of old runtimes
 OPSET = 18  # from 20 on GridSample spells its mode so that TensorRT silently reads the nearest cell
 WEIGHTS_FILE = 'weights.safetensors'
 
@@ -156,6 +157,7 @@ def _write_graph(method: Method, graph: str, example: GraphExample, folder: Path
     assert program is not None  # as long as dynamo=True
     model = program.model_proto
     _forget_origin(model)
+    model.ir_version = IR_VERSION
     broken = broken_rules(model)
     if broken:
         raise ModelError(f'graph {graph!r} breaks a rule of export: ' + '; '.join(broken))

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from vss_ros.core.errors import ModelError
+from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import check_choice
 from vss_ros.methods import build_method
@@ -52,7 +52,10 @@ def load_method(model: ModelFolder, options: Mapping[str, Any] | None = None) ->
     """
     if model.weights is None:
         raise ModelError(f'{model.path} has no weights, only graphs; use a model that vss export made')
-    method = build_method(model.method, len(model.classes), {**model.options, **(options or {})})
+    try:
+        method = build_method(model.method, len(model.classes), {**model.options, **(options or {})})
+    except TypeError as error:  # a value of another kind, text for a number say
+        raise SettingsError(f'{dict(options or model.options)} cannot be used: {error}') from error
     try:
         state = load_file(str(model.weights))
     except (SafetensorError, OSError) as error:
@@ -60,6 +63,12 @@ def load_method(model: ModelFolder, options: Mapping[str, Any] | None = None) ->
     if options:
         networks = {name for name, _ in method.named_children()}
         state = {name: tensor for name, tensor in state.items() if name.split('.')[0] in networks}
+        absent = networks - {name.split('.')[0] for name in state}
+        if absent:
+            raise ModelError(
+                f'{dict(options)} needs {", ".join(sorted(absent))}, for which {model.path} has no weights; '
+                'train it with these options'
+            )
     try:
         method.load_state_dict(state, strict=True)
     except RuntimeError as error:

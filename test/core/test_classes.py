@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from vss_ros.core import share
+from vss_ros.core.classes import load_classes
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.share import share_path
+
+
+@pytest.mark.parametrize(('name', 'count'), [('camvid11', 11), ('cityscapes19', 19)])
+def test_a_class_set_has_unlike_names_and_colours(name, count):
+    classes = load_classes(name)
+    assert classes.name == name
+    assert len(classes) == len(set(classes.names)) == len(set(classes.colours)) == count
+
+
+def test_camvid_ids_are_those_of_the_published_weights():
+    names = load_classes('camvid11').names
+    assert [names[i] for i in (0, 2, 3, 8, 9, 10)] == [
+        'sky',
+        'pole',
+        'road',
+        'car',
+        'pedestrian',
+        'bicyclist',
+    ]
+
+
+def test_a_mask_is_painted_in_the_colours_of_its_classes_and_unlabelled_is_black():
+    classes = load_classes('camvid11')
+    painted = classes.colour(np.array([[0, 3], [255, 11]], np.uint8))
+    assert painted.dtype == np.uint8
+    assert painted.tolist() == [
+        [list(classes.colours[0]), list(classes.colours[3])],
+        [[0, 0, 0], [0, 0, 0]],
+    ]
+
+
+def test_a_class_set_can_be_read_from_a_file(tmp_path):
+    file = tmp_path / 'mine.yaml'
+    file.write_text('classes:\n- {name: a, colour: [1, 2, 3]}\n- {name: b, colour: [4, 5, 6], thin: true}\n')
+    classes = load_classes(str(file))
+    assert (classes.name, classes.names, classes.thin) == ('mine', ('a', 'b'), (1,))
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        'classes: 3',
+        'classes: []',
+        'classes:\n- {name: a}',
+        'classes:\n- {name: a, colour: [1, 2]}',
+        'classes:\n- {name: a, colour: [1, 2, 256]}',
+        'classes: [unfinished',
+        'classes:\n' + '- {name: a, colour: [1, 2, 3]}\n' * 255,
+    ],
+)
+def test_a_file_that_is_no_class_set_is_refused_by_name(tmp_path, text):
+    file = tmp_path / 'broken.yaml'
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=r'broken\.yaml'):
+        load_classes(str(file))
+
+
+def test_an_unknown_class_set_is_refused_with_the_places_searched():
+    with pytest.raises(SettingsError, match=r'config/classes/mars\.yaml was not found in .*install'):
+        load_classes('mars')
+
+
+def test_share_files_are_found_through_the_ament_index_of_an_installed_package(tmp_path, monkeypatch):
+    installed = tmp_path / 'prefix' / 'share' / 'vss_ros' / 'config' / 'site.yaml'
+    installed.parent.mkdir(parents=True)
+    installed.write_text('{}')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'{tmp_path / "empty"}:{tmp_path / "prefix"}')
+    assert share_path('config/site.yaml') == installed
+
+
+def test_a_source_checkout_goes_before_what_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
+    (tmp_path / 'share' / 'vss_ros').mkdir(parents=True)
+    checkout = share.share_folders()[0]
+    if not (checkout / 'package.xml').is_file():
+        pytest.skip('runs on an installed package')
+    assert share_path('config').parent == checkout

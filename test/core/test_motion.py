@@ -1,0 +1,93 @@
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.core.motion import make_motion
+
+SIZES = [(96, 128), (90, 121), (101, 99)]  # (height, width); odd ones too
+KINDS = ['dis', 'motion_vectors']
+
+
+@pytest.fixture(params=KINDS)
+def motion(request):
+    if request.param == 'motion_vectors':
+        pytest.importorskip('av')
+    return make_motion(request.param)
+
+
+def texture(seed, height=160, width=200):
+    """A soft random texture, uint8 (H, W, 3)."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def cut(image, size, right=0, down=0):
+    """A window of `image`, moved so that what it shows moves `right` and `down` in the window."""
+    top, left = 24 - down, 24 - right
+    return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize(('right', 'down'), [(8, 0), (0, 4), (-6, 3), (0, 0)])
+def test_flow_points_from_the_current_to_the_previous_image_in_cells(motion, size, right, down):
+    image = texture(1)
+    motion.update(cut(image, size), wanted=False)
+    flow = motion.update(cut(image, size, right, down), wanted=True)
+    assert flow.dtype == np.float32
+    assert flow.shape == (1, 2, -(-size[0] // 4), -(-size[1] // 4))
+    inner = flow[0, :, 4:-4, 4:-4]
+    # What moved right by 8 pixels was 2 cells further left before.
+    assert np.median(inner[0]) == pytest.approx(-right / 4, abs=0.1)
+    assert np.median(inner[1]) == pytest.approx(-down / 4, abs=0.1)
+
+
+def test_the_images_of_key_frames_are_remembered_though_their_flow_is_not_wanted(motion):
+    image = texture(2)
+    motion.update(cut(image, (96, 128)), wanted=False)
+    assert motion.update(cut(image, (96, 128), right=16), wanted=False) is None
+    flow = motion.update(cut(image, (96, 128), right=20), wanted=True)
+    assert np.median(flow[0, 0]) == pytest.approx(-1, abs=0.1)
+
+
+def test_there_is_no_flow_to_the_first_image_of_a_stream(motion):
+    image = texture(3)
+    assert motion.update(cut(image, (96, 128)), wanted=True) is None
+    assert motion.update(cut(image, (96, 128), right=4), wanted=True) is not None
+    motion.reset()
+    assert motion.update(cut(image, (96, 128), right=8), wanted=True) is None
+    assert motion.update(cut(image, (96, 128), right=4), wanted=True) is not None
+
+
+def test_a_cut_to_a_picture_unlike_the_last_has_no_motion_vectors():
+    pytest.importorskip('av')
+    motion = make_motion('motion_vectors')
+    noise = np.random.default_rng(4).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    motion.update(noise, wanted=False)
+    assert motion.update(cut(texture(5), (96, 128)) // 8, wanted=True) is None
+    assert motion.update(cut(texture(5), (96, 128), right=2) // 8, wanted=True) is not None
+
+
+def test_motion_vectors_adapt_to_a_new_image_size():
+    pytest.importorskip('av')
+    motion = make_motion('motion_vectors')
+    image = texture(6)
+    motion.update(cut(image, (96, 128)), wanted=False)
+    assert motion.update(cut(image, (64, 80)), wanted=True) is None
+    assert motion.update(cut(image, (64, 80), right=4), wanted=True).shape == (1, 2, 16, 20)
+
+
+def test_blocks_without_a_vector_take_that_of_their_neighbours():
+    pytest.importorskip('av')
+    from vss_ros.core.motion.motion_vectors import flow_of_blocks
+
+    fields = ['source', 'w', 'h', 'dst_x', 'dst_y', 'motion_x', 'motion_y', 'motion_scale']
+    vectors = np.zeros(15, [(name, np.int32) for name in fields])  # 16 blocks of 16x16, the last unknown
+    for number in range(len(vectors)):
+        x, y = number % 4 * 16 + 8, number // 4 * 16 + 8
+        vectors[number] = (-1, 16, 16, x, y, -16, 8, 2)
+    flow = flow_of_blocks(vectors, 64, 64)
+    assert flow.shape == (1, 2, 16, 16)
+    # -16/2 pixels are -2 cells, 8/2 pixels are 1 cell.
+    assert np.allclose(flow[0, 0], -2)
+    assert np.allclose(flow[0, 1], 1)
+    assert flow_of_blocks(vectors[:7], 64, 64) is None

@@ -1,0 +1,43 @@
+import pytest
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.settings import EngineSettings, StreamSettings
+
+
+@pytest.mark.parametrize(
+    ('setting', 'value', 'advice'),
+    [
+        ('engine', 'cuda', 'use one of auto, onnxruntime, torch'),
+        ('precision', 'int8', 'use one of fp32, fp16, bf16'),
+        ('gpu_id', -1, 'use 0 for the first GPU'),
+        ('threads', -2, r'use 0 \(all cores\) or more'),
+    ],
+)
+def test_an_unusable_engine_setting_is_refused_with_its_value_and_what_to_use(setting, value, advice):
+    with pytest.raises(SettingsError, match=f'{setting} is {value!r}; {advice}'):
+        EngineSettings(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ('setting', 'value', 'advice'),
+    [
+        ('key_frame_interval', 0, 'use 1'),
+        ('key_frame_interval', -5, 'use 1'),
+        ('max_frame_gap_s', 0.0, 'use a time above 0'),
+        ('max_frame_gap_s', float('nan'), 'use a time above 0'),
+        ('confidence_threshold', 1.5, 'use a value from 0 to 1'),
+        ('confidence_threshold', -0.1, 'use a value from 0 to 1'),
+        ('confidence_threshold', float('nan'), 'use a value from 0 to 1'),
+        ('output_size', 'half', 'use one of input, network'),
+        ('motion', 'farneback', 'use one of model, network, dis, motion_vectors'),
+    ],
+)
+def test_an_unusable_stream_setting_is_refused_with_its_value_and_what_to_use(setting, value, advice):
+    with pytest.raises(SettingsError, match=f'{setting} is {value!r}; {advice}'):
+        StreamSettings(**{setting: value})
+
+
+def test_the_limits_themselves_are_allowed():
+    EngineSettings(gpu_id=0, threads=0)
+    StreamSettings(key_frame_interval=1, confidence_threshold=0.0)
+    StreamSettings(confidence_threshold=1.0)
