@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 ROOT = Path(__file__).parents[2]
@@ -314,6 +313,3 @@ def pixels(message: Image) -> np.ndarray:
 
 def _parameters(values: dict) -> list:
     return [Parameter(k.replace('__', '.'), value=v).to_parameter_msg() for k, v in values.items()]
-
-
-__all__ = ['OUTPUTS', 'GetAvailableTransitions', 'NodeProcess', 'Probe', 'Robot', 'State', 'String']

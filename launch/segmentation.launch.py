@@ -1,0 +1,144 @@
+"""Starts the segmentation node for one camera.
+
+    ros2 launch vss_ros segmentation.launch.py namespace:=front_camera
+    ros2 launch vss_ros segmentation.launch.py input_image_topic:=/camera/color/image_raw rviz:=true
+
+An argument that is left empty leaves the matter to `params_file`.
+"""
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+
+SHARE = get_package_share_directory('vss_ros')
+OWN_TRANSPORTS = ('', 'raw', 'compressed')  # others are turned into raw by image_transport
+PROFILES_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+
+# name, default, what it says
+ARGUMENTS = (
+    ('namespace', '', "the camera's namespace"),
+    ('params_file', os.path.join(SHARE, 'config', 'segmentation.yaml'), 'parameters of the node'),
+    ('input_image_topic', 'image_raw', 'the image topic; camera_info is expected beside it'),
+    ('image_transport', '', 'raw, compressed, or any that image_transport can republish, such as theora'),
+    ('model', '', 'name of a model or path of a model folder'),
+    ('engine', '', 'auto, onnxruntime or torch'),
+    ('precision', '', 'fp32, fp16 or bf16'),
+    ('gpu_id', '', 'which GPU, from 0'),
+    ('use_sim_time', 'false', 'take the time from /clock'),
+    ('autostart', 'true', 'configure and activate the node; false leaves that to a lifecycle manager'),
+    ('rviz', 'false', 'show camera, overlay, mask and confidence'),
+    ('log_level', 'info', 'debug, info, warn, error or fatal'),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=value, description=text)
+                for name, value, text in ARGUMENTS
+            ),
+            OpaqueFunction(function=start),
+        ]
+    )
+
+
+def start(context: LaunchContext) -> list:
+    """The nodes, once the arguments are known."""
+    values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    topic, transport = values['input_image_topic'], values['image_transport']
+    actions = []
+    if transport not in OWN_TRANSPORTS:
+        actions.append(republish(values))
+        topic, transport = f'{topic}_decoded', 'raw'
+
+    parameters = {
+        'use_sim_time': is_true(values['use_sim_time']),
+        'autostart': is_true(values['autostart']),
+    }
+    given = {
+        **{name: values[name] for name in ('model', 'engine', 'precision')},
+        'image_transport': transport,
+    }
+    parameters.update({name: value for name, value in given.items() if value})
+    if values['gpu_id']:
+        parameters['gpu_id'] = int(values['gpu_id'])
+
+    actions.append(
+        LifecycleNode(
+            package='vss_ros',
+            executable='segmentation_node',
+            name='segmentation',
+            namespace=values['namespace'],
+            parameters=[values['params_file'], parameters],
+            remappings=[('image_raw', topic)] if topic != 'image_raw' else [],
+            arguments=['--ros-args', '--log-level', values['log_level']],
+            additional_env=image_profile(),
+            output='screen',
+            emulate_tty=True,
+        )
+    )
+    if is_true(values['rviz']):
+        actions.append(rviz(values, topic))
+    return actions
+
+
+def republish(values: dict) -> Node:
+    """Turns another transport into raw images on `<topic>_decoded`."""
+    topic, transport = values['input_image_topic'], values['image_transport']
+    return Node(
+        package='image_transport',
+        executable='republish',
+        name='segmentation_republish',
+        namespace=values['namespace'],
+        arguments=[transport, 'raw'],  # Humble reads these, later releases the parameters
+        parameters=[
+            {
+                'in_transport': transport,
+                'out_transport': 'raw',
+                'use_sim_time': is_true(values['use_sim_time']),
+            }
+        ],
+        remappings=[
+            ('in', topic),
+            (f'in/{transport}', f'{topic}/{transport}'),
+            ('out', f'{topic}_decoded'),
+        ],
+        additional_env=image_profile(),
+        output='screen',
+    )
+
+
+def rviz(values: dict, topic: str) -> Node:
+    """RViz with the topics of this namespace."""
+    space = '/' + values['namespace'].strip('/') if values['namespace'].strip('/') else ''
+    image = topic if topic.startswith('/') else f'{space}/{topic}'
+    pairs = [('/image_raw', image)]
+    if space:
+        names = ('mask', 'confidence', 'overlay')
+        pairs += [(f'/segmentation/{name}', f'{space}/segmentation/{name}') for name in names]
+    return Node(
+        package='rviz2',
+        executable='rviz2',
+        name='segmentation_rviz',
+        namespace=values['namespace'],
+        arguments=['-d', os.path.join(SHARE, 'rviz', 'segmentation.rviz')],
+        parameters=[{'use_sim_time': is_true(values['use_sim_time'])}],
+        remappings=pairs,
+        output='screen',
+    )
+
+
+def image_profile() -> dict:
+    """Room for images in Fast DDS's shared memory, unless the user has a profile of their own."""
+    if any(os.environ.get(name) for name in PROFILES_VARIABLES):
+        return {}
+    return {PROFILES_VARIABLES[0]: os.path.join(SHARE, 'config', 'fastdds_images.xml')}
+
+
+def is_true(text: str) -> bool:
+    return text.strip().lower() in ('true', '1', 'yes', 'on')

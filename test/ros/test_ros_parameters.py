@@ -1,0 +1,77 @@
+"""The table of parameters, without a node."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.ros.parameters import TABLE, build, checked_change, defaults
+from vss_ros.ros.settings import NodeSettings, Settings
+
+CONFIG = Path(__file__).parents[2] / 'config' / 'segmentation.yaml'
+
+
+def flat(tree: dict, prefix: str = '') -> dict:
+    return {
+        name: value
+        for key, entry in tree.items()
+        for name, value in (
+            flat(entry, f'{prefix}{key}.') if isinstance(entry, dict) else {prefix + key: entry}
+        ).items()
+    }
+
+
+def test_every_setting_is_a_parameter_with_a_description():
+    for owner in (EngineSettings, StreamSettings, NodeSettings):
+        assert {entry.setting for entry in TABLE if entry.owner is owner} == {f.name for f in fields(owner)}
+    assert all(entry.descriptor().description for entry in TABLE)
+
+
+def test_every_number_has_a_range_and_every_choice_its_constraint():
+    for entry in TABLE:
+        descriptor = entry.descriptor()
+        if isinstance(entry.default, bool):
+            continue
+        if isinstance(entry.default, (int, float)):
+            assert descriptor.integer_range or descriptor.floating_point_range, entry.name
+        if entry.choices:
+            assert all(choice in descriptor.additional_constraints for choice in entry.choices)
+
+
+def test_the_defaults_are_those_of_the_settings():
+    assert build(defaults()) == Settings()
+
+
+def test_the_example_file_lists_every_parameter_with_its_default():
+    tree = yaml.safe_load(CONFIG.read_text())['/**']['ros__parameters']
+    values = flat(tree)
+    assert values == defaults()
+    assert {name: type(value) for name, value in values.items()} == {
+        name: type(value) for name, value in defaults().items()
+    }
+
+
+def test_live_parameters_change_while_configured():
+    changes = {'overlay_alpha': 0.25, 'key_frame_interval': 9, 'max_rate': 5.0}
+    settings = checked_change(defaults(), changes, configured=True)
+    assert (settings.node.overlay_alpha, settings.stream.key_frame_interval) == (0.25, 9)
+
+
+@pytest.mark.parametrize('entry', [e for e in TABLE if not e.live], ids=lambda e: e.name)
+def test_structural_parameters_change_only_while_unconfigured(entry):
+    if entry.choices:
+        other = entry.choices[-1]
+    else:
+        other = {bool: not entry.default, int: 7, float: 7.0, str: 'other'}[type(entry.default)]
+    with pytest.raises(SettingsError, match=f'{entry.name} can change only while'):
+        checked_change(defaults(), {entry.name: other}, configured=True)
+    assert checked_change(defaults(), {entry.name: other}, configured=False) != Settings()
+    assert checked_change(defaults(), {entry.name: entry.default}, configured=True) == Settings()
+
+
+def test_one_bad_value_refuses_the_whole_set():
+    with pytest.raises(SettingsError, match=r'engine is .warp drive.; use one of auto'):
+        checked_change(defaults(), {'overlay_alpha': 0.1, 'engine': 'warp drive'}, configured=False)
