@@ -73,11 +73,11 @@ def load_engine(model: ModelFolder, settings: EngineSettings) -> Engine:
         EngineError, MissingLibraryError: none works; the message says why for each that was tried.
     """
     if settings.engine != 'auto':
-        return _engine_class(settings.engine).load(model, settings)
+        return engine_class(settings.engine).load(model, settings)
     refusals = []
     for name in AUTO_ORDER:
         try:
-            return _engine_class(name).load(model, settings)
+            return engine_class(name).load(model, settings)
         except (EngineError, MissingLibraryError) as error:
             refusals.append(f'{name}: {error}')
     raise EngineError('no engine can run this model here; ' + '; '.join(refusals))
@@ -104,7 +104,12 @@ def take_inputs(
     return {name: tensors[name] for name in graphs[graph]}
 
 
-def _engine_class(name: str) -> type[Engine]:
+def engine_class(name: str) -> type[Engine]:
+    """The class of an engine of ENGINE_CLASSES.
+
+    Raises:
+        MissingLibraryError: its runtime is not installed.
+    """
     module, _, attribute = ENGINE_CLASSES[name].partition(':')
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
@@ -48,3 +51,19 @@ def open_sink(
 
         return MaskSink(path, overwrite)
     raise SettingsError(f'output {spec!r} is of no kind known here; use {KINDS}')
+
+
+@contextmanager
+def open_sinks(specs: Iterable[str], classes: ClassSet, **options: Any) -> Iterator[list[FileSink]]:
+    """Opens several sinks as `open_sink` does: closed at the end, discarded after an error."""
+    sinks: list[FileSink] = []
+    try:
+        for spec in specs:
+            sinks.append(open_sink(spec, classes, **options))
+        yield sinks
+        for sink in sinks:
+            sink.close()
+    except BaseException:
+        for sink in sinks:
+            sink.discard()
+        raise

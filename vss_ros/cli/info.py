@@ -1,0 +1,151 @@
+"""Show the models at hand and the engines that work here, or all about one model.
+
+Every file of the model is checked against its sha256.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from vss_ros.core.classes import ClassSet
+    from vss_ros.core.model_folder import ModelFolder, TensorSpec
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('model', nargs='?', help='name of a model or its folder; without it: all models')
+
+
+def main(args: Namespace) -> int:
+    from rich.console import Console
+
+    from vss_ros.core.model_folder import load_model
+
+    console = Console()
+    if args.model is None:
+        _show_models(console)
+        return 0
+    model = load_model(args.model)
+    _show_model(console, model)
+    console.print(_engine_table(model))
+    return 0
+
+
+def _show_models(console: Console) -> None:
+    from rich.table import Table
+
+    from vss_ros.core.errors import VssError
+    from vss_ros.core.model_folder import list_models, load_model
+
+    table = Table('model', 'method', 'classes', 'image', 'flow', title='Models')
+    for name in list_models():
+        try:
+            model = load_model(name)
+        except VssError as error:
+            table.add_row(name, f'[red]{error}[/red]')
+            continue
+        height, width = model.image_size
+        table.add_row(name, model.method, model.classes.name, f'{width}x{height}', model.flow)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(
+            'No model came with this installation; make one with `vss train` or `vss import-weights`.'
+        )
+    console.print(_engine_table(None))
+
+
+def _show_model(console: Console, model: ModelFolder) -> None:
+    from rich.table import Table
+
+    from vss_ros.core.cost import count_parameters
+
+    height, width = model.image_size
+    facts = Table(title=model.name, show_header=False)
+    facts.add_row('folder', str(model.path))
+    facts.add_row('method', f'{model.method} {dict(model.options) or ""}'.strip())
+    facts.add_row('classes', _swatches(model.classes))
+    facts.add_row('image', f'{width}x{height}')
+    facts.add_row('flow', model.flow)
+    for step, stages in model.steps.items():
+        facts.add_row(f'{step} step', ' > '.join(stages))
+    facts.add_row('state', ', '.join(f'{output} > {name}' for output, name in model.state.items()))
+    if model.weights is not None:
+        facts.add_row('parameters', f'{count_parameters(model.weights):,}')
+    facts.add_row('files', 'complete, as model.yaml says (sha256)')
+    console.print(facts)
+    console.print(_graph_table(model))
+
+
+def _graph_table(model: ModelFolder) -> Table:
+    from rich.table import Table
+
+    from vss_ros.core.cost import count_macs
+    from vss_ros.core.errors import MissingLibraryError
+
+    table = Table('graph', 'takes', 'gives', title='Graphs (GMAC: 10^9 multiply-adds)')
+    table.add_column('MB', justify='right')
+    table.add_column('GMAC', justify='right')
+    macs: dict[str, int] = {}
+    for graph in model.graphs.values():
+        try:
+            macs[graph.name] = count_macs(graph.file)
+        except MissingLibraryError as error:
+            table.caption = f'Not counted: {error}'
+        table.add_row(
+            graph.name,
+            '\n'.join(_tensor(name, spec) for name, spec in graph.inputs.items()),
+            '\n'.join(_tensor(name, spec) for name, spec in graph.outputs.items()),
+            f'{graph.file.stat().st_size / 1e6:.1f}',
+            f'{macs[graph.name] / 1e9:.3f}' if graph.name in macs else '-',
+        )
+    if macs:
+        table.add_section()
+        for step, stages in model.steps.items():
+            total = sum(macs.get(stage, 0) for stage in stages)
+            table.add_row(f'{step} step', '', '', '', f'{total / 1e9:.3f}')
+    return table
+
+
+def _engine_table(model: ModelFolder | None) -> Table:
+    """Which engines work here: with a model they load it, without one they are only imported."""
+    from rich.table import Table
+
+    from vss_ros.core.engines import ENGINE_CLASSES, engine_class, load_engine
+    from vss_ros.core.errors import VssError
+    from vss_ros.core.settings import EngineSettings
+
+    table = Table('engine', 'here', title='Engines')
+    for name in ENGINE_CLASSES:
+        try:
+            if model is None:
+                engine_class(name)
+                state = 'installed'
+            else:
+                engine = load_engine(model, EngineSettings(engine=name))
+                described = engine.describe()
+                engine.close()
+                state = ', '.join(f'{key} {value}' for key, value in described.items() if key != 'engine')
+        except VssError as error:
+            state = f'no: {error}'
+        table.add_row(name, state)
+    return table
+
+
+def _swatches(classes: ClassSet) -> Text:
+    from rich.text import Text
+
+    text = Text(f'{classes.name}\n')
+    for i, (name, (red, green, blue)) in enumerate(zip(classes.names, classes.colours, strict=True)):
+        text.append('  ', style=f'on rgb({red},{green},{blue})')
+        text.append(f' {i} {name}   ')
+    return text
+
+
+def _tensor(name: str, spec: TensorSpec) -> str:
+    return f'{name} {spec.dtype} {"x".join(map(str, spec.shape)) or "scalar"}'

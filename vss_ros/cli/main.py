@@ -1,0 +1,80 @@
+"""Video semantic segmentation offline: segment, measure and make models."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import sys
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib import metadata
+
+from vss_ros.core.errors import VssError
+from vss_ros.core.share import share_path
+
+# One file per verb. A verb's file is imported when the verb is used.
+VERBS = {
+    'run': 'segment a video, a folder of images or a bag',
+    'demo': 'drive through a synthetic street with the live node and show the result',
+    'bench': 'measure models and engines side by side on this machine',
+    'info': 'show models and the engines that work here',
+    'export': 'write a model again for another size, options or classes',
+    'train': 'train a model',
+    'import-weights': 'make a model of published weights',
+}
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `vss` and returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format='vss: %(levelname)s: %(message)s')
+    try:
+        verb = next((word for word in words if not word.startswith('-')), None)
+        args = _parser(verb).parse_args(words)
+        return args.main(args)
+    except (VssError, OSError) as error:
+        if '--debug' in words:
+            raise
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f'vss: error: {error}', file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print('vss: interrupted', file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser(chosen: str | None) -> ArgumentParser:
+    """The parser of all verbs, with the arguments of the one that was chosen."""
+    parser = ArgumentParser(
+        prog='vss', description=__doc__, epilog='`vss VERB --help` tells more about a verb.'
+    )
+    parser.add_argument('--version', action='version', version=f'vss {version()}')
+    parser.add_argument('--debug', action='store_true', help='show where an error came from')
+    verbs = parser.add_subparsers(metavar='VERB', required=True)
+    for name, summary in VERBS.items():
+        verb = verbs.add_parser(name, help=summary, formatter_class=RawDescriptionHelpFormatter)
+        verb.add_argument('--debug', action='store_true', default=SUPPRESS, help=SUPPRESS)
+        if name == chosen:
+            module = importlib.import_module(f'vss_ros.cli.{name.replace("-", "_")}')
+            verb.description = module.__doc__
+            module.add_arguments(verb)
+            verb.set_defaults(main=module.main)
+    return parser
+
+
+def version() -> str:
+    """The installed version, or that of the checkout."""
+    try:
+        return metadata.version('vss_ros')
+    except metadata.PackageNotFoundError:
+        found = re.search(r'<version>(.*?)</version>', share_path('package.xml').read_text())
+        return found[1] if found else 'unknown'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

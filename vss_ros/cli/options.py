@@ -1,0 +1,78 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from vss_ros.core.settings import ENGINES, MOTIONS, OUTPUT_SIZES, PRECISIONS, EngineSettings, StreamSettings
+
+DEFAULT_MODEL = 'evss-lite'
+
+
+def add_engine_arguments(parser: ArgumentParser) -> None:
+    defaults = EngineSettings()
+    group = parser.add_argument_group('engine')
+    group.add_argument('--engine', choices=ENGINES, default=defaults.engine)
+    group.add_argument('--precision', choices=PRECISIONS, default=defaults.precision)
+    group.add_argument('--gpu-id', type=int, default=defaults.gpu_id, metavar='N')
+    group.add_argument(
+        '--threads', type=int, default=defaults.threads, metavar='N', help='CPU threads; 0: one per core'
+    )
+
+
+def engine_settings(args: Namespace) -> EngineSettings:
+    return EngineSettings(args.engine, args.precision, args.gpu_id, args.threads)
+
+
+def add_stream_arguments(parser: ArgumentParser) -> None:
+    defaults = StreamSettings()
+    group = parser.add_argument_group('stream')
+    group.add_argument(
+        '--key-frame-interval',
+        type=int,
+        default=defaults.key_frame_interval,
+        metavar='N',
+        help='every Nth frame is computed in full; 1: all of them (default: %(default)s)',
+    )
+    group.add_argument(
+        '--motion',
+        choices=MOTIONS,
+        default=defaults.motion,
+        help='where the optical flow comes from; model: from where the model was made for (default)',
+    )
+    group.add_argument(
+        '--confidence-threshold',
+        type=float,
+        default=defaults.confidence_threshold,
+        metavar='P',
+        help='pixels below this confidence, 0 to 1, become 255 in the mask (default: %(default)s)',
+    )
+    group.add_argument(
+        '--output-size', choices=OUTPUT_SIZES, default=defaults.output_size, help='size of the masks'
+    )
+    group.add_argument(
+        '--max-frame-gap',
+        type=float,
+        default=defaults.max_frame_gap_s,
+        metavar='SECONDS',
+        help='a longer gap between two frames starts a new stream (default: %(default)s)',
+    )
+
+
+def stream_settings(args: Namespace) -> StreamSettings:
+    return StreamSettings(
+        key_frame_interval=args.key_frame_interval,
+        max_frame_gap_s=args.max_frame_gap,
+        confidence_threshold=args.confidence_threshold,
+        output_size=args.output_size,
+        motion=args.motion,
+    )
+
+
+def add_source_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group('source')
+    group.add_argument('--rate', type=float, metavar='HZ', help='of a folder of images (default: 15)')
+    group.add_argument('--labels', type=Path, metavar='FOLDER', help='label PNGs for a folder of images')
+    group.add_argument('--topic', help='image topic of a bag; needed if it has several')
+    group.add_argument('--mask-topic', metavar='TOPIC', help='topic of the true masks in a bag')

@@ -1,0 +1,166 @@
+"""Segment a video, a folder of images, a bag or a synthetic street.
+
+The source is an image, a folder of images (or of images/ and labels/), a video, a bag (rosbag2 folder,
+.mcap, .db3 or .bag), or synthetic:SEEDxFRAMES. What an output becomes follows from its name:
+
+    -o out.mp4     overlay video (or .mkv)
+    -o masks/      one PNG of class ids per frame
+    -o out.mcap    bag of mask, confidence and label names, as one file
+    -o bag:out     the same as a rosbag2 folder
+    -o out.json    scores, if the source knows the truth
+
+An output appears when it is complete; after an error or Ctrl-C there is none (masks that are written stay).
+
+    vss run drive.mp4 -o overlay.mp4
+    vss run recording/ --topic /camera/image_raw -o masks.mcap --copy-images
+    vss run synthetic:7x100 -o scores.json
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from vss_ros.cli.options import (
+    DEFAULT_MODEL,
+    add_engine_arguments,
+    add_source_arguments,
+    add_stream_arguments,
+    engine_settings,
+    stream_settings,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from vss_ros.core.frame import Frame, Segmentation
+    from vss_ros.core.sinks.scores import ScoreSink
+    from vss_ros.core.sinks.timings import TimingSink
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('source', help='what to segment')
+    parser.add_argument(
+        '-o', '--output', action='append', default=[], metavar='NAME', help='may be repeated; see above'
+    )
+    parser.add_argument(
+        '--model', default=DEFAULT_MODEL, help='name of a model or its folder (default: %(default)s)'
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace outputs that exist')
+    parser.add_argument('--frames', type=int, metavar='N', help='stop after N frames')
+    parser.add_argument('--alpha', type=float, default=0.5, help='colour of overlays, 0 to 1 (default: 0.5)')
+    parser.add_argument('--copy-images', action='store_true', help='put the images into bags, too')
+    add_source_arguments(parser)
+    add_stream_arguments(parser)
+    add_engine_arguments(parser)
+
+
+def main(args: Namespace) -> int:
+    from rich.console import Console
+
+    from vss_ros.core import pipeline
+    from vss_ros.core.errors import SettingsError, SourceError
+    from vss_ros.core.segmenter import open_segmenter
+    from vss_ros.core.sinks.open import open_sinks
+    from vss_ros.core.sinks.scores import ScoreSink
+    from vss_ros.core.sinks.timings import TimingSink
+    from vss_ros.core.sources.open import SourceSettings, open_source
+
+    if args.frames is not None and args.frames < 1:
+        raise SettingsError(f'frames is {args.frames}; use 1 or more')
+    settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
+    with closing(open_source(args.source, settings)) as source:
+        segmenter = open_segmenter(args.model, engine_settings(args), stream_settings(args))
+        classes = segmenter.model.classes
+        frames: Iterable[Frame] = source if args.frames is None else islice(source, args.frames)
+        known = operator.length_hint(source)
+        total = min(known, args.frames or known) or args.frames
+        timings, scores = TimingSink(), ScoreSink(classes)
+        start = time.perf_counter()
+        with (
+            open_sinks(
+                args.output, classes, overwrite=args.overwrite, alpha=args.alpha, images=args.copy_images
+            ) as outputs,
+            _progress() as progress,
+        ):
+            pipeline.run(frames, segmenter, [*outputs, timings, scores, _ProgressSink(progress, total)])
+            if not timings.count('key'):
+                raise SourceError(f'{args.source} gave no frames')
+        seconds = time.perf_counter() - start
+    console = Console()
+    console.print(_summary(timings, seconds))
+    if scores.frames:
+        console.print(_score_table(scores))
+    for output in args.output:
+        console.print(f'written: {output}', highlight=False, soft_wrap=True)
+    return 0
+
+
+class _ProgressSink:
+    """Moves the progress bar."""
+
+    def __init__(self, progress: Progress, total: int | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task('segmenting', total=total)
+
+    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        self._progress.advance(self._task)
+
+    def close(self) -> None:
+        """The progress bar ends with the run."""
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TimeRemainingColumn
+    from rich.progress import Task as ProgressTask
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: ProgressTask) -> Text:
+            return Text(f'{task.speed or 0:.1f} frames/s')
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _summary(timings: TimingSink, seconds: float) -> Table:
+    from rich.table import Table
+
+    frames = timings.count('key') + timings.count('propagated')
+    rate = f'{frames / seconds:.1f} frames/s, files included'
+    table = Table(title=f'{frames} frames in {seconds:.1f} s ({rate})')
+    for heading in ('frames', 'count', 'ms p50', 'ms p99'):
+        table.add_column(heading, justify='left' if heading == 'frames' else 'right')
+    for kind in ('key', 'propagated'):
+        if count := timings.count(kind):
+            p50, p99 = timings.percentile(kind, 50), timings.percentile(kind, 99)
+            table.add_row(kind, str(count), f'{p50:.1f}', f'{p99:.1f}')
+    return table
+
+
+def _score_table(scores: ScoreSink) -> Table:
+    from rich.table import Table
+
+    report = scores.report()
+    table = Table(title=f'scored on {report["frames"]} frames with truth')
+    table.add_column('age in frames')
+    table.add_column('mIoU %', justify='right')
+    for age, miou in report['miou_percent_by_age'].items():
+        table.add_row(age, '-' if miou is None else f'{miou:.2f}')
+    table.add_section()
+    miou = report['miou_percent']
+    table.add_row('all', '-' if miou is None else f'{miou:.2f}')
+    return table

@@ -1,0 +1,106 @@
+"""What a model costs: multiply-adds and parameters, read from its files."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from vss_ros.core.errors import MissingLibraryError, ModelError
+from vss_ros.core.model_folder import ModelFolder
+
+BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # kept by norms, not learnt
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
+
+Shape = tuple[int, ...]
+
+
+def count_macs(file: Path) -> int:
+    """Multiply-adds of one run of an ONNX graph; one multiply and its add count as one.
+
+    Convolution: output values x weights per output channel. Transposed convolution: input values x
+    weights per input channel. MatMul and Gemm: output values x length of the sum. Nothing else counts:
+    no biases, norms, activations, resizes, pooling or warps. A matrix product that stands for pooling
+    does count.
+
+    Raises:
+        MissingLibraryError: onnx is not installed.
+        ModelError: a shape that is needed is not static.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingLibraryError('onnx', 'train') from error
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(file))).graph
+    shapes: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        dimensions = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(size.dim_value for size in dimensions)
+    for node in graph.node:
+        if node.op_type == 'Constant':
+            value = onnx.helper.get_attribute_value(node.attribute[0])
+            if isinstance(value, onnx.TensorProto):
+                shapes[node.output[0]] = tuple(value.dims)
+    total = 0
+    for node in graph.node:
+        if (rule := _RULES.get(node.op_type)) is None:
+            continue
+        names = (node.input[0], node.input[1], node.output[0])
+        if any(0 in shapes.get(name, (0,)) for name in names):
+            raise ModelError(
+                f'{file}: {node.op_type} {node.name} has no static shape; export the model again'
+            )
+        transposed = any(entry.name == 'transA' and entry.i for entry in node.attribute)
+        left, right, output = (shapes[name] for name in names)
+        total += rule(left, right, output, transposed)
+    return total
+
+
+def step_macs(model: ModelFolder) -> dict[str, int]:
+    """Multiply-adds of each step of a model; stages that run on the host are not counted."""
+    macs = {name: count_macs(graph.file) for name, graph in model.graphs.items()}
+    return {step: sum(macs.get(stage, 0) for stage in stages) for step, stages in model.steps.items()}
+
+
+def count_parameters(weights: Path) -> int:
+    """Learnt values in a safetensors file, from its header alone.
+
+    Raises:
+        ModelError: it is no safetensors file.
+    """
+    try:
+        with weights.open('rb') as stream:
+            (length,) = struct.unpack('<Q', stream.read(8))
+            if length > MAX_HEADER:
+                raise ValueError(f'its header would be {length} bytes long')
+            header = json.loads(stream.read(length))
+        return sum(
+            math.prod(entry['shape'])
+            for name, entry in header.items()
+            if name != '__metadata__' and name.rpartition('.')[2] not in BUFFERS
+        )
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f'{weights} is no safetensors file: {error}') from error
+
+
+def _convolution(_: Shape, weights: Shape, output: Shape, __: bool) -> int:
+    return math.prod(output) * math.prod(weights[1:])
+
+
+def _transposed_convolution(image: Shape, weights: Shape, _: Shape, __: bool) -> int:
+    return math.prod(image) * math.prod(weights[1:])
+
+
+def _product(left: Shape, _: Shape, output: Shape, is_transposed: bool) -> int:
+    return math.prod(output) * left[-2 if is_transposed else -1]
+
+
+_RULES: dict[str, Callable[[Shape, Shape, Shape, bool], int]] = {
+    'Conv': _convolution,
+    'ConvTranspose': _transposed_convolution,
+    'MatMul': _product,
+    'Gemm': _product,
+}
