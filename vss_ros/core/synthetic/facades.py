@@ -24,6 +24,7 @@ class House:
 
     front: Texture
     wall: Texture
+    gable: Texture  # the triangle under the roof, as high as the roof rises
     roof: Texture
     width: float
     height: float
@@ -32,21 +33,24 @@ class House:
 
 def draw_house(rng: np.random.Generator, town: float) -> House:
     """Design a house: a shop or a terrace in town, a small house outside, now and then an office."""
-    kind = rng.choice(['shop', 'terrace', 'house', 'office'],
-                      p=[0.45 * town, 0.3, 0.6 - 0.55 * town, 0.1 + 0.1 * town])  # fmt: skip
-    floors = {'shop': rng.integers(2, 5), 'terrace': rng.integers(2, 4), 'house': 2,
-              'office': rng.integers(3, 6)}[kind]  # fmt: skip
-    width = float({'shop': rng.uniform(5, 9), 'terrace': rng.uniform(5, 8),
-                   'house': rng.uniform(7, 11), 'office': rng.uniform(10, 16)}[kind])  # fmt: skip
+    shares = [0.45 * town, 0.3, 0.6 - 0.55 * town, 0.1 + 0.1 * town]
+    kind = str(rng.choice(['shop', 'terrace', 'house', 'office'], p=shares))
+    fewest, most = {'shop': (2, 4), 'terrace': (2, 3), 'house': (2, 2), 'office': (3, 5)}[kind]
+    floors = int(rng.integers(fewest, most + 1))
+    width = float(
+        rng.uniform(*{'shop': (5, 9), 'terrace': (5, 8), 'house': (7, 11), 'office': (10, 16)}[kind])
+    )
     height = float(floors * FLOOR + rng.uniform(0.3, 1.2))
     palette = BRICKS if rng.random() < 0.62 else RENDERS
     base = np.array(palette[rng.integers(len(palette))], np.float32) * rng.uniform(0.72, 1.08)
     wall = _masonry(rng, round(height * TEXELS), round(width * TEXELS), base, palette is BRICKS)
-    side = Texture(_masonry(rng, 160, 160, base * 0.95, palette is BRICKS))
-    _fenestrate(rng, wall, floors, kind, height)
+    side = _masonry(rng, 160, 160, base * 0.95, palette is BRICKS)
+    _fenestrate(rng, wall, floors, kind)
     roof = np.array(ROOFS[rng.integers(len(ROOFS))], np.float32) * rng.uniform(0.8, 1.2)
     rise = 0.0 if kind == 'office' or (kind == 'shop' and rng.random() < 0.4) else rng.uniform(1.5, 3)
-    return House(Texture(wall), side, Texture(_tiles(rng, roof)), width, height, float(rise))
+    return House(
+        Texture(wall), Texture(side), _gable(side), Texture(_tiles(rng, roof)), width, height, float(rise)
+    )
 
 
 def _masonry(rng: np.random.Generator, h: int, w: int, base: np.ndarray, bricks: bool) -> np.ndarray:
@@ -60,7 +64,7 @@ def _masonry(rng: np.random.Generator, h: int, w: int, base: np.ndarray, bricks:
     return picture * shade[:, :, None]
 
 
-def _fenestrate(rng: np.random.Generator, wall: np.ndarray, floors: int, kind: str, height: float) -> None:
+def _fenestrate(rng: np.random.Generator, wall: np.ndarray, floors: int, kind: str) -> None:
     """Windows, sills, cornice, and a shop or a door on the ground floor."""
     h, w = wall.shape[:2]
     t = TEXELS
@@ -138,10 +142,16 @@ def _shop(rng: np.random.Generator, wall: np.ndarray, bottom: float) -> None:
                        [0, bottom - 1.8 * t]], shade)  # fmt: skip
 
 
+def _gable(wall: np.ndarray) -> Texture:
+    picture = np.dstack([wall[:64], np.zeros((64, wall.shape[1]), np.float32)])
+    polygon(picture[:, :, 3:], [[wall.shape[1] / 2, 0], [wall.shape[1], 64], [0, 64]], [255])
+    return Texture(picture)
+
+
 def _tiles(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     h, w = 96, 256
     rows = rng.normal(1, 0.06, (h // 6, w // 5 + 1)).astype(np.float32)
     r, c = np.arange(h)[:, None], np.arange(w)
-    shade = rows[r // 6 % (h // 6), c // 5] * np.where(r % 6 == 5, 0.8, 1)
-    shade = shade * (1 + 0.1 * noise(rng, h, w, [40, 12]))
+    joints = np.where(r % 6 == 5, 0.8, 1)
+    shade = rows[r // 6 % (h // 6), c // 5] * joints * (1 + 0.1 * noise(rng, h, w, [40, 12]))
     return filled(h, w, base) * shade[:, :, None]

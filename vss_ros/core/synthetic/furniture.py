@@ -13,7 +13,7 @@ def post_picture(rng: np.random.Generator) -> Texture:
     """A round post: darker towards both sides."""
     colour = [[118, 122, 120], [70, 74, 70], [150, 152, 150], [52, 56, 54]][rng.integers(4)]
     picture = filled(64, 8, np.array(colour) * rng.uniform(0.8, 1.2))
-    return Texture(picture * np.array([0.6, 0.85, 1.05, 1.15, 1.1, 0.95, 0.75, 0.55])[:, None])
+    return Texture(picture * np.array([0.45, 0.8, 1.2, 1.4, 1.2, 0.9, 0.6, 0.4])[:, None])
 
 
 def lamp_picture(rng: np.random.Generator) -> Texture:
@@ -81,19 +81,19 @@ def fence_picture(rng: np.random.Generator) -> Texture:
     h, w = 64, 256
     if kind == 'wall':
         base = np.array([[80, 110, 135], [95, 120, 130], [110, 118, 122]][rng.integers(3)])
-        picture = filled(h, w, base * rng.uniform(0.7, 1.1))
+        picture = filled(h, w, base * rng.uniform(0.5, 1.0))
         picture *= 1 + 0.1 * noise(rng, h, w, [16, 5, 2])[:, :, None]
         picture[np.arange(h) % 8 == 7] *= 0.8
         picture[:6] = picture[:6] * 1.2
         return Texture(picture)
     if kind == 'boards':
-        picture = filled(h, w, np.array([70, 98, 122]) * rng.uniform(0.65, 1.15))
+        picture = filled(h, w, np.array([62, 80, 98]) * rng.uniform(0.5, 1.1))
         picture *= np.repeat(rng.normal(1, 0.09, w // 8), 8)[None, :, None]
         picture[:, np.arange(w) % 8 == 7] *= 0.6
         picture *= 1 + 0.06 * noise(rng, h, w, [20, 6])[:, :, None]
         return Texture(picture)
     canvas = blank(h, w)
-    dark = [[38, 38, 36], [190, 192, 190], [52, 72, 44]][rng.integers(3)] if kind == 'railings' else WHITE
+    dark = [[30, 30, 30], [130, 132, 130], [42, 60, 34]][rng.integers(3)] if kind == 'railings' else WHITE
     step, wide = (8, 4) if kind == 'railings' else (16, 11)
     for x in range(0, w, step):
         box(canvas, x, 4, x + wide, h, np.array(dark) * rng.uniform(0.85, 1.1))

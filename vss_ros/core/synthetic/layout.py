@@ -144,6 +144,9 @@ class Layout:
             eaves = [self.street.place(x, d - sign * 0.3, house.height - 0.1) for x in (s, end)]
             ridge = self.street.place(s, d + sign * depth / 2, house.height + house.rise)
             self.scene.add(house.roof, BUILDING, ridge, eaves[1] - eaves[0], eaves[0] - ridge, tint=tint)
+            for station in (s, end):
+                self._wall(house.gable, BUILDING, station, d, station, back, house.height + house.rise,
+                           house.height, tint=tint)  # fmt: skip
             for _ in range(self.rng.integers(0, 3)):
                 at, x = d + sign * depth / 2, self.rng.uniform(s + 0.5, end - 0.5)
                 top = house.height + house.rise + 1.1

@@ -17,10 +17,10 @@ class Light:
         level = np.cos(elevation)
         self.sun = np.array([level * np.sin(self.azimuth), -np.sin(elevation), level * np.cos(self.azimuth)])
         direct, ambient, self.exposure, visibility, cloud = {
-            'clear': (0.62, 0.58, 1.0, rng.uniform(400, 900), rng.uniform(0.0, 0.6)),
-            'overcast': (0.10, 0.86, 0.92, rng.uniform(250, 600), rng.uniform(0.75, 1.0)),
+            'clear': (0.72, 0.56, 1.08, rng.uniform(400, 900), rng.uniform(0.0, 0.6)),
+            'overcast': (0.14, 0.9, 1.0, rng.uniform(250, 600), rng.uniform(0.75, 1.0)),
             'hazy': (0.18, 0.78, 1.0, rng.uniform(110, 220), rng.uniform(0.6, 1.0)),
-            'dusk': (0.12, 0.72, 0.45, rng.uniform(250, 500), rng.uniform(0.4, 1.0)),
+            'dusk': (0.06, 0.46, 0.85, rng.uniform(600, 1200), rng.uniform(0.4, 1.0)),
         }[self.kind]
         self.exposure *= float(rng.uniform(0.8, 1.15))
         self.cloud = float(cloud)
@@ -29,12 +29,13 @@ class Light:
         self.ambient = ambient * np.array([1.06, 1.0, 0.95])
         self.shadow = float(direct / (direct + ambient))  # how much a cast shadow takes away
         self.visibility = float(visibility)
-        bright = {'clear': 235, 'overcast': 240, 'hazy': 240, 'dusk': 190}[self.kind]
+        bright = {'clear': 235, 'overcast': 240, 'hazy': 240, 'dusk': 150}[self.kind]
         self.haze_colour = bright * np.array([1.0, 0.985, 0.96])
         self.noise_level = float(rng.uniform(1.0, 3.0) * (1.6 if self.kind == 'dusk' else 1.0))
         self.blur = float(rng.uniform(0.35, 0.75))  # pixels at a width of 480
         self.vignette = float(rng.uniform(0.05, 0.3))
-        self.contrast = float(rng.uniform(0.95, 1.25))
+        self.contrast = float(rng.uniform(1.0, 1.4))
+        self.saturation = float(rng.uniform(0.5, 0.95))
         self.balance = 1 + rng.normal(0, 0.025, 3)
 
     def gains(self, placed: np.ndarray, local: np.ndarray, tints: np.ndarray) -> np.ndarray:
@@ -65,17 +66,23 @@ class Light:
         sigma = self.blur * max(width / 480, 0.4)
         image = cv2.GaussianBlur(colour[:, :, :3], (0, 0), sigma)
         image = cv2.multiply(image, self._falloff(height, width), scale=1 / 255)
+        image = cv2.transform(image, self._colour_mix())
         image = cv2.LUT(image, self._curve())
         grain = rng.standard_normal((height, width), np.float32) * self.noise_level
         grain = np.rint(grain).astype(np.int16)
         return cv2.add(image, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
 
+    def _colour_mix(self) -> np.ndarray:
+        """Fades colours towards grey, (3, 3)."""
+        grey = np.tile([0.114, 0.587, 0.299], (3, 1))
+        return self.saturation * np.eye(3) + (1 - self.saturation) * grey
+
     def _curve(self) -> np.ndarray:
         """Exposure, white balance and contrast as one table (256, 1, 3)."""
         value = np.arange(256)[:, None] / 255 * self.balance * self.exposure
         value = 0.42 * (value / 0.42) ** self.contrast
-        bright = np.maximum(value - 0.8, 0)
-        value = np.minimum(value, 0.8) + 0.2 * (1 - np.exp(-bright / 0.2))  # highlights roll off
+        bright = np.maximum(value - 0.9, 0)
+        value = np.minimum(value, 0.9) + 0.1 * (1 - np.exp(-bright / 0.1))  # highlights roll off
         return np.rint(np.clip(value * 255, 0, 255)).astype(np.uint8)[:, None]
 
     def _falloff(self, height: int, width: int) -> np.ndarray:

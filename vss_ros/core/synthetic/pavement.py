@@ -36,9 +36,10 @@ class ChunkPainter:
         self.d = (np.arange(columns, dtype=np.float32) + 0.5) * TEXEL_ACROSS - HALF_WIDTH
         blotches = noise(rng, rows, columns, [90, 40, 12])
         fine = rng.standard_normal((rows, columns), np.float32)
-        self.grey = float(rng.uniform(62, 100))
-        self.asphalt_tint = 1 + rng.normal(0, 0.025, 3)
-        self.asphalt = self.grey * (1 + 0.05 * blotches + 0.05 * fine)
+        self.grey = float(rng.uniform(72, 112))
+        tint = np.array([1.04, 1.0, 0.96]) * (1 + rng.normal(0, 0.025, 3))
+        shade = self.grey * (1 + 0.05 * blotches + 0.05 * fine)
+        self.asphalt = shade[:, :, None] * tint.astype(np.float32)
         self.slabs = self._slabs(rows, columns, blotches, fine)
         self.grass = self._grass(blotches, fine)
         self.marking_style = rng.choice(['dashes', 'solid', 'none', 'zigzag'], p=[0.6, 0.2, 0.1, 0.1])
@@ -56,33 +57,30 @@ class ChunkPainter:
 
     def _chunk(self, kind: int) -> tuple[np.ndarray, np.ndarray]:
         left, right = self.street.kerb
-        walk = self.street.pavement
-        rows, columns = self.asphalt.shape
-        s = (np.arange(rows, dtype=np.float32)[:, None] + 0.5) * TEXEL_ALONG
-        d = np.broadcast_to(self.d, (rows, columns))
-        road = (d > left) & (d < right)
-        bite = np.full((rows, columns), np.inf, np.float32)  # distance to the kerb of the side road
+        rows = self.asphalt.shape[0]
+        s = (np.arange(rows, dtype=np.float32)[:, None] + 0.5) * np.float32(TEXEL_ALONG)
+        d = self.d[None]
+        off = np.where(d < 0, left - d, d - right)  # metres off the main road
+        beside = np.repeat(off, rows, axis=0)  # metres off any road
         if kind in (SIDE_LEFT, SIDE_RIGHT):
             outside = (left - d) if kind == SIDE_LEFT else (d - right)
-            rounding = 3.0 * np.clip(1 - np.maximum(outside, 0) / 3.0, 0, 1) ** 2
-            bite = np.maximum(MOUTH[0] - rounding - s, s - MOUTH[1] - rounding)
-            road = road | ((outside >= 0) & (bite < 0))
-        beside = np.minimum(np.where(d < 0, left - d, d - right), bite)  # metres off the road
-        colour = self.asphalt[:, :, None] * self.asphalt_tint.astype(np.float32)
-        colour *= self._wheel_tracks()[:, None]
+            rounding = 3 * np.clip(1 - np.maximum(outside, 0) / 3, 0, 1) ** 2
+            mouth = np.maximum(MOUTH[0] - rounding - s, s - MOUTH[1] - rounding)
+            beside = np.where(outside >= 0, np.minimum(beside, mouth), beside)
+        colour = self.asphalt * self._wheel_tracks()[:, None]
         self._patch(colour, kind)
         self._markings(colour, s, d, kind, beside)
-        width = np.where(d < 0, walk[0], walk[1])
-        green = np.where(d < 0, self.street.grass[0], self.street.grass[1])
-        outside = np.where(road[:, :, None], colour, self.slabs)
-        far = ~road & (beside > width)
-        outside = np.where((far & green)[:, :, None], self.grass, outside)
-        kerb = ~road & (beside < 0.16)
-        outside[kerb] = outside[kerb] * 0.25 + self.grey * 1.35 * 0.75
-        gutter = (beside > -0.09) & (beside < 0.02)
-        outside[gutter] *= 0.62
-        label = np.where(road, ROAD, np.where(far & green, GRASS, PAVEMENT)).astype(np.uint8)
-        return np.clip(outside, 0, 255).astype(np.uint8), label
+        width = np.where(d < 0, *self.street.pavement)
+        green = np.where(d < 0, *self.street.grass)
+        walk = beside >= 0
+        lawn = (beside > width) & green
+        np.copyto(colour, self.slabs, where=walk[:, :, None])
+        np.copyto(colour, self.grass, where=lawn[:, :, None])
+        kerb = walk & (beside < 0.16)
+        colour[kerb] = colour[kerb] * 0.25 + self.grey
+        colour[(beside > -0.09) & (beside < 0.02)] *= 0.62
+        label = np.where(lawn, GRASS, np.where(walk, PAVEMENT, ROAD)).astype(np.uint8)
+        return np.clip(colour, 0, 255, out=colour).astype(np.uint8), label
 
     def _wheel_tracks(self) -> np.ndarray:
         """Darkening across the road where tyres run, (columns,)."""
@@ -90,7 +88,7 @@ class ChunkPainter:
         for lane in (-self.street.lane / 2, self.street.lane / 2):
             for wheel in (-0.75, 0.75):
                 tracks += np.exp(-(((self.d - lane - wheel) / 0.35) ** 2))
-        return 1 - 0.07 * tracks
+        return 1 - np.float32(0.07) * tracks
 
     def _patch(self, colour: np.ndarray, kind: int) -> None:
         """Repairs, cracks and manhole covers."""
@@ -113,7 +111,7 @@ class ChunkPainter:
     ) -> None:
         left, right = self.street.kerb
         style = self.marking_style
-        paint = np.zeros(d.shape, bool)
+        paint = np.zeros((len(s), d.shape[1]), bool)
         aside = d
         if style == 'zigzag':
             aside = d - 0.35 * np.abs((s % 3.2) / 1.6 - 1) + 0.17
@@ -131,30 +129,31 @@ class ChunkPainter:
             zebra = (s > 11) & (s < 14) & (d > left + 0.2) & (d < right - 0.2)
             paint = np.where((s > 9.5) & (s < 15.5), zebra & ((d - left) % 1.1 < 0.55), paint)
             paint |= ((np.abs(s - 9.8) < 0.1) | (np.abs(s - 15.2) < 0.1)) & (beside < -0.2) & (d % 1 < 0.6)
-        cover = np.clip(0.8 + 0.35 * self.wear, 0.15, 0.95)[:, :, None] * paint[:, :, None]
-        colour += cover * (self.white - colour)
-        yellow = np.zeros(d.shape, bool)
+        paint = np.broadcast_to(paint, beside.shape)
+        cover = np.clip(0.8 + 0.35 * self.wear[paint], 0.15, 0.95)[:, None]
+        colour[paint] += cover * (self.white - colour[paint])
+        yellow = np.zeros(beside.shape, bool)
         for side in (0, 1):
             if self.yellow[side] and not self.street.parking[side]:
                 here = (d < 0) == (side == 0)
                 yellow |= here & (np.abs(np.abs(beside + 0.33) - 0.11) < 0.05)
-        cover = np.clip(0.65 + 0.4 * self.wear, 0.1, 0.9)[:, :, None] * yellow[:, :, None]
-        colour += cover * (np.array([60, 150, 175], np.float32) - colour)
+        cover = np.clip(0.65 + 0.4 * self.wear[yellow], 0.1, 0.9)[:, None]
+        colour[yellow] += cover * (np.array([60, 150, 175], np.float32) - colour[yellow])
 
     def _slabs(self, rows: int, columns: int, blotches: np.ndarray, fine: np.ndarray) -> np.ndarray:
         """Paving stones, or asphalt with a little more light in it, (rows, columns, 3)."""
         rng = self.rng
-        base = self.grey * rng.uniform(0.95, 1.4) * np.array([0.97, 1.0, 1.03], np.float32)
-        shade = 1 + 0.05 * blotches + 0.04 * fine
+        base = self.grey * rng.uniform(0.85, 1.25) * np.array([0.98, 1.0, 1.02])
+        base, shade = base.astype(np.float32), 1 + 0.05 * blotches + 0.04 * fine
         if rng.random() < 0.65:
             size_s, size_d = round(0.64 / TEXEL_ALONG), round(0.6 / TEXEL_ACROSS)
             grid = rng.normal(1, 0.05, (rows // size_s + 1, columns // size_d + 1)).astype(np.float32)
             r, c = np.arange(rows)[:, None], np.arange(columns)
             shade = shade * grid[r // size_s, c // size_d]
-            shade = shade * np.where((r % size_s == 0) | (c % size_d == 0), 0.78, 1)
-        return (base * shade[:, :, None]).astype(np.float32)
+            shade = np.where((r % size_s == 0) | (c % size_d == 0), 0.78 * shade, shade)
+        return base * shade[:, :, None]
 
     def _grass(self, blotches: np.ndarray, fine: np.ndarray) -> np.ndarray:
-        green = np.array([44, 96, 84], np.float32) * self.rng.uniform(0.75, 1.15)
-        green *= 1 + self.rng.normal(0, 0.06, 3).astype(np.float32)
+        green = np.array([44, 96, 84]) * self.rng.uniform(0.75, 1.15)
+        green = (green * (1 + self.rng.normal(0, 0.06, 3))).astype(np.float32)
         return green * (1 + 0.16 * blotches + 0.16 * fine)[:, :, None]

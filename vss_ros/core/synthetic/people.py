@@ -34,7 +34,7 @@ class Figure:
 def draw_person(rng: np.random.Generator, sideways: bool) -> Figure:
     """Design a pedestrian."""
     trunk = blank(95, 64)
-    coat = np.array(CLOTHES[rng.integers(len(CLOTHES))]) * rng.uniform(0.7, 1.3)
+    coat = np.array(CLOTHES[rng.integers(len(CLOTHES))]) * rng.uniform(0.5, 1.1)
     half = 13 if sideways else 22
     _trunk(rng, trunk, coat, half)
     if rng.random() < 0.35:
@@ -91,13 +91,15 @@ def _head(rng: np.random.Generator, canvas: np.ndarray, x: float, y: float) -> N
     hair = np.array([[30, 34, 40], [40, 60, 90], [90, 130, 160], [150, 150, 150]][rng.integers(4)])
     box(canvas, x - 4, y + 7, x + 5, y + 16, skin * 0.85)
     ellipse(canvas, [x, y], [9.5, 12], skin)
+    if rng.random() < 0.45:  # seen from behind
+        ellipse(canvas, [x, y - 1], [9.5, 11], hair)
     polygon(canvas, [[x - 10, y + 2], [x - 9, y - 8], [x, y - 13], [x + 9, y - 8], [x + 10, y + 1],
                      [x + 4, y - 5], [x - 5, y - 5]], hair)  # fmt: skip
 
 
 def _leg(rng: np.random.Generator) -> Texture:
     canvas = blank(90, 26)
-    cloth = np.array(TROUSERS[rng.integers(len(TROUSERS))]) * rng.uniform(0.7, 1.3)
+    cloth = np.array(TROUSERS[rng.integers(len(TROUSERS))]) * rng.uniform(0.5, 1.1)
     polygon(canvas, [[3, 0], [23, 0], [20, 46], [19, 82], [7, 82], [6, 46]], cloth)
     polygon(canvas, [[14, 0], [23, 0], [20, 46], [19, 82], [13, 82]], cloth * 0.8)
     polygon(canvas, [[6, 80], [19, 80], [25, 89], [6, 89]], [26, 26, 30])

@@ -23,9 +23,9 @@ class Sky:
     def __init__(self, street: Street, light: Light, rng: np.random.Generator) -> None:
         slope = np.linspace(TOP, BOTTOM, ROWS, dtype=np.float32)[:, None]
         low = np.exp(-np.maximum(slope, 0) / 0.28)[:, :, None]
-        zenith = np.array([225, 180, 135]) if light.kind == 'clear' else np.array([205, 198, 190])
+        zenith = np.array([250, 214, 172]) if light.kind == 'clear' else np.array([236, 232, 226])
         if light.kind == 'dusk':
-            zenith = np.array([150, 135, 125])
+            zenith = np.array([205, 192, 178])
         picture = (zenith * (1 - low) + np.array([252, 248, 244]) * low).astype(np.float32)
         picture = np.repeat(picture, COLUMNS, axis=1)
         # Clouds get flatter and closer together towards the horizon.
@@ -34,8 +34,8 @@ class Sky:
         x, y = np.meshgrid(np.arange(COLUMNS, dtype=np.float32), stretch)
         clouds = cv2.remap(clouds, x, y.astype(np.float32), cv2.INTER_LINEAR)
         cover = np.clip((clouds + light.cloud * 1.7 - 1.1) * 2.2, 0, 1)[:, :, None]
-        tone = 228 + 34 * noise(rng, ROWS, COLUMNS, [150, 70, 30])[:, :, None]
-        tone = tone * (0.62 if light.kind == 'dusk' else 1.0) * np.array([1.0, 0.985, 0.965])
+        tone = 244 + 24 * noise(rng, ROWS, COLUMNS, [150, 70, 30])[:, :, None]
+        tone = tone * (0.8 if light.kind == 'dusk' else 1.0) * np.array([1.0, 0.985, 0.965])
         picture += cover * 0.9 * (tone - picture)
         azimuth = (np.arange(COLUMNS) / COLUMNS * 2 - 1) * np.pi
         away = np.arccos(np.clip(np.cos(azimuth - light.azimuth), -1, 1))[None, :]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-Colour = Sequence[float]  # B, G, R in 0..255
+Colour = Sequence[float] | np.ndarray  # B, G, R in 0..255
 
 
 class Texture:
@@ -62,9 +62,11 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: Sequence[flo
         rows, columns = max(round(height / cell), 1), max(round(width / cell), 1)
         grid = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
         grid = np.pad(grid, 2, mode='wrap')
-        y = (np.arange(height, dtype=np.float32) + 0.5) * rows / height + 1.5
-        x = (np.arange(width, dtype=np.float32) + 0.5) * columns / width + 1.5
-        layer = cv2.remap(grid, *np.meshgrid(x, y), cv2.INTER_CUBIC)
+        down, across = height / rows, width / columns
+        size = round(across * (columns + 4)), round(down * (rows + 4))
+        layer = cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC)
+        top, left = round(2 * down), round(2 * across)
+        layer = layer[top : top + height, left : left + width]
         total += layer * 0.5**octave
     return total
 
@@ -121,10 +123,3 @@ def _paint(canvas, draw_mask, colour: Colour) -> None:
     else:
         mixed = old * (1 - share) + np.asarray(colour[:3], np.float32) * share
     part[:] = np.clip(mixed, 0, 255).astype(canvas.dtype)
-
-
-def tint(picture: np.ndarray, shade: np.ndarray) -> np.ndarray:
-    """Multiply the colours of an (h, w, 3 or 4) picture by an (h, w) or (w,) shade; float32."""
-    result = picture.astype(np.float32)
-    result[:, :, :3] *= np.asarray(shade, np.float32)[..., None]
-    return result

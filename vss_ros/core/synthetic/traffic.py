@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vss_ros.core.synthetic.camera import CameraCar, Pose, rotation
@@ -37,7 +39,7 @@ class Traffic:
         self.fleet = [draw_vehicle(rng) for _ in range(9)]
         self.walkers = [draw_person(rng, bool(i % 2)) for i in range(10)]
         self.riders = [draw_cyclist(rng, bool(i % 2)) for i in range(4)]
-        self.shadow = contact_shadow()
+        self.shadow, self.foot_shadow = contact_shadow(0.3), contact_shadow(1.0)
 
     def fill(self) -> None:
         """Place everything."""
@@ -48,11 +50,11 @@ class Traffic:
         self._pedestrians()
         self._cyclists()
 
-    def _lane_motion(self, station: Motion | object, d: float, backwards: bool) -> Motion:
+    def _lane_motion(self, station: Callable[[float], float], d: float, backwards: bool) -> Motion:
         """Follow the street at distance d; `station` maps seconds to s."""
 
         def motion(time: float) -> Pose:
-            s = station(time)  # type: ignore[operator]
+            s = station(time)
             yaw = self.street.heading(s) + (np.pi if backwards else 0)
             return Pose(rotation(yaw), self.street.place(s, d))
 
@@ -93,7 +95,7 @@ class Traffic:
     def _leading(self) -> None:
         """Cars ahead in our lane keep their distance, which slowly grows and shrinks."""
         rng, gap = self.rng, 0.0
-        for _ in range(rng.binomial(3, 0.25 + 0.5 * self.street.busy)):
+        for _ in range(rng.binomial(3, 0.15 + 0.4 * self.street.busy)):
             gap += float(rng.uniform(11, 26))
             rate, phase = rng.uniform(0.15, 0.5), rng.uniform(0, 6)
 
@@ -134,7 +136,7 @@ class Traffic:
 
     def _pedestrians(self) -> None:
         rng = self.rng
-        density = 0.012 + 0.075 * self.street.busy * (0.25 + self.street.town)
+        density = 0.03 + 0.16 * self.street.busy * (0.25 + self.street.town)
         for _ in range(rng.poisson(density * (self.stretch[1] - self.stretch[0]))):
             side = int(rng.integers(2))
             kerb = self.street.kerb[side]
@@ -197,7 +199,7 @@ class Traffic:
         wide = 0.95 * (figure.height / 1.75) * figure.trunk.width / figure.trunk.height * mirrored
         tall = figure.height - figure.hip + 0.06
         lean = -0.18 if figure.wheels is not None and figure.sideways else 0.0
-        add(self.shadow, SHADOW, np.array([-0.4, 0, -0.35]), np.array([0.8, 0, 0]),
+        add(self.foot_shadow, SHADOW, np.array([-0.4, 0, -0.35]), np.array([0.8, 0, 0]),
             np.array([0, 0, 0.7]), body)  # fmt: skip
         if figure.wheels is not None:
             length = 1.75 * mirrored if figure.sideways else 0.24

@@ -44,7 +44,8 @@ class _Shape:
 
 def draw_vehicle(rng: np.random.Generator) -> Vehicle:
     """Design a vehicle: mostly cars, some vans, a bus now and then."""
-    kind = rng.choice(['hatchback', 'saloon', 'estate', 'van', 'bus'], p=[0.42, 0.22, 0.16, 0.15, 0.05])
+    kinds = ['hatchback', 'saloon', 'estate', 'van', 'bus']
+    kind = str(rng.choice(kinds, p=[0.42, 0.22, 0.16, 0.15, 0.05]))
     grow = float(rng.uniform(0.94, 1.08))
     shape = {
         'hatchback': _Shape(3.9, 1.68, 1.46, 0.92, 0.85, 0.05, 0.85, 0.45),
@@ -58,8 +59,10 @@ def draw_vehicle(rng: np.random.Generator) -> Vehicle:
         paint = np.array([222, 224, 224.0])
     if kind == 'bus':
         paint = np.array([[40, 36, 170], [190, 190, 180], [140, 80, 40]][rng.integers(3)], float)
-    faces = _Painter(rng, shape, paint, kind).faces()
-    faces = [(picture, *(grow * part for part in place)) for picture, *place in faces]
+    faces = [
+        (picture, grow * origin, grow * right, grow * down)
+        for picture, origin, right, down in _Painter(rng, shape, paint, kind).faces()
+    ]
     return Vehicle(faces, grow * shape.length, grow * shape.width, grow * shape.height)
 
 
@@ -214,9 +217,11 @@ class _Painter:
         return Texture(canvas), np.array([-half, -base, rear + 0.5]), x, np.array([0, base, 0])
 
 
-def contact_shadow() -> Texture:
-    """The dark patch under a vehicle or a person: black, soft at its edges."""
+def contact_shadow(roundness: float) -> Texture:
+    """The dark patch under something: black, soft at its edges; 1 is round, 0 has square corners."""
     canvas = blank(48, 48)
     y, x = np.mgrid[-1:1:48j, -1:1:48j]
-    canvas[:, :, 3] = np.clip(1.5 - 1.5 * np.maximum(np.abs(x), np.abs(y)) ** 3, 0, 1) * 170
+    square = np.maximum(np.abs(x), np.abs(y))
+    reach = square + roundness * (np.hypot(x, y) - square)
+    canvas[:, :, 3] = np.clip(1.5 - 1.5 * reach**3, 0, 1) * 170
     return Texture(canvas)
