@@ -2,9 +2,9 @@
 
 Every combination of the models, engines, precisions and intervals given is a contender. They take turns
 of a few frames, so that a machine that slows down slows all of them. Times are wall time per frame from
-the camera image to the mask at its size: p50 and p99 by kind of frame and by stage. `every N` is the time
-per frame with a key frame every N frames: (key + (N - 1) * propagated) / N, of the p50; below it the share
-of that which segmenting every frame in full would take.
+the camera image to the mask at its size: p50 and p99 by kind of frame and by stage. With a key frame every N
+frames a frame takes (key + (N - 1) * propagated) / N, computed from the p50; the share is of the key frame's
+time, which segmenting every frame in full takes. MB: resident memory that loading and warming up added.
 
     vss bench evss-lite --engine onnxruntime --engine torch --json bench.json
 """
@@ -21,11 +21,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.export import image_size
 from vss_ros.cli.options import DEFAULT_MODEL
 from vss_ros.core.settings import ENGINES, MOTIONS, PRECISIONS, EngineSettings, StreamSettings
+from vss_ros.core.sinks.timings import TOTAL, TimingSink
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.core.segmenter import VideoSegmenter
-    from vss_ros.core.sinks.timings import TimingSink
 
 INTERVALS = (1, 3, 5, 9)  # that averages are given for
 TURN = 10  # frames a contender takes before the next one
@@ -75,17 +76,25 @@ def main(args: Namespace) -> int:
     frames = _read_frames(args)
     contenders = _contenders(args, frames)
     measure(contenders, frames)
-    figures: dict[str, Any] = {
-        'machine': _machine(),
-        'frames': len(frames),
-        'image': list(frames[0].size),
-        'peak_memory_mb': _peak_memory_mb(),
-        'contenders': [contender.report() for contender in contenders],
-    }
-    console = Console()
-    console.print(_overview(figures))
-    for report in figures['contenders']:
+    machine, (height, width) = _machine(), frames[0].size
+    reports = [contender.report() for contender in contenders]
+    console = Console(highlight=False)
+    console.print(
+        f'{len(frames)} frames of {width}x{height} on {machine["processor"]}, {machine["cores"]} cores'
+    )
+    console.print(_overview(reports))
+    if any(report['every'] for report in reports):
+        console.print(_average_table(reports))
+    for report in reports:
         console.print(_stage_table(report))
+    console.print(f'peak memory of the process: {_peak_memory_mb():.0f} MB')
+    figures = {
+        'machine': machine,
+        'frames': len(frames),
+        'image': [height, width],
+        'peak_memory_mb': _peak_memory_mb(),
+        'contenders': reports,
+    }
     if args.json is not None:
         write_file(args.json, json.dumps(figures, indent=2) + '\n')
     return 0
@@ -109,33 +118,29 @@ class Contender:
     gmacs: dict[str, float] | None
 
     def report(self) -> dict[str, Any]:
-        """The figures as they are written to JSON; milliseconds, None where there is nothing to say."""
-        key, propagated = self.timings.percentile('key', 50), self.timings.percentile('propagated', 50)
-        averages = {str(n): (key + (n - 1) * propagated) / n for n in INTERVALS if n == 1 or self.propagates}
+        """The figures as they are written to JSON, times in milliseconds."""
+        kinds = [kind for kind in self.timings.ms if self.timings.count(kind)]
         return {
             'model': self.model,
             'engine': self.engine,
             'key_frame_interval': self.interval,
-            'ms': {
-                kind: {
-                    stage: {
-                        'p50': self.timings.percentile(kind, 50, stage),
-                        'p99': self.timings.percentile(kind, 99, stage),
-                    }
-                    for stage in self.timings.ms[kind]
-                }
-                for kind in self.timings.ms
-                if self.timings.count(kind)
-            },
-            'ms_every': averages,
-            'share_of_per_frame': {n: average / key for n, average in averages.items()},
+            'ms': {kind: self._stages(kind) for kind in kinds},
+            'mean_ms': fmean(ms for kind in kinds for ms in self.timings.ms[kind][TOTAL]),
+            'every': self._averages() if 'propagated' in kinds else {},
             'memory_mb': self.memory_mb,
             'gmac': self.gmacs,
         }
 
-    @property
-    def propagates(self) -> bool:
-        return self.timings.count('propagated') > 0
+    def _stages(self, kind: str) -> dict[str, dict[str, float]]:
+        return {
+            stage: {f'p{percent}': self.timings.percentile(kind, percent, stage) for percent in (50, 99)}
+            for stage in self.timings.ms[kind]
+        }
+
+    def _averages(self) -> dict[str, dict[str, float]]:
+        key, propagated = self.timings.percentile('key', 50), self.timings.percentile('propagated', 50)
+        averages = {n: (key + (n - 1) * propagated) / n for n in INTERVALS}
+        return {str(n): {'ms': ms, 'share_of_key': ms / key} for n, ms in averages.items()}
 
 
 def measure(contenders: Sequence[Contender], frames: Sequence[Frame]) -> None:
@@ -151,7 +156,6 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> list[Contender]:
     from vss_ros.core.engines import load_engine
     from vss_ros.core.model_folder import load_model
     from vss_ros.core.segmenter import VideoSegmenter
-    from vss_ros.core.sinks.timings import TimingSink
 
     contenders = []
     for name, engine_name, precision in product(
@@ -244,54 +248,61 @@ def _peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _overview(figures: dict[str, Any]) -> Table:
+def _overview(reports: list[dict[str, Any]]) -> Table:
+    """What was measured of each contender as a whole."""
     from rich.table import Table
 
-    machine, (height, width) = figures['machine'], figures['image']
-    table = Table(
-        title=f'{figures["frames"]} frames of {width}x{height}, ms per frame',
-        caption=f'{machine["processor"]}, {machine["cores"]} cores; '
-        f'peak memory of the process {figures["peak_memory_mb"]:.0f} MB',
-    )
-    for heading in ('model', 'engine', 'interval'):
-        table.add_column(heading)
-    headings = ('key p50', 'p99', 'prop. p50', 'p99', *(f'every {n}' for n in INTERVALS), 'MB')
-    for heading in (*headings, 'GMAC key', 'prop.'):
+    table = Table('model, engine', 'interval', title='ms per frame, p50 / p99')
+    for heading in ('key', 'propagated', 'mean', 'MB'):
         table.add_column(heading, justify='right')
-    for report in figures['contenders']:
-        engine, gmac = report['engine'], report['gmac'] or {}
-        cells = [report['model'], ' '.join((engine['engine'], engine['device'], engine['precision']))]
-        cells.append(str(report['key_frame_interval']))
-        for kind in ('key', 'propagated'):
-            total = report['ms'].get(kind, {}).get('total')
-            cells += [f'{total["p50"]:.1f}', f'{total["p99"]:.1f}'] if total else ['-', '-']
-        for n in map(str, INTERVALS):
-            average = report['ms_every'].get(n)
-            cells.append(
-                f'{average:.1f}\n{report["share_of_per_frame"][n]:.0%}' if average is not None else '-'
+    for report in reports:
+        totals = [report['ms'].get(kind, {}).get(TOTAL) for kind in ('key', 'propagated')]
+        table.add_row(
+            _name(report),
+            str(report['key_frame_interval']),
+            *(f'{total["p50"]:.1f} / {total["p99"]:.1f}' if total else '-' for total in totals),
+            f'{report["mean_ms"]:.1f}',
+            f'{report["memory_mb"]:.0f}',
+        )
+    return table
+
+
+def _average_table(reports: list[dict[str, Any]]) -> Table:
+    """What a frame costs at each interval, for the contenders that propagate."""
+    from rich.table import Table
+
+    table = Table('model, engine', title='ms per frame with a key frame every N; share of full; GMAC')
+    for heading in (*(f'N = {n}' for n in INTERVALS), 'GMAC key', 'prop.'):
+        table.add_column(heading, justify='right')
+    for report in reports:
+        gmac = report['gmac'] or {}
+        if report['every']:
+            table.add_row(
+                _name(report),
+                *(f'{every["ms"]:.1f}\n{every["share_of_key"]:.0%}' for every in report['every'].values()),
+                *(f'{gmac[step]:.3f}' if step in gmac else '-' for step in ('key', 'propagated')),
             )
-        cells.append(f'{report["memory_mb"]:.0f}')
-        cells += [f'{gmac[kind]:.3f}' if kind in gmac else '-' for kind in ('key', 'propagated')]
-        table.add_row(*cells)
     return table
 
 
 def _stage_table(report: dict[str, Any]) -> Table:
     from rich.table import Table
 
-    engine = ' '.join(report['engine'].values())
-    table = Table(
-        'stage', title=f'{report["model"]}, {engine}, interval {report["key_frame_interval"]}: ms by stage'
-    )
+    table = Table('stage', title=f'ms by stage: {_name(report)}, interval {report["key_frame_interval"]}')
     stages: list[str] = []
     for kind, times in report['ms'].items():
         table.add_column(f'{kind} p50', justify='right')
         table.add_column('p99', justify='right')
         stages += [stage for stage in times if stage not in stages]
-    for stage in stages:
+    for stage in sorted(stages, key=lambda stage: stage == TOTAL):  # the total last
         cells = [stage]
         for times in report['ms'].values():
             time = times.get(stage)
             cells += [f'{time["p50"]:.2f}', f'{time["p99"]:.2f}'] if time else ['-', '-']
         table.add_row(*cells)
     return table
+
+
+def _name(report: dict[str, Any]) -> str:
+    engine = report['engine']
+    return f'{report["model"]}, {engine["engine"]} {engine["device"]} {engine["precision"]}'

@@ -93,12 +93,17 @@ def main(args: Namespace) -> int:
             if not timings.count('key'):
                 raise SourceError(f'{args.source} gave no frames')
         seconds = time.perf_counter() - start
-    console = Console()
-    console.print(_summary(timings, seconds))
+    console = Console(highlight=False)
+    count = timings.count('key') + timings.count('propagated')
+    console.print(
+        f'{count} frames in {seconds:.1f} s, {count / seconds:.1f} frames/s with reading and writing'
+    )
+    console.print(_timing_table(timings))
     if scores.frames:
+        console.print(f'scored on {scores.frames} frames with truth')
         console.print(_score_table(scores))
     for output in args.output:
-        console.print(f'written: {output}', highlight=False, soft_wrap=True)
+        console.print(f'written: {output}', markup=False, soft_wrap=True)
     return 0
 
 
@@ -136,14 +141,12 @@ def _progress() -> Progress:
     )
 
 
-def _summary(timings: TimingSink, seconds: float) -> Table:
+def _timing_table(timings: TimingSink) -> Table:
     from rich.table import Table
 
-    frames = timings.count('key') + timings.count('propagated')
-    rate = f'{frames / seconds:.1f} frames/s, files included'
-    table = Table(title=f'{frames} frames in {seconds:.1f} s ({rate})')
-    for heading in ('frames', 'count', 'ms p50', 'ms p99'):
-        table.add_column(heading, justify='left' if heading == 'frames' else 'right')
+    table = Table('frames')
+    for heading in ('count', 'ms p50', 'ms p99'):
+        table.add_column(heading, justify='right')
     for kind in ('key', 'propagated'):
         if count := timings.count(kind):
             p50, p99 = timings.percentile(kind, 50), timings.percentile(kind, 99)
@@ -155,12 +158,8 @@ def _score_table(scores: ScoreSink) -> Table:
     from rich.table import Table
 
     report = scores.report()
-    table = Table(title=f'scored on {report["frames"]} frames with truth')
-    table.add_column('age in frames')
+    table = Table('age in frames')
     table.add_column('mIoU %', justify='right')
-    for age, miou in report['miou_percent_by_age'].items():
+    for age, miou in [*report['miou_percent_by_age'].items(), ('all', report['miou_percent'])]:
         table.add_row(age, '-' if miou is None else f'{miou:.2f}')
-    table.add_section()
-    miou = report['miou_percent']
-    table.add_row('all', '-' if miou is None else f'{miou:.2f}')
     return table
