@@ -63,3 +63,26 @@ def probe():
 
     with Probe() as probe:
         yield probe
+
+
+@pytest.fixture(scope='module')
+def node(tmp_path_factory, request, echo_model):
+    """One node process for all tests of a module; they leave it unconfigured."""
+    from ros_harness import NodeProcess
+
+    name = request.module.__name__.rpartition('.')[2]
+    with NodeProcess(tmp_path_factory.mktemp(name), name, model=echo_model) as node:
+        yield node
+
+
+@pytest.fixture
+def robot(probe, node):
+    """The rest of the robot; afterwards the node is unconfigured and its parameters are as before."""
+    from ros_harness import Robot
+
+    robot = Robot(probe, node.namespace)
+    yield robot
+    robot.stop()
+    robot.restore()
+    robot.close()
+    assert node.is_alive

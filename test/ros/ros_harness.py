@@ -154,6 +154,7 @@ class Robot:
         self.received: dict[str, list] = defaultdict(list)
         self._stamp_ns = 1_000_000_000
         self._entities: list = []
+        self._original: dict = {}
         qos = QoSProfile(
             depth=30, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         )
@@ -217,18 +218,31 @@ class Robot:
         if self.state == 'inactive':
             assert self.change('cleanup')
 
+    def restore(self) -> None:
+        """Gives every parameter that was set its first value back."""
+        changed, self._original = self._original, {}
+        if changed:
+            assert self.set(**changed) == ''
+
     def set(self, **parameters):
         """Sets parameters one by one; returns the first refusal's reason or ''."""
+        self._remember(parameters)
         request = SetParameters.Request(parameters=_parameters(parameters))
         results = self.probe.call(SetParameters, f'{self.name}/set_parameters', request).results
         return next((result.reason for result in results if not result.successful), '')
 
     def set_together(self, **parameters):
         """Sets parameters as a whole; returns the refusal's reason or ''."""
+        self._remember(parameters)
         request = SetParametersAtomically.Request(parameters=_parameters(parameters))
         name = f'{self.name}/set_parameters_atomically'
         result = self.probe.call(SetParametersAtomically, name, request).result
         return '' if result.successful else result.reason
+
+    def _remember(self, parameters) -> None:
+        for name in parameters:
+            if name not in self._original:
+                self._original[name] = self.get(name.replace('__', '.'))
 
     def get(self, name: str):
         request = GetParameters.Request(names=[name])
@@ -265,6 +279,8 @@ class Robot:
 
     def rewind(self) -> None:
         """Lets the stamps start again, as a bag played in a loop does."""
+        for messages in self.received.values():
+            messages.clear()  # their headers come again
         self._stamp_ns = 1_000_000_000
 
     def show(self, message=None, topic: str = 'mask', deadline_s: float = DEADLINE_S):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -14,7 +13,7 @@ from rclpy.logging import get_logger
 from vss_ros.ros.node import SegmentationNode
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> int:
     """Runs the node until it is interrupted; returns the exit code."""
     rclpy.init(args=args)
     node: SegmentationNode | None = None

@@ -9,13 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.lifecycle import LifecycleNode
-from rclpy.publisher import Publisher
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from vss_ros.core.frame import Segmentation
+from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.segmenter import fit
 from vss_ros.ros.conversions import image_message, png_message
@@ -38,7 +37,7 @@ class TopicSink:
         self._model = model
         self._settings = settings
         self._statistics = statistics
-        self._publishers: list[Publisher] = []
+        self._publishers: list[LifecyclePublisher] = []
         try:
             self._mask = self._create('mask', Image)
             self._confidence = self._create('confidence', Image)
@@ -56,7 +55,8 @@ class TopicSink:
         """Takes new settings for the frames to come."""
         self._settings = settings
 
-    def write(self, frame: TopicFrame, segmentation: Segmentation) -> None:
+    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        assert isinstance(frame, TopicFrame)  # source and sink of the node belong together
         mask, header = segmentation.mask, frame.header
         self._mask.publish(image_message(mask, 'mono8', header))
         latency_ms = (time.monotonic() - frame.received_s) * 1e3
@@ -80,7 +80,7 @@ class TopicSink:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers = []
 
-    def _create(self, name: str, kind: type, depth: int = 1) -> Publisher:
+    def _create(self, name: str, kind: type, depth: int = 1) -> LifecyclePublisher:
         topic = self._node.resolve_topic_name(f'~/{name}')
         publisher = self._node.create_lifecycle_publisher(
             kind,
@@ -165,5 +165,5 @@ def scaled_camera_info(frame: TopicFrame, size: tuple[int, ...]) -> CameraInfo:
     return info
 
 
-def _wanted(publisher: Publisher) -> bool:
+def _wanted(publisher: LifecyclePublisher) -> bool:
     return publisher.get_subscription_count() > 0

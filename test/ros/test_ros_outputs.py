@@ -1,0 +1,204 @@
+"""What the node publishes: headers, sizes, encodings and contents."""
+
+import cv2
+import numpy as np
+import pytest
+from echo_model import KEY_CONFIDENCE, PROPAGATED_CONFIDENCE
+from ros_harness import OUTPUTS, Robot, pixels
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from vss_ros.core.classes import load_classes
+
+SIZE = (96, 128)
+
+
+def camera_info(header, size=SIZE) -> CameraInfo:
+    info = CameraInfo(header=header, height=size[0], width=size[1], distortion_model='plumb_bob')
+    info.k = [100.0, 0.0, 64.0, 0.0, 120.0, 48.0, 0.0, 0.0, 1.0]
+    info.p = [100.0, 0.0, 64.0, 5.0, 0.0, 120.0, 48.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+def show_with_camera_info(robot, image) -> None:
+    """Publishes a camera_info and, once it surely is there, its image."""
+    robot.camera_info.publish(camera_info(image.header))
+    robot.show(robot.image(0, SIZE))  # messages of one process arrive in order, its answer comes later
+    robot.show(image)
+
+
+def answers(robot, header) -> dict:
+    return {topic: robot.answer(header, topic) for topic in OUTPUTS}
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'nanoseconds', 'frame_id'),
+    [(12, 34, 'camera_optical'), (2**31 - 1, 999_999_999, ''), (-5, 4_000_000_000, 'ein/längerer name')],
+)
+def test_every_output_carries_the_header_of_its_image(robot, seconds, nanoseconds, frame_id):
+    robot.listen_to_all()
+    robot.start()
+    header = Header(frame_id=frame_id)
+    header.stamp.sec, header.stamp.nanosec = seconds, nanoseconds
+    image = robot.image(3, SIZE, header=header)
+    show_with_camera_info(robot, image)
+    assert {topic: message.header for topic, message in answers(robot, header).items()} == dict.fromkeys(
+        OUTPUTS, header
+    )
+
+
+def test_outputs_have_the_size_of_the_image_and_their_encodings(robot):
+    robot.listen_to_all()
+    robot.start()
+    image = robot.image(3, SIZE)
+    show_with_camera_info(robot, image)
+    messages = answers(robot, image.header)
+    encodings = {topic: m.encoding for topic, m in messages.items() if isinstance(m, Image)}
+    assert encodings == {
+        'mask': 'mono8',
+        'confidence': 'mono8',
+        'color_mask': 'rgb8',
+        'overlay': 'rgb8',
+        'distortion': 'mono8',
+    }
+    assert {(m.height, m.width) for m in messages.values() if isinstance(m, Image)} == {SIZE}
+    assert all(m.step * m.height == len(m.data) for m in messages.values() if isinstance(m, Image))
+
+
+def test_outputs_show_what_the_model_said(robot):
+    robot.listen_to_all()
+    robot.start()
+    key, propagated = robot.image(4, SIZE), robot.image(8, SIZE)
+    for image, confidence, distortion in ((key, KEY_CONFIDENCE, 0), (propagated, PROPAGATED_CONFIDENCE, 128)):
+        robot.show(image)
+        value = image.data[0]
+        colour = np.array(load_classes('camvid11').colours[value])
+        assert (pixels(robot.answer(image.header, 'mask')) == value).all()
+        assert (pixels(robot.answer(image.header, 'confidence')) == confidence).all()
+        assert (pixels(robot.answer(image.header, 'distortion')) == distortion).all()
+        assert (pixels(robot.answer(image.header, 'color_mask')) == colour).all()
+        assert np.abs(pixels(robot.answer(image.header, 'overlay')) - (colour + value) / 2).max() <= 1
+        coded = np.frombuffer(robot.answer(image.header, 'mask/compressed').data, np.uint8)
+        assert (cv2.imdecode(coded, cv2.IMREAD_UNCHANGED) == np.full(SIZE, value)).all()
+
+
+def test_frame_info_tells_everything_about_a_frame(robot):
+    robot.listen_to_all()
+    robot.start()
+    robot.show(robot.image(4))
+    image = robot.image(8)
+    robot.show(image)
+    info = robot.info(image.header)
+    assert info['kind'] == 'propagated'
+    assert info['age_frames'] == '1'
+    assert float(info['age_ms']) == 33
+    assert float(info['corrected_share']) == 0.25
+    assert info['dropped'] == '0'
+    assert float(info['mean_confidence']) == pytest.approx(PROPAGATED_CONFIDENCE / 255, abs=1e-3)
+    assert float(info['share.car']) == 1
+    assert float(info['share.road']) == float(info['share.unlabelled']) == 0
+    assert float(info['latency_ms']) > float(info['correction_ms']) > 0
+
+
+def test_what_nobody_listens_to_costs_nothing_and_comes_once_somebody_does(robot):
+    robot.listen('mask', Image)
+    robot.start()
+    robot.show()
+    robot.listen('overlay', Image)
+    robot.until_connected()
+
+    def overlay_comes():
+        image = robot.image()
+        robot.show(image)
+        return robot.received['overlay']
+
+    robot.probe.until(overlay_comes, 'an overlay')
+
+
+def test_the_network_size_can_be_asked_for_with_its_camera_info(robot):
+    assert robot.set(output_size='network') == ''
+    robot.listen_to_all()
+    robot.start()
+    image = robot.image(3, SIZE)
+    show_with_camera_info(robot, image)
+    messages = answers(robot, image.header)
+    sizes = {(m.height, m.width) for m in messages.values() if isinstance(m, (Image, CameraInfo))}
+    assert sizes == {(48, 64)}
+    assert list(messages['camera_info'].k) == [50, 0, 32, 0, 60, 24, 0, 0, 1]
+    assert list(messages['camera_info'].p) == [50, 0, 32, 2.5, 0, 60, 24, 0, 0, 0, 1, 0]
+
+
+def test_camera_info_passes_through_unchanged_at_the_size_of_the_image(robot):
+    robot.listen_to_all()
+    robot.start()
+    image = robot.image(3, SIZE)
+    show_with_camera_info(robot, image)
+    assert robot.answer(image.header, 'camera_info') == camera_info(image.header)
+
+
+def test_confidence_can_be_a_float_image(robot):
+    assert robot.set(confidence_encoding='32FC1') == ''
+    robot.listen_to_all()
+    robot.start()
+    image = robot.image()
+    robot.show(image)
+    confidence = robot.answer(image.header, 'confidence')
+    assert confidence.encoding == '32FC1'
+    assert np.allclose(pixels(confidence), KEY_CONFIDENCE / 255)
+
+
+def test_compressed_images_are_understood(robot, node, probe):
+    assert robot.set(image_transport='compressed') == ''
+    other = Robot(probe, node.namespace, compressed=True)
+    other.listen('mask', Image)
+    other.start()
+    for extension in ('.png', '.jpg'):
+        message = CompressedImage(format=extension[1:])
+        message.data.frombytes(cv2.imencode(extension, np.full((*SIZE, 3), 6, np.uint8))[1].tobytes())
+        other.stamp(message)
+        assert (pixels(other.show(message)) == 6).all()
+    other.close()
+
+
+def test_settings_change_while_running(robot):
+    robot.listen_to_all()
+    robot.start()
+    robot.show()
+    assert robot.set(confidence_threshold=0.9, key_frame_interval=3, overlay_alpha=1.0) == ''
+    kinds, masks = '', []
+    for _ in range(4):
+        image = robot.image(2)
+        masks.append(int(pixels(robot.show(image))[0, 0]))
+        kinds += robot.info(image.header)['kind'][0]
+    assert kinds == 'ppkp'
+    assert masks == [255, 255, 2, 255]  # propagated frames are less confident than 0.9
+    assert (
+        pixels(robot.answer(image.header, 'overlay')) == pixels(robot.answer(image.header, 'color_mask'))
+    ).all()
+    assert robot.set(publish_confidence=False) == ''
+    before = len(robot.received['confidence'])
+    robot.show()
+    robot.show()
+    assert len(robot.received['confidence']) == before
+
+
+def test_refused_settings_leave_everything_as_it_was(robot):
+    robot.start()
+    assert 'can change only while' in robot.set(model='other')
+    assert 'can change only while' in robot.set_together(overlay_alpha=0.25, drop_policy='queue')
+    assert robot.get('overlay_alpha') == 0.5
+    assert robot.set(overlay_alpha=1.5) != ''
+    assert robot.set(key_frame_interval=0) != ''
+    assert 'wrong' in robot.set(overlay_alpha='much').lower()
+    assert 'scheduler' in robot.set(scheduler='clever')
+    assert robot.set_together(overlay_alpha=0.25, key_frame_interval=2) == ''
+    assert (robot.get('overlay_alpha'), robot.get('key_frame_interval')) == (0.25, 2)
+    assert robot.set(max_rate=10) == ''  # a whole number is understood as a double
+    assert robot.get('max_rate') == 10.0
+
+
+def test_parameters_are_described(robot):
+    alpha, engine = robot.describe('overlay_alpha', 'engine')
+    assert alpha.description
+    assert (alpha.floating_point_range[0].from_value, alpha.floating_point_range[0].to_value) == (0, 1)
+    assert 'onnxruntime' in engine.additional_constraints
