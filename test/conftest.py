@@ -24,12 +24,12 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def pan() -> list[np.ndarray]:
-    """Twelve frames that pan over a soft random texture at the size of the tiny model, BGR."""
-    from vss_ros.methods.verify import example_frames
+@pytest.fixture(scope='session')
+def street() -> list[np.ndarray]:
+    """Twelve images of a drive through a street at the size of the tiny model, BGR."""
+    from vss_ros.core.synthetic import StreetClip
 
-    return example_frames(TINY_SIZE, 12)
+    return [frame.image for frame in StreetClip(7, 12, *TINY_SIZE)]
 
 
 def tiny_method(name: str = 'evss-lite', **options):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from vss_ros.core.errors import ModelError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.motion import make_motion
 from vss_ros.core.settings import EngineSettings
+from vss_ros.core.synthetic import StreetClip
 from vss_ros.methods.method import Method
 
 FRAMES = 5
@@ -21,15 +21,8 @@ DIFFERING_SHARE = 1e-3  # of labels and bytes that may differ: near ties fall ei
 
 
 def example_frames(size: tuple[int, int], count: int = FRAMES) -> list[np.ndarray]:
-    """Frames that pan over a soft random texture, uint8 (H, W, 3) BGR; the same ones every time."""
-    height, width = size
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (height // 16 + 4, width // 16 + 4, 3), dtype=np.uint8)
-    texture = cv2.resize(coarse, (width + 2 * count, height + 2 * count), interpolation=cv2.INTER_CUBIC)
-    return [
-        np.ascontiguousarray(texture[step : step + height, 2 * step : 2 * step + width])
-        for step in range(count)
-    ]
+    """The first frames of a drive through a street, uint8 (H, W, 3) BGR; the same ones every time."""
+    return [frame.image for frame in StreetClip(seed=0, frames=count, height=size[0], width=size[1])]
 
 
 @torch.no_grad()
