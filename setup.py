@@ -75,7 +75,7 @@ setup(
     entry_points={
         'console_scripts': [
             'vss = vss_ros.cli.main:main',
-            'segmentation_node = vss_ros.ros.node:main',
+            'segmentation_node = vss_ros.ros.main:main',
         ],
     },
     zip_safe=False,

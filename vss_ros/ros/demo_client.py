@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from vss_ros.core.errors import VssError
 from vss_ros.core.frame import Frame, Segmentation
@@ -149,9 +151,7 @@ class DemoClient:
             Image, 'image_raw', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         )
         for name in PICTURES:
-            self._node.create_subscription(
-                Image, f'segmentation/{name}', lambda message, name=name: self._on_picture(name, message), 10
-            )
+            self._node.create_subscription(Image, f'segmentation/{name}', partial(self._on_picture, name), 10)
         self._node.create_subscription(DiagnosticArray, 'segmentation/frame_info', self._on_info, 10)
         self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_health, 10)
 
@@ -205,8 +205,9 @@ class DemoClient:
         answer = Answer(replace(frame, stamp_ns=stamp_ns), time.monotonic())
         self.answers.append(answer)
         self._by_stamp[stamp_ns] = answer
-        message = image_message(frame.image, 'bgr8', _header(frame.camera, stamp_ns))
-        self._images.publish(message)
+        seconds, nanoseconds = divmod(stamp_ns, 10**9)
+        header = Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=frame.camera)
+        self._images.publish(image_message(frame.image, 'bgr8', header))
 
     def _on_picture(self, name: str, message: Image) -> None:
         answer = self._answer(message.header.stamp)
