@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -286,8 +287,11 @@ class Robot:
     def show(self, message=None, topic: str = 'mask', deadline_s: float = DEADLINE_S):
         """Publishes an image and returns the answer with its header on `topic`."""
         message = self.image() if message is None else message
-        self.camera.publish(message)
-        return self.answer(message.header, topic, deadline_s)
+        for _ in range(3):
+            self.camera.publish(message)
+            with suppress(AssertionError):  # best effort may lose an image on a busy machine
+                return self.answer(message.header, topic, deadline_s / 3)
+        raise AssertionError(f'no {topic} for the image with stamp {message.header.stamp}')
 
     def answer(self, header, topic: str = 'mask', deadline_s: float = DEADLINE_S):
         """Waits for the newest message on `topic` that has this header."""

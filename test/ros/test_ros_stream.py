@@ -1,0 +1,252 @@
+"""The temporal state of a live stream: what starts a new one, and what is skipped."""
+
+import cv2
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from ros_harness import Robot, pixels, values_of
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+
+@pytest.fixture
+def stream(robot):
+    """A started robot whose images all arrive, in order."""
+    assert robot.set(drop_policy='queue', queue_size=30) == ''
+    robot.listen('mask', Image)
+    robot.listen('frame_info', DiagnosticArray)
+    robot.start()
+    return robot
+
+
+def show(robot, image=None) -> dict[str, str]:
+    """Shows an image and returns what the node says about that frame."""
+    image = robot.image() if image is None else image
+    robot.show(image)
+    return robot.info(image.header)
+
+
+def kind_and_reason(info) -> tuple[str, str]:
+    return info['kind'], info['reset_reason']
+
+
+def test_key_frames_come_every_fifth_frame_by_default(stream):
+    assert ''.join(show(stream)['kind'][0] for _ in range(11)) == 'kppppkppppk'
+
+
+def test_a_bag_that_loops_starts_a_new_stream(stream):
+    for _ in range(3):
+        show(stream)
+    stream.rewind()
+    assert kind_and_reason(show(stream)) == ('key', 'stamp went back')
+    assert show(stream)['kind'] == 'propagated'
+
+
+def test_a_gap_in_the_stamps_starts_a_new_stream(stream):
+    show(stream)
+    assert stream.set(max_frame_gap_s=5.0) == ''
+    image = stream.image()
+    stream.stamp(image, step_ns=4 * 10**9)
+    assert kind_and_reason(show(stream, image)) == ('propagated', '')
+    stream.stamp(image, step_ns=6 * 10**9)
+    assert kind_and_reason(show(stream, image)) == ('key', 'gap')
+
+
+@pytest.mark.parametrize('size', [(96, 128), (30, 50), (48, 63)])
+def test_a_new_size_starts_a_new_stream(stream, size):
+    show(stream)
+    image = stream.image(9, size)
+    assert kind_and_reason(show(stream, image)) == ('key', 'size changed')
+    mask = pixels(stream.answer(image.header))
+    assert mask.shape == size
+    assert (mask == 9).all()
+    assert show(stream, stream.image(2, size))['kind'] == 'propagated'
+
+
+def test_a_new_encoding_starts_a_new_stream(stream):
+    show(stream)
+    assert kind_and_reason(show(stream, stream.image(encoding='rgb8'))) == ('key', 'encoding changed')
+
+
+def test_another_camera_starts_a_new_stream(stream):
+    show(stream)
+    image = stream.image()
+    image.header.frame_id = 'rear_optical'
+    assert kind_and_reason(show(stream, image)) == ('key', 'camera changed')
+
+
+def test_a_clock_that_jumps_back_starts_a_new_stream(stream):
+    clock = stream.probe.node.create_publisher(Clock, '/clock', 10)
+    assert stream.set(use_sim_time=True) == ''
+
+    def until_clock_is(seconds):
+        def told(status=None):
+            clock.publish(Clock(clock=rclpy_time(seconds)))
+            stream.probe.spin_for(0.05)
+            messages = stream.received['diagnostics']
+            return messages and messages[-1].header.stamp.sec == seconds
+
+        stream.probe.until(told, f'diagnostics at {seconds} s')
+
+    until_clock_is(100)
+    show(stream)
+    assert show(stream)['kind'] == 'propagated'
+    until_clock_is(50)
+    assert kind_and_reason(show(stream)) == ('key', 'clock jumped')
+    stream.probe.node.destroy_publisher(clock)
+
+
+def rclpy_time(seconds):
+    time = Clock().clock
+    time.sec = seconds
+    return time
+
+
+def damaged(**changes):
+    def damage(image: Image) -> None:
+        for name, value in changes.items():
+            setattr(image, name, value)
+
+    return damage
+
+
+def without_data(image: Image) -> None:
+    del image.data[:]
+
+
+def with_less_data(image: Image) -> None:
+    del image.data[-1:]
+
+
+def with_more_data(image: Image) -> None:
+    image.data.append(0)
+
+
+def with_nan(image: Image) -> None:
+    image.encoding, image.step = '32FC1', image.width * 4
+    del image.data[:]
+    image.data.frombytes(np.full((image.height, image.width), np.nan, np.float32).tobytes())
+
+
+DAMAGE = {
+    'no data': without_data,
+    'a byte too few': with_less_data,
+    'a byte too many': with_more_data,
+    'no height': damaged(height=0),
+    'no width': damaged(width=0),
+    'no size': damaged(height=0, width=0, step=0),
+    'no step': damaged(step=0),
+    'rows too short': damaged(step=3 * 64 - 1),
+    'rows too long': damaged(step=3 * 64 + 1),
+    'absurd step': damaged(step=2**32 - 1),
+    'absurd height': damaged(height=2**32 - 1),
+    'absurd width': damaged(width=2**32 - 1),
+    'absurd size': damaged(height=2**31, width=2**31),
+    'no encoding': damaged(encoding=''),
+    'unknown encoding': damaged(encoding='klingon8'),
+    'endless encoding': damaged(encoding='x' * 100_000),
+    'more channels than data': damaged(encoding='rgba8'),
+    '16 bits in rows of 8': damaged(encoding='mono16', width=97),
+    'odd yuv': damaged(encoding='yuv422', width=63),
+    'odd nv12': damaged(encoding='nv12', height=47),
+    'nv12 without colour': damaged(encoding='nv12'),
+    'float with NaN': with_nan,
+}
+
+
+def test_damaged_images_are_skipped_and_the_next_good_one_is_a_key_frame(stream, node):
+    show(stream)
+    for name, damage in DAMAGE.items():
+        image = stream.image()
+        damage(image)
+        stream.camera.publish(image)
+        assert kind_and_reason(show(stream)) == ('key', 'bad frame'), name
+        assert show(stream)['kind'] == 'propagated', name
+    status = stream.diagnostics(
+        lambda status: values_of(status).get('bad') == str(len(DAMAGE)), 'all the bad frames'
+    )
+    assert values_of(status)['resets.bad frame'] == str(len(DAMAGE))
+    assert values_of(status)['last_error']
+    assert 'Traceback' not in node.log
+
+
+def test_damaged_compressed_images_are_skipped_too(robot, node, probe):
+    jpeg = cv2.imencode('.jpg', np.full((48, 64, 3), 3, np.uint8))[1].tobytes()
+    png = cv2.imencode('.png', np.random.default_rng(0).integers(0, 9, (48, 64, 3), np.uint8))[1].tobytes()
+    kinds = {
+        'nothing': b'',
+        'text': b'this is no image',
+        'half a JPEG': jpeg[: len(jpeg) // 2],
+        'start of a JPEG': jpeg[:4],
+        'half a PNG': png[: len(png) // 2],
+        'flipped PNG': png[:60] + bytes(200) + png[260:],
+        'PNG of absurd size': png[:16] + b'\xff' * 8 + png[24:],
+    }
+    assert robot.set(image_transport='compressed', drop_policy='queue') == ''
+    other = Robot(probe, node.namespace, compressed=True)
+    other.listen('mask', Image)
+    other.listen('frame_info', DiagnosticArray)
+    other.start()
+
+    def message(data: bytes) -> CompressedImage:
+        compressed = CompressedImage(format='jpeg')
+        compressed.data.frombytes(data)
+        other.stamp(compressed)
+        return compressed
+
+    show(other, message(jpeg))
+    for name, data in kinds.items():
+        other.camera.publish(message(data))
+        assert kind_and_reason(show(other, message(jpeg))) == ('key', 'bad frame'), name
+    other.close()
+
+
+def test_many_bad_frames_in_a_row_are_an_error_until_a_good_one_comes(stream):
+    assert stream.set(max_consecutive_bad_frames=3) == ''
+    for _ in range(4):
+        stream.camera.publish(stream.image(encoding='klingon8'))
+    status = stream.diagnostics(lambda status: status.level == DiagnosticStatus.ERROR, 'an error')
+    assert '4 bad frames in a row' in status.message
+    assert 'klingon8' in status.message
+    show(stream)
+    stream.diagnostics(lambda status: 'in a row' not in status.message, 'the end of the error')
+
+
+def test_a_queue_loses_nothing_and_keeps_the_order(robot, slow_model):
+    assert robot.set(model=str(slow_model), drop_policy='queue', queue_size=30) == ''
+    robot.listen('mask', Image)
+    robot.start()
+    images = [robot.image(n % 11) for n in range(20)]
+    for image in images:
+        robot.camera.publish(image)
+    robot.probe.until(lambda: len(robot.received['mask']) == 20, 'all twenty masks')
+    assert [m.header for m in robot.received['mask']] == [image.header for image in images]
+    assert [pixels(m)[0, 0] for m in robot.received['mask']] == [n % 11 for n in range(20)]
+
+
+def test_a_live_camera_gets_the_newest_image_and_the_rest_is_counted(robot, slow_model):
+    assert robot.set(model=str(slow_model), key_frame_interval=1) == ''
+    robot.listen('mask', Image)
+    robot.start()
+    images = [robot.image() for _ in range(12)]
+    for image in images:
+        robot.camera.publish(image)
+        robot.probe.spin_for(0.01)
+    robot.answer(images[-1].header)  # the newest is never dropped
+    status = robot.diagnostics(
+        lambda status: values_of(status).get('published') == str(len(robot.received['mask'])), 'the counts'
+    )
+    counts = {name: int(values_of(status)[name]) for name in ('received', 'dropped', 'published')}
+    assert counts['published'] < 12
+    assert counts['received'] == counts['dropped'] + counts['published']
+
+
+def test_the_rate_can_be_limited(stream):
+    assert stream.set(max_rate=10.0) == ''
+    show(stream)
+    images = [stream.image() for _ in range(5)]
+    for image in images:
+        stream.camera.publish(image)
+    start = stream.probe.node.get_clock().now()
+    stream.answer(images[-1].header)
+    assert (stream.probe.node.get_clock().now() - start).nanoseconds > 3 * 10**8
