@@ -1,0 +1,183 @@
+import array
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vss_ros.core import encodings
+from vss_ros.core.encodings import compressed_size, decode_compressed, to_bgr, to_labels
+from vss_ros.core.errors import FrameError
+
+COLOUR = (40, 120, 200)  # B, G, R
+BAYER = {'bayer_rggb8': 'RGGB', 'bayer_bggr8': 'BGGR', 'bayer_gbrg8': 'GBRG', 'bayer_grbg8': 'GRBG'}
+
+
+def picture(height=48, width=64):
+    """A soft random image, so that it survives JPEG and shared chroma."""
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 5)
+
+
+def yuv(blue, green, red):
+    """BT.601, limited range, by the book."""
+    y = 16 + 65.481 * red / 255 + 128.553 * green / 255 + 24.966 * blue / 255
+    u = 128 - 37.797 * red / 255 - 74.203 * green / 255 + 112.0 * blue / 255
+    v = 128 + 112.0 * red / 255 - 93.786 * green / 255 - 18.214 * blue / 255
+    return round(y), round(u), round(v)
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize(
+    ('encoding', 'order'), [('bgr8', [0, 1, 2]), ('8UC3', [0, 1, 2]), ('rgb8', [2, 1, 0])]
+)
+def test_three_channel_images_come_back_exactly(encoding, order, padding):
+    image = picture()
+    rows = np.pad(image[..., order].reshape(48, -1), ((0, 0), (0, padding)))
+    assert np.array_equal(to_bgr(encoding, rows.tobytes(), 48, 64, rows.shape[1]), image)
+
+
+@pytest.mark.parametrize(('encoding', 'order'), [('bgra8', [0, 1, 2]), ('rgba8', [2, 1, 0])])
+def test_alpha_is_dropped(encoding, order):
+    image = picture()
+    data = np.dstack([image[..., order], np.full((48, 64), 9, np.uint8)])
+    assert np.array_equal(to_bgr(encoding, data.tobytes(), 48, 64, 256), image)
+
+
+@pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
+def test_grey_images_become_three_equal_channels(encoding):
+    grey = picture()[..., 0]
+    image = to_bgr(encoding, np.ascontiguousarray(grey), 48, 64, 64)
+    assert all(np.array_equal(image[..., channel], grey) for channel in range(3))
+
+
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_sixteen_bits_become_eight_in_either_byte_order(encoding, order):
+    values = np.array([[0, 257], [128 * 257, 65535]], f'{order}u2')
+    image = to_bgr(encoding, values.tobytes(), 2, 2, 4, is_bigendian=order == '>')
+    assert image[..., 1].tolist() == [[0, 1], [128, 255]]
+
+
+@pytest.mark.parametrize('encoding', sorted(BAYER))
+def test_a_bayer_pattern_is_read_from_its_first_row(encoding):
+    value = dict(zip('BGR', COLOUR, strict=True))
+    tile = np.array([value[letter] for letter in BAYER[encoding]], np.uint8).reshape(2, 2)
+    image = to_bgr(encoding, np.tile(tile, (8, 8)).tobytes(), 16, 16, 16)
+    assert np.abs(image.astype(int) - COLOUR).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'order'), [('yuv422', 'uyvy'), ('uyvy', 'uyvy'), ('yuv422_yuy2', 'yuyv'), ('yuyv', 'yuyv')]
+)
+def test_packed_yuv_keeps_the_colour(encoding, order):
+    value = dict(zip('yuv', yuv(*COLOUR), strict=True))
+    row = bytes(value[letter] for letter in order) * 8
+    assert np.abs(to_bgr(encoding, row * 4, 4, 16, 32).astype(int) - COLOUR).max() <= 3
+
+
+@pytest.mark.parametrize(('encoding', 'first'), [('nv12', 1), ('nv21', 2)])
+def test_planar_yuv_keeps_the_colour_with_padded_rows(encoding, first):
+    value = yuv(*COLOUR)
+    planes = np.zeros((12, 20), np.uint8)
+    planes[:8, :16] = value[0]
+    planes[8:, 0:16:2], planes[8:, 1:16:2] = value[first], value[3 - first]
+    assert np.abs(to_bgr(encoding, planes.tobytes(), 8, 16, 20).astype(int) - COLOUR).max() <= 3
+
+
+@pytest.mark.parametrize('kind', [bytes, bytearray, lambda data: array.array('B', data)])
+def test_a_bgr_image_is_a_view_of_the_message(kind):
+    data = kind(picture().tobytes())
+    assert np.shares_memory(to_bgr('bgr8', data, 48, 64, 192), np.frombuffer(data, np.uint8))
+
+
+@pytest.mark.parametrize('encoding', encodings.SUPPORTED)
+def test_every_supported_encoding_gives_a_bgr_image(encoding):
+    rows = 12 if encoding in ('nv12', 'nv21') else 8
+    image = to_bgr(encoding, bytes(rows * 64), 8, 16, 64)
+    assert image.shape == (8, 16, 3)
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        (('rgb16', b'', 2, 2, 12), "encoding 'rgb16' is not supported; use one of bgr8, rgb8"),
+        (('bgr8', b'', 0, 2, 6), '2x0'),
+        (('bgr8', b'', 2, 0, 6), '0x2'),
+        (('bgr8', b'', 8193, 1, 3), '1x8193'),
+        (('bgr8', bytes(10), 2, 2, 5), 'step is 5 bytes; a row of 2 bgr8 pixels takes 6'),
+        (('mono16', bytes(6), 2, 2, 3), 'step is 3'),
+        (('bgr8', bytes(11), 2, 2, 6), '11 bytes of data; a 2x2 bgr8 image with step 6 has 12'),
+        (('bgr8', bytes(13), 2, 2, 6), '13 bytes'),
+        (('bgr8', b'', 2, 2, 6), '0 bytes'),
+        (('nv12', bytes(4), 2, 2, 2), '4 bytes of data; a 2x2 nv12 image with step 2 has 6'),
+        (('nv12', bytes(9), 3, 2, 2), 'even sides'),
+        (('yuyv', bytes(12), 2, 3, 6), 'even sides'),
+        (('bayer_rggb8', bytes(6), 3, 2, 2), 'even sides'),
+    ],
+)
+def test_a_damaged_image_is_refused_with_the_reason(fields, message):
+    with pytest.raises(FrameError, match=message):
+        to_bgr(*fields)
+
+
+def test_labels_are_the_bytes_of_a_mono8_image_without_its_padding():
+    assert to_labels('mono8', bytes([1, 2, 9, 3, 255, 9]), 2, 2, 3).tolist() == [[1, 2], [3, 255]]
+    with pytest.raises(FrameError, match="encoding 'bgr8'; expected mono8"):
+        to_labels('bgr8', bytes(12), 2, 2, 6)
+
+
+def test_a_png_is_decoded_exactly_and_a_jpeg_closely():
+    image = picture()
+    assert np.array_equal(decode_compressed(cv2.imencode('.png', image)[1].tobytes()), image)
+    found = decode_compressed(cv2.imencode('.jpg', image)[1]).astype(int)
+    assert np.abs(found - image).mean() < 3
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+@pytest.mark.parametrize('shape', [(48, 64), (48, 64, 3)])
+def test_a_grey_or_colour_file_of_any_kind_gives_its_size_and_a_bgr_image(suffix, shape):
+    data = cv2.imencode(suffix, np.zeros(shape, np.uint8))[1].tobytes()
+    assert compressed_size(data) == (48, 64)
+    assert decode_compressed(data).shape == (48, 64, 3)
+
+
+def test_a_jpeg_with_a_preview_inside_has_the_size_of_the_whole():
+    preview = cv2.imencode('.jpg', np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    data = cv2.imencode('.jpg', picture())[1].tobytes()
+    segment = b'\xff\xe1' + (len(preview) + 2).to_bytes(2, 'big') + preview
+    nested = data[:2] + segment + data[2:]
+    assert compressed_size(nested) == (48, 64)
+    assert decode_compressed(nested).shape == (48, 64, 3)
+    with pytest.raises(FrameError, match='cut off'):
+        decode_compressed(nested[: len(segment) + 700])
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_file_that_is_cut_off_is_never_decoded(suffix, share):
+    data = cv2.imencode(suffix, picture())[1].tobytes()
+    with pytest.raises(FrameError):
+        decode_compressed(data[: min(int(share * len(data)), len(data) - 2)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.binary(max_size=200), magic=st.sampled_from([b'', encodings.PNG_MAGIC, encodings.JPEG_MAGIC]))
+def test_no_bytes_at_all_break_the_decoder(data, magic):
+    with pytest.raises(FrameError):
+        decode_compressed(magic + data)
+
+
+def test_a_size_in_a_header_is_refused_before_anything_is_allocated():
+    png = bytearray(cv2.imencode('.png', picture())[1].tobytes())
+    png[16:24] = (60_000).to_bytes(4, 'big') * 2
+    with pytest.raises(FrameError, match='60000x60000; expected sides of 1 to 8192'):
+        decode_compressed(bytes(png))
+    jpeg = bytearray(cv2.imencode('.jpg', picture())[1].tobytes())
+    at = jpeg.index(b'\xff\xc0')
+    jpeg[at + 5 : at + 9] = b'\xff' * 4
+    with pytest.raises(FrameError, match='65535x65535'):
+        decode_compressed(bytes(jpeg))
