@@ -1,0 +1,208 @@
+"""What every engine must do, checked on each; `torch` is the one the others are compared with."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.core.engines import AUTO_ORDER, ENGINE_CLASSES, load_engine
+from vss_ros.core.errors import EngineError, ModelError
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings, StreamSettings
+
+ENGINES = sorted(ENGINE_CLASSES)
+FRAME_NS = 66_666_667
+
+
+@pytest.fixture(scope='module')
+def model(tiny_model):
+    return load_model(tiny_model)
+
+
+@pytest.fixture(scope='module')
+def engines(model):
+    """Every engine, loaded once, by name."""
+    loaded = {name: load_engine(model, EngineSettings(engine=name)) for name in ENGINES}
+    yield loaded
+    for engine in loaded.values():
+        engine.close()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, engines):
+    return engines[request.param]
+
+
+def frames(images, start=0):
+    return [Frame(image, (start + number) * FRAME_NS) for number, image in enumerate(images)]
+
+
+def segment(model, engine, stream, **settings):
+    segmenter = VideoSegmenter(model, engine, StreamSettings(**settings))
+    return [segmenter.step(frame) for frame in stream]
+
+
+def assert_alike(found, expected):
+    """Masks may differ where two classes are nearly equal: in 1 of 1000 pixels."""
+    assert [s.is_key for s in found] == [s.is_key for s in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.mask.shape == other.mask.shape
+        assert (one.mask != other.mask).mean() <= 1e-3
+        steps = np.abs(one.confidence.astype(int) - other.confidence)
+        assert (steps > 1).mean() <= 1e-3
+
+
+def test_an_engine_gives_what_the_model_folder_promises(engine, model, street):
+    tensors = {'image': street[0][None], 'flow': np.zeros((1, 2, 16, 24), np.float32)}
+    for stage in ('segmenter', 'warp', 'correction'):
+        graph = model.graphs[stage]
+        tensors |= {later: tensors[name] for name, later in model.state.items() if name in tensors}
+        tensors |= engine.run(stage, tensors)
+        for name, spec in graph.outputs.items():
+            array = engine.to_host(tensors[name])
+            assert (str(array.dtype), array.shape) == (spec.dtype, spec.shape), name
+
+
+@pytest.mark.parametrize('name', [name for name in ENGINES if name != 'torch'])
+def test_twelve_frames_with_three_key_frames_equal_those_of_pytorch(name, engines, model, street):
+    found = segment(model, engines[name], frames(street), key_frame_interval=5)
+    assert ''.join('K' if s.is_key else '.' for s in found) == 'K....K....K.'
+    assert_alike(found, segment(model, engines['torch'], frames(street), key_frame_interval=5))
+    shares = [s.corrected_share for s in found if not s.is_key]
+    assert min(shares) > 0  # else the correction was not tested
+
+
+def test_a_stream_that_is_reset_goes_on_as_a_new_one(engine, model, street):
+    segmenter = VideoSegmenter(model, engine)
+    for frame in frames(street[:4]):
+        segmenter.step(frame)
+    segmenter.reset()
+    again = [segmenter.step(frame) for frame in frames(street[4:9], start=4)]
+    assert_alike(again, segment(model, engine, frames(street[4:9])))
+
+
+def test_a_new_image_size_starts_a_new_stream(engine, model, street):
+    small = [cv2.resize(image, (50, 70)) for image in street[6:9]]
+    segmenter = VideoSegmenter(model, engine)
+    for frame in frames(street[:3]):
+        segmenter.step(frame)
+    found = [segmenter.step(frame) for frame in frames(small, start=3)]
+    assert (found[0].is_key, found[0].reset_reason) == (True, 'size changed')
+    assert_alike(found, segment(model, engine, frames(small)))
+
+
+def test_two_streams_on_one_engine_do_not_touch_each_other(engine, model, street):
+    streams = [frames(street[:6]), frames(street[:5:-1])]
+    alone = [segment(model, engine, stream) for stream in streams]
+    segmenters = [VideoSegmenter(model, engine) for _ in streams]
+    together = [
+        [segmenter.step(frame) for segmenter, frame in zip(segmenters, pair, strict=True)]
+        for pair in zip(*streams, strict=True)
+    ]
+    for number, expected in enumerate(alone):
+        assert_alike([pair[number] for pair in together], expected)
+
+
+def test_the_image_of_the_caller_is_not_written_to(engine, model, street):
+    image = street[0].copy()
+    image.setflags(write=False)
+    engine.run('segmenter', {'image': image[None]})
+    assert np.array_equal(image, street[0])
+
+
+def test_a_mirrored_image_is_taken_like_any_other(engine, street):
+    mirrored = street[0][:, ::-1]
+    found = engine.to_host(engine.run('segmenter', {'image': mirrored[None]})['mask'])
+    expected = engine.to_host(engine.run('segmenter', {'image': mirrored.copy()[None]})['mask'])
+    assert np.array_equal(found, expected)
+
+
+def test_an_unknown_graph_is_refused_with_those_there_are(engine):
+    for graph in ('nonsense', 'forward', 'state_dict'):
+        with pytest.raises(EngineError, match=f"no graph '{graph}'; it has segmenter, warp, correction"):
+            engine.run(graph, {})
+
+
+def test_a_missing_tensor_is_refused_by_name(engine, street):
+    with pytest.raises(EngineError, match=r"'correction' needs warped, reference_labels; the step has image"):
+        engine.run('correction', {'image': street[0][None]})
+
+
+def test_an_engine_says_what_a_bug_report_needs(engine):
+    described = engine.describe()
+    assert described['engine'] == engine.name
+    assert {'version', 'device', 'precision', 'threads'} <= set(described)
+    assert all(isinstance(value, str) and value for value in described.values())
+
+
+def test_auto_takes_the_first_engine_that_works_here(model):
+    assert load_engine(model, EngineSettings()).name == AUTO_ORDER[0]
+
+
+def test_auto_says_why_no_engine_works(model):
+    with pytest.raises(
+        EngineError, match=r'no engine can run this model here; onnxruntime: .*precision is fp16'
+    ):
+        load_engine(model, EngineSettings(precision='fp16'))
+
+
+def test_onnx_runtime_refuses_a_precision_it_does_not_have(model):
+    with pytest.raises(EngineError, match='precision is bf16; set precision to fp32'):
+        load_engine(model, EngineSettings('onnxruntime', 'bf16'))
+
+
+def test_onnx_runtime_refuses_a_graph_that_is_not_the_one_described(model, tiny_model):
+    graphs = {**model.graphs, 'warp': dataclasses.replace(model.graphs['warp'], inputs={})}
+    with pytest.raises(EngineError, match=r'warp\.onnx: its inputs are not those of model\.yaml'):
+        load_engine(dataclasses.replace(model, graphs=graphs), EngineSettings('onnxruntime'))
+
+
+def test_onnx_runtime_refuses_a_file_that_is_no_graph(model, tmp_path):
+    file = tmp_path / 'warp.onnx'
+    file.write_text('no graph')
+    graphs = {**model.graphs, 'warp': dataclasses.replace(model.graphs['warp'], file=file)}
+    with pytest.raises(EngineError, match=r'ONNX Runtime refuses .*warp\.onnx'):
+        load_engine(dataclasses.replace(model, graphs=graphs), EngineSettings('onnxruntime'))
+
+
+def test_onnx_runtime_reports_a_tensor_of_the_wrong_size_by_graph(engines):
+    with pytest.raises(EngineError, match="graph 'segmenter' failed in ONNX Runtime"):
+        engines['onnxruntime'].run('segmenter', {'image': np.zeros((1, 8, 8, 3), np.uint8)})
+
+
+def test_torch_refuses_a_gpu_that_is_not_there(model):
+    with pytest.raises(EngineError, match='gpu_id is 97; PyTorch sees'):
+        load_engine(model, EngineSettings('torch', gpu_id=97))
+
+
+def test_torch_refuses_half_precision_on_the_cpu(model):
+    torch = pytest.importorskip('torch')
+    if torch.cuda.is_available():
+        pytest.skip('this machine has CUDA')
+    with pytest.raises(EngineError, match=r'fp16 on CUDA only.*set precision to fp32'):
+        load_engine(model, EngineSettings('torch', 'fp16'))
+
+
+@pytest.mark.parametrize('precision', ['bf16', 'fp16'])
+def test_lower_precision_changes_few_pixels(model, engines, street, precision):
+    try:
+        engine = load_engine(model, EngineSettings('torch', precision))
+    except EngineError as error:
+        pytest.skip(str(error))
+    found = segment(model, engine, frames(street[:4]))
+    for one, other in zip(found, segment(model, engines['torch'], frames(street[:4])), strict=True):
+        assert (one.mask != other.mask).mean() < 0.05
+    assert engine.describe()['precision'] == precision
+
+
+def test_torch_refuses_a_model_without_weights(model):
+    with pytest.raises(ModelError, match='has no weights, only graphs'):
+        load_engine(dataclasses.replace(model, weights=None), EngineSettings('torch'))
+
+
+def test_torch_refuses_weights_of_other_networks(model):
+    with pytest.raises(ModelError, match=r'weights\.safetensors does not fit method evss'):
+        load_engine(dataclasses.replace(model, method='evss'), EngineSettings('torch'))

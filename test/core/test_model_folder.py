@@ -1,0 +1,203 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vss_ros.core.errors import ModelError
+from vss_ros.core.model_folder import MODEL_FILE, find_model, load_model, sha256_of
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path) -> Path:
+    """A model folder of one's own to damage."""
+    return Path(shutil.copytree(tiny_model, tmp_path / 'model'))
+
+
+def edit(folder, change):
+    """Applies `change` to the content of model.yaml."""
+    content = yaml.safe_load((folder / MODEL_FILE).read_text())
+    change(content)
+    (folder / MODEL_FILE).write_text(yaml.safe_dump(content))
+
+
+def test_a_model_knows_its_classes_sizes_stages_and_files(folder):
+    model = load_model(folder)
+    assert (model.method, model.classes.name, model.image_size) == ('evss-lite', 'camvid11', (64, 96))
+    assert model.steps == {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'correction')}
+    assert model.propagates
+    assert set(model.graphs) == {'segmenter', 'warp', 'correction'}
+    assert model.graphs['segmenter'].inputs['image'].shape == (1, 64, 96, 3)
+    assert model.weights == folder / 'weights.safetensors'
+
+
+def test_a_folder_that_is_not_there_is_refused_with_what_can_be_used(tmp_path):
+    with pytest.raises(ModelError, match=r"'.*nowhere' was not found.*vss export.*models at hand"):
+        find_model(tmp_path / 'nowhere')
+    with pytest.raises(ModelError, match="'nonsense' was not found"):
+        load_model('nonsense')
+
+
+@pytest.mark.parametrize('name', ['', '.', '..', '../models', '/'])
+def test_names_that_are_no_model_are_refused(name):
+    with pytest.raises(ModelError, match='was not found'):
+        find_model(name)
+
+
+@pytest.mark.parametrize('file', ['warp.onnx', 'weights.safetensors'])
+def test_a_missing_file_is_named(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(ModelError, match=rf'{file} is missing; export or download the model again'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('file', ['correction.onnx', 'weights.safetensors'])
+def test_one_damaged_byte_is_found_by_its_sha256(folder, file):
+    content = bytearray((folder / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / file).write_bytes(content)
+    with pytest.raises(
+        ModelError, match=rf'{file} is damaged or was changed: its sha256 is .*model\.yaml says'
+    ):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('place', ['../outside.onnx', '/etc/hostname', 'sub/../../outside.onnx'])
+def test_a_file_outside_the_folder_is_refused_though_its_sha256_is_right(folder, place):
+    outside = folder.parent / 'outside.onnx'
+    shutil.copy(folder / 'warp.onnx', outside)
+
+    def escape(content):
+        content['graphs']['warp'] |= {'file': place, 'sha256': sha256_of(outside)}
+
+    edit(folder, escape)
+    with pytest.raises(ModelError, match='lies outside the model folder; refused'):
+        load_model(folder)
+
+
+def test_a_link_that_leads_outside_the_folder_is_refused(folder):
+    outside = folder.parent / 'outside.onnx'
+    shutil.move(folder / 'warp.onnx', outside)
+    (folder / 'warp.onnx').symlink_to(outside)
+    with pytest.raises(ModelError, match='lies outside the model folder; refused'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('classes', ['../../secret', '/etc/classes.yaml', 'mine.yaml', ''])
+def test_classes_are_a_name_and_never_a_path(folder, classes):
+    edit(folder, lambda content: content.update(classes=classes))
+    with pytest.raises(ModelError, match='expected a name such as camvid11'):
+        load_model(folder)
+
+
+def test_an_unknown_class_set_is_refused_by_name(folder):
+    edit(folder, lambda content: content.update(classes='mars'))
+    with pytest.raises(ModelError, match=r'config/classes/mars\.yaml was not found'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    'text', ['', '- a list', 'just words', 'format: 1', '{unfinished', 'format: &a [*a]', '\0']
+)
+def test_a_text_that_describes_no_model_is_refused(folder, text):
+    (folder / MODEL_FILE).write_text(text)
+    with pytest.raises(ModelError, match=r'model\.yaml (is not a model description|cannot be read)'):
+        load_model(folder)
+
+
+def test_bytes_that_are_no_text_are_refused(folder):
+    (folder / MODEL_FILE).write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(ModelError, match=r'model\.yaml cannot be read'):
+        load_model(folder)
+
+
+def test_a_description_cannot_run_code(folder, tmp_path):
+    (folder / MODEL_FILE).write_text(f'!!python/object/apply:os.mkdir ["{tmp_path / "made"}"]')
+    with pytest.raises(ModelError):
+        load_model(folder)
+    assert not (tmp_path / 'made').exists()
+
+
+def test_a_future_format_is_refused_with_both_numbers(folder):
+    edit(folder, lambda content: content.update(format=99))
+    with pytest.raises(ModelError, match='format is 99; this version reads 1'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('size', [0, -64, 100_000, 'wide', None])
+def test_an_impossible_image_size_is_refused(folder, size):
+    edit(folder, lambda content: content['image'].update(width=size))
+    with pytest.raises(ModelError, match='not a model description'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('spec', [['float64', [1]], ['float32', [1, -1]], ['float32', [1, 'N']], ['float32']])
+def test_a_tensor_of_another_type_or_without_fixed_shape_is_refused(folder, spec):
+    edit(folder, lambda content: content['graphs']['warp']['outputs'].update(warped=spec))
+    with pytest.raises(ModelError, match='not a model description'):
+        load_model(folder)
+
+
+def drop_flow(content):
+    content['steps']['propagated'].remove('flow')
+
+
+def rename_stage(content):
+    content['steps']['propagated'][1] = 'worp'
+
+
+def drop_key_step(content):
+    del content['steps']['key']
+
+
+def add_step(content):
+    content['steps']['sometimes'] = ['segmenter']
+
+
+def drop_mask(content):
+    del content['graphs']['segmenter']['outputs']['mask']
+
+
+def forget_labels(content):
+    del content['state']['labels']
+
+
+def keep_a_secret(content):
+    content['state']['secret'] = 'previous_secret'
+
+
+def swap_stages(content):
+    content['steps']['propagated'] = ['flow', 'correction', 'warp']
+
+
+def change_shape(content):
+    content['graphs']['warp']['outputs']['warped'][1][2] = 8
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (drop_flow, "warp needs 'flow', which nothing before it in step propagated gives"),
+        (rename_stage, "step propagated names 'worp', which is no graph of this model"),
+        (drop_key_step, 'expected key, propagated'),
+        (add_step, 'expected key, propagated'),
+        (drop_mask, 'step key does not give mask'),
+        (forget_labels, "correction needs 'reference_labels', which nothing before it"),
+        (keep_a_secret, 'step key does not give secret'),
+        (swap_stages, "correction needs 'warped', which nothing before it in step propagated gives"),
+        (change_shape, "correction takes 'warped' as .* step propagated gives"),
+    ],
+)
+def test_a_step_that_does_not_close_is_refused_with_stage_and_tensor(folder, change, message):
+    edit(folder, change)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def test_a_model_without_propagated_step_is_a_model_that_only_knows_key_frames(folder):
+    def only_key(content):
+        del content['steps']['propagated']
+        content['state'] = {}
+
+    edit(folder, only_key)
+    assert not load_model(folder).propagates
