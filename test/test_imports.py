@@ -1,0 +1,125 @@
+"""A folder's name says which libraries its files may import; these tests keep that true."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vss_ros
+
+PACKAGE = Path(vss_ros.__file__).parent
+
+# The libraries that one file each may import, because it is named after what they do.
+RUNTIMES = {
+    'vss_ros.core.engines.onnx_runtime': 'onnxruntime',
+    'vss_ros.core.motion.motion_vectors': 'av',
+    'vss_ros.core.sources.video': 'av',
+    'vss_ros.core.sinks.overlay': 'av',
+    'vss_ros.core.sources.bag': 'rosbags',
+    'vss_ros.core.sinks.bag': 'rosbags',
+}
+# Which other folders of the package a folder may import, anywhere in its files.
+MAY_IMPORT = {
+    'core': {'core'},
+    'methods': {'core', 'methods'},
+    'training': {'core', 'methods', 'training'},
+    'ros': {'core', 'ros'},
+}
+# Imports every module named on the command line with the libraries named first out of reach, and prints
+# what each failure was.
+IMPORT_ALL = """
+import importlib, sys
+blocked, modules = sys.argv[1].split(','), sys.argv[2:]
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in blocked:
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Block())
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        print(module, type(error).__name__, *str(error).split())
+"""
+
+
+def modules_of(*folders):
+    """Names of all modules under the folders, the packages among them included."""
+    files = [file for folder in folders for file in sorted((PACKAGE / folder).rglob('*.py'))]
+    parts = [file.relative_to(PACKAGE.parent).with_suffix('').parts for file in files]
+    return ['.'.join(part[:-1] if part[-1] == '__init__' else part) for part in parts]
+
+
+def fails_without(libraries, modules):
+    """Imports modules in a fresh interpreter; returns how those that fail do, by module."""
+    command = [sys.executable, '-c', IMPORT_ALL, ','.join(libraries), *modules]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    return dict(line.split(' ', 1) for line in result.stdout.splitlines())
+
+
+def test_core_imports_without_torch_ros_and_every_runtime():
+    heavy = ['torch', 'rclpy', 'sensor_msgs', 'cv_bridge', 'onnx', 'onnxscript', 'safetensors', 'matplotlib']
+    fails = fails_without([*heavy, 'onnxruntime', 'av', 'rosbags'], modules_of('core'))
+    for module, reason in fails.items():
+        assert module in RUNTIMES, f'{module}: {reason}'
+        assert reason.startswith('MissingLibraryError'), f'{module}: {reason}'
+
+
+def test_a_missing_runtime_is_named_with_the_command_that_installs_it():
+    fails = fails_without(['onnxruntime', 'av', 'rosbags'], sorted(RUNTIMES))
+    assert 'vss_ros.core.engines.onnx_runtime' in fails
+    for module, reason in fails.items():
+        assert "is not installed; install it with: pip install 'vss_ros[" in reason, f'{module}: {reason}'
+
+
+def test_core_needs_no_more_than_the_command_line_without_its_verbs():
+    assert fails_without(['torch', 'rclpy', 'av', 'rosbags', 'onnx'], modules_of('cli')) == {}
+
+
+def test_methods_and_training_import_without_ros():
+    pytest.importorskip('torch')
+    pytest.importorskip('onnxscript')
+    assert fails_without(['rclpy', 'sensor_msgs', 'std_msgs'], modules_of('methods', 'training')) == {}
+
+
+def test_the_node_imports_without_torch():
+    pytest.importorskip('rclpy')
+    assert fails_without(['torch', 'onnx', 'onnxscript', 'av', 'rosbags'], modules_of('ros')) == {}
+
+
+def test_the_segmenter_loads_neither_torch_nor_ros_nor_a_runtime():
+    code = 'import sys, vss_ros.core.segmenter; print(*{name.split(".")[0] for name in sys.modules})'
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
+    assert 'vss_ros' in loaded
+    assert not loaded & {'torch', 'rclpy', 'onnx', 'onnxruntime', 'av', 'rosbags', 'matplotlib', 'rich'}
+
+
+@pytest.mark.parametrize('folder', sorted(MAY_IMPORT))
+def test_a_folder_imports_only_folders_below_it(folder):
+    for file in sorted((PACKAGE / folder).rglob('*.py')):
+        for name in imports_of(ast.parse(file.read_text()), anywhere=True):
+            parts = name.split('.')
+            if parts[0] == 'vss_ros' and len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
+                assert parts[1] in MAY_IMPORT[folder], f'{file.relative_to(PACKAGE)} imports {name}'
+
+
+def test_a_verb_imports_more_than_core_only_when_it_runs():
+    for file in sorted((PACKAGE / 'cli').rglob('*.py')):
+        for name in imports_of(ast.parse(file.read_text()), anywhere=False):
+            if name.startswith('vss_ros.'):
+                assert name.split('.')[1] in ('core', 'cli'), f'{file.name} imports {name} at the top'
+
+
+def imports_of(tree, anywhere):
+    """Names of what a file imports: at its top level, or in its functions too."""
+    for node in ast.walk(tree) if anywhere else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ''
