@@ -1,0 +1,126 @@
+"""Measures on frames small enough to be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from vss_ros.core.errors import ShapeError
+from vss_ros.core.metrics import (
+    BoundaryScore,
+    Calibration,
+    ConfusionMatrix,
+    CorrectedLabels,
+    Corrections,
+    ErrorRanking,
+    TemporalConsistency,
+    boundaries,
+    warp_mask,
+)
+
+IGNORED = np.full((4, 4), 255, np.uint8)
+
+
+def mask_of(rows: list[str]) -> np.ndarray:
+    return np.array([[255 if cell == '.' else int(cell) for cell in row] for row in rows], np.uint8)
+
+
+@pytest.mark.parametrize('measure', [Calibration, BoundaryScore, Corrections, ErrorRanking])
+def test_unlabelled_pixels_count_nowhere(measure):
+    measured = measure(3)
+    arguments = 3 if measure in (Calibration, Corrections, ErrorRanking) else 2
+    measured.update(IGNORED, *[np.ones((4, 4), np.uint8)] * (arguments - 1))
+    assert not measured.counts.any()
+
+
+def test_before_anything_was_counted_there_is_no_value():
+    for value in (
+        ConfusionMatrix(3).miou(),
+        Calibration(3).ece(),
+        BoundaryScore(3).mean(),
+        Corrections(3).mended(),
+        CorrectedLabels().mean(),
+        ErrorRanking(3).average_precision(),
+        TemporalConsistency(3).mean(),
+    ):
+        assert math.isnan(value)
+
+
+def test_maps_of_two_sizes_are_refused_by_name():
+    with pytest.raises(ShapeError, match=r'truth is \(4, 4\), the warped \(4, 5\).*one size'):
+        Corrections(3).update(IGNORED, np.zeros((4, 5), np.uint8), IGNORED)
+
+
+def test_two_halves_add_up_to_the_whole():
+    rng = np.random.default_rng(0)
+    whole, halves = BoundaryScore(3), [BoundaryScore(3), BoundaryScore(3)]
+    for half in halves:
+        truth, mask = rng.integers(0, 3, (2, 6, 8)).astype(np.uint8)
+        whole.update(truth, mask)
+        half.update(truth, mask)
+    assert np.array_equal(whole.counts, halves[0].counts + halves[1].counts)
+
+
+def test_confidence_that_is_always_right_about_itself_has_no_calibration_error():
+    measured = Calibration(2)
+    truth, mask = np.zeros((2, 5), np.uint8), np.zeros((2, 5), np.uint8)
+    mask[0, :2] = 1  # 8 of 10 are right
+    measured.update(truth, mask, np.full((2, 5), 204, np.uint8))  # 204 / 255 = 0.8
+    assert measured.ece() == pytest.approx(0)
+
+
+def test_a_boundary_lies_on_both_sides_of_a_change_and_not_at_unlabelled_pixels():
+    found = boundaries(mask_of(['0011', '001.', '0...']))
+    assert found.tolist() == [
+        [False, True, True, False],
+        [False, True, True, False],
+        [False, False, False, False],
+    ]
+
+
+def test_an_outline_that_is_off_by_one_pixel_is_met_within_the_tolerance():
+    truth, mask = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+    truth[:, 20:], mask[:, 21:] = 1, 1
+    strict, lenient = BoundaryScore(2, tolerance=0), BoundaryScore(2, tolerance=1.5 / math.hypot(40, 40))
+    for measured in (strict, lenient):
+        measured.update(truth, mask)
+    assert strict.mean() == pytest.approx(0)
+    assert lenient.mean() == pytest.approx(1)
+
+
+def test_a_mask_is_fetched_from_where_the_flow_points():
+    mask = mask_of(['012', '012'])
+    flow = np.zeros((2, 3, 2), np.float32)
+    flow[..., 0] = 1.2  # one pixel to the right, rounded
+    assert warp_mask(mask, flow).tolist() == [[1, 2, 255], [1, 2, 255]]
+
+
+def test_a_clip_that_follows_its_flow_is_fully_consistent():
+    consistency = TemporalConsistency(3)
+    flow = np.zeros((3, 4, 2), np.float32)
+    flow[..., 0] = 1
+    for row in ('0012', '0122', '1222'):
+        consistency.update(mask_of([row] * 3), flow)
+    consistency.end_clip()
+    assert consistency.mean() == pytest.approx(1)
+
+
+def test_consistency_is_the_mean_over_clips_and_never_looks_across_their_border():
+    still = np.zeros((2, 2, 2), np.float32)
+    zeros, ones = np.zeros((2, 2), np.uint8), np.ones((2, 2), np.uint8)
+    consistency = TemporalConsistency(2)
+    for clip in ((zeros, zeros), (ones, zeros)):  # 1.0 and 0.0
+        for mask in clip:
+            consistency.update(mask, still)
+        consistency.end_clip()
+    assert consistency.counts.tolist() == [1.0, 2.0]
+    assert consistency.mean() == pytest.approx(0.5)
+
+
+def test_a_clip_of_one_frame_has_no_consistency():
+    consistency = TemporalConsistency(2)
+    consistency.update(np.zeros((2, 2), np.uint8), None)
+    consistency.end_clip()
+    assert consistency.counts[1] == 0
