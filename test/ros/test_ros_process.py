@@ -1,9 +1,11 @@
 """Start and end of the process, and what is settled at start: each test starts a node of its own."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from ros_harness import NodeProcess, Robot, values_of
 from sensor_msgs.msg import Image
 
@@ -39,6 +41,32 @@ def test_a_signal_while_a_frame_is_in_work_ends_the_process_cleanly(tmp_path, sl
         assert node.end(signal.SIGTERM) == 0
         assert 'Traceback' not in node.log
         assert 'terminate' not in node.log
+
+
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_ends_the_process_cleanly(tmp_path, probe, sent):
+    node = NodeProcess(tmp_path, 'starting')
+    status = Path(f'/proc/{node.process.pid}/status')
+
+    def listens() -> bool:
+        caught = next(line for line in status.read_text().splitlines() if line.startswith('SigCgt'))
+        return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+
+    probe.until(listens, 'a node that listens to signals')
+    assert node.end(sent) == 0
+    assert node.log == ''
+
+
+@pytest.mark.parametrize('state', ['unconfigured', 'inactive', 'active'])
+def test_shutdown_is_possible_from_every_state(tmp_path, echo_model, robot_in, state):
+    with NodeProcess(tmp_path, f'shutdown_{state}', model=echo_model) as node:
+        robot = robot_in(f'shutdown_{state}')
+        assert state == 'unconfigured' or robot.change('configure')
+        assert state != 'active' or robot.change('activate')
+        transition = f'TRANSITION_{state.upper()}_SHUTDOWN'
+        assert robot.change(getattr(Transition, transition))
+        assert robot.state == 'finalized'
+        assert node.is_alive
 
 
 def test_autostart_needs_no_operator(tmp_path, echo_model, robot_in):
@@ -113,13 +141,29 @@ def test_30_images_of_1920x1080_a_second_arrive_with_the_profile(tmp_path, echo_
     with NodeProcess(tmp_path, 'large', model=echo_model):
         robot = robot_in('large', reliable=False)
         robot.start()
-        clock, image, count = robot.probe.node.get_clock(), robot.image(3, (1080, 1920)), 60
-        begin = clock.now().nanoseconds
-        for n in range(count):
-            robot.stamp(image)
-            robot.camera.publish(image)
-            robot.probe.until(lambda n=n: clock.now().nanoseconds > begin + n * 1e9 / 30, 'the next image')
-        status = robot.diagnostics(
-            lambda status: int(values_of(status).get('received', 0)) >= count * 0.8, 'the images'
-        )
-        assert values_of(status)['lost'] == '0'
+        image, burst = robot.image(3, (1080, 1920)), 30
+        received = lost = 0
+
+        def counts() -> tuple[int, int]:
+            robot.received['diagnostics'].clear()
+            values = values_of(robot.diagnostics(lambda status: True, 'counts'))
+            return int(values['received']), int(values['lost'])
+
+        # Without the profile two of three such images are lost in every second. On a machine that is busy
+        # with other things single ones may be too, so one second of several must be without a loss.
+        for _ in range(8):
+            publish_at_30_hz(robot, image, burst)
+            before = received, lost
+            received, lost = counts()
+            if lost == before[1] and received - before[0] >= burst * 0.8:
+                return
+        pytest.fail(f'{lost} images were lost, {received} arrived')
+
+
+def publish_at_30_hz(robot: Robot, image: Image, count: int) -> None:
+    clock = robot.probe.node.get_clock()
+    begin = clock.now().nanoseconds
+    for n in range(count):
+        robot.stamp(image)
+        robot.camera.publish(image)
+        robot.probe.until(lambda n=n: clock.now().nanoseconds > begin + (n + 1) * 1e9 / 30, 'the next image')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from vss_ros.ros.stream import CameraStream
 
 PERIOD_S = 1.0
 THROTTLE_S = 10.0
+QOS_NEWS_S = 30.0
 LOST_SHARE = 0.05  # of the images of the last period; below it is the noise of best effort
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -93,11 +95,14 @@ class Diagnostics:
         if stream is None or self.state != 'active':
             return []
         statistics = stream.statistics
-        problems = [(WARN, text) for text in list(statistics.qos_problems.values())]
+        problems: list[Problem] = []
         if not stream.is_running:
             problems.append((ERROR, 'the worker thread has ended; deactivate and activate the node'))
-        if self.enabled:
-            problems += self._stall(stream)
+        stall = self._stall(stream) if self.enabled else []
+        # While nothing comes, an old refusal may be the reason; otherwise it is over after a while.
+        newer_than_s = math.inf if stall else QOS_NEWS_S
+        problems += stall
+        problems += [(WARN, text) for text in statistics.qos_problems(newer_than_s)]
         problems += self._bad_frames(stream)
         problems += self._losses(stream)
         problems += self._slowness(stream)

@@ -1,24 +1,43 @@
-"""The entry point `segmentation_node`."""
+"""The entry point `segmentation_node`.
+
+The heavy imports wait inside `main`, because they take seconds on a small robot, and a signal that comes
+while they run must end the process as cleanly as any other.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-
-import rclpy
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.logging import get_logger
-
-from vss_ros.ros.node import SegmentationNode
+from typing import Any
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the node until it is interrupted; returns the exit code."""
-    rclpy.init(args=args)
+    started = False
+
+    def on_signal(number: int, frame: Any) -> None:
+        if not started:
+            os._exit(0)  # there is nothing to clean up yet
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)  # rclpy puts its own before these, and calls them
+
+    import rclpy
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.logging import get_logger
+
+    from vss_ros.ros.node import SegmentationNode
+
     node: SegmentationNode | None = None
-    executor = SingleThreadedExecutor()
+    executor: SingleThreadedExecutor | None = None
     try:
+        started = True
+        rclpy.init(args=args)
+        executor = SingleThreadedExecutor()
         node = SegmentationNode()
         executor.add_node(node)
         executor.spin()
@@ -34,7 +53,8 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end with code -2
         if node is not None:
             node.close()
-        executor.shutdown()
+        if executor is not None:
+            executor.shutdown()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

@@ -22,7 +22,15 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.settings import ENGINES, MOTIONS, OUTPUT_SIZES, PRECISIONS, EngineSettings, StreamSettings
+from vss_ros.core.settings import (
+    BUILDS,
+    ENGINES,
+    MOTIONS,
+    OUTPUT_SIZES,
+    PRECISIONS,
+    EngineSettings,
+    StreamSettings,
+)
 from vss_ros.ros.settings import (
     CONFIDENCE_ENCODINGS,
     DROP_POLICIES,
@@ -83,6 +91,11 @@ TABLE = (
     Entry('precision', EngineSettings, 'arithmetic of the networks', choices=PRECISIONS),
     Entry('gpu_id', EngineSettings, 'which GPU, from 0', range=(0, 255)),
     Entry('threads', EngineSettings, 'CPU threads of the engine; 0 is one per core', range=(0, 1024)),
+    Entry(
+        'engine_cache', EngineSettings, 'folder of engines built here; empty is the cache folder of the user'
+    ),
+    Entry('build', EngineSettings, 'whether a TensorRT engine may be built', choices=BUILDS),
+    Entry('cuda_graphs', EngineSettings, 'record the launches of a graph once and replay them (GPU)'),
     Entry('image_transport', NodeSettings, 'how images arrive', choices=IMAGE_TRANSPORTS),
     Entry('output_size', StreamSettings, 'size of the mask', choices=OUTPUT_SIZES),
     Entry('confidence_encoding', NodeSettings, 'mono8: 0..255, 32FC1: 0..1', choices=CONFIDENCE_ENCODINGS),

@@ -1,58 +1,117 @@
-"""Says by name what the middleware would keep to itself: refused connections and lost messages."""
+"""Subscriptions and publishers that say by name what the middleware would keep to itself.
+
+That is: connections refused because the two ends ask for different qualities, and messages lost on the
+way. A middleware that knows no such events works too, in silence.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.node import Node
-from rclpy.qos import QoSPolicyKind
+from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 from vss_ros.ros.statistics import StreamStatistics
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.event_handler import (
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
 except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.qos_event import (
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
+
+THROTTLE_S = 10.0
 
 
-def subscription_events(
-    node: Node, topic: str, statistics: StreamStatistics, counts: bool
-) -> SubscriptionEventCallbacks:
-    """Callbacks for a subscription.
+def create_subscription(
+    node: Node,
+    kind: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    qos: QoSProfile,
+    statistics: StreamStatistics,
+    count_lost: bool,
+) -> Subscription:
+    """A subscription whose QoS can be overridden by parameters.
 
     Args:
-        counts: whether lost messages of this topic are lost frames.
+        count_lost: whether lost messages of this topic are lost frames.
+
+    Raises:
+        rclpy's errors for QoS overrides that cannot be used.
     """
 
     def incompatible(event: Any) -> None:
         policy = _policy(event)
-        text = (
+        _tell(
+            node,
+            statistics,
+            topic,
             f'a publisher on {topic} offers a {policy} that this subscription does not accept, so its '
-            f'messages do not arrive; set qos_overrides.{topic}.subscription.{policy} to what it offers'
+            f'messages do not arrive; set qos_overrides.{topic}.subscription.{policy} to what it offers',
         )
-        statistics.qos_problems[topic] = text
-        node.get_logger().warning(text, throttle_duration_sec=10.0)
 
     def lost(event: Any) -> None:
-        if counts:
+        if count_lost:
             statistics.count('lost', event.total_count_change)
 
-    return SubscriptionEventCallbacks(incompatible_qos=incompatible, message_lost=lost)
+    def create(events: SubscriptionEventCallbacks) -> Subscription:
+        overrides = QoSOverridingOptions.with_default_policies()
+        return node.create_subscription(
+            kind, topic, callback, qos, event_callbacks=events, qos_overriding_options=overrides
+        )
+
+    try:
+        return create(SubscriptionEventCallbacks(incompatible_qos=incompatible, message_lost=lost))
+    except UnsupportedEventTypeError:
+        return create(SubscriptionEventCallbacks())
 
 
-def publisher_events(node: Node, topic: str, statistics: StreamStatistics) -> PublisherEventCallbacks:
-    """Callbacks for a publisher."""
+def create_lifecycle_publisher(
+    node: LifecycleNode, kind: type, name: str, qos: QoSProfile, statistics: StreamStatistics
+) -> LifecyclePublisher:
+    """A lifecycle publisher whose QoS can be overridden by parameters.
+
+    Raises:
+        rclpy's errors for QoS overrides that cannot be used.
+    """
+    topic = node.resolve_topic_name(name)
 
     def incompatible(event: Any) -> None:
         policy = _policy(event)
-        text = (
+        _tell(
+            node,
+            statistics,
+            topic,
             f'a subscription to {topic} asks for a {policy} that is not offered, so it gets nothing; '
-            f'change it there, or set qos_overrides.{topic}.publisher.{policy}'
+            f'change it there, or set qos_overrides.{topic}.publisher.{policy}',
         )
-        statistics.qos_problems[topic] = text
-        node.get_logger().warning(text, throttle_duration_sec=10.0)
 
-    return PublisherEventCallbacks(incompatible_qos=incompatible)
+    def create(events: PublisherEventCallbacks) -> LifecyclePublisher:
+        overrides = QoSOverridingOptions.with_default_policies()
+        return node.create_lifecycle_publisher(
+            kind, name, qos, event_callbacks=events, qos_overriding_options=overrides
+        )
+
+    try:
+        return create(PublisherEventCallbacks(incompatible_qos=incompatible))
+    except UnsupportedEventTypeError:
+        return create(PublisherEventCallbacks())
+
+
+def _tell(node: Node, statistics: StreamStatistics, topic: str, text: str) -> None:
+    statistics.qos_problem(topic, text)
+    node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
 
 
 def _policy(event: Any) -> str:

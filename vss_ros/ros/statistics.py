@@ -45,12 +45,12 @@ class StreamStatistics:
         self.counts: Counter[str] = Counter()
         self.bad_in_a_row = 0
         self.last_error = ''
-        self.qos_problems: dict[str, str] = {}  # by topic
         self.last_received_s: float | None = None
         self.slow_since_s: float | None = None  # since when every frame has been too slow
         self._rates = {'received': Rate(), 'published': Rate()}
         self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
         self._dropped_before = 0
+        self._qos_problems: dict[str, tuple[float, str]] = {}  # by topic: when, what
 
     def count(self, what: str, number: int = 1) -> None:
         """Adds to one of the totals."""
@@ -84,6 +84,17 @@ class StreamStatistics:
             dropped = self.counts['dropped'] - self._dropped_before
             self._dropped_before = self.counts['dropped']
         return dropped
+
+    def qos_problem(self, topic: str, text: str) -> None:
+        """Remembers why two ends of a topic do not connect; nobody says when it is mended."""
+        with self._lock:
+            self._qos_problems[topic] = (time.monotonic(), text)
+
+    def qos_problems(self, newer_than_s: float) -> list[str]:
+        """The problems that came up within the last seconds."""
+        since = time.monotonic() - newer_than_s
+        with self._lock:
+            return [text for when, text in self._qos_problems.values() if when >= since]
 
     def rate_hz(self, what: str) -> float:
         """Rate of `received` or `published` over the last few seconds."""

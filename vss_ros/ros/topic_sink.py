@@ -11,14 +11,13 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.segmenter import fit
 from vss_ros.ros.conversions import image_message, png_message
-from vss_ros.ros.qos_events import publisher_events
+from vss_ros.ros.qos_events import create_lifecycle_publisher
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicFrame
@@ -81,14 +80,8 @@ class TopicSink:
         self._publishers = []
 
     def _create(self, name: str, kind: type, depth: int = 1) -> LifecyclePublisher:
-        topic = self._node.resolve_topic_name(f'~/{name}')
-        publisher = self._node.create_lifecycle_publisher(
-            kind,
-            f'~/{name}',
-            QoSProfile(depth=depth),  # reliable, which serves both kinds of subscriber
-            event_callbacks=publisher_events(self._node, topic, self._statistics),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        qos = QoSProfile(depth=depth)  # reliable, which serves both kinds of subscriber
+        publisher = create_lifecycle_publisher(self._node, kind, f'~/{name}', qos, self._statistics)
         self._publishers.append(publisher)
         return publisher
 
@@ -155,9 +148,9 @@ def scaled_camera_info(frame: TopicFrame, size: tuple[int, ...]) -> CameraInfo:
     if (down, right) == (1, 1):
         return info
     info.height, info.width = round(info.height * down), round(info.width * right)
-    info.k = info.k.reshape(3, 3) * [[right], [down], [1]]
-    info.p = info.p.reshape(3, 4) * [[right], [down], [1]]
-    info.k, info.p = info.k.reshape(-1), info.p.reshape(-1)
+    rows = np.array([[right], [down], [1]])
+    info.k = (info.k.reshape(3, 3) * rows).reshape(-1)
+    info.p = (info.p.reshape(3, 4) * rows).reshape(-1)
     roi = copy.copy(info.roi)
     roi.x_offset, roi.width = round(roi.x_offset * right), round(roi.width * right)
     roi.y_offset, roi.height = round(roi.y_offset * down), round(roi.height * down)

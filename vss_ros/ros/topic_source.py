@@ -14,7 +14,6 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -22,7 +21,7 @@ from std_msgs.msg import Header
 from vss_ros.core.frame import Frame
 from vss_ros.ros.conversions import compressed_to_bgr, image_to_bgr
 from vss_ros.ros.inbox import Inbox
-from vss_ros.ros.qos_events import subscription_events
+from vss_ros.ros.qos_events import create_subscription
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 
@@ -119,21 +118,14 @@ class TopicSource:
 
     def _create(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
         queue = self._settings.drop_policy == 'queue'
-        return self._node.create_subscription(
-            kind,
-            topic,
-            callback,
-            QoSProfile(
-                # A queue is for replay, where every image counts; a live camera wants the newest one.
-                reliability=ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT,
-                history=HistoryPolicy.KEEP_LAST,
-                depth=self._settings.capacity,
-            ),
-            event_callbacks=subscription_events(
-                self._node, topic, self._statistics, counts=kind is not CameraInfo
-            ),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        qos = QoSProfile(
+            # A queue is for replay, where every image counts; a live camera wants the newest one.
+            reliability=ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT,
+            history=HistoryPolicy.KEEP_LAST,
+            depth=self._settings.capacity,
         )
+        is_image = topic == self.topic
+        return create_subscription(self._node, kind, topic, callback, qos, self._statistics, is_image)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.count('received')
