@@ -22,7 +22,7 @@ except ImportError as error:
 
 SUFFIXES = ('.mp4', '.mkv')
 TICKS = 60_000  # per second; MPEG-4 allows at most 65535, and the usual frame rates divide this
-CODEC_OPTIONS = {'libx264': {'crf': '20', 'preset': 'veryfast'}, 'mpeg4': {'qscale': '4'}}
+CODEC_OPTIONS = {'libx264': {'crf': '20', 'preset': 'veryfast'}, 'mpeg4': {'qmin': '3', 'qmax': '3'}}
 
 
 class OverlaySink:
@@ -61,7 +61,7 @@ class OverlaySink:
             ticks = self._ticks + TICKS // 25
             self._first_ns = frame.stamp_ns - ticks * 10**9 // TICKS
         self._ticks = ticks
-        image = av.VideoFrame.from_ndarray(_even(picture), format='bgr24').reformat(format='yuv420p')
+        image = av.VideoFrame.from_ndarray(_planes(picture), format='yuv420p')
         image.pts, image.time_base = ticks, Fraction(1, TICKS)
         self._container.mux(self._stream.encode(image))
 
@@ -100,9 +100,12 @@ def _codec() -> str:
     )
 
 
-def _even(image: np.ndarray) -> np.ndarray:
-    """Repeats the last row and column where a side is odd: colour is stored for 2x2 pixels."""
+def _planes(image: np.ndarray) -> np.ndarray:
+    """YUV 4:2:0, by OpenCV: FFmpeg's own conversion makes white slightly green.
+
+    Colour is stored for 2x2 pixels, so the last row and column are repeated where a side is odd.
+    """
     height, width = image.shape[:2]
     if height % 2 or width % 2:
         image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    return image
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)

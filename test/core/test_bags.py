@@ -1,0 +1,243 @@
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from vss_ros.core.classes import load_classes
+from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.frame import Frame, Segmentation
+from vss_ros.core.sinks.open import open_sink
+from vss_ros.core.sources.open import SourceSettings, open_source
+
+rosbags = pytest.importorskip('rosbags.rosbag2')
+from rosbags.highlevel import AnyReader  # noqa: E402
+from rosbags.typesys import Stores, get_typestore  # noqa: E402
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+STAMP_NS = 1_700_000_000_123_456_789  # no float holds it
+
+
+def picture(number, size=(24, 32)):
+    image = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
+    return cv2.GaussianBlur(image, (0, 0), 3)
+
+
+def header(stamp_ns, camera='front'):
+    time = STORE.types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
+    return STORE.types['std_msgs/msg/Header'](time, camera)
+
+
+def image_message(pixels, encoding, stamp_ns):
+    height, width = pixels.shape[:2]
+    data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
+    fields = header(stamp_ns), height, width, encoding, 0, data.size // height, data
+    return STORE.types[IMAGE](*fields)
+
+
+def write_bag(path, topics, storage='MCAP'):
+    """Writes topic -> messages; the n-th messages of all topics are recorded together."""
+    plugin = rosbags.StoragePlugin[storage]
+    with rosbags.Writer(path, version=9, storage_plugin=plugin) as writer:
+        for topic, messages in topics.items():
+            connection = writer.add_connection(topic, messages[0].__msgtype__, typestore=STORE)
+            for number, message in enumerate(messages):
+                writer.write(connection, 5000 + number, STORE.serialize_cdr(message, message.__msgtype__))
+    return path
+
+
+def read(path, **settings):
+    source = open_source(str(path), SourceSettings(**settings))
+    try:
+        return list(source)
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize('storage', ['MCAP', 'SQLITE3'])
+def test_a_bag_gives_images_with_the_stamp_and_frame_id_of_their_headers(tmp_path, storage):
+    images = [picture(number) for number in range(3)]
+    messages = [image_message(image, 'bgr8', STAMP_NS + i) for i, image in enumerate(images)]
+    source = open_source(str(write_bag(tmp_path / 'bag', {'/camera': messages}, storage)))
+    assert len(source) == 3
+    for _ in range(2):
+        frames = list(source)
+        assert [frame.stamp_ns for frame in frames] == [STAMP_NS, STAMP_NS + 1, STAMP_NS + 2]
+        assert {(frame.camera, frame.encoding) for frame in frames} == {('front', 'bgr8')}
+        assert all(np.array_equal(frame.image, image) for frame, image in zip(frames, images, strict=True))
+    source.close()
+
+
+def test_a_single_file_of_a_bag_is_a_bag(tmp_path):
+    messages = {'/camera': [image_message(picture(0), 'bgr8', 7)]}
+    mcap = write_bag(tmp_path / 'a', messages) / 'a.mcap'
+    db3 = write_bag(tmp_path / 'b', messages, 'SQLITE3') / 'b.db3'
+    assert len(read(mcap)) == len(read(db3)) == 1
+
+
+def test_encodings_are_converted_and_kept_by_name(tmp_path):
+    image = picture(1)
+    path = write_bag(tmp_path / 'bag', {'/camera': [image_message(image[..., ::-1], 'rgb8', 7)]})
+    (frame,) = read(path)
+    assert np.array_equal(frame.image, image)
+    assert frame.encoding == 'rgb8'
+
+
+@pytest.mark.parametrize(('suffix', 'error'), [('.png', 0), ('.jpg', 4)])
+def test_compressed_images_are_decoded(tmp_path, suffix, error):
+    image = picture(1)
+    message = STORE.types[COMPRESSED](header(7), suffix[1:], cv2.imencode(suffix, image)[1])
+    (frame,) = read(write_bag(tmp_path / 'bag', {'/camera/compressed': [message]}))
+    assert np.abs(frame.image.astype(int) - image).mean() <= error
+    assert (frame.stamp_ns, frame.camera) == (7, 'front')
+
+
+def test_the_truth_is_the_mask_with_exactly_the_same_stamp(tmp_path):
+    images = [image_message(picture(i), 'bgr8', 100 * i) for i in range(4)]
+    masks = [
+        image_message(np.full((24, 32), i, np.uint8), 'mono8', stamp)
+        for i, stamp in enumerate((0, 101, 200, 250, 300))
+    ]
+    path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks})
+    truths = [frame.truth for frame in read(path, mask_topic='/mask')]
+    assert [None if truth is None else int(truth[0, 0]) for truth in truths] == [0, None, 2, 4]
+
+
+def test_a_bag_with_two_image_topics_needs_a_choice(tmp_path):
+    messages = [image_message(picture(0), 'bgr8', 7)]
+    path = write_bag(tmp_path / 'bag', {'/left': messages, '/right': messages})
+    with pytest.raises(SourceError, match=r'several image topics; choose one with --topic: /left, /right'):
+        open_source(str(path))
+    assert len(read(path, topic='/right')) == 1
+    with pytest.raises(SourceError, match=r'no image topic /rear; its image topics are: /left, /right'):
+        open_source(str(path), SourceSettings(topic='/rear'))
+
+
+def test_a_bag_without_images_is_refused(tmp_path):
+    message = STORE.types['std_msgs/msg/String']('hello')
+    path = write_bag(tmp_path / 'bag', {'/chat': [message]})
+    with pytest.raises(SourceError, match='has no image topic; expected messages of sensor_msgs/msg/Image'):
+        open_source(str(path))
+
+
+def test_a_damaged_message_is_skipped_and_told(tmp_path, caplog):
+    messages = [image_message(picture(i), 'bgr8', i) for i in range(3)]
+    messages[1].step = 5
+    path = write_bag(tmp_path / 'bag', {'/camera': messages})
+    assert [frame.stamp_ns for frame in read(path)] == [0, 2]
+    assert 'message 2 of /camera is skipped: step is 5 bytes' in caplog.text
+
+
+def test_a_bag_whose_messages_are_all_damaged_is_an_error(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/camera': [image_message(picture(0), '32FC1', 0)]})
+    with pytest.raises(SourceError, match="no message of /camera can be used: encoding '32FC1'"):
+        read(path)
+
+
+def test_a_mask_of_another_size_than_its_image_is_no_truth(tmp_path):
+    topics = {
+        '/camera': [image_message(picture(0), 'bgr8', 0)],
+        '/mask': [image_message(np.zeros((8, 8), np.uint8), 'mono8', 0)],
+    }
+    with pytest.raises(SourceError, match=r'labels are \(8, 8\); the image is \(24, 32\)'):
+        read(write_bag(tmp_path / 'bag', topics), topic='/camera', mask_topic='/mask')
+
+
+@pytest.mark.parametrize('share', [0.0, 0.3, 0.9])
+def test_a_bag_that_is_cut_off_is_refused(tmp_path, share):
+    messages = [image_message(picture(i), 'bgr8', i) for i in range(3)]
+    file = write_bag(tmp_path / 'bag', {'/camera': messages}) / 'bag.mcap'
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(SourceError, match=r'bag.* cannot be read as a bag'):
+        open_source(str(tmp_path / 'bag'))
+    with pytest.raises(SourceError, match=r'bag\.mcap cannot be read as a bag'):
+        open_source(str(file))
+
+
+def result(frame, number=0):
+    """A segmentation that says `number` everywhere."""
+    mask = np.full(frame.size, number, np.uint8)
+    return Segmentation(mask, mask + 100, number == 0, number, 0, frame.stamp_ns)
+
+
+def frames_of(count):
+    return [Frame(picture(i), STAMP_NS + i * 10**8, 'front') for i in range(count)]
+
+
+@pytest.mark.parametrize('name', ['out.mcap', 'bag:out'])
+def test_results_come_back_from_a_bag_as_they_were_written(tmp_path, name):
+    path = tmp_path / name.removeprefix('bag:')
+    spec = str(path) if name == 'out.mcap' else f'bag:{path}'
+    sink = open_sink(spec, load_classes('camvid11'), images=True)
+    frames = frames_of(3)
+    for number, frame in enumerate(frames):
+        sink.write(frame, result(frame, number))
+    assert [entry.name[0] for entry in tmp_path.iterdir()] == ['.'], 'nothing under its name before the end'
+    sink.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ['out.mcap' if name == 'out.mcap' else 'out']
+    found = read(path, topic='/image_raw', mask_topic='/segmentation/mask')
+    for number, (frame, copy) in enumerate(zip(frames, found, strict=True)):
+        assert np.array_equal(copy.image, frame.image)
+        assert (copy.stamp_ns, copy.camera) == (frame.stamp_ns, 'front')
+        assert (copy.truth == number).all()
+
+
+def test_the_confidence_and_the_names_of_the_classes_are_in_the_bag(tmp_path):
+    classes = load_classes('camvid11')
+    sink = open_sink(str(tmp_path / 'out.mcap'), classes)
+    (frame,) = frames_of(1)
+    sink.write(frame, result(frame, 3))
+    sink.close()
+    with AnyReader([Path(tmp_path / 'out.mcap')]) as reader:
+        found = {c.topic: reader.deserialize(data, c.msgtype) for c, _, data in reader.messages()}
+    assert set(found) == {f'/segmentation/{name}' for name in ('mask', 'confidence', 'label_names')}
+    confidence = found['/segmentation/confidence']
+    assert (confidence.encoding, confidence.height, confidence.width, confidence.step) == (
+        'mono8',
+        24,
+        32,
+        32,
+    )
+    assert (confidence.data == 103).all()
+    names = yaml.safe_load(found['/segmentation/label_names'].data)
+    assert [entry['name'] for entry in names] == list(classes.names)
+    assert names[3] == {'id': 3, 'name': 'road', 'colour': [128, 64, 128]}
+
+
+def test_a_bag_is_not_replaced_unless_asked(tmp_path):
+    classes = load_classes('camvid11')
+    for name in ('out.mcap', 'folder'):
+        spec = str(tmp_path / name) if name == 'out.mcap' else f'bag:{tmp_path / name}'
+        for number in range(2):
+            if number:
+                with pytest.raises(SettingsError, match=f'{name} exists; choose another name or add --over'):
+                    open_sink(spec, classes)
+            sink = open_sink(spec, classes, overwrite=number > 0)
+            for frame in frames_of(number + 1):
+                sink.write(frame, result(frame))
+            sink.close()
+        assert len(read(tmp_path / name, topic='/segmentation/mask')) == 2
+
+
+def test_a_bag_that_is_given_up_leaves_nothing(tmp_path):
+    for spec in (f'bag:{tmp_path}/a', f'{tmp_path}/b.mcap'):
+        sink = open_sink(spec, load_classes('camvid11'))
+        (frame,) = frames_of(1)
+        sink.write(frame, result(frame))
+        sink.discard()
+        sink.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_message_of_garbage_is_skipped(tmp_path, caplog):
+    path = tmp_path / 'bag'
+    with rosbags.Writer(path, version=9, storage_plugin=rosbags.StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection('/camera', IMAGE, typestore=STORE)
+        for number, data in enumerate((b'', b'\0\1\0\0' + struct.pack('<iII', 1, 2, 1 << 30))):
+            writer.write(connection, number, data)
+        writer.write(connection, 2, STORE.serialize_cdr(image_message(picture(0), 'bgr8', 5), IMAGE))
+    assert [frame.stamp_ns for frame in read(path)] == [5]
+    assert caplog.text.count('is skipped: it cannot be decoded') == 2

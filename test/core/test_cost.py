@@ -1,0 +1,87 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from vss_ros.core.cost import count_macs, count_parameters, step_macs
+from vss_ros.core.errors import ModelError
+from vss_ros.core.model_folder import load_model
+
+onnx = pytest.importorskip('onnx')
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+
+def graph_file(path, operator, image, weights, output, **attributes):
+    """Writes an ONNX graph of one node."""
+    node = helper.make_node(operator, ['x', 'w'], ['y'], **attributes)
+    graph = helper.make_graph(
+        [node],
+        'one',
+        [helper.make_tensor_value_info('x', TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info('y', TensorProto.FLOAT, output)],
+        [numpy_helper.from_array(np.zeros(weights, np.float32), 'w')],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)]), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('operator', 'image', 'weights', 'output', 'attributes', 'expected'),
+    [
+        (
+            'Conv',
+            (1, 3, 8, 8),
+            (16, 3, 3, 3),
+            (1, 16, 4, 4),
+            {'strides': [2, 2], 'pads': [1] * 4},
+            16 * 16 * 27,
+        ),
+        ('Conv', (1, 6, 8, 8), (6, 1, 3, 3), (1, 6, 6, 6), {'group': 6}, 6 * 36 * 9),
+        ('ConvTranspose', (1, 5, 4, 4), (5, 7, 4, 4), (1, 7, 10, 10), {'strides': [2, 2]}, 5 * 16 * 7 * 16),
+        ('MatMul', (2, 3, 5), (5, 7), (2, 3, 7), {}, 2 * 3 * 7 * 5),
+        ('Gemm', (5, 3), (5, 7), (3, 7), {'transA': 1}, 3 * 7 * 5),
+        ('Add', (4, 4), (4, 4), (4, 4), {}, 0),
+    ],
+)
+def test_multiply_adds_are_those_worked_out_by_hand(
+    tmp_path, operator, image, weights, output, attributes, expected
+):
+    file = graph_file(tmp_path / 'graph.onnx', operator, image, weights, output, **attributes)
+    assert count_macs(file) == expected
+
+
+def test_a_graph_without_static_shapes_is_refused(tmp_path):
+    file = graph_file(tmp_path / 'graph.onnx', 'Conv', (1, 3, 'h', 'w'), (4, 3, 1, 1), (1, 4, 'h', 'w'))
+    with pytest.raises(ModelError, match='has no static shape; export the model again'):
+        count_macs(file)
+
+
+def test_a_propagated_step_of_a_model_costs_less_than_a_key_step(tiny_model):
+    macs = step_macs(load_model(tiny_model))
+    assert 0 < macs['propagated'] < macs['key']
+
+
+def test_parameters_are_counted_as_pytorch_counts_them(tiny_model):
+    from vss_ros.methods.weights import load_method
+
+    model = load_model(tiny_model)
+    assert model.weights is not None
+    expected = sum(parameter.numel() for parameter in load_method(model).parameters())
+    assert count_parameters(model.weights) == expected
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        struct.pack('<Q', 1 << 60),
+        struct.pack('<Q', 9) + b'{"a": 3}',
+        struct.pack('<Q', 4) + b'null',
+        struct.pack('<Q', 30) + json.dumps({'a': {}}).encode(),
+    ],
+)
+def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path, content):
+    (tmp_path / 'w.safetensors').write_bytes(content)
+    with pytest.raises(ModelError, match=r'w\.safetensors is no safetensors file'):
+        count_parameters(tmp_path / 'w.safetensors')

@@ -1,0 +1,247 @@
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.core.classes import load_classes
+from vss_ros.core.drafts import Draft, write_file
+from vss_ros.core.drawing import overlay, overlay_result
+from vss_ros.core.errors import SettingsError, ShapeError
+from vss_ros.core.frame import Frame, Segmentation
+from vss_ros.core.sinks import overlay as overlay_module
+from vss_ros.core.sinks.open import open_sink, open_sinks
+from vss_ros.core.sinks.scores import ScoreSink
+from vss_ros.core.sinks.timings import TimingSink
+from vss_ros.core.sources.images import ImageSource
+from vss_ros.core.sources.open import open_source
+
+CLASSES = load_classes('camvid11')
+GREY = 128
+
+
+def frame(number=0, size=(48, 64), truth=None):
+    return Frame(np.full((*size, 3), GREY, np.uint8), number * 40_000_000, truth=truth)
+
+
+def result(source, label=3, age=0):
+    mask = np.full(source.size, label, np.uint8)
+    return Segmentation(mask, mask, age == 0, age, 0, source.stamp_ns, timings_ms={'a': 1.0 + age, 'b': 2.0})
+
+
+def visible(folder):
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith('.'))
+
+
+def test_masks_come_back_from_their_folder_exactly(tmp_path):
+    masks = [np.random.default_rng(i).integers(0, 256, (9, 7), np.uint8) for i in range(3)]
+    sink = open_sink(f'{tmp_path}/masks/', CLASSES)
+    for i, mask in enumerate(masks):
+        sink.write(frame(), Segmentation(mask, mask, True, 0, 0, i))
+        assert visible(tmp_path / 'masks')[-1] == f'{i:06d}.png'
+    sink.close()
+    assert sorted(os.listdir(tmp_path / 'masks')) == ['000000.png', '000001.png', '000002.png']
+    found = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in sorted((tmp_path / 'masks').iterdir())]
+    assert all(np.array_equal(mask, copy) for mask, copy in zip(masks, found, strict=True))
+
+
+def test_masks_serve_as_labels_of_their_images(tmp_path):
+    sink = open_sink(f'{tmp_path}/labels/', CLASSES)
+    (tmp_path / 'images').mkdir()
+    for number in range(2):
+        cv2.imwrite(f'{tmp_path}/images/{number:06d}.png', frame().image)
+        sink.write(frame(), result(frame(), number))
+    sink.close()
+    assert [int(item.truth[0, 0]) for item in ImageSource(tmp_path)] == [0, 1]
+
+
+def test_old_masks_are_replaced_only_if_asked_and_other_files_stay(tmp_path):
+    for count in (3, 1):
+        sink = open_sink(f'{tmp_path}/', CLASSES, overwrite=True)
+        for _ in range(count):
+            sink.write(frame(), result(frame()))
+        sink.close()
+        (tmp_path / 'mine.png').write_bytes(b'')
+    assert visible(tmp_path) == ['000000.png', 'mine.png']
+    with pytest.raises(SettingsError, match='holds masks already; choose another folder or add --overwrite'):
+        open_sink(f'{tmp_path}/', CLASSES)
+
+
+@pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])
+@pytest.mark.parametrize('name', ['out.mp4', 'out.mkv'])
+def test_an_overlay_video_keeps_times_and_colours(tmp_path, monkeypatch, name, codec):
+    pytest.importorskip('av')
+    monkeypatch.setattr(overlay_module, 'CODEC_OPTIONS', {codec: overlay_module.CODEC_OPTIONS[codec]})
+    sink = open_sink(str(tmp_path / name), CLASSES, alpha=0.5)
+    for number in (0, 1, 5):
+        sink.write(frame(number), result(frame(number), label=3, age=number))
+    assert visible(tmp_path) == []
+    sink.close()
+    assert os.listdir(tmp_path) == [name]
+    source = open_source(str(tmp_path / name))
+    found = list(source)
+    source.close()
+    assert [item.stamp_ns for item in found] == [0, 40_000_000, 200_000_000]
+    expected = (np.array(CLASSES.colours[3][::-1]) + GREY) / 2
+    for item in found:
+        assert np.abs(item.image[30:, 30:].mean((0, 1)) - expected).max() < 4
+
+
+def test_an_overlay_video_takes_odd_sizes_other_sizes_and_stamps_that_go_back(tmp_path):
+    pytest.importorskip('av')
+    sink = open_sink(str(tmp_path / 'out.mp4'), CLASSES)
+    for number, size in ((10, (47, 63)), (11, (47, 63)), (0, (94, 126)), (1, (94, 126))):
+        item = frame(number, size)
+        sink.write(item, result(item))
+    sink.close()
+    source = open_source(str(tmp_path / 'out.mp4'))
+    found = list(source)
+    source.close()
+    assert [item.size for item in found] == [(48, 64)] * 4
+    assert [item.stamp_ns for item in found] == [0, 40_000_000, 80_000_000, 120_000_000]
+
+
+def test_a_video_of_no_frames_is_no_file(tmp_path):
+    pytest.importorskip('av')
+    open_sink(str(tmp_path / 'out.mp4'), CLASSES).close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_overlay_mixes_colours_and_leaves_the_unlabelled_alone():
+    image = np.full((2, 2, 3), 100, np.uint8)
+    mask = np.array([[0, 8], [255, 255]], np.uint8)
+    picture = overlay(image, mask, CLASSES, 0.25)
+    assert picture[0].tolist() == [[107, 107, 107], [107, 75, 91]]
+    assert (picture[1] == 100).all()
+    with pytest.raises(ShapeError, match=r'mask is \(2, 2\), the image \(3, 2\)'):
+        overlay(np.zeros((3, 2, 3), np.uint8), mask, CLASSES, 0.5)
+
+
+def test_a_picture_of_a_result_tells_key_from_propagated_and_takes_small_masks():
+    item = frame()
+    small = result(frame(size=(12, 16)))
+    key = overlay_result(item.image, small, CLASSES, 0.5)
+    later = overlay_result(item.image, result(item, age=4), CLASSES, 0.5)
+    assert key.shape == item.image.shape
+    assert np.array_equal(key[30:], later[30:])
+    assert not np.array_equal(key[:20], later[:20])
+
+
+def test_scores_are_those_of_all_frames_with_truth_and_of_each_age(tmp_path):
+    sink = open_sink(str(tmp_path / 'scores.json'), CLASSES)
+    truth = np.full((48, 64), 3, np.uint8)
+    truth[:, :16] = 255
+    for label, age, known in ((3, 0, truth), (3, 1, truth), (8, 1, truth), (8, 2, None)):
+        item = frame(truth=known)
+        sink.write(item, result(item, label, age))
+    sink.close()
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    assert scores['frames'] == 3
+    assert scores['iou_percent']['road'] == 66.67
+    assert scores['iou_percent']['sky'] is None
+    assert scores['miou_percent'] == 33.33
+    assert scores['miou_percent_by_age'] == {'0': 100.0, '1': 25.0}
+
+
+def test_scores_of_no_frames_are_none():
+    assert ScoreSink(CLASSES).report()['miou_percent'] is None
+
+
+def test_scores_are_taken_at_the_size_of_the_truth():
+    sink = ScoreSink(CLASSES)
+    item = frame(truth=np.full((48, 64), 3, np.uint8))
+    sink.write(item, result(frame(size=(12, 16))))
+    assert sink.total.miou() == 1
+
+
+def test_timings_are_kept_by_kind_and_stage():
+    sink = TimingSink()
+    for age in (0, 1, 2, 0):
+        sink.write(frame(), result(frame(), age=age))
+    assert (sink.count('key'), sink.count('propagated')) == (2, 2)
+    assert sink.percentile('key', 50) == 3
+    assert sink.percentile('propagated', 50, 'a') == 2.5
+    assert np.isnan(sink.percentile('key', 50, 'warp'))
+
+
+@pytest.mark.parametrize('name', ['out.avi', 'out', 'out.bag'])
+def test_an_output_of_no_known_kind_is_refused_with_the_kinds(tmp_path, name):
+    with pytest.raises(SettingsError, match=r'is of no kind known here; use NAME\.mp4 or'):
+        open_sink(str(tmp_path / name), CLASSES)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('name', ['out.mp4', 'out.json'])
+def test_a_file_is_not_replaced_unless_asked(tmp_path, name):
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(SettingsError, match=f'{name} exists; choose another name or add --overwrite'):
+        open_sink(str(tmp_path / name), CLASSES)
+    sink = open_sink(str(tmp_path / name), CLASSES, overwrite=True)
+    sink.write(frame(), result(frame()))
+    assert (tmp_path / name).read_text() == 'mine', 'until the new one is complete'
+    sink.close()
+    assert (tmp_path / name).read_bytes() != b'mine'
+
+
+def test_an_alpha_out_of_range_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match=r'alpha is 1\.5; use a value from 0'):
+        open_sink(str(tmp_path / 'out.mp4'), CLASSES, alpha=1.5)
+    assert os.listdir(tmp_path) == []
+
+
+def outputs_in(folder):
+    return [f'{folder}/{name}' for name in ('a.mp4', 'b.mcap', 'c.json', 'masks/')] + [f'bag:{folder}/d']
+
+
+def write_one_frame(folder, then):
+    """Opens all kinds of sinks, writes a frame and does `then` before they are closed."""
+    with open_sinks(outputs_in(folder), CLASSES) as sinks:
+        for sink in sinks:
+            sink.write(frame(), result(frame()))
+        then()
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_an_error_in_the_middle_leaves_no_output(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write_one_frame(tmp_path, then=interrupt)
+    assert os.listdir(tmp_path) == ['masks'], 'masks are complete one by one'
+
+
+def test_an_output_that_cannot_be_opened_leaves_none_of_the_others(tmp_path):
+    with pytest.raises(SettingsError), open_sinks([*outputs_in(tmp_path), 'wrong.txt'], CLASSES):
+        pass
+    assert os.listdir(tmp_path) == ['masks']
+
+
+def test_an_output_that_cannot_be_completed_leaves_no_half_of_it(tmp_path, monkeypatch):
+    def no_space(*_):
+        raise OSError('no space left')
+
+    with pytest.raises(OSError, match='no space'):
+        write_one_frame(tmp_path, then=lambda: monkeypatch.setattr(Draft, 'publish', no_space))
+    assert os.listdir(tmp_path) == ['masks']
+
+
+def test_a_draft_replaces_a_folder_as_a_whole(tmp_path):
+    target = tmp_path / 'deep' / 'folder'
+    for name in ('old', 'new'):
+        draft = Draft(target, overwrite=True)
+        draft.path.mkdir()
+        (draft.path / name).write_text('')
+        draft.publish()
+    assert os.listdir(target) == ['new']
+    assert os.listdir(target.parent) == ['folder']
+
+
+def test_a_small_file_appears_complete_or_not_at_all(tmp_path, monkeypatch):
+    write_file(tmp_path / 'a.txt', 'first')
+    monkeypatch.setattr(os, 'replace', lambda *_: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / 'a.txt', 'second')
+    assert os.listdir(tmp_path) == ['a.txt']
+    assert (tmp_path / 'a.txt').read_text() == 'first'

@@ -1,0 +1,122 @@
+import operator
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.sources.open import SourceSettings, open_source
+
+av = pytest.importorskip('av')
+
+IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], '>i4').tobytes()
+QUARTER_TURN = np.array([0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30], '>i4').tobytes()
+
+
+def write_video(path, images, times_ms, options=None):
+    """Encodes images losslessly enough to know them by their brightness."""
+    with av.open(str(path), 'w', options=options or {}) as container:
+        stream = container.add_stream('mpeg4', rate=25, options={'qmin': '2', 'qmax': '2'})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = 'yuv420p'
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for image, time in zip(images, times_ms, strict=True):
+            planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+            picture = av.VideoFrame.from_ndarray(planes, format='yuv420p')
+            picture.pts, picture.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def grey_images(count, size=(48, 64)):
+    return [np.full((*size, 3), 40 + 15 * i, np.uint8) for i in range(count)]
+
+
+def noise_images(count):
+    return list(np.random.default_rng(0).integers(0, 256, (count, 96, 128, 3), np.uint8))
+
+
+def open_video(path):
+    return open_source(str(path))
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.mov'])
+def test_a_video_gives_its_frames_in_order(tmp_path, suffix):
+    source = open_video(write_video(tmp_path / f'v{suffix}', grey_images(6), range(0, 240, 40)))
+    values = [frame.image.mean() for frame in source]
+    np.testing.assert_allclose(values, [40, 55, 70, 85, 100, 115], atol=2)
+    assert [frame.image.mean() for frame in source] == values, 'a second pass'
+    source.close()
+
+
+def test_stamps_are_the_presentation_times_even_where_they_are_uneven(tmp_path):
+    times = [0, 40, 95, 300, 301]
+    source = open_video(write_video(tmp_path / 'v.mkv', grey_images(5), times))
+    assert [frame.stamp_ns for frame in source] == [time * 10**6 for time in times]
+    source.close()
+
+
+def test_a_video_knows_its_length(tmp_path):
+    source = open_video(write_video(tmp_path / 'v.mp4', grey_images(6), range(0, 240, 40)))
+    assert operator.length_hint(source) == 6
+    source.close()
+
+
+def test_a_video_recorded_on_its_side_is_turned_upright(tmp_path):
+    bright_right = np.zeros((48, 64, 3), np.uint8)
+    bright_right[:, 32:] = 255
+    path = write_video(tmp_path / 'v.mp4', [bright_right] * 2, [0, 40])
+    data = path.read_bytes()
+    at = data.index(IDENTITY, data.index(b'tkhd'))
+    path.write_bytes(data[:at] + QUARTER_TURN + data[at + len(IDENTITY) :])
+    source = open_video(path)
+    image = next(iter(source)).image
+    source.close()
+    assert image.shape == (64, 48, 3)
+    assert image[40:].mean() > 240, 'a quarter turn clockwise puts the right side at the bottom'
+    assert image[:24].mean() < 15
+
+
+def test_an_mp4_that_is_cut_off_is_refused(tmp_path):
+    path = write_video(tmp_path / 'v.mp4', noise_images(10), range(0, 400, 40))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SourceError, match=r'v\.mp4 cannot be read as a video'):
+        open_video(path)
+
+
+def test_a_video_whose_end_is_missing_is_read_as_far_as_it_goes_with_a_warning(tmp_path, caplog):
+    path = write_video(
+        tmp_path / 'v.mp4', noise_images(10), range(0, 400, 40), options={'movflags': 'faststart'}
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = open_video(path)
+    count = len([frame.size for frame in source])
+    source.close()
+    assert 2 <= count < 10
+    assert f'ends after {count} of 10 frames' in caplog.text
+
+
+@pytest.mark.parametrize('content', [b'', b'no video', bytes(10_000)])
+def test_a_file_that_is_no_video_is_refused(tmp_path, content):
+    (tmp_path / 'v.mp4').write_bytes(content)
+    with pytest.raises(SourceError, match=r'v\.mp4 cannot be read as a video'):
+        open_video(tmp_path / 'v.mp4')
+
+
+def test_a_file_with_sound_only_is_refused(tmp_path):
+    with av.open(str(tmp_path / 'v.mp4'), 'w') as container:
+        stream = container.add_stream('aac', rate=48000, layout='mono')
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
+        silence.sample_rate = 48000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    with pytest.raises(SourceError, match='has no video in it'):
+        open_video(tmp_path / 'v.mp4')
+
+
+def test_a_video_has_no_rate_to_choose(tmp_path):
+    path = write_video(tmp_path / 'v.mp4', grey_images(2), [0, 40])
+    with pytest.raises(SettingsError, match='is a video, which has no rate'):
+        open_source(str(path), SourceSettings(rate=10))
