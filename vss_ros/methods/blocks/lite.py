@@ -1,0 +1,161 @@
+"""The two light networks of evss-lite: regular 3x3 convolutions, batch norm and ReLU only.
+
+Depthwise convolutions are slower than their multiply-adds promise, in training and in the CPU
+runtimes, so the savings come from narrow maps and an early reduction to 1/4 instead.
+Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MIDDLE_GREY = 0.45  # so that zero padding looks like an average pixel; the scale is the norm's job
+
+
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, batch norm, ReLU."""
+    return nn.Sequential(*_normed(inputs, outputs, kernel, stride), nn.ReLU(inplace=True))
+
+
+def _normed(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+
+
+def resize_like(x: Tensor, other: Tensor) -> Tensor:
+    """Resize `x` bilinearly to the height and width of `other`."""
+    return functional.interpolate(x, size=other.shape[-2:], mode='bilinear', align_corners=False)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; a 1x1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = convolution(inputs, outputs, 3, stride)
+        self.second = nn.Sequential(*_normed(outputs, outputs, 3))
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_normed(inputs, outputs, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+def residuals(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    """A stage of `blocks` residual blocks; the first one changes width and resolution."""
+    rest = (Residual(outputs, outputs) for _ in range(blocks - 1))
+    return nn.Sequential(Residual(inputs, outputs, stride), *rest)
+
+
+class Context(nn.Module):
+    """Pyramid pooling: the map beside its own averages over 1, 2 and 4 rows of large tiles."""
+
+    def __init__(self, inputs: int, outputs: int, rows: tuple[int, ...] = (1, 2, 4)) -> None:
+        super().__init__()
+        self.rows = rows
+        self.entry = convolution(inputs, outputs, 1)
+        self.levels = nn.ModuleList(convolution(outputs, outputs // 4, 1) for _ in rows)
+        self.join = convolution(outputs + len(rows) * (outputs // 4), outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.entry(x)
+        height, width = x.shape[-2:]
+        maps = [x]
+        for rows, level in zip(self.rows, self.levels):
+            # Fixed tiles instead of adaptive pooling: a plain AveragePool node in every runtime.
+            tile = (-(-height // rows), -(-width // rows))
+            pooled = functional.avg_pool2d(x, tile, tile, ceil_mode=True, count_include_pad=False)
+            maps.append(resize_like(level(pooled), x))
+        return self.join(torch.cat(maps, 1))
+
+
+class LiteSegmenter(nn.Module):
+    """Image to class scores at 1/4: a narrow residual encoder, context, a top-down decoder."""
+
+    def __init__(
+        self,
+        classes: int,
+        widths: tuple[int, int, int, int] = (32, 64, 128, 192),
+        decoder: int = 64,
+    ) -> None:
+        super().__init__()
+        width_4, width_8, width_16, width_32 = widths
+        self.stem = nn.Sequential(convolution(3, width_4, 3, 2), convolution(width_4, width_4, 3, 2))
+        self.encoder_4 = residuals(width_4, width_4, 2, 1)
+        self.encoder_8 = residuals(width_4, width_8, 2, 2)
+        self.encoder_16 = residuals(width_8, width_16, 2, 2)
+        self.encoder_32 = residuals(width_16, width_32, 2, 2)
+        self.context = Context(width_32, decoder)
+        self.skip_16 = convolution(width_16, decoder, 1)
+        self.skip_8 = convolution(width_8, decoder, 1)
+        self.skip_4 = convolution(width_4, decoder, 1)
+        self.decoder_16 = convolution(decoder, decoder)
+        self.decoder_8 = convolution(decoder, decoder)
+        self.decoder_4 = convolution(decoder, decoder)
+        self.scores = nn.Conv2d(decoder, classes, 1)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Score every class.
+
+        Args:
+            rgb: image in [0, 1], (N, 3, H, W).
+        Returns:
+            Logits, (N, K, h, w).
+        """
+        features_4 = self.encoder_4(self.stem(rgb - MIDDLE_GREY))
+        features_8 = self.encoder_8(features_4)
+        features_16 = self.encoder_16(features_8)
+        x = self.context(self.encoder_32(features_16))
+        for skip, decoder, features in (
+            (self.skip_16, self.decoder_16, features_16),
+            (self.skip_8, self.decoder_8, features_8),
+            (self.skip_4, self.decoder_4, features_4),
+        ):
+            detail = skip(features)
+            x = decoder(detail + resize_like(x, detail))
+        return self.scores(x)
+
+
+class LiteCorrection(nn.Module):
+    """Image and warped scores to edge logits and updated scores at 1/4.
+
+    Unlike CoNet, which meets the warped scores in its last layer only, the encoder sees them beside
+    the image: spotting where the two disagree is most of its task. What it predicts is a change, so
+    a network that knows nothing leaves the warp as it is. Widths are multiples of 16, the block
+    of channels that ONNX Runtime computes at once on a CPU; others cost as much as the next one.
+    """
+
+    def __init__(self, classes: int, widths: tuple[int, int, int] = (16, 48, 96)) -> None:
+        super().__init__()
+        width_4, width_8, width_16 = widths
+        self.stem = convolution(3, width_4, 3, 2)
+        self.image_4 = nn.Sequential(*_normed(width_4, width_4, 3, 2))
+        self.scores_4 = nn.Sequential(*_normed(classes, width_4, 1))
+        self.encoder_8 = nn.Sequential(convolution(width_4, width_8, 3, 2), convolution(width_8, width_8))
+        self.encoder_16 = nn.Sequential(convolution(width_8, width_16, 3, 2), convolution(width_16, width_16))
+        self.context = Context(width_16, width_8, (1, 3))
+        self.decoder_8 = convolution(width_8, width_4)
+        self.decoder_4 = convolution(width_4, width_4)
+        self.heads = nn.Conv2d(width_4, 2 + classes, 1)
+        nn.init.zeros_(self.heads.weight[2:])
+
+    def forward(self, rgb: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at the image again.
+
+        Args:
+            rgb: image in [0, 1], (N, 3, H, W).
+            warped: scores carried along the flow, (N, K, h, w).
+        Returns:
+            Edge logits (N, 2, h, w), updated scores (N, K, h, w).
+        """
+        features_4 = functional.relu(self.image_4(self.stem(rgb)) + self.scores_4(warped))
+        features_8 = self.encoder_8(features_4)
+        x = self.context(self.encoder_16(features_8))
+        x = self.decoder_8(features_8 + resize_like(x, features_8))
+        x = self.decoder_4(features_4 + resize_like(x, features_4))
+        edge, change = self.heads(x).split((2, warped.shape[1]), 1)
+        return edge, warped + change

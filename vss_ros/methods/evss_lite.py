@@ -1,0 +1,32 @@
+"""evss-lite: the graphs and maps of EVSS with networks made for CPUs and small robots.
+
+Only the networks differ. A key frame costs a seventh of EVSS's multiply-adds; a propagated frame
+takes its flow from the host (see `flow`) and fuses at a quarter of the image.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vss_ros.methods.blocks.flownet import FlowNet
+from vss_ros.methods.blocks.lite import LiteCorrection, LiteSegmenter
+from vss_ros.methods.evss import Evss
+
+
+class EvssLite(Evss):
+    """EVSS with the light networks; options as in `Evss`, with defaults for speed."""
+
+    def __init__(
+        self,
+        classes: int,
+        w_f: float = 0.2,
+        reference: str = 'key',
+        fusion: str = 'quarter',
+        carry: str = 'merged',
+        decision: str = 'half',
+        flow: str = 'dis',
+    ) -> None:
+        super().__init__(classes, w_f, reference, fusion, carry, decision, flow)
+
+    def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return LiteSegmenter(classes), FlowNet(), LiteCorrection(classes)

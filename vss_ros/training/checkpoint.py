@@ -1,0 +1,66 @@
+"""Checkpoints that a run resumes from: tensors in safetensors, the step in its header."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vss_ros.core.errors import ModelError
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    """Write a safetensors file; a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.part')
+    # A copy each: the file format refuses tensors that share memory, and ours may.
+    dense = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    save_file(dense, temporary, notes)
+    os.replace(temporary, path)
+
+
+def save(
+    path: Path, step: int, module: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    """Save everything the next step depends on. `step` is the number of steps taken."""
+    tensors = {f'module/{name}': value for name, value in module.state_dict().items()}
+    tensors |= {f'average/{name}': value for name, value in average.state_dict().items()}
+    for index, state in optimiser.state_dict()['state'].items():
+        tensors |= {f'optimiser/{index}/{name}': value for name, value in state.items()}
+    write_tensors(path, tensors, {'step': str(step)})
+
+
+def load(path: Path, module: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Restore what `save` wrote and return its step.
+
+    Raises:
+        ModelError: the file is damaged or belongs to another network.
+    """
+    try:
+        with safe_open(path, 'pt') as file:
+            step = int(file.metadata()['step'])
+        tensors = load_file(path)
+        module.load_state_dict(_part(tensors, 'module/'))
+        average.load_state_dict(_part(tensors, 'average/'))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(tensors, 'optimiser/').items():
+            index, entry = name.split('/')
+            state.setdefault(int(index), {})[entry] = value
+        groups = optimiser.state_dict()['param_groups']
+        optimiser.load_state_dict({'state': state, 'param_groups': groups})
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise ModelError(
+            f'{path} cannot be resumed from ({error}); remove it or train without --resume'
+        ) from error
+    return step
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,90 @@
+"""Clips that exist already: drawn streets with exact labels, and videos without any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.synthetic import StreetClip
+from vss_ros.training.augment import recolour
+from vss_ros.training.clips import Clip
+from vss_ros.training.data import IGNORE, LabelledImages
+
+
+class ClipLibrary:
+    """Random pieces of clips, mirrored and recoloured at random, some at double speed."""
+
+    def __init__(self, clips: Sequence[Clip], height: int, width: int) -> None:
+        self._clips, self._size = clips, (height, width)
+
+    def clip(self, rng: Generator, frames: int) -> Clip:
+        """A piece of one of the clips, cut to the shape of the view where its frames are wider.
+
+        Raises:
+            SettingsError: no clip has that many frames.
+        """
+        able = [clip for clip in self._clips if len(clip.images) >= frames]
+        if not able:
+            raise SettingsError(f'no clip has {frames} frames; ask for shorter clips')
+        clip = able[int(rng.integers(len(able)))]
+        stride = 2 if len(clip.images) >= 2 * frames and rng.random() < 0.3 else 1
+        first = int(rng.integers(len(clip.images) - stride * (frames - 1)))
+        piece = slice(first, first + stride * (frames - 1) + 1, stride)
+        look, place, mirrored = int(rng.integers(1 << 62)), rng.random(), rng.random() < 0.5
+        images, labels = [], []
+        for image, label in zip(clip.images[piece], clip.labels[piece]):
+            image, label = self._fit(image, label, place)
+            if mirrored:
+                image, label = image[:, ::-1], label[:, ::-1]
+            images.append(recolour(np.random.default_rng(look), np.ascontiguousarray(image)))
+            labels.append(label)
+        return Clip(np.stack(images), np.stack(labels))
+
+    def _fit(self, image: np.ndarray, label: np.ndarray, place: float) -> tuple[np.ndarray, np.ndarray]:
+        height, width = self._size
+        if label.shape == self._size:
+            return image, label
+        kept = min(label.shape[1], round(label.shape[0] * width / height))
+        left = int(place * (label.shape[1] - kept))
+        here = np.s_[:, left : left + kept]
+        return (
+            cv2.resize(image[here], (width, height), interpolation=cv2.INTER_AREA),
+            cv2.resize(label[here], (width, height), interpolation=cv2.INTER_NEAREST),
+        )
+
+    def stills(self) -> LabelledImages:
+        """Every frame of every clip on its own."""
+        images = [image for clip in self._clips for image in clip.images]
+        labels = [label for clip in self._clips for label in clip.labels]
+        return LabelledImages([f'clip_{i}' for i in range(len(images))], images, labels)
+
+
+def draw_streets(seed: int, count: int, frames: int, height: int, width: int, drive: int = 60) -> list[Clip]:
+    """`count` clips of synthetic streets, two from each drive of `drive` frames."""
+    clips = []
+    for number in range(count):
+        street = StreetClip(seed + number // 2, drive, height, width)
+        first = (number % 2) * (drive - frames)
+        drawn = [street[index] for index in range(first, first + frames)]
+        clips.append(Clip(np.stack([f.image for f in drawn]), np.stack([f.mask for f in drawn])))
+    return clips
+
+
+def read_video(path: Path) -> Clip:
+    """All frames of a video, without labels.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    capture, images = cv2.VideoCapture(str(path)), []
+    while (frame := capture.read())[0]:
+        images.append(frame[1])
+    if not images:
+        raise SourceError(f'{path} cannot be read as a video')
+    stack = np.stack(images)
+    return Clip(stack, np.full(stack.shape[:3], IGNORE, np.uint8))

@@ -1,0 +1,87 @@
+"""Labelled images on disk, and which of them are kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vss_ros.core.errors import SourceError
+
+IGNORE = 255
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images uint8 (H, W, 3) BGR with their class ids uint8 (H, W), 255 where unlabelled."""
+
+    names: Sequence[str]
+    images: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def where(self, keep: Sequence[bool]) -> LabelledImages:
+        """The part of the set whose entry in `keep` is true."""
+        parts = (
+            [item for item, kept in zip(items, keep) if kept]
+            for items in (self.names, self.images, self.labels)
+        )
+        return LabelledImages(*parts)
+
+    def split(self, held_out: float) -> tuple[LabelledImages, LabelledImages]:
+        """Keep the last `held_out` share of every sequence aside: (the rest, kept aside).
+
+        A contiguous piece, because neighbouring frames are almost copies of each other.
+        """
+        aside: list[bool] = []
+        for _, members in groupby(self.names, key=sequence_of):
+            count = len(list(members))
+            kept = round(count * (1 - held_out))
+            aside += [False] * kept + [True] * (count - kept)
+        return self.where([not value for value in aside]), self.where(aside)
+
+
+def sequence_of(name: str) -> str:
+    """The drive a frame belongs to: what stands before the last underscore of its name."""
+    return name.rpartition('_')[0]
+
+
+def load_folder(folder: Path, height: int, width: int) -> LabelledImages:
+    """Read `folder/images/*` with the label maps `folder/labels/<same name>.png`.
+
+    Images of another size are resized (labels to the nearest pixel).
+    Raises:
+        SourceError: no images, or an image or its label is missing or unreadable.
+    """
+    paths = sorted(path for path in (folder / 'images').glob('*') if path.suffix in IMAGE_SUFFIXES)
+    if not paths:
+        raise SourceError(f'{folder} has no images; expected images/*.jpg and labels/*.png in it')
+    images, labels = [], []
+    for path in paths:
+        label_path = folder / 'labels' / f'{path.stem}.png'
+        image, label = cv2.imread(str(path)), cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise SourceError(f'{path} cannot be read as an image')
+        if label is None or label.ndim != 2 or label.shape != image.shape[:2]:
+            raise SourceError(f'{label_path} must be a one-channel PNG of the size of its image')
+        if label.shape != (height, width):
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+        images.append(image)
+        labels.append(label.astype(np.uint8))
+    return LabelledImages([path.stem for path in paths], images, labels)
+
+
+def class_frequencies(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
+    """Share of each class among the labelled pixels, float64 (K,)."""
+    counts = np.zeros(classes)
+    for label in labels:
+        counts += np.bincount(label[label < classes], minlength=classes)
+    return counts / max(counts.sum(), 1)

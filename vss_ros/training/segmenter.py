@@ -1,0 +1,97 @@
+"""Stage `segmenter`: the key-frame network on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.training import augment
+from vss_ros.training.data import LabelledImages, class_frequencies
+from vss_ros.training.loop import Batch
+from vss_ros.training.losses import class_weights, segmentation_losses
+
+
+@dataclass(frozen=True)
+class SegmenterSettings:
+    """Sampling and losses of the segmenter stage."""
+
+    batch: int = 8
+    scales: tuple[float, float] = (0.6, 2.0)
+    paste: float = 0.5  # share of views that get objects of another view
+    paste_classes: tuple[int, ...] = (2, 6, 8, 9, 10)  # CamVid-11: pole, sign, car, people
+    weight_softness: float = 1.05
+    jaccard: float = 1.0
+
+
+class SegmenterStage:
+    """Trains `csrnet` on random views of labelled images, from one or several sets in turn."""
+
+    name = 'segmenter'
+
+    def __init__(
+        self,
+        csrnet: nn.Module,
+        classes: int,
+        sets: Sequence[tuple[LabelledImages, float]],
+        aside: LabelledImages,
+        settings: SegmenterSettings,
+        seed: int = 0,
+    ) -> None:
+        """`sets`: labelled images and the share of every batch drawn from them."""
+        self.module, self._classes, self._settings, self._seed = csrnet, classes, settings, seed
+        self._sets, self._aside = [images for images, _ in sets], aside
+        self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
+        frequencies = class_frequencies(self._sets[0].labels, classes)
+        weights = class_weights(frequencies, settings.weight_softness)
+        self._weights = torch.from_numpy(weights).float()
+
+    def batch(self, step: int) -> Batch:
+        views = [self._view(step, index) for index in range(self._settings.batch)]
+        images, labels = zip(*views)
+        return {'images': np.stack(images), 'labels': np.stack(labels)}
+
+    def _view(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self._seed, step, index])
+        chosen = self._sets[rng.choice(len(self._sets), p=self._shares)]
+        image, label = self._window(rng, chosen)
+        if rng.random() < self._settings.paste:
+            other = self._window(rng, chosen)
+            augment.paste_objects(rng, image, label, *other, self._settings.paste_classes)
+        return augment.recolour(rng, image), label
+
+    def _window(self, rng: np.random.Generator, chosen: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+        index = rng.integers(len(chosen))
+        label = chosen.labels[index]
+        window = augment.random_window(rng, *label.shape, self._settings.scales)
+        return augment.view(chosen.images[index], label, window)
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        scores = self.module(to_rgb(batch['images']))
+        with torch.autocast(scores.device.type, enabled=False):
+            weights = self._weights.to(scores.device)
+            # Half resolution keeps poles two pixels wide at a quarter of the cost of full size.
+            labels = batch['labels'][:, ::2, ::2].long()
+            return segmentation_losses(scores, labels, weights, self._settings.jaccard)
+
+    def validate(self, average: nn.Module) -> dict[str, float]:
+        return mean_iou(average, self._aside, self._classes) if len(self._aside) else {}
+
+
+@torch.no_grad()
+def mean_iou(segmenter: nn.Module, images: LabelledImages, classes: int) -> dict[str, float]:
+    """`miou` in per cent at full resolution, and `iou_<id>` of each class that occurs."""
+    device = next(segmenter.parameters()).device
+    counts = ConfusionMatrix(classes)
+    for image, label in zip(images.images, images.labels):
+        scores = segmenter(to_rgb(torch.from_numpy(image)[None].to(device)))
+        mask = resize(scores.float(), label.shape).argmax(1)[0].byte()
+        counts.update(label, mask.cpu().numpy())
+    each = {f'iou_{i}': 100 * float(iou) for i, iou in enumerate(counts.iou()) if iou == iou}
+    return {'miou': 100 * counts.miou(), **each}
