@@ -103,20 +103,23 @@ def test_the_first_frame_has_nothing_before_it():
     assert not frame.flow.any()
 
 
-def test_every_class_appears_within_a_few_seeds():
-    seen = {int(k) for seed in range(10) for k in np.unique(StreetClip(seed, 1, 180, 240)[0].mask)}
-    assert seen == set(range(11))
+@pytest.fixture(scope='module')
+def masks():
+    return np.stack([StreetClip(seed, 1, 90, 120)[0].mask for seed in range(10)])
 
 
-def test_class_shares_are_those_of_a_street_seen_from_a_car():
-    masks = np.stack([StreetClip(seed, 1, 90, 120)[0].mask for seed in range(20, 40)])
+def test_every_class_appears_within_a_few_seeds(masks):
+    assert set(np.unique(masks)) == set(range(11))
+
+
+def test_class_shares_are_those_of_a_street_seen_from_a_car(masks):
     share = np.bincount(masks.ravel(), minlength=11) / masks.size
     bounds = {0: (0.1, 0.3), 1: (0.12, 0.35), 3: (0.25, 0.42), 5: (0.04, 0.2), 8: (0.03, 0.14)}
     for label, (low, high) in bounds.items():
         assert low < share[label] < high, label
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=4)
 @given(seed=st.integers(0, 2**40), height=st.integers(16, 150), width=st.integers(16, 150))
 def test_any_size_and_seed_gives_sound_frames(seed, height, width):
     clip = StreetClip(seed, 2, height, width)

@@ -69,9 +69,10 @@ def _fenestrate(rng: np.random.Generator, wall: np.ndarray, floors: int, kind: s
     h, w = wall.shape[:2]
     t = TEXELS
     frame = np.array([215, 218, 220]) * rng.uniform(0.75, 1) if rng.random() < 0.75 else [40, 40, 44]
-    stone = np.clip(wall.mean((0, 1)) * rng.uniform(1.15, 1.5), 0, 225)
+    tone = wall[::8, ::8].mean((0, 1))
+    stone = np.clip(tone * rng.uniform(1.15, 1.5), 0, 225)
     box(wall, 0, 0, w, 0.22 * t, stone)
-    box(wall, 0, 0.22 * t, w, 0.28 * t, wall.mean((0, 1)) * 0.6)
+    box(wall, 0, 0.22 * t, w, 0.28 * t, tone * 0.6)
     columns = max(round(w / t / rng.uniform(1.8, 2.9)), 1)
     pitch = w / columns
     wide = pitch * (0.82 if kind == 'office' else rng.uniform(0.36, 0.55))
@@ -89,14 +90,14 @@ def _fenestrate(rng: np.random.Generator, wall: np.ndarray, floors: int, kind: s
                 box(wall, x, bottom - 2.3 * t, x + 1.0 * t, bottom, frame)
                 box(wall, x + 3, bottom - 2.2 * t, x + 1.0 * t - 3, bottom, colour)
             else:
-                _window(rng, wall, x, y, wide, tall, frame, stone)
+                _window(rng, wall, x, y, wide, tall, frame, stone, tone * 0.6)
 
 
-def _window(rng, wall, x, y, wide, tall, frame, stone) -> None:
+def _window(rng, wall, x, y, wide, tall, frame, stone, shadow) -> None:
     """One window: lintel and sill, frame, panes that mirror a little sky, a curtain."""
     box(wall, x - 2, y - 5, x + wide + 2, y, stone * 0.95)
     box(wall, x - 4, y + tall, x + wide + 4, y + tall + 3, stone * 1.08)
-    box(wall, x - 2, y + tall + 3, x + wide + 2, y + tall + 6, wall.mean((0, 1)) * 0.6)
+    box(wall, x - 2, y + tall + 3, x + wide + 2, y + tall + 6, shadow)
     box(wall, x, y, x + wide, y + tall, frame)
     glass = np.array([78, 70, 62]) * rng.uniform(0.35, 1.15)
     box(wall, x + 2, y + 2, x + wide - 2, y + tall - 2, glass)
@@ -123,7 +124,7 @@ def _shop(rng: np.random.Generator, wall: np.ndarray, bottom: float) -> None:
         box(wall, x0, y0, x1, y1, [48, 44, 40])
         for _ in range(10):
             gx, gy = rng.uniform(x0, x1 - 8), rng.uniform(y0, y1 - 8)
-            goods = np.array(rng.uniform(25, 150, 3))
+            goods = rng.uniform(25, 130) + rng.uniform(-22, 22, 3)
             box(wall, gx, gy, min(gx + rng.uniform(4, 22), x1), min(gy + rng.uniform(6, 26), y1), goods)
         shine = [[x0, y1], [x0 + (x1 - x0) * 0.45, y0], [x0 + (x1 - x0) * 0.7, y0],
                  [x0 + (x1 - x0) * 0.3, y1]]  # fmt: skip

@@ -52,7 +52,7 @@ def sign_picture(rng: np.random.Generator) -> tuple[Texture, float, float]:
         _strokes(rng, canvas, 10, y, 10 + rng.uniform(40, 76), y + 10, ink)
     if kind == 'plate':
         return Texture(canvas), float(rng.uniform(0.5, 0.9)), float(rng.uniform(0.6, 1.2))
-    return Texture(canvas), float(rng.uniform(1.2, 2.4)), float(rng.uniform(0.8, 1.5))
+    return Texture(canvas), float(rng.uniform(1.15, 1.8)), float(rng.uniform(0.7, 1.2))
 
 
 def _strokes(rng, canvas, x0, y0, x1, y1, ink) -> None:

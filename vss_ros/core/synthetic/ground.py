@@ -15,7 +15,6 @@ from vss_ros.core.synthetic.light import Light
 from vss_ros.core.synthetic.pavement import (
     CHUNK,
     HALF_WIDTH,
-    KINDS,
     MARGIN,
     TEXEL_ACROSS,
     TEXEL_ALONG,
@@ -33,8 +32,8 @@ class Ground:
 
     Args:
         kinds: index into KINDS of each chunk along the street; chunk 0 starts at s = `start`.
-        shade_s, shade_d: the houses' shadow covers the ground beyond |d| of `shade_d` on the side of
-            the sun; samples every metre from `start`. The sign says from which side.
+        shade_edge: for every metre from `start`: how far from the middle of the street the shadow of
+            the houses ends, negative if they stand on the left; 0 where there is none.
     """
 
     def __init__(
@@ -49,13 +48,13 @@ class Ground:
         self.street, self.light, self.kinds, self.start = street, light, kinds, start
         self.shade_edge = shade_edge.astype(np.float32)
         atlas, self.labels = paint_chunks(street, rng)
-        atlas = np.clip(atlas * light.ground_gain.astype(np.float32), 0, 255).astype(np.uint8)
-        rows, columns = atlas.shape[:2]
-        self.levels = [
-            cv2.resize(atlas, (columns >> max(level - 4, 0), rows >> level),
-                       interpolation=cv2.INTER_AREA)
-            for level in range(LEVELS)
-        ]  # fmt: skip
+        gain = np.arange(256)[:, None] * light.ground_gain
+        atlas = cv2.LUT(atlas, np.minimum(gain, 255).astype(np.uint8)[:, None])
+        self.levels = [atlas]
+        for level in range(1, LEVELS):
+            rows, columns = self.levels[-1].shape[:2]
+            size = columns // 2 if level > 4 else columns, rows // 2
+            self.levels.append(cv2.resize(self.levels[-1], size, interpolation=cv2.INTER_AREA))
         grain = rng.normal(0, 1, (512, 512)).astype(np.float32)
         grain = 0.7 * grain + 1.5 * cv2.GaussianBlur(grain, (0, 0), 1.2)
         self.grain = np.clip(128 + 11 * grain, 0, 255).astype(np.uint8)
@@ -147,6 +146,3 @@ class Ground:
         grain = cv2.remap(self.grain, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         factor = 1 + (grain.astype(np.float32) - 128) / 128 * fade[part, None]
         colour[part] *= factor[:, :, None]
-
-
-__all__ = ['CHUNK', 'KINDS', 'Ground']

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from vss_ros.core.synthetic.street import Street
@@ -23,8 +24,13 @@ ROAD, PAVEMENT, GRASS = 3, 4, 5  # CamVid-11; it counts grass with the trees
 def paint_chunks(street: Street, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Atlas of all kinds, one below the other: colours (h, w, 3) uint8 and labels (h, w) uint8."""
     paint = ChunkPainter(street, rng)
-    strips = [paint.strip(kind) for kind in range(len(KINDS))]
-    return np.concatenate([s[0] for s in strips]), np.concatenate([s[1] for s in strips])
+    plain, *others = [paint.chunk(kind) for kind in range(len(KINDS))]
+    margin = round(MARGIN / TEXEL_ALONG)
+    colours, labels = [], []
+    for colour, label in (plain, *others):
+        colours += [plain[0][-margin:], colour, plain[0][:margin]]
+        labels += [plain[1][-margin:], label, plain[1][:margin]]
+    return np.concatenate(colours), np.concatenate(labels)
 
 
 class ChunkPainter:
@@ -38,8 +44,8 @@ class ChunkPainter:
         fine = rng.standard_normal((rows, columns), np.float32)
         self.grey = float(rng.uniform(72, 112))
         tint = np.array([1.04, 1.0, 0.96]) * (1 + rng.normal(0, 0.025, 3))
-        shade = self.grey * (1 + 0.05 * blotches + 0.05 * fine)
-        self.asphalt = shade[:, :, None] * tint.astype(np.float32)
+        shade = (1 + 0.05 * blotches + 0.05 * fine) * self._wheel_tracks()
+        self.asphalt = _coloured(shade, self.grey * tint)
         self.slabs = self._slabs(rows, columns, blotches, fine)
         self.grass = self._grass(blotches, fine)
         self.marking_style = rng.choice(['dashes', 'solid', 'none', 'zigzag'], p=[0.6, 0.2, 0.1, 0.1])
@@ -47,15 +53,8 @@ class ChunkPainter:
         self.white = float(rng.uniform(150, 205))
         self.wear = noise(rng, rows, columns, [30, 8, 3])
 
-    def strip(self, kind: int) -> tuple[np.ndarray, np.ndarray]:
-        """One chunk with its margins, (rows, columns, 3) uint8 and labels."""
-        colour, label = self._chunk(kind)
-        plain, plain_label = self._chunk(PLAIN)
-        m = round(MARGIN / TEXEL_ALONG)
-        colour = np.concatenate([plain[-m:], colour, plain[:m]])
-        return colour, np.concatenate([plain_label[-m:], label, plain_label[:m]])
-
-    def _chunk(self, kind: int) -> tuple[np.ndarray, np.ndarray]:
+    def chunk(self, kind: int) -> tuple[np.ndarray, np.ndarray]:
+        """One chunk, colours (rows, columns, 3) uint8 and labels (rows, columns) uint8."""
         left, right = self.street.kerb
         rows = self.asphalt.shape[0]
         s = (np.arange(rows, dtype=np.float32)[:, None] + 0.5) * np.float32(TEXEL_ALONG)
@@ -67,20 +66,21 @@ class ChunkPainter:
             rounding = 3 * np.clip(1 - np.maximum(outside, 0) / 3, 0, 1) ** 2
             mouth = np.maximum(MOUTH[0] - rounding - s, s - MOUTH[1] - rounding)
             beside = np.where(outside >= 0, np.minimum(beside, mouth), beside)
-        colour = self.asphalt * self._wheel_tracks()[:, None]
+        colour = self.asphalt.copy()
         self._patch(colour, kind)
         self._markings(colour, s, d, kind, beside)
         width = np.where(d < 0, *self.street.pavement)
         green = np.where(d < 0, *self.street.grass)
         walk = beside >= 0
         lawn = (beside > width) & green
-        np.copyto(colour, self.slabs, where=walk[:, :, None])
-        np.copyto(colour, self.grass, where=lawn[:, :, None])
+        cv2.copyTo(self.slabs, walk.view(np.uint8), colour)
+        cv2.copyTo(self.grass, lawn.view(np.uint8), colour)
         kerb = walk & (beside < 0.16)
         colour[kerb] = colour[kerb] * 0.25 + self.grey
-        colour[(beside > -0.09) & (beside < 0.02)] *= 0.62
+        gutter = (beside > -0.09) & (beside < 0.02)
+        colour[gutter] = colour[gutter] * 0.62
         label = np.where(lawn, GRASS, np.where(walk, PAVEMENT, ROAD)).astype(np.uint8)
-        return np.clip(colour, 0, 255, out=colour).astype(np.uint8), label
+        return colour, label
 
     def _wheel_tracks(self) -> np.ndarray:
         """Darkening across the road where tyres run, (columns,)."""
@@ -99,7 +99,8 @@ class ChunkPainter:
             x = (rng.uniform(left, right - 1) + HALF_WIDTH) / TEXEL_ACROSS
             y = rng.uniform(0.1, 0.7) * rows
             w, h = rng.uniform(0.6, 2) / TEXEL_ACROSS, rng.uniform(1, 6) / TEXEL_ALONG
-            colour[int(y) : int(y + h), int(x) : int(x + w)] *= rng.uniform(0.72, 1.12)
+            part = colour[int(y) : int(y + h), int(x) : int(x + w)]
+            part[:] = np.minimum(part * rng.uniform(0.72, 1.12), 255)
         for _ in range(2):
             x = (rng.uniform(left + 0.5, right - 0.5) + HALF_WIDTH) / TEXEL_ACROSS
             y, angle = rng.uniform(0.1, 0.9) * rows, np.linspace(0, 2 * np.pi, 24)
@@ -131,29 +132,34 @@ class ChunkPainter:
             paint |= ((np.abs(s - 9.8) < 0.1) | (np.abs(s - 15.2) < 0.1)) & (beside < -0.2) & (d % 1 < 0.6)
         paint = np.broadcast_to(paint, beside.shape)
         cover = np.clip(0.8 + 0.35 * self.wear[paint], 0.15, 0.95)[:, None]
-        colour[paint] += cover * (self.white - colour[paint])
+        colour[paint] = colour[paint] * (1 - cover) + self.white * cover
         yellow = np.zeros(beside.shape, bool)
         for side in (0, 1):
             if self.yellow[side] and not self.street.parking[side]:
                 here = (d < 0) == (side == 0)
                 yellow |= here & (np.abs(np.abs(beside + 0.33) - 0.11) < 0.05)
         cover = np.clip(0.65 + 0.4 * self.wear[yellow], 0.1, 0.9)[:, None]
-        colour[yellow] += cover * (np.array([60, 150, 175], np.float32) - colour[yellow])
+        colour[yellow] = colour[yellow] * (1 - cover) + np.array([60, 150, 175]) * cover
 
     def _slabs(self, rows: int, columns: int, blotches: np.ndarray, fine: np.ndarray) -> np.ndarray:
         """Paving stones, or asphalt with a little more light in it, (rows, columns, 3)."""
         rng = self.rng
         base = self.grey * rng.uniform(0.85, 1.25) * np.array([0.98, 1.0, 1.02])
-        base, shade = base.astype(np.float32), 1 + 0.05 * blotches + 0.04 * fine
+        shade = 1 + 0.05 * blotches + 0.04 * fine
         if rng.random() < 0.65:
             size_s, size_d = round(0.64 / TEXEL_ALONG), round(0.6 / TEXEL_ACROSS)
             grid = rng.normal(1, 0.05, (rows // size_s + 1, columns // size_d + 1)).astype(np.float32)
             r, c = np.arange(rows)[:, None], np.arange(columns)
             shade = shade * grid[r // size_s, c // size_d]
             shade = np.where((r % size_s == 0) | (c % size_d == 0), 0.78 * shade, shade)
-        return base * shade[:, :, None]
+        return _coloured(shade, base)
 
     def _grass(self, blotches: np.ndarray, fine: np.ndarray) -> np.ndarray:
         green = np.array([44, 96, 84]) * self.rng.uniform(0.75, 1.15)
-        green = (green * (1 + self.rng.normal(0, 0.06, 3))).astype(np.float32)
-        return green * (1 + 0.16 * blotches + 0.16 * fine)[:, :, None]
+        green = green * (1 + self.rng.normal(0, 0.06, 3))
+        return _coloured(1 + 0.16 * blotches + 0.16 * fine, green)
+
+
+def _coloured(shade: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 picture of one colour under a shade (h, w)."""
+    return cv2.merge([cv2.convertScaleAbs(np.maximum(shade, 0), alpha=float(c)) for c in colour])

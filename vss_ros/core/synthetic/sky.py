@@ -21,35 +21,43 @@ class Sky:
     """Paints the panorama of one clip."""
 
     def __init__(self, street: Street, light: Light, rng: np.random.Generator) -> None:
-        slope = np.linspace(TOP, BOTTOM, ROWS, dtype=np.float32)[:, None]
+        soft = self._clouds(light, rng)
+        self.picture = cv2.resize(soft, (COLUMNS, ROWS), interpolation=cv2.INTER_CUBIC)
+        self.labels = np.full((ROWS, COLUMNS), SKY_LABEL, np.uint8)
+        self._skyline(light, rng, street.town)
+
+    def _clouds(self, light: Light, rng: np.random.Generator) -> np.ndarray:
+        """The sky without a skyline: soft, so a quarter of the panorama's size is enough."""
+        rows, columns = ROWS // 4, COLUMNS // 4
+        dusk = light.kind == 'dusk'
+        slope = np.linspace(TOP, BOTTOM, rows, dtype=np.float32)[:, None]
         low = np.exp(-np.maximum(slope, 0) / 0.28)[:, :, None]
         zenith = np.array([250, 214, 172]) if light.kind == 'clear' else np.array([236, 232, 226])
-        if light.kind == 'dusk':
+        if dusk:
             zenith = np.array([205, 192, 178])
-        picture = (zenith * (1 - low) + np.array([252, 248, 244]) * low).astype(np.float32)
-        picture = np.repeat(picture, COLUMNS, axis=1)
+        picture = np.repeat(zenith * (1 - low) + np.array([252, 248, 244]) * low, columns, axis=1)
         # Clouds get flatter and closer together towards the horizon.
-        clouds = noise(rng, ROWS, COLUMNS, [260, 130, 60, 28, 14])
-        stretch = np.clip(0.12 + (slope[:, 0] - BOTTOM), 0, 1) ** 0.55 * (ROWS - 1)
-        x, y = np.meshgrid(np.arange(COLUMNS, dtype=np.float32), stretch)
-        clouds = cv2.remap(clouds, x, y.astype(np.float32), cv2.INTER_LINEAR)
+        clouds = noise(rng, rows, columns, [65, 32, 15, 7, 3.5])
+        stretch = np.clip(0.12 + (slope - BOTTOM), 0, 1) ** 0.55 * (rows - 1)
+        x = np.arange(columns, dtype=np.float32)[None]
+        x, y = np.broadcast_arrays(x, stretch.astype(np.float32))
+        clouds = cv2.remap(clouds, x.copy(), y.copy(), cv2.INTER_LINEAR)
         cover = np.clip((clouds + light.cloud * 1.7 - 1.1) * 2.2, 0, 1)[:, :, None]
-        tone = 244 + 24 * noise(rng, ROWS, COLUMNS, [150, 70, 30])[:, :, None]
-        tone = tone * (0.8 if light.kind == 'dusk' else 1.0) * np.array([1.0, 0.985, 0.965])
+        tone = 244 + 24 * noise(rng, rows, columns, [37, 17, 7])[:, :, None]
+        tone = tone * (0.8 if dusk else 1.0) * np.array([1.0, 0.985, 0.965])
         picture += cover * 0.9 * (tone - picture)
-        azimuth = (np.arange(COLUMNS) / COLUMNS * 2 - 1) * np.pi
+        azimuth = (np.arange(columns) / columns * 2 - 1) * np.pi
         away = np.arccos(np.clip(np.cos(azimuth - light.azimuth), -1, 1))[None, :]
         glow = np.exp(-((away / 0.7) ** 2) - ((slope - 0.6) / 0.5) ** 2)[:, :, None]
-        picture += 60 * glow * (light.kind != 'dusk') * (1 - 0.6 * cover)
-        self.labels = np.full((ROWS, COLUMNS), SKY_LABEL, np.uint8)
-        self._skyline(picture, slope, light, rng, street.town)
-        self.picture = np.clip(picture, 0, 255).astype(np.uint8)
+        picture += 60 * glow * (not dusk) * (1 - 0.6 * cover)
+        return np.clip(picture, 0, 255).astype(np.uint8)
 
-    def _skyline(
-        self, picture: np.ndarray, slope: np.ndarray, light: Light, rng: np.random.Generator, town: float
-    ) -> None:
+    def _skyline(self, light: Light, rng: np.random.Generator, town: float) -> None:
         """Far trees and roofs, pale with haze."""
         haze = float(np.clip(light.haze_at(np.array(220.0)), 0.25, 0.8))
+        slope = np.linspace(TOP, BOTTOM, ROWS, dtype=np.float32)[:, None]
+        slope = slope[slope[:, 0] < 0.15]  # nothing reaches higher
+        picture, labels = self.picture[-len(slope) :], self.labels[-len(slope) :]
         rough = noise(rng, 8, COLUMNS, [160, 60, 22, 9, 4])[4]
         trees = 0.045 + 0.022 * rough * 1.4
         roofs = np.zeros(COLUMNS, np.float32)
@@ -59,13 +67,13 @@ class Sky:
             if rng.random() < 0.25 + 0.6 * town:
                 roofs[x : x + wide] = rng.uniform(0.02, 0.075)
             x += wide
-        grey = noise(rng, ROWS, COLUMNS, [20, 6, 3])[:, :, None]
+        grey = noise(rng, len(slope), COLUMNS, [20, 6, 3])[:, :, None]
         green = np.array([52, 66, 62]) if light.kind != 'dusk' else np.array([30, 34, 32])
         for height, base, label in ((roofs, np.array([88, 92, 100]), BUILDING), (trees, green, TREE)):
             inside = slope < height[None, :]
             tone = base * (1 + 0.25 * grey) * (1 - haze) + light.haze_colour * haze
             picture[inside] = tone[inside]
-            self.labels[inside] = label
+            labels[inside] = label
 
     def draw(self, picture: Picture, pose: Pose, lens: np.ndarray) -> None:
         """Fill the whole picture; what is nearer is drawn over it."""

@@ -22,12 +22,14 @@ class Texture:
     """
 
     def __init__(self, picture: np.ndarray) -> None:
-        texels = np.clip(picture, 0, 255).astype(np.float32)
+        texels = np.clip(picture, 0, 255)
         if texels.shape[2] == 3:
-            texels = np.dstack([texels, np.full(texels.shape[:2], 255, np.float32)])
-        texels[:, :, :3] *= texels[:, :, 3:] / 255
+            texels = cv2.cvtColor(texels.astype(np.uint8), cv2.COLOR_BGR2BGRA)
+        else:
+            alpha = texels[:, :, 3:].astype(np.float32)
+            texels = np.concatenate([texels[:, :, :3] * (alpha / 255), alpha], axis=2)
         self.height, self.width = texels.shape[:2]
-        self._levels = {(0, 0): np.ascontiguousarray(np.rint(texels).astype(np.uint8))}
+        self._levels = {(0, 0): np.rint(texels).astype(np.uint8)}
 
     def level(self, down: int, across: int) -> np.ndarray:
         """(h, w, 4) uint8, the height halved `down` times and the width `across` times.
@@ -72,18 +74,13 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: Sequence[flo
 
 
 def polygon(canvas: np.ndarray, points: Sequence[Sequence[float]], colour: Colour) -> None:
-    """Fill a polygon of (x, y) points, with smooth edges, opaque where the canvas has alpha."""
-    _paint(canvas, lambda mask: cv2.fillPoly(mask, [_fixed(points)], 255, cv2.LINE_AA, 4), colour)
+    """Fill a polygon of (x, y) points with smooth edges."""
+    _paint(canvas, points, colour, None)
 
 
 def line(canvas: np.ndarray, points: Sequence[Sequence[float]], colour: Colour, thickness: float) -> None:
-    """Draw connected (x, y) points."""
-    wide = max(round(thickness), 1)
-    _paint(
-        canvas,
-        lambda mask: cv2.polylines(mask, [_fixed(points)], False, 255, wide, cv2.LINE_AA, 4),
-        colour,
-    )
+    """Draw a line through (x, y) points."""
+    _paint(canvas, points, colour, max(round(thickness), 1))
 
 
 def ellipse(canvas: np.ndarray, centre: Sequence[float], radii: Sequence[float], colour: Colour) -> None:
@@ -101,25 +98,32 @@ def box(canvas: np.ndarray, x0: float, y0: float, x1: float, y1: float, colour: 
         canvas[rows, columns, 3] = 255
 
 
-def _fixed(points: Sequence[Sequence[float]]) -> np.ndarray:
-    return np.rint(np.asarray(points, float) * 16).astype(np.int32)
-
-
-def _paint(canvas, draw_mask, colour: Colour) -> None:
-    mask = np.zeros(canvas.shape[:2], np.uint8)
-    draw_mask(mask)
-    x, y, w, h = cv2.boundingRect(mask)
-    if w == 0:
+def _paint(
+    canvas: np.ndarray, points: Sequence[Sequence[float]], colour: Colour, thickness: int | None
+) -> None:
+    """Draw a line, or fill a polygon where `thickness` is None, inside the box around the points."""
+    corners = np.asarray(points, float)
+    reach = (thickness or 0) + 2
+    height, width = canvas.shape[:2]
+    x0, y0 = np.clip(np.floor(corners.min(0)) - reach, 0, [width, height]).astype(int)
+    x1, y1 = np.clip(np.ceil(corners.max(0)) + reach, 0, [width, height]).astype(int)
+    if x1 <= x0 or y1 <= y0:
         return
-    part = canvas[y : y + h, x : x + w]
-    share = mask[y : y + h, x : x + w, None].astype(np.float32) / 255
+    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    fixed = np.rint((corners - [x0, y0]) * 16).astype(np.int32)  # 4 bits of fraction
+    if thickness is None:
+        cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, 4)
+    else:
+        cv2.polylines(mask, [fixed], False, 255, thickness, cv2.LINE_AA, 4)
+    part = canvas[y0:y1, x0:x1]
+    share = mask[:, :, None].astype(np.float32) / 255
+    brush = np.asarray(colour[:3], np.float32)
     old = part.astype(np.float32)
     if canvas.shape[2] == 4:
         alpha = np.maximum(old[:, :, 3:], share * 255)
         # On transparent ground the colour is the brush's own: only alpha carries the soft edge.
-        share = np.where(old[:, :, 3:] > 0, share, 1.0)
-        mixed = np.dstack([old[:, :, :3] * (1 - share) + np.asarray(colour[:3]) * share, alpha])
-        mixed = np.where(mask[y : y + h, x : x + w, None] > 0, mixed, old)
+        share = np.where(old[:, :, 3:] > 0, share, share > 0)
+        mixed = np.concatenate([old[:, :, :3] * (1 - share) + brush * share, alpha], axis=2)
     else:
-        mixed = old * (1 - share) + np.asarray(colour[:3], np.float32) * share
+        mixed = old * (1 - share) + brush * share
     part[:] = np.clip(mixed, 0, 255).astype(canvas.dtype)

@@ -158,7 +158,7 @@ class Traffic:
 
     def _cyclists(self) -> None:
         rng = self.rng
-        for _ in range(rng.poisson((self.stretch[1] - self.stretch[0]) * 0.012 * (0.4 + self.street.busy))):
+        for _ in range(rng.poisson((self.stretch[1] - self.stretch[0]) * 0.02 * (0.4 + self.street.busy))):
             side = int(rng.integers(2))
             d = self.street.kerb[side] - (-1, 1)[side] * (0.7 + self.street.parking[side])
             forward = max(self.street.speed * rng.uniform(0.4, 0.9), 2.5)
