@@ -1,0 +1,77 @@
+import json
+import shutil
+
+import pytest
+
+from vss_ros.cli.main import main
+from vss_ros.core.cost import step_macs
+from vss_ros.core.model_folder import load_model
+
+
+def test_info_tells_what_a_model_is_and_which_engines_run_it(tiny_model, capsys):
+    assert main(['info', str(tiny_model)]) == 0
+    shown = capsys.readouterr().out
+    for fact in (
+        'evss-lite',
+        'camvid11',
+        '96x64',
+        'flow > warp > correction',
+        '0 sky',
+        'bicyclist',
+        'sha256',
+    ):
+        assert fact in shown
+    for graph in ('segmenter', 'warp', 'correction'):
+        assert f'│ {graph} ' in shown
+    assert 'onnxruntime' in shown
+
+
+def test_info_refuses_a_model_that_was_changed(tiny_model, tmp_path, capsys):
+    copy = tmp_path / 'copy'
+    shutil.copytree(tiny_model, copy)
+    with (copy / 'warp.onnx').open('ab') as file:
+        file.write(b'\0')
+    assert main(['info', str(copy)]) == 2
+    assert 'warp.onnx is damaged or was changed' in capsys.readouterr().err
+
+
+def test_info_without_a_model_lists_the_engines(capsys):
+    assert main(['info']) == 0
+    shown = capsys.readouterr().out
+    assert '│ onnxruntime │ installed' in shown
+    assert '│ torch' in shown
+
+
+def test_bench_measures_contenders_on_the_same_frames(tiny_model, tmp_path, capsys):
+    words = ['bench', str(tiny_model), '--engine', 'onnxruntime', '--frames', '12', '--size', '96x64']
+    assert main([*words, '--json', str(tmp_path / 'bench.json')]) == 0
+    figures = json.loads((tmp_path / 'bench.json').read_text())
+    assert (figures['frames'], figures['image']) == (12, [64, 96])
+    full, fifth = figures['contenders']
+    assert (full['key_frame_interval'], fifth['key_frame_interval']) == (1, 5)
+    assert list(full['ms']) == ['key']
+    assert list(fifth['ms']) == ['key', 'propagated']
+    assert {'resize', 'flow', 'warp', 'correction', 'total'} <= set(fifth['ms']['propagated'])
+    key, propagated = (fifth['ms'][kind]['total']['p50'] for kind in ('key', 'propagated'))
+    for n in (1, 3, 5, 9):
+        average = fifth['every'][str(n)]
+        assert average['ms'] == pytest.approx((key + (n - 1) * propagated) / n)
+        assert average['share_of_key'] == pytest.approx(average['ms'] / key)
+    macs = step_macs(load_model(tiny_model))
+    assert fifth['gmac'] == {step: count / 1e9 for step, count in macs.items()}
+    shown = capsys.readouterr().out
+    assert 'tiny, onnxruntime cpu' in shown
+    assert 'ms by stage' in shown
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--frames', '1'], 'frames is 1; use 3 or more'),
+        (['--key-frame-interval', '0'], 'key_frame_interval is 0'),
+        (['--source', 'nowhere.mp4'], 'nowhere.mp4 does not exist'),
+    ],
+)
+def test_bench_refuses_what_cannot_be_measured(tiny_model, capsys, words, message):
+    assert main(['bench', str(tiny_model), '--frames', '3', *words]) == 2
+    assert message in capsys.readouterr().err

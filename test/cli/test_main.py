@@ -1,0 +1,83 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vss_ros.cli.main import VERBS, main, version
+
+HEAVY = ('torch', 'onnxruntime', 'onnx', 'cv2', 'av', 'rosbags', 'rclpy', 'matplotlib')
+
+
+def vss(*words):
+    """Runs `vss` as a process of its own."""
+    command = [sys.executable, '-m', 'vss_ros.cli.main', *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_help_lists_every_verb(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(['--help'])
+    assert exit_.value.code == 0
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert all(f'{verb} {summary}' in shown for verb, summary in VERBS.items())
+
+
+@pytest.mark.parametrize('verb', ['', *VERBS])
+def test_help_is_quick_because_it_imports_nothing_heavy(verb):
+    code = (
+        'import sys\n'
+        'from vss_ros.cli.main import main\n'
+        f'try:\n    main({[verb, "--help"] if verb else ["--help"]})\n'
+        'except SystemExit as end:\n    print("code", end.code)\n'
+        f'print("heavy", sorted(set({HEAVY}) & set(sys.modules)))\n'
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    seconds = time.perf_counter() - start
+    assert done.stdout.endswith('code 0\nheavy []\n'), done.stderr
+    assert 'usage: vss' in done.stdout
+    assert seconds < 10  # 0.2 on a quiet machine
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(['--version'])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f'vss {version()}\n'
+    assert version()[0].isdigit()
+
+
+def test_a_mistake_is_one_line_and_code_2():
+    done = vss('run', 'nowhere.mp4')
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert done.stderr == (
+        'vss: error: nowhere.mp4 does not exist; give a video, a folder of images, a bag or '
+        'synthetic:SEEDxFRAMES\n'
+    )
+
+
+@pytest.mark.parametrize('words', [('--debug', 'run', 'nowhere.mp4'), ('run', 'nowhere.mp4', '--debug')])
+def test_debug_shows_where_a_mistake_was_noticed(words):
+    done = vss(*words)
+    assert done.returncode != 0
+    assert 'Traceback' in done.stderr
+    assert 'SourceError: nowhere.mp4 does not exist' in done.stderr
+
+
+@pytest.mark.parametrize('words', [[], ['fly'], ['run'], ['run', 'x', '--engine', 'steam']])
+def test_words_that_make_no_command_end_with_code_2(words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    assert 'usage: vss' in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, tiny_model):
+    (tmp_path / 'file').write_text('')
+    words = ['run', 'synthetic:0x1', '--model', str(tiny_model), '-o', f'{tmp_path}/file/out.json']
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('vss: error: ')
+    assert error.count('\n') == 1

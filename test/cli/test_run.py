@@ -1,0 +1,150 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.cli.main import main
+
+
+def run(source, model, *words):
+    return main(['run', str(source), '--model', str(model), *map(str, words)])
+
+
+@pytest.fixture
+def images(tmp_path, pan):
+    """A folder of twelve images that move, with labels for the last six."""
+    for folder in ('images', 'labels'):
+        (tmp_path / 'clip' / folder).mkdir(parents=True)
+    for number, image in enumerate(pan):
+        cv2.imwrite(f'{tmp_path}/clip/images/{number}.png', image)
+        if number >= 6:
+            cv2.imwrite(f'{tmp_path}/clip/labels/{number}.png', np.full(image.shape[:2], 3, np.uint8))
+    return tmp_path / 'clip'
+
+
+def read_masks(folder):
+    return [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in sorted(folder.iterdir())]
+
+
+def test_every_kind_of_output_comes_from_one_run(images, tiny_model, tmp_path, capsys):
+    pytest.importorskip('av')
+    pytest.importorskip('rosbags')
+    out = tmp_path / 'out'
+    names = [f'{out}/a.mp4', f'{out}/b.mcap', f'bag:{out}/c', f'{out}/masks/', f'{out}/s.json']
+    assert run(images, tiny_model, *[word for name in names for word in ('-o', name)]) == 0
+    assert sorted(os.listdir(out)) == ['a.mp4', 'b.mcap', 'c', 'masks', 's.json']
+    assert len(read_masks(out / 'masks')) == 12
+    scores = json.loads((out / 's.json').read_text())
+    assert scores['frames'] == 6
+    assert list(scores['miou_percent_by_age']) == ['0', '1', '2', '3', '4']
+    shown = capsys.readouterr().out
+    assert '12 frames in' in shown
+    assert all(f'written: {name}\n' in shown for name in names)
+    assert 'scored on 6 frames with truth' in shown
+    assert f'{scores["miou_percent"]:.2f}' in shown
+
+
+def test_a_bag_is_segmented_as_the_images_that_it_was_made_of(images, tiny_model, tmp_path):
+    pytest.importorskip('rosbags')
+    assert run(images, tiny_model, '-o', tmp_path / 'bag.mcap', '--copy-images', '-o', f'{tmp_path}/a/') == 0
+    assert run(tmp_path / 'bag.mcap', tiny_model, '--topic', '/image_raw', '-o', f'{tmp_path}/b/') == 0
+    first, second = read_masks(tmp_path / 'a'), read_masks(tmp_path / 'b')
+    assert len(first) == 12
+    assert all(np.array_equal(mask, copy) for mask, copy in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(('words', 'keys'), [([], 3), (['--key-frame-interval', '1'], 12)])
+def test_the_key_frame_interval_is_obeyed(images, tiny_model, capsys, words, keys):
+    assert run(images, tiny_model, *words) == 0
+    rows = [line.split('│') for line in capsys.readouterr().out.splitlines() if '│ key' in line]
+    assert int(rows[0][2]) == keys
+
+
+def test_a_run_can_stop_early(images, tiny_model, tmp_path):
+    assert run(images, tiny_model, '--frames', 2, '-o', f'{tmp_path}/m/') == 0
+    assert len(read_masks(tmp_path / 'm')) == 2
+
+
+def test_masks_have_the_size_of_the_input_or_of_the_network(tiny_model, tmp_path):
+    big = tmp_path / 'big.png'
+    cv2.imwrite(str(big), np.zeros((100, 90, 3), np.uint8))
+    assert run(big, tiny_model, '-o', f'{tmp_path}/a/') == 0
+    assert run(big, tiny_model, '-o', f'{tmp_path}/b/', '--output-size', 'network') == 0
+    assert read_masks(tmp_path / 'a')[0].shape == (100, 90)
+    assert read_masks(tmp_path / 'b')[0].shape == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--key-frame-interval', '0'], 'key_frame_interval is 0; use 1'),
+        (['--frames', '0'], 'frames is 0; use 1 or more'),
+        (['--topic', '/image'], 'which has no topic; leave that out'),
+        (['--precision', 'fp16'], 'set precision to fp32'),
+        (['--motion', 'network'], 'has no flow network'),
+        (['-o', 'out.txt'], "output 'out.txt' is of no kind known here"),
+        (['--model', 'nowhere'], "model 'nowhere' was not found"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_line_and_code_2(images, tiny_model, capsys, words, message):
+    assert run(images, tiny_model, '--engine', 'onnxruntime', *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count('\n') == 1
+
+
+def test_an_output_that_exists_is_kept_unless_told_otherwise(images, tiny_model, tmp_path, capsys):
+    (tmp_path / 's.json').write_text('mine')
+    assert run(images, tiny_model, '-o', tmp_path / 's.json') == 2
+    assert 's.json exists; choose another name or add --overwrite' in capsys.readouterr().err
+    assert (tmp_path / 's.json').read_text() == 'mine'
+    assert run(images, tiny_model, '-o', tmp_path / 's.json', '--overwrite') == 0
+    assert json.loads((tmp_path / 's.json').read_text())['frames'] == 6
+
+
+def test_a_damaged_image_in_the_middle_leaves_no_output(images, tiny_model, tmp_path, capsys):
+    (images / 'images' / '7.png').write_bytes(b'damaged')
+    (tmp_path / 'out').mkdir()
+    assert run(images, tiny_model, '-o', tmp_path / 'out/a.mp4', '-o', tmp_path / 'out/b.mcap') == 2
+    assert '7.png cannot be read' in capsys.readouterr().err
+    assert os.listdir(tmp_path / 'out') == []
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path, number, code):
+    names = [f'{tmp_path}/{name}' for name in ('a.mp4', 'b.mcap', 's.json', 'masks/')]
+    command = [
+        sys.executable,
+        '-m',
+        'vss_ros.cli.main',
+        'run',
+        'synthetic:0x3000',
+        '--model',
+        str(tiny_model),
+    ]
+    command += [word for name in names for word in ('-o', name)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / 'masks' / '000001.png').exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert 'Traceback' not in error
+    assert [name for name in os.listdir(tmp_path) if not name.startswith('.')] == ['masks']
+    if number == signal.SIGINT:
+        assert os.listdir(tmp_path) == ['masks']
+        assert 'vss: interrupted' in error
+    masks = [name for name in os.listdir(tmp_path / 'masks') if not name.startswith('.')]
+    assert all(cv2.imread(f'{tmp_path}/masks/{name}', cv2.IMREAD_UNCHANGED) is not None for name in masks)
