@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import signal
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vss_ros.cli.export import image_size
 from vss_ros.cli.options import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--seconds', type=float, default=10.0, help='length of the drive (default: 10)')
     parser.add_argument('--seed', type=int, default=3, help='which street (default: %(default)s)')
     parser.add_argument(
-        '--size', type=_size, default=(360, 480), metavar='WxH', help='of the images (default: 480x360)'
+        '--size', type=image_size, default=(360, 480), metavar='WxH', help='of the images (default: 480x360)'
     )
     parser.add_argument(
         '--model', default=DEFAULT_MODEL, help='name of a model or its folder (default: %(default)s)'
@@ -88,14 +89,6 @@ def main(args: Namespace) -> int:
     for name in (SHEET, VIDEO, NODE_LOG):
         console.print(f'written: {args.output_dir / name}', soft_wrap=True)
     return 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Height and width of `WIDTHxHEIGHT`."""
-    width, _, height = text.partition('x')
-    if not (width.isdigit() and height.isdigit()):
-        raise ArgumentTypeError(f'{text} is no size; write WIDTHxHEIGHT, such as 640x480')
-    return int(height), int(width)
 
 
 def _check_libraries() -> None:

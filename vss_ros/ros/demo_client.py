@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -57,18 +58,29 @@ class NodeProcess:
 
     def __init__(self, namespace: str, log: Path, parameters: dict[str, Any]) -> None:
         self.namespace, self.log = namespace, log
-        command = [sys.executable, '-m', 'vss_ros.ros.main', '--ros-args', '-r', f'__ns:=/{namespace}']
+        self._command = [sys.executable, '-m', 'vss_ros.ros.main', '--ros-args', '-r', f'__ns:=/{namespace}']
         for name, value in parameters.items():
-            command += ['-p', f'{name}:={value}']
-        with log.open('w') as output:
-            # A session of its own: Ctrl-C in the terminal reaches only us, and we end the node in order.
-            self._process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            self._command += ['-p', f'{name}:={value}']
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self) -> NodeProcess:
+        try:
+            with self.log.open('w') as output, _interrupts_held():
+                # A session of its own: Ctrl-C in the terminal reaches only us, and we end the node in order.
+                self._process = subprocess.Popen(
+                    self._command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                )
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
 
     def check(self) -> None:
         """Raises VssError if the node has ended."""
-        if (code := self._process.poll()) is not None:
+        if self._process is not None and (code := self._process.poll()) is not None:
             raise VssError(f'the node ended with code {code}; its last words:\n{self.last_words()}')
 
     def last_words(self, lines: int = 8) -> str:
@@ -76,6 +88,8 @@ class NodeProcess:
 
     def end(self) -> int:
         """Ends the node as Ctrl-C would, and returns its exit code."""
+        if self._process is None:
+            return 0
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
@@ -84,11 +98,22 @@ class NodeProcess:
             self._process.kill()
             return self._process.wait()
 
-    def __enter__(self) -> NodeProcess:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.end()
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Lets Ctrl-C wait: in the middle of starting a process it would leave the process behind."""
+    held: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
 
 
 @dataclass(eq=False)

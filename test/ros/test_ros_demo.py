@@ -1,0 +1,64 @@
+"""`vss demo` from start to end: the real node, on real topics, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('matplotlib')
+pytest.importorskip('av')
+
+ROOT = Path(__file__).parents[2]
+
+
+def start_demo(model: Path, folder: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, '-m', 'vss_ros.cli.main', 'demo', '--model', str(model), '--size', '64x48']
+    return subprocess.Popen(
+        [*command, '--output-dir', str(folder), *arguments],
+        env=os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_demo_writes_pictures_and_counts_every_frame(echo_model, tmp_path):
+    demo = start_demo(echo_model, tmp_path, '--seconds', '1', '--key-frame-interval', '3')
+    output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 0, output
+    rows = {
+        cells[1].strip(): cells[2].strip()
+        for line in output.splitlines()
+        if len(cells := line.split('│')) > 3
+    }
+    assert rows['frames sent'] == '15'
+    received, dropped = int(rows['masks received from the node']), int(rows['frames dropped for a newer one'])
+    assert 0 < received <= 15
+    assert received + dropped <= int(rows['frames received by the node'])
+    assert '%' in rows['mIoU against the exact labels']
+    for name in ('contact_sheet.png', 'overlay.mp4', 'node.log'):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_demo_ends_the_node_on_ctrl_c(echo_model, tmp_path):
+    demo = start_demo(echo_model, tmp_path, '--seconds', '60')
+    log = tmp_path / 'node.log'
+    while not log.exists():
+        assert demo.poll() is None, demo.communicate()
+    demo.send_signal(signal.SIGINT)
+    output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, output
+    assert 'Traceback' not in output
+    assert not (tmp_path / 'overlay.mp4').exists()
+
+
+def test_demo_names_a_model_that_does_not_exist(tmp_path):
+    demo = start_demo(tmp_path / 'nothing', tmp_path)
+    output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 2
+    assert "nothing' was not found" in output
