@@ -24,12 +24,21 @@ ROS_WHEELS = [
 
 EXTRAS = {
     'ros': [f'{wheel}; {WHEELS_EXIST}' for wheel in ROS_WHEELS],
+    'onnxruntime': ['onnxruntime>=1.17'],  # for a colcon install, which brings none of the base
     'train': ['torch>=2.4', 'onnx>=1.16', 'onnxscript>=0.3', 'safetensors>=0.4', 'tqdm>=4.60'],
     'video': ['av>=12'],
     'bags': ['rosbags>=0.11.9,<0.12'],
     'plot': ['matplotlib>=3.7'],
     'openvino': ['openvino>=2024.4'],
-    'test': ['pytest>=7', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'setuptools>=64'],
+    'test': [
+        'pytest>=7',
+        'pytest-timeout',
+        'pytest-xdist',
+        'hypothesis',
+        'onnx>=1.16',
+        'scikit-learn',
+        'setuptools>=64',
+    ],
     'dev': ['ruff>=0.6', 'mypy>=1.10', 'types-PyYAML'],
 }
 

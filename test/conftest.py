@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+# A robot segments without PyTorch, and its tests run without it as well.
+HAS_TORCH = find_spec('torch') is not None
+collect_ignore = [] if HAS_TORCH else ['methods', 'training']
 TINY_SIZE = (64, 96)  # (height, width)
+
+
+def pytest_report_header() -> str | None:
+    return None if HAS_TORCH else 'PyTorch is not installed: tests of methods and training are left out'
 
 
 @pytest.fixture(scope='session')

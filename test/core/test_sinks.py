@@ -10,12 +10,14 @@ from vss_ros.core.drafts import Draft, write_file
 from vss_ros.core.drawing import overlay, overlay_result
 from vss_ros.core.errors import SettingsError, ShapeError
 from vss_ros.core.frame import Frame, Segmentation
-from vss_ros.core.sinks import overlay as overlay_module
 from vss_ros.core.sinks.open import open_sink, open_sinks
 from vss_ros.core.sinks.scores import ScoreSink
 from vss_ros.core.sinks.timings import TimingSink
 from vss_ros.core.sources.images import ImageSource
 from vss_ros.core.sources.open import open_source
+
+pytest.importorskip('av')
+from vss_ros.core.sinks import overlay as overlay_module  # noqa: E402
 
 CLASSES = load_classes('camvid11')
 GREY = 128

@@ -9,11 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
+import pytest
 import yaml
-from onnx import TensorProto, helper, numpy_helper
 
 from vss_ros.core.model_folder import sha256_of
+
+onnx = pytest.importorskip('onnx')
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 HEIGHT, WIDTH = 48, 64
 KEY_CONFIDENCE, PROPAGATED_CONFIDENCE = 250, 200
