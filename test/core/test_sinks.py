@@ -17,7 +17,7 @@ from vss_ros.core.sources.images import ImageSource
 from vss_ros.core.sources.open import open_source
 
 pytest.importorskip('av')
-from vss_ros.core.sinks import overlay as overlay_module  # noqa: E402
+from vss_ros.core.sinks import overlay as overlay_module
 
 CLASSES = load_classes('camvid11')
 GREY = 128
