@@ -19,6 +19,7 @@ VERBS = {
     'run': 'segment a video, a folder of images or a bag',
     'demo': 'drive through a synthetic street with the live node and show the result',
     'bench': 'measure models and engines side by side on this machine',
+    'evaluate': 'score models on labelled data, by distance from the key frame',
     'info': 'show models and the engines that work here',
     'export': 'write a model again for another size, options or classes',
     'train': 'train a model',

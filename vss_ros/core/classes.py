@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -23,12 +24,14 @@ class ClassSet:
         names: one per class id.
         colours: RGB 0..255, one per class id.
         thin: ids of the thin classes, which count as edges in EVSS.
+        groups: ids of classes that are scored together, by the group's name.
     """
 
     name: str
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
     thin: tuple[int, ...] = ()
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,10 +64,15 @@ def load_classes(name: str) -> ClassSet:
     """
     path = Path(name) if name.endswith(('.yaml', '.yml')) else share_path(f'config/classes/{name}.yaml')
     try:
-        entries = yaml.safe_load(path.read_text())['classes']
+        content = yaml.safe_load(path.read_text())
+        entries = content['classes']
         names = tuple(str(entry['name']) for entry in entries)
         colours = tuple(_colour(entry['colour']) for entry in entries)
         thin = tuple(i for i, entry in enumerate(entries) if entry.get('thin', False))
+        groups = {
+            group: tuple(names.index(name) for name in members)
+            for group, members in content.get('groups', {}).items()
+        }
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise SettingsError(
             f'{path} is not a class set ({error}); '
@@ -72,7 +80,7 @@ def load_classes(name: str) -> ClassSet:
         ) from error
     if not 0 < len(names) < UNLABELLED:
         raise SettingsError(f'{path} has {len(names)} classes; a uint8 mask holds 1 to 254')
-    return ClassSet(path.stem, names, colours, thin)
+    return ClassSet(path.stem, names, colours, thin, groups)
 
 
 def _colour(values: list[int]) -> tuple[int, int, int]:

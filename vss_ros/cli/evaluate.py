@@ -1,0 +1,256 @@
+"""Score models on labelled data: how far masks can be trusted at every distance from a key frame.
+
+DATA is a folder of CamVid (SegNet layout, images/ and labels/, or decoded video with the label images in
+colour) or Cityscapes, which is recognised, or anything `vss run` takes that knows the truth: a folder of
+images with --labels, a bag with --mask-topic or with --labels FOLDER of PNGs named by stamp, or
+synthetic:SEEDxFRAMES. Several sources may be given. Other data sets: --layout FILE.yaml, see
+config/datasets/ for examples.
+
+Two protocols. distance: the key frame lies d frames before the labelled frame, scores are carried frame by
+frame. deployment: a key frame every N frames over the whole clip, every labelled frame scored.
+
+    vss evaluate data/CamVid --model camvid-evss-lite --warp-only --per-frame -o report
+    vss evaluate synthetic:1x60 synthetic:2x60 --model camvid-evss-lite --model my-model
+    vss evaluate drive.mcap --mask-topic /truth --model camvid-evss-lite --distances 0 5 9
+
+With -o a folder appears: report.html with plots and pictures, report.json, and the plots as PNG. What each
+figure means is said there, and in docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vss_ros.cli.options import (
+    DEFAULT_MODEL,
+    add_engine_arguments,
+    add_source_arguments,
+    engine_settings,
+)
+from vss_ros.core.settings import MOTIONS, StreamSettings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from vss_ros.evaluation.data import DataSet
+    from vss_ros.evaluation.filmstrip import Filmstrip
+    from vss_ros.evaluation.protocols import ScoringProtocol
+    from vss_ros.evaluation.subjects import Subject
+
+PROTOCOLS = ('distance', 'deployment')
+DISTANCES = (0, 1, 3, 5, 9)
+REPORT, PAGE, PROGRESS = 'report.json', 'report.html', 'progress.npz'
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('data', nargs='+', metavar='DATA', help='what to score on')
+    parser.add_argument(
+        '--model', action='append', metavar='NAME', help=f'may be repeated (default: {DEFAULT_MODEL})'
+    )
+    parser.add_argument(
+        '--warp-only', action='store_true', help='beside each model, the same without its correction'
+    )
+    parser.add_argument(
+        '--per-frame', action='store_true', help='beside each model, the same with every frame in full'
+    )
+    parser.add_argument(
+        '--protocol', action='append', choices=PROTOCOLS, help='may be repeated (default: both)'
+    )
+    parser.add_argument(
+        '--distances',
+        type=int,
+        nargs='+',
+        default=list(DISTANCES),
+        metavar='D',
+        help='from the key frame, in frames (default: 0 1 3 5 9)',
+    )
+    parser.add_argument(
+        '--key-frame-interval',
+        type=int,
+        default=StreamSettings.key_frame_interval,
+        metavar='N',
+        help='of the deployment protocol (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
+    )
+    parser.add_argument('-o', '--output', type=Path, metavar='FOLDER', help='write the report there')
+    parser.add_argument('--overwrite', action='store_true', help='replace a report that exists')
+    parser.add_argument(
+        '--resume', action='store_true', help='go on after the last clip that an interrupted run finished'
+    )
+    parser.add_argument('--no-plots', action='store_true', help='needs no matplotlib')
+    group = parser.add_argument_group('data set')
+    group.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
+    group.add_argument('--split', help='train, val, test ...')
+    add_source_arguments(parser)
+    add_engine_arguments(parser)
+
+
+def main(args: Namespace) -> int:
+    from rich.console import Console
+
+    from vss_ros.cli import evaluate_tables
+    from vss_ros.core.sources.open import SourceSettings
+    from vss_ros.evaluation.data import open_data
+    from vss_ros.evaluation.evaluate import Checkpoint, evaluate
+    from vss_ros.evaluation.filmstrip import Filmstrip
+    from vss_ros.evaluation.report import make_report
+    from vss_ros.evaluation.subjects import load_subjects
+
+    _check_output(args)
+    data = open_data(
+        args.data,
+        args.layout,
+        args.split,
+        SourceSettings(args.rate, args.labels, args.topic, args.mask_topic),
+    )
+    names = args.model or [DEFAULT_MODEL]
+    subjects = load_subjects(names, engine_settings(args), args.motion, args.warp_only, args.per_frame)
+    classes = subjects[0].model.classes
+    _check_classes(data, subjects)
+    film = Filmstrip(classes) if args.output else None
+    protocols = _protocols(args, subjects, film)
+    checkpoint = None
+    if args.output:
+        checkpoint = Checkpoint(args.output / PROGRESS, _fingerprint(args, data, subjects), args.resume)
+    console = Console(highlight=False)
+    with _progress() as progress:
+        lengths = [operator.length_hint(clip) for clip in data.clips]
+        task = progress.add_task('scoring', total=sum(lengths) if all(lengths) else None)
+        if checkpoint is not None:
+            progress.update(task, completed=sum(lengths[: checkpoint.clips_done]))
+        evaluate(data.clips, protocols, film, checkpoint, lambda: progress.advance(task))
+    report = make_report(data, subjects, protocols, classes)
+    _check_scored(report, args)
+    for table in evaluate_tables.tables(report):
+        console.print(table)
+    if args.output and film is not None and checkpoint is not None:
+        _write(args, report, film)
+        checkpoint.remove()
+        console.print(f'written: {args.output}', markup=False, soft_wrap=True)
+    return 0
+
+
+def _check_output(args: Namespace) -> None:
+    """Finds out before the work, not after it, that the report cannot be written."""
+    from vss_ros.core.errors import SettingsError
+
+    if args.output is None:
+        if args.resume:
+            raise SettingsError('--resume goes on with what lies in the output folder; name it with -o')
+        return
+    if args.output.exists() and not args.output.is_dir():
+        raise SettingsError(f'{args.output} is a file; give a folder for the report')
+    if (args.output / REPORT).exists() and not args.overwrite:
+        raise SettingsError(f'{args.output} holds a report already; choose another or add --overwrite')
+    args.output.mkdir(parents=True, exist_ok=True)
+    if not args.no_plots:
+        import vss_ros.evaluation.plots  # noqa: F401  raises MissingLibraryError
+
+
+def _check_classes(data: DataSet, subjects: list[Subject]) -> None:
+    from vss_ros.core.classes import load_classes
+    from vss_ros.core.errors import SettingsError
+
+    classes = subjects[0].model.classes
+    if data.classes is not None and load_classes(data.classes).names != classes.names:
+        raise SettingsError(
+            f'{data.name} is labelled with {data.classes}, {subjects[0].model.name} knows {classes.name}; '
+            'choose a model for these classes, or write a layout that maps the labels'
+        )
+
+
+def _protocols(args: Namespace, subjects: list[Subject], film: Filmstrip | None) -> list[ScoringProtocol]:
+    """The protocols that were asked for; the first of them takes the pictures."""
+    from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
+
+    classes = subjects[0].model.classes
+    wanted = args.protocol or PROTOCOLS
+    protocols: list[ScoringProtocol] = []
+    if 'distance' in wanted:
+        protocols.append(DistanceProtocol(subjects, classes, args.distances, film))
+    if 'deployment' in wanted:
+        own_film = None if protocols else film
+        protocols.append(DeploymentProtocol(subjects, classes, args.key_frame_interval, own_film))
+    return protocols
+
+
+def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dict[str, Any]:
+    """Everything that the scores depend on."""
+    return {
+        'data': [data.name, data.layout, [clip.name for clip in data.clips]],
+        'source': [str(value) for value in (args.rate, args.labels, args.topic, args.mask_topic)],
+        'subjects': [
+            [subject.name, {name: graph.sha256 for name, graph in subject.model.graphs.items()}]
+            for subject in subjects
+        ],
+        'engine': subjects[0].engine.describe(),
+        'motion': args.motion,
+        'protocols': list(args.protocol or PROTOCOLS),
+        'distances': args.distances,
+        'interval': args.key_frame_interval,
+    }
+
+
+def _check_scored(report: dict[str, Any], args: Namespace) -> None:
+    """Refuses a report without a single score, and says where part of it is missing."""
+    import logging
+
+    from vss_ros.core.errors import SourceError
+    from vss_ros.evaluation.report import distances_of
+
+    if distances_of(report) or any('all' in row.get('deployment', {}) for row in report['rows']):
+        if 'distance' in report['rows'][0] and not distances_of(report):
+            logging.getLogger(__name__).warning(
+                'no labelled frame has %d frames before it, so there are no scores by distance',
+                args.distances[-1],
+            )
+        return
+    raise SourceError(
+        f'{report["data"]["name"]}: there is nothing to score; no frame has labels, or none has '
+        f'{args.distances[-1]} frames before it (--distances 0 needs none)'
+    )
+
+
+def _write(args: Namespace, report: dict[str, Any], film: Filmstrip) -> None:
+    """Writes the report; report.json comes last, for it is what marks a folder as complete."""
+    from vss_ros.core.drafts import write_file
+    from vss_ros.evaluation.html import page
+
+    plots: dict[str, bytes] = {}
+    if not args.no_plots:
+        from vss_ros.evaluation.plots import draw_all
+
+        plots = draw_all(report)
+    for name, png in plots.items():
+        write_file(args.output / f'{name}.png', png)
+    write_file(args.output / PAGE, page(report, plots, film.samples()))
+    write_file(args.output / REPORT, json.dumps(report, indent=1) + '\n')
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('frames'),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

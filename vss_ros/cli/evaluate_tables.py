@@ -1,0 +1,89 @@
+"""The tables that `vss evaluate` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vss_ros.evaluation.report import at_distance, distances_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DETAILS = {  # heading: key of the scores
+    'edges F': 'boundary_f_percent',
+    'ECE': 'ece_percent',
+    'CL': 'corrected_labels_percent',
+    'mended': 'mended_percent',
+    'spoilt': 'spoilt_percent',
+    'map AP': 'distortion_ap_percent',
+}
+
+Row = dict[str, Any]
+
+
+def tables(report: dict[str, Any]) -> Iterator[Table]:
+    """What was measured, all values in percent."""
+    distances = distances_of(report)
+    if distances:
+        yield _by_distance(report, distances)
+        yield _details(report, distances[-1])
+    if 'deployment' in report['rows'][0]:
+        yield _deployment(report)
+
+
+def _table(title: str, headings: list[str]) -> Table:
+    from rich.table import Table
+
+    table = Table('', title=title)
+    for heading in headings:
+        table.add_column(heading, justify='right')
+    return table
+
+
+def _by_distance(report: dict[str, Any], distances: list[int]) -> Table:
+    frames = max(scores['frames'] for scores in report['rows'][0]['distance'].values())
+    table = _table(f'mIoU by distance from the key frame, {frames} frames, %', [str(d) for d in distances])
+    for row in report['rows']:
+        found = [at_distance(row, distance) for distance in distances]
+        table.add_row(_name(row), *(_value(scores, 'miou_percent') for scores in found))
+    return table
+
+
+def _details(report: dict[str, Any], distance: int) -> Table:
+    groups = list(report['groups'])
+    table = _table(f'at distance {distance}, %', [*groups, *DETAILS])
+    for row in report['rows']:
+        if scores := at_distance(row, distance):
+            grouped = [_value(scores['group_miou_percent'], name) for name in groups]
+            table.add_row(_name(row), *grouped, *(_value(scores, key) for key in DETAILS.values()))
+    return table
+
+
+def _deployment(report: dict[str, Any]) -> Table:
+    interval = max(row['deployment']['key_frame_interval'] for row in report['rows'])
+    table = _table(
+        f'a key frame every {interval} frames, %',
+        ['mIoU', 'key', 'prop.', 'TC', 'ECE key', 'ECE prop.', 'GMAC'],
+    )
+    for row in report['rows']:
+        found = row['deployment']
+        cost = found['gmac_per_frame']
+        table.add_row(
+            _name(row),
+            *(_value(found.get(kind), 'miou_percent') for kind in ('all', 'key', 'propagated')),
+            _value(found, 'temporal_consistency_percent'),
+            *(_value(found.get(kind), 'ece_percent') for kind in ('key', 'propagated')),
+            '-' if cost is None else f'{cost:.3f}',
+        )
+    return table
+
+
+def _name(row: Row) -> str:
+    """The model, or under it what was changed."""
+    return row['model'] if row['kind'] == 'model' else f'  {row["kind"]}'
+
+
+def _value(scores: Row | None, key: str) -> str:
+    value = None if scores is None else scores[key]
+    return '-' if value is None else f'{value:.2f}'

@@ -1,0 +1,146 @@
+"""Clips: stretches of consecutive frames, some of them labelled, each with its number in the clip."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from vss_ros.core.encodings import decode_file
+from vss_ros.core.errors import FrameError, SourceError
+from vss_ros.core.frame import Frame
+from vss_ros.core.sources import Source
+from vss_ros.core.sources.images import read_labels
+
+STAMP = re.compile(r'(\d+)(?:([._])(\d{1,9}))?')
+
+
+class Clip(Protocol):
+    """Consecutive frames. `operator.length_hint` tells how many `frames(None)` gives, where that is known."""
+
+    name: str
+
+    def frames(self, before: int | None) -> Iterator[tuple[int, Frame]]:
+        """Numbers and frames in order.
+
+        Args:
+            before: only labelled frames and up to this many frames before each are needed, and the rest
+                may be left out; None asks for all.
+
+        Raises:
+            SourceError: a file cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FrameFile:
+    """One frame on disk."""
+
+    image: Path
+    stamp_ns: int
+    label: Path | None
+
+
+class FileClip:
+    """Frames from image files.
+
+    Args:
+        read_truth: reads a label file as class ids.
+    """
+
+    def __init__(self, name: str, files: list[FrameFile], read_truth: Callable[[Path], np.ndarray]) -> None:
+        self.name = name
+        self.files = files
+        self._read_truth = read_truth
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def frames(self, before: int | None) -> Iterator[tuple[int, Frame]]:
+        for number in self.wanted(before):
+            file = self.files[number]
+            truth = None if file.label is None else self._read_truth(file.label)
+            try:
+                yield number, Frame(read_picture(file.image), file.stamp_ns, self.name, truth=truth)
+            except FrameError as error:
+                raise SourceError(f'{file.image} and {file.label}: {error}') from error
+
+    def wanted(self, before: int | None) -> list[int]:
+        """Numbers of the frames that `frames` gives."""
+        if before is None:
+            return list(range(len(self.files)))
+        labelled = [number for number, file in enumerate(self.files) if file.label is not None]
+        return sorted({n for last in labelled for n in range(max(0, last - before), last + 1)})
+
+
+class SourceClip:
+    """All frames of a source as one clip.
+
+    Args:
+        open_: opens the source; it is opened once here to see that it can be.
+        labels: folder of PNGs of class ids named by stamp, for sources that bring no truth.
+
+    Raises:
+        SourceError: it cannot be read, or the folder of labels holds none.
+    """
+
+    def __init__(self, name: str, open_: Callable[[], Source], labels: Path | None = None) -> None:
+        self.name = name
+        self._open = open_
+        self._labels = None if labels is None else labels_by_stamp(labels)
+        with closing(open_()) as source:
+            self._length = operator.length_hint(source)
+
+    def __length_hint__(self) -> int:
+        return self._length
+
+    def frames(self, before: int | None) -> Iterator[tuple[int, Frame]]:
+        with closing(self._open()) as source:
+            for number, frame in enumerate(source):
+                if self._labels is not None and (label := self._labels.get(frame.stamp_ns)):
+                    frame = replace(frame, truth=read_labels(label))
+                yield number, frame
+
+
+def labels_by_stamp(folder: Path) -> dict[int, Path]:
+    """PNGs of a folder by the stamp their name begins with.
+
+    A stamp is nanoseconds (`1650000000123456789.png`), seconds and nanoseconds
+    (`1650000000_123456789.png`), or seconds with decimals (`1650000000.123456789.png`).
+
+    Raises:
+        SourceError: there is none.
+    """
+    found = {}
+    for path in folder.glob('*.png'):
+        if match := STAMP.match(path.stem):
+            whole, mark, part = match.groups()
+            if mark == '.':
+                found[int(whole) * 10**9 + int(part.ljust(9, '0'))] = path
+            else:
+                found[int(whole) * 10**9 + int(part) if part else int(whole)] = path
+    if not found:
+        raise SourceError(
+            f'{folder} holds no labels named by stamp; expected for example 1650000000123456789.png'
+        )
+    return found
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Reads an image file as BGR, uint8 (H, W, 3).
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        return decode_file(path.read_bytes(), cv2.IMREAD_COLOR)
+    except (OSError, FrameError) as error:
+        raise SourceError(f'{path} cannot be read: {error}') from error

@@ -1,0 +1,81 @@
+"""Data sets: what a user names becomes clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.sources.open import BAG_SUFFIXES, SourceSettings, open_source
+from vss_ros.evaluation.clips import Clip, SourceClip
+from vss_ros.evaluation.layouts import Layout, list_layouts, load_layout
+
+PLAIN = 'plain'
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Clips to score on.
+
+    Attributes:
+        name: what it is called in reports.
+        layout: name of the layout it was read by; `plain` for anything that `vss run` takes.
+        classes: name of its class set; None if it has the model's.
+    """
+
+    name: str
+    layout: str
+    classes: str | None
+    clips: list[Clip]
+
+
+def open_data(
+    specs: list[str],
+    layout: str | None = None,
+    split: str | None = None,
+    settings: SourceSettings | None = None,
+) -> DataSet:
+    """Finds the clips of what the user names.
+
+    Args:
+        specs: a folder of a data set, or any number of sources as `vss run` takes them.
+        layout: name of a layout or its YAML file; `plain` for sources; None finds out.
+        split: of a data set; None takes the layout's own.
+        settings: of sources. `labels` for a bag or video is a folder of PNGs named by stamp.
+
+    Raises:
+        SettingsError, SourceError: there is nothing to score on; the message says why.
+    """
+    settings = settings or SourceSettings()
+    known = None if layout == PLAIN else _layout(specs, layout, settings)
+    if known is not None:
+        root = Path(specs[0]).expanduser()
+        clips: list[Clip] = list(known.clips(root, split))
+        name = f'{root.name} {split or known.split}'.strip()
+        return DataSet(name, known.title, known.classes, clips)
+    if split is not None:
+        raise SettingsError(f'{", ".join(specs)} has no splits; leave --split out or name a --layout')
+    return DataSet(', '.join(specs), PLAIN, None, [_source_clip(spec, settings) for spec in specs])
+
+
+def _layout(specs: list[str], name: str | None, settings: SourceSettings) -> Layout | None:
+    """The layout that was named, or that one folder without settings of a source shows."""
+    if name is not None:
+        if len(specs) > 1:
+            raise SettingsError(f'a data set is one folder; {len(specs)} were given')
+        return load_layout(name)
+    root = Path(specs[0]).expanduser()
+    if len(specs) > 1 or not root.is_dir() or settings != SourceSettings():
+        return None
+    fitting = (layout for layout in map(load_layout, list_layouts()) if layout.fits(root))
+    return next(fitting, None)
+
+
+def _source_clip(spec: str, settings: SourceSettings) -> SourceClip:
+    path = Path(spec).expanduser()
+    is_recorded = path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file() or path.is_file()
+    if settings.labels is not None and is_recorded:
+        rest = SourceSettings(settings.rate, None, settings.topic, settings.mask_topic, settings.size)
+        return SourceClip(spec, partial(open_source, spec, rest), settings.labels)
+    return SourceClip(spec, partial(open_source, spec, settings))

@@ -1,0 +1,116 @@
+"""The loop: every frame of every clip through every protocol, with what was counted saved after each clip."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vss_ros.core.drafts import write_file
+from vss_ros.core.errors import SettingsError
+from vss_ros.evaluation.clips import Clip
+from vss_ros.evaluation.filmstrip import Filmstrip
+from vss_ros.evaluation.protocols import ScoringProtocol
+
+FILM = 'film'
+
+
+class Checkpoint:
+    """What was counted up to the end of a clip, in one .npz file (no pickle).
+
+    Args:
+        settings: everything that the counts depend on, as JSON takes it.
+        resume: whether to take up what the file holds.
+
+    Raises:
+        SettingsError: the file cannot be read, or was made with other settings.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool) -> None:
+        self._path = path
+        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self.clips_done = 0
+        self._arrays: dict[str, np.ndarray] = {}
+        if resume and path.exists():
+            self._read()
+
+    def restore(self, protocols: Sequence[ScoringProtocol], film: Filmstrip | None) -> None:
+        """Hands what the file held to those who counted it."""
+        if not self.clips_done:
+            return
+        for protocol in protocols:
+            protocol.add(self._of(protocol.name))
+        if film is not None:
+            film.restore(self._of(FILM))
+        self._arrays = {}
+
+    def save(self, clips_done: int, protocols: Sequence[ScoringProtocol], film: Filmstrip | None) -> None:
+        """Writes the file anew."""
+        arrays: dict[str, Any] = {
+            f'{protocol.name}/{k}': v for protocol in protocols for k, v in protocol.arrays().items()
+        }
+        if film is not None:
+            arrays |= {f'{FILM}/{key}': value for key, value in film.arrays().items()}
+        buffer = io.BytesIO()
+        np.savez(buffer, settings=np.array(self._settings), clips_done=np.array(clips_done), **arrays)
+        write_file(self._path, buffer.getvalue())
+
+    def remove(self) -> None:
+        """Once the report is written nobody needs it."""
+        self._path.unlink(missing_ok=True)
+
+    def _of(self, owner: str) -> dict[str, np.ndarray]:
+        start = f'{owner}/'
+        return {key[len(start) :]: value for key, value in self._arrays.items() if key.startswith(start)}
+
+    def _read(self) -> None:
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                self._arrays = dict(file)
+            settings, self.clips_done = str(self._arrays['settings']), int(self._arrays['clips_done'])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise SettingsError(f'{self._path} is damaged ({error}); remove it and start again') from error
+        if settings != self._settings:
+            raise SettingsError(
+                f'{self._path} was made with other models, data or settings; give those again, '
+                'or leave --resume out to start again'
+            )
+
+
+def evaluate(
+    clips: Sequence[Clip],
+    protocols: Sequence[ScoringProtocol],
+    film: Filmstrip | None = None,
+    checkpoint: Checkpoint | None = None,
+    on_frame: Callable[[], None] = lambda: None,
+) -> None:
+    """Scores all clips. Memory does not grow with their number or length.
+
+    Args:
+        film: the one that a protocol of `protocols` adds to.
+        checkpoint: its clips are not read again; it is saved after every clip.
+        on_frame: called after every frame.
+    """
+    contexts = [protocol.context for protocol in protocols]
+    before = None if None in contexts else max(context for context in contexts if context is not None)
+    done = 0
+    if checkpoint is not None:
+        checkpoint.restore(protocols, film)
+        done = checkpoint.clips_done
+    for index in range(done, len(clips)):
+        for protocol in protocols:
+            protocol.start_clip(clips[index].name)
+        for number, frame in clips[index].frames(before):
+            for protocol in protocols:
+                protocol.take(number, frame)
+            on_frame()
+        for protocol in protocols:
+            protocol.end_clip()
+        if checkpoint is not None:
+            checkpoint.save(index + 1, protocols, film)

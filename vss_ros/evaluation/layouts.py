@@ -1,0 +1,216 @@
+"""Layouts: where a data set keeps its images and labels, and what its labels mean, read from YAML."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from vss_ros.core.classes import ClassSet, load_classes
+from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.frame import UNLABELLED
+from vss_ros.core.settings import StreamSettings
+from vss_ros.core.share import share_folders, share_path
+from vss_ros.core.sources.images import read_labels
+from vss_ros.evaluation.clips import FileClip, FrameFile, read_picture
+
+FOLDER = 'config/datasets'
+MAX_GAP_S = StreamSettings.max_frame_gap_s  # a longer gap ends a clip, as it ends a live stream
+
+Key = tuple[str, int]  # sequence, number of the frame
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """One kind of label files.
+
+    Attributes:
+        files: glob pattern.
+        ids: id in the file -> class id; None keeps ids. Ids that are no class are unlabelled.
+        colours: class name -> RGB colours, for label images in colour.
+    """
+
+    files: str
+    ids: Mapping[int, int] | None = None
+    colours: Mapping[str, list[list[int]]] | None = None
+
+    def reader(self, classes: ClassSet) -> Callable[[Path], np.ndarray]:
+        """What reads such a file as class ids, uint8 (H, W), 255 = unlabelled."""
+        if self.colours is not None:
+            return _ColourReader(
+                {name: self.colours[name] for name in classes.names if name in self.colours}, classes
+            )
+        table = np.full(256, UNLABELLED, np.uint8)
+        pairs = self.ids if self.ids is not None else {c: c for c in range(len(classes))}
+        for id_, c in pairs.items():
+            table[id_] = c
+        return lambda path: table[read_labels(path)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one data set lies on disk. Patterns may name {split}, those of images {sequence}, too.
+
+    Attributes:
+        classes: name of the class set.
+        images, labels: the first pattern that finds a file counts.
+        name: searched in the name of a label (without its suffix): `sequence` and `number` of the frame.
+        image_name: the same for images, where it differs; it may leave the sequence to the pattern.
+        rate: frame numbers per second.
+        split: taken if the user names none.
+        list_file: text file that names the files of the split, if there is one.
+        splits: split -> sequence -> first and last number of its labels; None if folders are the splits.
+        shift: sequence -> what is added to a label's number to get that of its frame.
+    """
+
+    title: str
+    classes: str
+    images: tuple[str, ...]
+    labels: tuple[LabelFiles, ...]
+    name: str
+    rate: float
+    image_name: str = ''
+    split: str = ''
+    list_file: str = ''
+    splits: Mapping[str, Mapping[str, tuple[int, int]]] | None = None
+    shift: Mapping[str, int] = field(default_factory=dict)
+
+    def fits(self, root: Path) -> bool:
+        """Whether a folder looks like this, in any split."""
+        any_split = any(_glob(root, entry.files.replace('{split}', '*'), self.name) for entry in self.labels)
+        patterns = [pattern.replace('{split}', '*').replace('{sequence}', '*') for pattern in self.images]
+        return any_split and any(_glob(root, pattern, self.image_name or self.name) for pattern in patterns)
+
+    def clips(self, root: Path, split: str | None = None) -> list[FileClip]:
+        """The clips with labels in them, in order of sequence and frame number.
+
+        Raises:
+            SettingsError: there is no such split.
+            SourceError: images or labels are missing.
+        """
+        split = split or self.split
+        if self.splits is not None and split not in self.splits:
+            raise SettingsError(f'{self.title} has no split {split!r}; use one of {", ".join(self.splits)}')
+        files, labels = self._labels(root, split)
+        images = self._images(root, split, sorted({sequence for sequence, _ in labels}))
+        if lost := sorted(set(labels) - set(images)):
+            raise SourceError(
+                f'{labels[lost[0]]} has no image of the same name in {root}; {len(lost)} labels are without'
+            )
+        read = files.reader(load_classes(self.classes))
+        by_sequence: dict[str, list[int]] = defaultdict(list)
+        for sequence, number in images:
+            by_sequence[sequence].append(number)
+        clips = []
+        for sequence, numbers in sorted(by_sequence.items()):
+            for stretch in stretches(sorted(numbers), MAX_GAP_S * self.rate):
+                keys = [(sequence, number) for number in stretch]
+                frames = [
+                    FrameFile(images[key], round(key[1] / self.rate * 1e9), labels.get(key)) for key in keys
+                ]
+                if any(frame.label is not None for frame in frames):
+                    clips.append(FileClip(f'{sequence}_{stretch[0]:06d}', frames, read))
+        return clips
+
+    def _labels(self, root: Path, split: str) -> tuple[LabelFiles, dict[Key, Path]]:
+        listed = _names_in(root / self.list_file.format(split=split)) if self.list_file else None
+        for files in self.labels:
+            found = _glob(root, files.files.format(split=split), self.name)
+            if listed is not None:
+                found = {key: path for key, path in found.items() if path.stem in listed}
+            if self.splits is not None:
+                ranges = self.splits[split]
+                found = {
+                    (sequence, number): path
+                    for (sequence, number), path in found.items()
+                    if sequence in ranges and ranges[sequence][0] <= number <= ranges[sequence][1]
+                }
+            if found:
+                shifted = {(s, number + self.shift.get(s, 0)): path for (s, number), path in found.items()}
+                return files, shifted
+        tried = ', '.join(files.files.format(split=split) for files in self.labels)
+        raise SourceError(f'{root} has no labels of {self.title}, split {split!r}; expected {tried}')
+
+    def _images(self, root: Path, split: str, sequences: list[str]) -> dict[Key, Path]:
+        for pattern in self.images:
+            found: dict[Key, Path] = {}
+            for sequence in sequences if '{sequence}' in pattern else ['']:
+                filled = pattern.format(split=split, sequence=sequence)
+                found |= _glob(root, filled, self.image_name or self.name, sequence)
+            if found:
+                return found
+        tried = ', '.join(pattern.format(split=split, sequence='SEQUENCE') for pattern in self.images)
+        raise SourceError(f'{root} has no images of {self.title}, split {split!r}; expected {tried}')
+
+
+def load_layout(name: str) -> Layout:
+    """Reads a layout by name, or from a YAML file's path.
+
+    Raises:
+        SettingsError: there is none of this name, or the file does not describe one.
+    """
+    if name.endswith(('.yaml', '.yml')):
+        path = Path(name)
+    elif name in list_layouts():
+        path = share_path(f'{FOLDER}/{name}.yaml')
+    else:
+        raise SettingsError(
+            f'there is no layout {name!r}; use one of {", ".join(list_layouts())}, or a YAML file'
+        )
+    try:
+        content = dict(yaml.safe_load(path.read_text()))
+        labels = tuple(LabelFiles(**entry) for entry in content.pop('labels'))
+        layout = Layout(title=path.stem, images=tuple(content.pop('images')), labels=labels, **content)
+        for regex in filter(None, (layout.name, layout.image_name)):
+            re.compile(regex)
+    except (OSError, yaml.YAMLError, re.error, KeyError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f'{path} does not describe a data set ({error}); see {FOLDER}/camvid-segnet.yaml for an example'
+        ) from error
+    return layout
+
+
+def list_layouts() -> list[str]:
+    """Names of the layouts that came with the package."""
+    return sorted({file.stem for folder in share_folders() for file in (folder / FOLDER).glob('*.yaml')})
+
+
+def stretches(numbers: list[int], max_step: float) -> list[list[int]]:
+    """Cuts rising numbers where they leap by more than `max_step`."""
+    cuts = [i for i in range(1, len(numbers)) if numbers[i] - numbers[i - 1] > max_step]
+    return [numbers[start:end] for start, end in zip([0, *cuts], [*cuts, len(numbers)], strict=True)]
+
+
+class _ColourReader:
+    """Reads label images in colour as class ids."""
+
+    def __init__(self, colours: Mapping[str, list[list[int]]], classes: ClassSet) -> None:
+        self._table = np.full(1 << 24, UNLABELLED, np.uint8)
+        for name, shades in colours.items():
+            for red, green, blue in shades:
+                self._table[red << 16 | green << 8 | blue] = classes.names.index(name)
+
+    def __call__(self, path: Path) -> np.ndarray:
+        blue, green, red = np.moveaxis(read_picture(path).astype(np.uint32), 2, 0)
+        return self._table[red << 16 | green << 8 | blue]
+
+
+def _glob(root: Path, pattern: str, name: str, sequence: str = '') -> dict[Key, Path]:
+    """Files by sequence and number; those whose name does not match are none of ours."""
+    found: dict[Key, Path] = {}
+    for path in root.glob(pattern):
+        if match := re.search(name, path.stem):
+            groups: dict[str, Any] = match.groupdict()
+            found[groups.get('sequence') or sequence, int(groups['number'])] = path
+    return found
+
+
+def _names_in(file: Path) -> set[str] | None:
+    """Names without folder and suffix of all files named in a list; None if there is no list."""
+    return {Path(word).stem for word in file.read_text().split()} if file.is_file() else None

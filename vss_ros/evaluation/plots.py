@@ -1,0 +1,199 @@
+"""Plots of a report, as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from vss_ros.core.errors import MissingLibraryError
+from vss_ros.evaluation.report import at_distance, distances_of
+
+try:
+    import matplotlib
+except ImportError as error:
+    raise MissingLibraryError('matplotlib', 'plot') from error
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ('#3366cc', '#d9731a', '#2a9d5c', '#9b51b5', '#c43b4e', '#6f7a86')  # one per model
+LINES = {'model': '-', 'warp only': '--', 'per frame': ':'}
+MARKERS = {'model': 'o', 'warp only': 's', 'per frame': 'D'}
+STYLE: dict[Any, Any] = {
+    'font.size': 10,
+    'axes.grid': True,
+    'grid.color': '#dddddd',
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.axisbelow': True,
+    'legend.frameon': False,
+}
+
+Row = dict[str, Any]
+
+
+def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
+    """Every plot that the report has figures for: name -> PNG.
+
+    `pda`: accuracy by propagation distance. `cca`: accuracy against computation cost. `reliability`:
+    accuracy of pixels by their confidence, key and propagated frames. `classes`: IoU of each class.
+    """
+    plots: dict[str, Callable[[dict[str, Any]], Figure | None]] = {
+        'pda': draw_pda,
+        'cca': draw_cca,
+        'reliability': draw_reliability,
+        'classes': draw_classes,
+    }
+    drawn = {}
+    with matplotlib.rc_context(STYLE):
+        for name, draw in plots.items():
+            if (figure := draw(report)) is not None:
+                buffer = io.BytesIO()
+                # No version in the file: the same figures give the same bytes.
+                figure.savefig(buffer, dpi=120, bbox_inches='tight', metadata={'Software': None})
+                drawn[name] = buffer.getvalue()
+    return drawn
+
+
+def draw_pda(report: dict[str, Any]) -> Figure | None:
+    """mIoU over the distance from the key frame; None without several distances."""
+    distances = distances_of(report)
+    if len(distances) < 2:
+        return None
+    figure, axes = _figure()
+    for row, colour in _coloured(report):
+        found = [at_distance(row, distance) for distance in distances]
+        values = [np.nan if scores is None else _number(scores['miou_percent']) for scores in found]
+        marker = '' if row['kind'] == 'per frame' else MARKERS[row['kind']]
+        axes.plot(
+            distances,
+            values,
+            LINES[row['kind']],
+            marker=marker,
+            color=colour,
+            label=row['name'],
+            markersize=5,
+        )
+    axes.set(xlabel='frames since the key frame', ylabel='mIoU (%)', xticks=distances)
+    axes.legend(loc='best')
+    return figure
+
+
+def draw_cca(report: dict[str, Any]) -> Figure | None:
+    """mIoU over the mean cost of a frame, a point for each distance; None where costs are not known."""
+    distances = distances_of(report)
+    if not distances or any(row['gmac'] is None for row in report['rows']):
+        return None
+    figure, axes = _figure()
+    for row, colour in _coloured(report):
+        points = [(d, scores) for d in distances if (scores := row['distance'].get(str(d))) is not None]
+        costs = [scores['gmac_per_frame'] for _, scores in points]
+        values = [_number(scores['miou_percent']) for _, scores in points]
+        kind = row['kind']
+        axes.plot(
+            costs, values, LINES[kind], marker=MARKERS[kind], color=colour, label=row['name'], markersize=5
+        )
+        for (distance, _), cost, value in zip(points, costs, values, strict=True):
+            if kind != 'per frame':
+                axes.annotate(str(distance), (cost, value), (4, 4), textcoords='offset points', fontsize=8)
+    axes.set_xlim(left=0)
+    axes.set(xlabel='GMAC per frame, mean from the key frame to distance d', ylabel='mIoU (%)')
+    axes.legend(loc='best', title='numbers: distance d')
+    return figure
+
+
+def draw_reliability(report: dict[str, Any]) -> Figure | None:
+    """Share of right pixels over confidence, with the histogram of confidence below."""
+    kinds = [
+        (title, [(row, colour, scores) for row, colour in _coloured(report) if (scores := find(row))])
+        for title, find in (('key frames', _key), ('propagated frames', _propagated))
+    ]
+    kinds = [(title, entries) for title, entries in kinds if entries]
+    if not kinds:
+        return None
+    figure = Figure(figsize=(4.6 * len(kinds) + 0.4, 5.2))
+    grid = figure.subplots(2, len(kinds), squeeze=False, sharex=True, height_ratios=[3, 1])
+    for (title, entries), (top, bottom) in zip(kinds, grid.T, strict=True):
+        top.plot([0, 100], [0, 100], color='#aaaaaa', linewidth=1)
+        for row, colour, scores in entries:
+            curve = np.array([[_number(value) for value in point] for point in scores['reliability_percent']])
+            label = f'{row["name"]}: ECE {_number(scores["ece_percent"]):.1f} %'
+            line = LINES[row['kind']]
+            top.plot(curve[:, 0], curve[:, 1], line, marker='.', color=colour, label=label)
+            edges = np.linspace(0, 100, len(curve) + 1)
+            bottom.stairs(curve[:, 2], edges, color=colour, linestyle=line)
+        top.set(title=title, ylabel='right (%)', xlim=(0, 100), ylim=(0, 100))
+        top.legend(loc='upper left', fontsize=8)
+        bottom.set(xlabel='confidence (%)', ylabel='pixels (%)')
+    return figure
+
+
+def draw_classes(report: dict[str, Any]) -> Figure | None:
+    """IoU of each class at the largest distance, and, as a tick, on the key frame."""
+    entries = [
+        (row, colour, scores)
+        for row, colour in _coloured(report)
+        if (scores := _furthest(report, row)) is not None
+    ]
+    if not entries:
+        return None
+    names = [entry['name'] for entry in report['classes']]
+    figure, axes = _figure(width=max(7.0, 0.3 * len(names) * (len(entries) + 1)), height=4.2)
+    width = 0.8 / len(entries)
+    for index, (row, colour, scores) in enumerate(entries):
+        places = np.arange(len(names)) + (index - (len(entries) - 1) / 2) * width
+        shade = {'model': 1.0, 'warp only': 0.55, 'per frame': 0.25}[row['kind']]
+        values = [_number(scores['iou_percent'][name]) for name in names]
+        axes.bar(places, values, 0.9 * width, color=colour, alpha=shade, label=row['name'])
+        key = _key(row)
+        if row['kind'] == 'model' and key is not None:
+            levels = [_number(key['iou_percent'][name]) for name in names]
+            label = 'key frame' if index == 0 else '_'  # matplotlib leaves names with _ out of the legend
+            axes.hlines(levels, places - width / 2, places + width / 2, color='#222222', label=label)
+    distances = distances_of(report)
+    where = f' at distance {distances[-1]}' if distances else ''
+    axes.set(ylabel=f'IoU (%){where}', ylim=(0, 100), xlim=(-0.6, len(names) - 0.4))
+    axes.set_xticks(range(len(names)), [name.replace('_', ' ') for name in names], rotation=35, ha='right')
+    axes.grid(visible=False, axis='x')
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3, fontsize=9)
+    return figure
+
+
+def _figure(width: float = 7.0, height: float = 4.4) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots()
+
+
+def _coloured(report: dict[str, Any]) -> list[tuple[Row, str]]:
+    """The rows, those of one model in one colour."""
+    models = dict.fromkeys(row['model'] for row in report['rows'])
+    colours = dict(zip(models, cycle(COLOURS), strict=False))
+    return [(row, colours[row['model']]) for row in report['rows']]
+
+
+def _key(row: Row) -> Row | None:
+    scores = row.get('deployment', {}).get('key') or row.get('distance', {}).get('0')
+    return scores if scores and scores['frames'] else None
+
+
+def _propagated(row: Row) -> Row | None:
+    if scores := row.get('deployment', {}).get('propagated'):
+        return scores
+    distances = [int(distance) for distance in row.get('distance', {}) if distance != '0']
+    scores = row['distance'][str(max(distances))] if distances else None
+    return scores if scores and scores['frames'] else None
+
+
+def _furthest(report: dict[str, Any], row: Row) -> Row | None:
+    """Scores at the largest distance, or those of the deployment where there are none by distance."""
+    if distances := distances_of(report):
+        return at_distance(row, distances[-1])
+    return row.get('deployment', {}).get('all')
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value

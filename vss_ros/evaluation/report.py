@@ -1,0 +1,79 @@
+"""The report as data: what is written to JSON, and what tables, plots and the HTML page are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vss_ros.core.classes import ClassSet
+from vss_ros.core.metrics import BOUNDARY_TOLERANCE, RELIABILITY_BINS
+from vss_ros.evaluation.data import DataSet
+from vss_ros.evaluation.protocols import FLOW_SOURCE, ScoringProtocol
+from vss_ros.evaluation.subjects import Subject
+
+FORMAT = 1
+RULES = {
+    'miou': 'mean over classes of TP / (TP + FP + FN), counted over the whole set; 255 is ignored',
+    'distance': 'frames from the key frame to the scored one; all distances are scored on the same frames',
+    'gmac': '10^9 multiply-adds of convolutions and matrix products, counted from the ONNX graphs; norms, '
+    'activations, resizes, warps and optical flow computed on the host are not counted. Per frame: '
+    '(key + l * propagated) / (l + 1) at distance l',
+    'temporal_consistency': 'mIoU of each mask with the mask before, warped by nearest sampling, pixels from '
+    f'outside left out, mean over clips (EVSS eq. 8); flow: {FLOW_SOURCE}',
+    'ece': f'expected calibration error over {RELIABILITY_BINS} bins of equal width',
+    'boundary_f': f'F of boundary pixels met within {BOUNDARY_TOLERANCE:.2%} of the diagonal, mean over '
+    'classes',
+    'corrected_labels': 'cells of the 1/4 map whose label the correction changed (EVSS eq. 9)',
+    'mended, spoilt': 'labelled pixels that the correction made right, made wrong (after DAVSS fig. 3)',
+    'distortion_ap': 'average precision of the fine distortion map in finding the pixels where the warp is '
+    'wrong; a map that knows nothing scores warp_errors',
+}
+
+
+def make_report(
+    data: DataSet, subjects: Sequence[Subject], protocols: Sequence[ScoringProtocol], classes: ClassSet
+) -> dict[str, Any]:
+    """Everything that was measured, as JSON takes it: percentages, None where there is no value."""
+    return {
+        'format': FORMAT,
+        'data': {'name': data.name, 'layout': data.layout, 'clips': len(data.clips)},
+        'classes': [
+            {'name': name, 'colour': list(colour)}
+            for name, colour in zip(classes.names, classes.colours, strict=True)
+        ],
+        'groups': {name: [classes.names[c] for c in members] for name, members in classes.groups.items()},
+        'rules': RULES,
+        'rows': [
+            {
+                'name': subject.name,
+                'kind': subject.kind,
+                'model': subject.model.name,
+                'method': subject.model.method,
+                'image': list(subject.model.image_size),
+                'engine': subject.engine.describe(),
+                'motion': subject.model.flow if subject.motion == 'model' else subject.motion,
+                'gmac': None if subject.gmacs is None else dict(subject.gmacs),
+                **{protocol.name: protocol.report(subject) for protocol in protocols},
+            }
+            for subject in subjects
+        ],
+    }
+
+
+def distances_of(report: dict[str, Any]) -> list[int]:
+    """The distances that were scored, rising; none without the distance protocol or frames for it."""
+    found = {
+        int(distance)
+        for row in report['rows']
+        for distance, scores in row.get('distance', {}).items()
+        if scores['frames']
+    }
+    return sorted(found)
+
+
+def at_distance(row: dict[str, Any], distance: int) -> dict[str, Any] | None:
+    """Scores of a row at a distance; a row that computes every frame in full has the same at all of them."""
+    by_distance = row.get('distance', {})
+    if row['kind'] == 'per frame' or len(by_distance) == 1:
+        return next(iter(by_distance.values()), None)
+    return by_distance.get(str(distance))

@@ -1,0 +1,230 @@
+"""What is scored: a model, the same without its correction, or with every frame computed in full.
+
+All three are models for the runtime: other steps over the same graphs. So they run through the same
+segmenter on the same engine, and their cost is counted by the same rule.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vss_ros.core.cost import step_macs
+from vss_ros.core.engines import Engine, load_engine
+from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.frame import Frame, Segmentation
+from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.segmenter import VideoSegmenter, fit_labels
+from vss_ros.core.settings import EngineSettings, StreamSettings
+
+MODEL, WARP_ONLY, PER_FRAME = 'model', 'warp only', 'per frame'
+WARP, WARPED, DECIDE = 'warp', 'warped', 'decide'  # a stage, what it gives, and the stage that is ours
+REPEATS = {'full': 1, 'half': 2, 'quarter': 4}  # pixels per decision, by the model's option `decision`
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row of the report.
+
+    Attributes:
+        name: unique among the subjects.
+        kind: `model`, `warp only` or `per frame`.
+        motion: where the flow comes from, see `StreamSettings`.
+        gmacs: 10^9 multiply-adds of each step; None where onnx is not installed.
+    """
+
+    name: str
+    kind: str
+    model: ModelFolder
+    engine: Engine
+    motion: str
+    gmacs: Mapping[str, float] | None
+
+    @property
+    def propagates(self) -> bool:
+        return self.model.propagates
+
+    def stream(self, interval: int) -> Stream:
+        """A new stream with a key frame every `interval` frames."""
+        return Stream(self, interval)
+
+    def mean_gmacs(self, distance: int) -> float | None:
+        """Cost of a frame: (key + l * propagated) / (l + 1), l = distance (DAVSS eq. 8)."""
+        if self.gmacs is None:
+            return None
+        return (self.gmacs['key'] + distance * self.gmacs.get('propagated', self.gmacs['key'])) / (
+            distance + 1
+        )
+
+
+class Stream:
+    """A segmenter that lets the warped scores of its last step be seen."""
+
+    def __init__(self, subject: Subject, interval: int) -> None:
+        self._recorder = _Recorder(subject.engine)
+        # Frames of a clip follow each other, whatever their stamps say.
+        settings = StreamSettings(interval, max_frame_gap_s=float('inf'), motion=subject.motion)
+        self._segmenter = VideoSegmenter(subject.model, self._recorder, settings)
+        self._repeat = repeat_of(subject.model)
+        self._size = subject.model.image_size
+
+    def step(self, frame: Frame) -> Segmentation:
+        """Segments the next frame."""
+        self._recorder.warped = None
+        return self._segmenter.step(frame)
+
+    def warped_mask(self, size: tuple[int, int]) -> np.ndarray | None:
+        """The mask the last step would have given without correction, uint8 (H, W); None on a key frame."""
+        if self._recorder.warped is None:
+            return None
+        scores = self._recorder.to_host(self._recorder.warped)[0]
+        return fit_labels(decide(scores, self._size, self._repeat)[0], size)
+
+
+def load_subjects(
+    names: list[str], engine: EngineSettings, motion: str, warp_only: bool, per_frame: bool
+) -> list[Subject]:
+    """Loads models, and makes of each the rows that were asked for.
+
+    Raises:
+        ModelError, EngineError, MissingLibraryError: a model cannot be loaded.
+        SettingsError: the models do not share one set of classes, or two have one name.
+    """
+    subjects: list[Subject] = []
+    for name in names:
+        model = load_model(name)
+        if subjects and model.classes != subjects[0].model.classes:
+            raise SettingsError(
+                f'{model.name} is for {model.classes.name}, {subjects[0].model.name} for '
+                f'{subjects[0].model.classes.name}; evaluate them one after the other'
+            )
+        if any(model.name == subject.name for subject in subjects):
+            raise SettingsError(f'two models are called {model.name}; give each its own name')
+        loaded = load_engine(model, engine)
+        subjects.append(_subject(model, MODEL, loaded, motion))
+        if warp_only and (variant := without_correction(model)) is not None:
+            subjects.append(_subject(variant, WARP_ONLY, _Decider(loaded, variant), motion))
+        elif warp_only:
+            _log.warning('%s has no stage that warps scores; there is no row of warping alone', model.name)
+        if per_frame and model.propagates:
+            in_full = replace(model, steps={'key': model.steps['key']}, state={})
+            subjects.append(_subject(in_full, PER_FRAME, loaded, 'model'))
+    return subjects
+
+
+def _subject(model: ModelFolder, kind: str, engine: Engine, motion: str) -> Subject:
+    name = model.name if kind == MODEL else f'{model.name}, {kind}'
+    try:
+        gmacs = {step: macs / 1e9 for step, macs in step_macs(model).items()}
+    except MissingLibraryError:
+        gmacs = None
+    return Subject(name, kind, model, engine, motion, gmacs)
+
+
+def without_correction(model: ModelFolder) -> ModelFolder | None:
+    """The model that warps its scores from frame to frame and does nothing else, as DFF does.
+
+    Its last stage, `decide`, is no graph: the engine that knows it is made by `load_subjects`. None if the
+    model has no stage `warp` that gives scores.
+    """
+    stages = model.steps.get('propagated', ())
+    if WARP not in stages or WARP not in model.graphs:
+        return None
+    warped = model.graphs[WARP].outputs.get(WARPED)
+    if warped is None or warped.shape[1] != len(model.classes):
+        return None
+    stages = stages[: stages.index(WARP) + 1]
+    taken = {name for stage in stages if stage in model.graphs for name in model.graphs[stage].inputs}
+    state = {output: name for output, name in model.state.items() if name in taken}
+    return replace(model, steps={**model.steps, 'propagated': (*stages, DECIDE)}, state=state)
+
+
+def repeat_of(model: ModelFolder) -> int:
+    """Side of the squares of pixels that the model gives one label to."""
+    return REPEATS.get(str(model.options.get('decision', 'full')), 1)
+
+
+def decide(scores: np.ndarray, size: tuple[int, int], repeat: int) -> tuple[np.ndarray, np.ndarray]:
+    """Class and confidence of every pixel, as the graphs decide them.
+
+    Args:
+        scores: class logits, float (K, h, w).
+        size: height and width of the image.
+        repeat: the class is decided at this fraction of the image's size, and repeated.
+
+    Returns:
+        mask: class ids, uint8 (H, W).
+        confidence: round(255 * largest class probability), uint8 (H, W).
+    """
+    height, width = size
+    planes: np.ndarray = np.ascontiguousarray(scores.transpose(1, 2, 0), np.float32)
+    small = (width // repeat, height // repeat)
+    if planes.shape[1::-1] != small:
+        planes = cv2.resize(planes, small, interpolation=cv2.INTER_LINEAR)
+    mask = planes.argmax(axis=2).astype(np.uint8)
+    confidence = 255 / np.exp(planes - planes.max(axis=2, keepdims=True)).sum(axis=2)
+    both = np.stack([mask, np.rint(confidence).astype(np.uint8)], axis=2)
+    if repeat == 1:
+        return both[..., 0], both[..., 1]
+    large = cv2.resize(both, (width, height), interpolation=cv2.INTER_NEAREST)
+    return large[..., 0], large[..., 1]
+
+
+class _Wrapper:
+    """An engine that hands everything on to another."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name = engine.name
+
+    @classmethod
+    def load(cls, model: ModelFolder, settings: EngineSettings) -> _Wrapper:
+        return cls(load_engine(model, settings))
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return self._engine.run(graph, tensors)
+
+    def to_host(self, tensor: Any) -> np.ndarray:
+        return tensor if isinstance(tensor, np.ndarray) else self._engine.to_host(tensor)
+
+    def describe(self) -> dict[str, str]:
+        return self._engine.describe()
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class _Recorder(_Wrapper):
+    """Keeps the warped scores that pass by."""
+
+    warped: Any = None
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = super().run(graph, tensors)
+        self.warped = outputs.get(WARPED, self.warped)
+        return outputs
+
+
+class _Decider(_Wrapper):
+    """Knows one stage more: `decide`, which takes the warped scores for the result."""
+
+    def __init__(self, engine: Engine, model: ModelFolder) -> None:
+        super().__init__(engine)
+        self._size = model.image_size
+        self._repeat = repeat_of(model)
+        taken = model.graphs[WARP].inputs
+        self._carried = [output for output, name in model.state.items() if name in taken]
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        if graph != DECIDE:
+            return super().run(graph, tensors)
+        warped = tensors[WARPED]
+        mask, confidence = decide(self.to_host(warped)[0], self._size, self._repeat)
+        return {**dict.fromkeys(self._carried, warped), 'mask': mask[None], 'confidence': confidence[None]}
