@@ -17,11 +17,11 @@ def run(source, model, *words):
 
 
 @pytest.fixture
-def images(tmp_path, pan):
+def images(tmp_path, street):
     """A folder of twelve images that move, with labels for the last six."""
     for folder in ('images', 'labels'):
         (tmp_path / 'clip' / folder).mkdir(parents=True)
-    for number, image in enumerate(pan):
+    for number, image in enumerate(street):
         cv2.imwrite(f'{tmp_path}/clip/images/{number}.png', image)
         if number >= 6:
             cv2.imwrite(f'{tmp_path}/clip/labels/{number}.png', np.full(image.shape[:2], 3, np.uint8))
@@ -124,7 +124,7 @@ def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path,
         '-m',
         'vss_ros.cli.main',
         'run',
-        'synthetic:0x3000',
+        'synthetic:0x900',
         '--model',
         str(tiny_model),
     ]

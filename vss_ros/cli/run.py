@@ -131,13 +131,15 @@ def _progress() -> Progress:
         def render(self, task: ProgressTask) -> Text:
             return Text(f'{task.speed or 0:.1f} frames/s')
 
+    console = Console(stderr=True)
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
