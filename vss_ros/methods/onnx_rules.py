@@ -32,13 +32,16 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 def broken_rules(model: onnx.ModelProto) -> list[str]:
     """What is wrong with a graph, one sentence per finding; empty if it keeps every rule."""
+    findings = list(_files(model))
+    if findings:
+        return findings  # the checker would look for the other file
     try:
         onnx.checker.check_model(model)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return [f'it is no valid ONNX graph: {error}']
     graph = _Graph(model)
-    rules = (_files, _operators, _shapes, _bytes, _precision, _grid_samples, _softmax, _resizes)
+    rules = (_operators, _shapes, _bytes, _precision, _grid_samples, _softmax, _resizes)
     return [finding for rule in rules for finding in rule(graph)]
 
 
@@ -67,11 +70,11 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
-def _files(graph: _Graph) -> Iterator[str]:
-    for tensor in graph.model.graph.initializer:
+def _files(model: onnx.ModelProto) -> Iterator[str]:
+    for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             yield f'{tensor.name} lies in another file; its sha256 would not be checked'
-    for noted in (graph.model, graph.model.graph, *graph.nodes):
+    for noted in (model, model.graph, *model.graph.node):
         if noted.metadata_props or noted.doc_string:
             yield 'it carries notes of the exporter, which name files of the machine it was made on'
             return
