@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from vss_ros.ros.fast_dds import use_image_profile
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -35,9 +38,7 @@ else:
     _DOMAIN, _LOCK = _claim_domain()
     os.environ['ROS_DOMAIN_ID'] = str(_DOMAIN)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(
-        Path(__file__).parents[2] / 'config' / 'fastdds_images.xml'
-    )
+    use_image_profile(Path(tempfile.mkdtemp()))
 
 
 @pytest.fixture(scope='session')

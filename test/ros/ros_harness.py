@@ -134,6 +134,12 @@ class Probe:
         while time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.02)
 
+    def forget_clients(self) -> None:
+        """Makes the next calls use new clients."""
+        for client in self._clients.values():
+            self.node.destroy_client(client)
+        self._clients.clear()
+
     def call(self, kind, name: str, request):
         """Calls a service and returns its response."""
         if name not in self._clients:
@@ -186,13 +192,18 @@ class Robot:
             self.listen(topic, kind)
 
     def until_connected(self) -> None:
-        """Waits until the node takes images and every topic listened to has its publisher."""
-        self.probe.until(self.camera.get_subscription_count, f'a subscription to {self.camera.topic_name}')
+        """Waits until the node takes images, and answers them to everyone who listens."""
+        for publisher in (self.camera, self.camera_info):
+            self.probe.until(publisher.get_subscription_count, f'a subscription to {publisher.topic_name}')
         for entity in self._entities:
             name = entity.topic_name
             self.probe.until(
                 lambda name=name: self.probe.node.count_publishers(name), f'publishers on {name}'
             )
+        # What this process subscribes to becomes known over there in the order in which it was created. So
+        # when the answer to a client made now arrives, the node knows all the subscriptions made before.
+        self.probe.forget_clients()
+        assert self.state
 
     # lifecycle and services
 

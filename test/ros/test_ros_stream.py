@@ -224,6 +224,16 @@ def test_a_queue_loses_nothing_and_keeps_the_order(robot, slow_model):
     assert [pixels(m)[0, 0] for m in robot.received['mask']] == [n % 11 for n in range(20)]
 
 
+def test_a_queue_that_overflows_says_so(robot, slow_model):
+    assert robot.set(model=str(slow_model), drop_policy='queue', queue_size=2, key_frame_interval=1) == ''
+    robot.start()
+    for _ in range(12):
+        robot.camera.publish(robot.image())
+        robot.probe.spin_for(0.01)
+    status = robot.diagnostics(lambda status: 'queue was full' in status.message, 'the overflow')
+    assert 'raise queue_size' in status.message
+
+
 def test_a_live_camera_gets_the_newest_image_and_the_rest_is_counted(robot, slow_model):
     assert robot.set(model=str(slow_model), key_frame_interval=1) == ''
     robot.listen('mask', Image)
@@ -239,6 +249,20 @@ def test_a_live_camera_gets_the_newest_image_and_the_rest_is_counted(robot, slow
     counts = {name: int(values_of(status)[name]) for name in ('received', 'dropped', 'published')}
     assert counts['published'] < 12
     assert counts['received'] == counts['dropped'] + counts['published']
+
+
+def test_frames_that_take_too_long_are_a_warning_and_then_an_error(stream):
+    assert stream.set(diagnostics__max_allowed_processing_time_ms=0.0) == ''
+    show(stream)
+    text = 'took longer than 0 ms'
+    status = stream.diagnostics(lambda status: text in status.message, 'the slowness')
+    assert status.level == DiagnosticStatus.WARN
+    assert stream.set(diagnostics__max_acceptable_consecutive_delay_ms=0.0) == ''
+    show(stream)
+    stream.diagnostics(lambda s: text in s.message and s.level == DiagnosticStatus.ERROR, 'an error')
+    assert stream.set(diagnostics__max_allowed_processing_time_ms=1e6) == ''
+    show(stream)
+    stream.diagnostics(lambda status: text not in status.message, 'the end of it')
 
 
 def test_the_rate_can_be_limited(stream):

@@ -16,7 +16,7 @@ from vss_ros.ros.stream import CameraStream
 PERIOD_S = 1.0
 THROTTLE_S = 10.0
 QOS_NEWS_S = 30.0
-LOST_SHARE = 0.05  # of the images of the last period; below it is the noise of best effort
+MISSED_SHARE = 0.05  # of the images of the last period; below it is the noise of best effort
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Problem = tuple[bytes, str]
@@ -78,7 +78,16 @@ class Diagnostics:
             'latency_p50_ms': f'{median:.2f}',
             'latency_p99_ms': f'{tail:.2f}',
         }
-        names = ('received', 'published', 'dropped', 'lost', 'bad', 'failed', 'camera_info_unmatched')
+        names = (
+            'received',
+            'published',
+            'dropped',
+            'lost',
+            'missed',
+            'bad',
+            'failed',
+            'camera_info_unmatched',
+        )
         values |= {name: counts[name] for name in names}
         values |= {'model': stream.model.name, 'model_path': stream.model.path, 'method': stream.model.method}
         values |= {
@@ -132,14 +141,22 @@ class Diagnostics:
 
     def _losses(self, stream: CameraStream) -> list[Problem]:
         statistics, problems = stream.statistics, []
-        received, lost = self._new('received', statistics), self._new('lost', statistics)
-        dropped = self._new('dropped', statistics)
-        if lost > dropped and lost > LOST_SHARE * (received + lost):
-            topic = stream.source.topic if stream.source else 'the image topic'
-            text = (
-                f'{lost} images on {topic} were lost on the way here, {received} arrived; start the '
-                'PUBLISHER with FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds_images.xml of vss_ros'
-            )
+        received, dropped = self._new('received', statistics), self._new('dropped', statistics)
+        lost, missed = self._new('lost', statistics), self._new('missed', statistics)
+        if stream.source is None:
+            return []
+        if missed > lost and len(stream.source.publishers()) > 1:
+            missed = lost  # the numbers of several publishers say nothing
+        missed = max(missed, lost)
+        if missed > dropped and missed > MISSED_SHARE * (received + missed):
+            text = f'{missed} images on {stream.source.topic} did not reach the node, {received} did: '
+            if lost:
+                text += (
+                    f'{lost} were lost on the way; start the PUBLISHER with FASTRTPS_DEFAULT_PROFILES_FILE '
+                    'set to config/fastdds_images.xml of vss_ros'
+                )
+            else:
+                text += 'newer ones replaced them before this process took them; the machine is overloaded'
             self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
             problems.append((WARN, text))
         if dropped and stream.settings.node.drop_policy == 'queue':
@@ -149,14 +166,17 @@ class Diagnostics:
         return problems
 
     def _slowness(self, stream: CameraStream) -> list[Problem]:
-        since_s = stream.statistics.slow_since_s
-        if since_s is None:
+        slow_for_s = stream.statistics.slow_for_s
+        if slow_for_s is None:
             return []
         settings = stream.settings.node
-        delay_ms = (time.monotonic() - since_s) * 1e3
-        allowed_ms = settings.max_allowed_processing_time_ms
-        text = f'frames have taken longer than {allowed_ms:g} ms for {delay_ms / 1e3:.1f} s'
-        return [(ERROR if delay_ms > settings.max_acceptable_consecutive_delay_ms else WARN, text)]
+        text = (
+            f'every frame of the last {slow_for_s:.1f} s took longer than '
+            f'{settings.max_allowed_processing_time_ms:g} ms; take a smaller model or a faster engine, '
+            'or raise key_frame_interval'
+        )
+        is_error = slow_for_s * 1e3 > settings.max_acceptable_consecutive_delay_ms
+        return [(ERROR if is_error else WARN, text)]
 
     def _new(self, what: str, statistics: StreamStatistics) -> int:
         """How much of something came since it was last asked for."""

@@ -37,7 +37,7 @@ def create_subscription(
     node: Node,
     kind: type,
     topic: str,
-    callback: Callable[[Any], None],
+    callback: Callable[..., None],
     qos: QoSProfile,
     statistics: StreamStatistics,
     count_lost: bool,

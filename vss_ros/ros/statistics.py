@@ -37,7 +37,9 @@ class StreamStatistics:
     """Totals since configure, rates and latencies of late, and the last errors.
 
     `counts` has `received` images, `dropped` (a newer one came), `bad` (could not be used), `failed` (the
-    engine or a publisher failed), `lost` (never arrived, as the middleware says), `published` masks.
+    engine or a publisher failed), `published` masks; and what did not come to the node at all: `lost` on the
+    way, as the middleware says, and `missed` by the publisher's count, which includes the lost ones and
+    those that a newer image replaced before this process took them.
     """
 
     def __init__(self) -> None:
@@ -46,7 +48,8 @@ class StreamStatistics:
         self.bad_in_a_row = 0
         self.last_error = ''
         self.last_received_s: float | None = None
-        self.slow_since_s: float | None = None  # since when every frame has been too slow
+        self.slow_for_s: float | None = None  # how long every frame has been too slow
+        self._slow_since_s = 0.0
         self._rates = {'received': Rate(), 'published': Rate()}
         self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
         self._dropped_before = 0
@@ -70,17 +73,16 @@ class StreamStatistics:
             self.last_error = error
             return self.bad_in_a_row
 
-    def good_frame(self, latency_ms: float, allowed_ms: float) -> int:
+    def good_frame(self, latency_ms: float, is_slow: bool) -> int:
         """Counts a published frame; returns how many were dropped since the one before."""
         self.count('published')
         now = time.monotonic()
         with self._lock:
             self.bad_in_a_row = 0
             self._latencies_ms.append(latency_ms)
-            if latency_ms <= allowed_ms:
-                self.slow_since_s = None
-            elif self.slow_since_s is None:
-                self.slow_since_s = now
+            if self.slow_for_s is None:
+                self._slow_since_s = now
+            self.slow_for_s = now - self._slow_since_s if is_slow else None
             dropped = self.counts['dropped'] - self._dropped_before
             self._dropped_before = self.counts['dropped']
         return dropped

@@ -59,7 +59,9 @@ class TopicSink:
         mask, header = segmentation.mask, frame.header
         self._mask.publish(image_message(mask, 'mono8', header))
         latency_ms = (time.monotonic() - frame.received_s) * 1e3
-        dropped = self._statistics.good_frame(latency_ms, self._settings.max_allowed_processing_time_ms)
+        processing_ms = sum(segmentation.timings_ms.values())
+        is_slow = processing_ms > self._settings.max_allowed_processing_time_ms
+        dropped = self._statistics.good_frame(latency_ms, is_slow)
         if self._settings.publish_confidence:
             self._confidence.publish(self._confidence_message(frame, segmentation))
         if frame.camera_info is not None:

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -26,6 +25,7 @@ from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 
 CAMERA_INFOS = 16  # kept to find the one that belongs to an image
+MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,7 @@ class TopicSource:
         self._camera_infos: deque[CameraInfo] = deque(maxlen=CAMERA_INFOS)
         self._subscriptions: list[Subscription] = []
         self._due_s = 0.0
+        self._last_number = 0
         self.topic = image_topic(node, settings.image_transport)
 
     def configure(self, settings: NodeSettings) -> None:
@@ -80,8 +81,14 @@ class TopicSource:
         if self._subscriptions:
             return
         compressed = self._settings.image_transport == 'compressed'
+        numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
+        self._last_number = 0
         self._subscriptions = [
-            self._create(CompressedImage if compressed else Image, self.topic, self._on_image),
+            self._create(
+                CompressedImage if compressed else Image,
+                self.topic,
+                self._on_numbered_image if numbered else self._on_image,
+            ),
             self._create(CameraInfo, camera_info_topic(self._node), self._on_camera_info),
         ]
 
@@ -116,7 +123,7 @@ class TopicSource:
                 continue
             yield frame
 
-    def _create(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
+    def _create(self, kind: type, topic: str, callback: Callable[..., None]) -> Subscription:
         queue = self._settings.drop_policy == 'queue'
         qos = QoSProfile(
             # A queue is for replay, where every image counts; a live camera wants the newest one.
@@ -131,6 +138,15 @@ class TopicSource:
         self._statistics.count('received')
         if not self._inbox.put((time.monotonic(), message)):
             self._statistics.count('dropped')
+
+    def _on_numbered_image(self, message: Image | CompressedImage, info: dict[str, int]) -> None:
+        """Counts what the publisher sent since the last image and what never came to this callback."""
+        number = info.get('publication_sequence_number', 0)
+        missed = number - self._last_number - 1
+        if self._last_number and 0 < missed < MAX_MISSED:
+            self._statistics.count('missed', missed)
+        self._last_number = number
+        self._on_image(message)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_infos.append(message)
