@@ -7,8 +7,8 @@ from vss_ros.core.settings import EngineSettings, StreamSettings
 @pytest.mark.parametrize(
     ('setting', 'value', 'advice'),
     [
-        ('engine', 'cuda', 'use one of auto, onnxruntime, torch'),
-        ('precision', 'int8', 'use one of fp32, fp16, bf16'),
+        ('engine', 'cuda', 'use one of auto, '),
+        ('precision', 'fp7', 'use one of fp32, '),
         ('gpu_id', -1, 'use 0 for the first GPU'),
         ('threads', -2, r'use 0 \(all cores\) or more'),
     ],

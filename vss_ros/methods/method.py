@@ -97,7 +97,8 @@ class Method(nn.Module):
         examples: dict[str, GraphExample] = {}
         state: dict[str, Tensor] = {}
         frames = {'key': image, 'propagated': image if next_image is None else next_image}
-        for kind, frame in frames.items():
+        for kind in self.steps:
+            frame = frames[kind]
             tensors = {'image': frame, **self.host_tensors(frame), **state}
             for graph in self.graphs_of(kind):
                 outputs = self.run(graph, tensors)
