@@ -6,7 +6,7 @@ the camera image to the mask at its size: p50 and p99 by kind of frame and by st
 frames a frame takes (key + (N - 1) * propagated) / N, computed from the p50; the share is of the key frame's
 time, which segmenting every frame in full takes. MB: resident memory that loading and warming up added.
 
-    vss bench evss-lite --engine onnxruntime --engine torch --json bench.json
+    vss bench camvid-evss-lite --engine onnxruntime --engine torch --json bench.json
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.export import image_size
-from vss_ros.cli.options import DEFAULT_MODEL
 from vss_ros.core.settings import ENGINES, MOTIONS, PRECISIONS, EngineSettings, StreamSettings
+from vss_ros.core.share import DEFAULT_MODEL
 from vss_ros.core.sinks.timings import TOTAL, TimingSink
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.export import image_size
-from vss_ros.cli.options import DEFAULT_MODEL
+from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

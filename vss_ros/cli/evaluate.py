@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.options import (
-    DEFAULT_MODEL,
     add_engine_arguments,
     add_source_arguments,
     engine_settings,
 )
 from vss_ros.core.settings import MOTIONS, StreamSettings
+from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from rich.progress import Progress

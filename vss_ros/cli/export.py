@@ -3,7 +3,7 @@
 The weights stay as they are; the graphs are made anew from them and proved against PyTorch frame by
 frame. Nothing is written if they differ. Example: a model for 640x480 images that decides every pixel,
 
-    vss export evss-lite -o models/evss-lite-640 --size 640x480 --set decision=full
+    vss export camvid-evss-lite -o evss-lite-640 --size 640x480 --set decision=full
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from vss_ros.core.settings import ENGINES, MOTIONS, OUTPUT_SIZES, PRECISIONS, EngineSettings, StreamSettings
 
-DEFAULT_MODEL = 'evss-lite'
-
 
 def add_engine_arguments(parser: ArgumentParser) -> None:
     defaults = EngineSettings()

@@ -27,13 +27,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.options import (
-    DEFAULT_MODEL,
     add_engine_arguments,
     add_source_arguments,
     add_stream_arguments,
     engine_settings,
     stream_settings,
 )
+from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -9,6 +9,7 @@ from pathlib import Path
 from vss_ros.core.errors import SettingsError
 
 PACKAGE = 'vss_ros'
+DEFAULT_MODEL = 'camvid-evss-lite'  # of the models that come with the package
 
 
 def share_folders() -> list[Path]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.settings import EngineSettings, StreamSettings, check_choice
+from vss_ros.core.share import DEFAULT_MODEL
 
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 CONFIDENCE_ENCODINGS = ('mono8', '32FC1')
@@ -17,7 +18,7 @@ SCHEDULERS = ('fixed',)
 class NodeSettings:
     """How the node takes images, what it publishes and when it complains."""
 
-    model: str = 'evss-lite'  # a name under models/ or a path
+    model: str = DEFAULT_MODEL  # a name under models/ or a path
     image_transport: str = 'raw'
     confidence_encoding: str = 'mono8'
     publish_confidence: bool = True
