@@ -26,7 +26,7 @@ EXTRAS = {
     'ros': [f'{wheel}; {WHEELS_EXIST}' for wheel in ROS_WHEELS],
     'onnxruntime': ['onnxruntime>=1.17'],  # for a colcon install, which brings none of the base
     'train': ['torch>=2.4', 'onnx>=1.16', 'onnxscript>=0.3', 'safetensors>=0.4', 'tqdm>=4.60'],
-    'video': ['av>=12'],
+    'video': ['av>=14.1'],
     'bags': ['rosbags>=0.11.9,<0.12'],
     'plot': ['matplotlib>=3.7'],
     'openvino': ['openvino>=2024.4'],

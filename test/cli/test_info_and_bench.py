@@ -43,6 +43,7 @@ def test_info_without_a_model_lists_the_engines(capsys):
 
 
 def test_bench_measures_contenders_on_the_same_frames(tiny_model, tmp_path, capsys):
+    pytest.importorskip('onnx')
     words = ['bench', str(tiny_model), '--engine', 'onnxruntime', '--frames', '12', '--size', '96x64']
     assert main([*words, '--json', str(tmp_path / 'bench.json')]) == 0
     figures = json.loads((tmp_path / 'bench.json').read_text())

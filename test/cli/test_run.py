@@ -109,6 +109,8 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(images, tiny_model,
 
 
 def test_a_damaged_image_in_the_middle_leaves_no_output(images, tiny_model, tmp_path, capsys):
+    pytest.importorskip('av')
+    pytest.importorskip('rosbags')
     (images / 'images' / '7.png').write_bytes(b'damaged')
     (tmp_path / 'out').mkdir()
     assert run(images, tiny_model, '-o', tmp_path / 'out/a.mp4', '-o', tmp_path / 'out/b.mcap') == 2
@@ -118,6 +120,8 @@ def test_a_damaged_image_in_the_middle_leaves_no_output(images, tiny_model, tmp_
 
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path, number, code):
+    pytest.importorskip('av')
+    pytest.importorskip('rosbags')
     names = [f'{tmp_path}/{name}' for name in ('a.mp4', 'b.mcap', 's.json', 'masks/')]
     command = [
         sys.executable,

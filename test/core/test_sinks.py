@@ -16,9 +16,6 @@ from vss_ros.core.sinks.timings import TimingSink
 from vss_ros.core.sources.images import ImageSource
 from vss_ros.core.sources.open import open_source
 
-pytest.importorskip('av')
-from vss_ros.core.sinks import overlay as overlay_module
-
 CLASSES = load_classes('camvid11')
 GREY = 128
 
@@ -74,6 +71,8 @@ def test_old_masks_are_replaced_only_if_asked_and_other_files_stay(tmp_path):
 @pytest.mark.parametrize('name', ['out.mp4', 'out.mkv'])
 def test_an_overlay_video_keeps_times_and_colours(tmp_path, monkeypatch, name, codec):
     pytest.importorskip('av')
+    from vss_ros.core.sinks import overlay as overlay_module
+
     monkeypatch.setattr(overlay_module, 'CODEC_OPTIONS', {codec: overlay_module.CODEC_OPTIONS[codec]})
     sink = open_sink(str(tmp_path / name), CLASSES, alpha=0.5)
     for number in (0, 1, 5):
@@ -176,6 +175,7 @@ def test_an_output_of_no_known_kind_is_refused_with_the_kinds(tmp_path, name):
 
 @pytest.mark.parametrize('name', ['out.mp4', 'out.json'])
 def test_a_file_is_not_replaced_unless_asked(tmp_path, name):
+    pytest.importorskip('av')
     (tmp_path / name).write_text('mine')
     with pytest.raises(SettingsError, match=f'{name} exists; choose another name or add --overwrite'):
         open_sink(str(tmp_path / name), CLASSES)
@@ -187,12 +187,15 @@ def test_a_file_is_not_replaced_unless_asked(tmp_path, name):
 
 
 def test_an_alpha_out_of_range_is_refused(tmp_path):
+    pytest.importorskip('av')
     with pytest.raises(SettingsError, match=r'alpha is 1\.5; use a value from 0'):
         open_sink(str(tmp_path / 'out.mp4'), CLASSES, alpha=1.5)
     assert os.listdir(tmp_path) == []
 
 
 def outputs_in(folder):
+    pytest.importorskip('av')
+    pytest.importorskip('rosbags')
     return [f'{folder}/{name}' for name in ('a.mp4', 'b.mcap', 'c.json', 'masks/')] + [f'bag:{folder}/d']
 
 

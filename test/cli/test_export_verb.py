@@ -1,0 +1,47 @@
+import pytest
+
+from vss_ros.cli.main import main
+from vss_ros.core.model_folder import load_model
+
+pytest.importorskip('onnxscript')
+
+
+def test_a_model_is_written_again_for_another_size_and_other_options(tiny_model, tmp_path, capsys):
+    code = main(
+        ['export', str(tiny_model), '-o', str(tmp_path / 'wide')]
+        + ['--size', '128x64', '--set', 'w_f=0.5', '--set', 'decision=full', '--weights', 'fp16']
+    )
+    assert code == 0
+    printed = capsys.readouterr()
+    assert 'wide for 128x64, 3 graphs' in printed.out
+    assert 'comparing ONNX Runtime with PyTorch' in printed.err
+    old, new = load_model(tiny_model), load_model(tmp_path / 'wide')
+    assert (new.name, new.image_size) == ('wide', (64, 128))
+    assert new.options == {**old.options, 'w_f': 0.5, 'decision': 'full'}
+    assert new.weights.stat().st_size < 0.6 * old.weights.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--size', '130x64'], 'width and height must be multiples of 4'),
+        (['--set', 'speed=9'], "method 'evss-lite' has no option speed; it has w_f"),
+        (['--set', 'w_f=2'], 'w_f is 2; use a weight from 0 to 1'),
+        (['--set', 'flow=network'], 'needs flownet, for which'),
+        (['--classes', 'cityscapes19'], 'method has 11 classes, class set cityscapes19 has 19'),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line_and_code_2(tiny_model, tmp_path, capsys, arguments, message):
+    assert main(['export', str(tiny_model), '-o', str(tmp_path / 'new'), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'arguments', [['--size', 'big'], ['--size', '480'], ['--set', 'w_f'], ['--set', '=1']]
+)
+def test_arguments_that_say_nothing_are_refused_with_an_example(tiny_model, tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as refused:
+        main(['export', str(tiny_model), '-o', str(tmp_path / 'new'), *arguments])
+    assert refused.value.code == 2
+    assert 'such as' in capsys.readouterr().err
