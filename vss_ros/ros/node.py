@@ -122,10 +122,13 @@ class SegmentationNode(LifecycleNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = self._diagnostics.enabled = request.data
-        if self._stream is not None:
-            self._stream.enable(request.data)
         self._diagnostics.activated()
         response.success, response.message = True, 'enabled' if request.data else 'disabled'
+        try:
+            if self._stream is not None:
+                self._stream.enable(request.data)
+        except Exception as error:  # QoS overrides that cannot be used
+            response.success, response.message = False, f'{type(error).__name__}: {error}'
         return response
 
     def _on_request_key_frame(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -83,14 +83,10 @@ class TopicSource:
         compressed = self._settings.image_transport == 'compressed'
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
         self._last_number = 0
-        self._subscriptions = [
-            self._create(
-                CompressedImage if compressed else Image,
-                self.topic,
-                self._on_numbered_image if numbered else self._on_image,
-            ),
-            self._create(CameraInfo, camera_info_topic(self._node), self._on_camera_info),
-        ]
+        kind = CompressedImage if compressed else Image
+        callback = self._on_numbered_image if numbered else self._on_image
+        self._subscribe(kind, self.topic, callback)
+        self._subscribe(CameraInfo, camera_info_topic(self._node), self._on_camera_info)
 
     def unsubscribe(self) -> None:
         """Stops taking images and forgets those that wait."""
@@ -123,7 +119,7 @@ class TopicSource:
                 continue
             yield frame
 
-    def _create(self, kind: type, topic: str, callback: Callable[..., None]) -> Subscription:
+    def _subscribe(self, kind: type, topic: str, callback: Callable[..., None]) -> None:
         queue = self._settings.drop_policy == 'queue'
         qos = QoSProfile(
             # A queue is for replay, where every image counts; a live camera wants the newest one.
@@ -132,7 +128,8 @@ class TopicSource:
             depth=self._settings.capacity,
         )
         is_image = topic == self.topic
-        return create_subscription(self._node, kind, topic, callback, qos, self._statistics, is_image)
+        subscription = create_subscription(self._node, kind, topic, callback, qos, self._statistics, is_image)
+        self._subscriptions.append(subscription)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.count('received')
