@@ -7,10 +7,8 @@ pytest.importorskip('onnxscript')
 
 
 def test_a_model_is_written_again_for_another_size_and_other_options(tiny_model, tmp_path, capsys):
-    code = main(
-        ['export', str(tiny_model), '-o', str(tmp_path / 'wide')]
-        + ['--size', '128x64', '--set', 'w_f=0.5', '--set', 'decision=full', '--weights', 'fp16']
-    )
+    changes = ['--size', '128x64', '--set', 'w_f=0.5', '--set', 'decision=full', '--weights', 'fp16']
+    code = main(['export', str(tiny_model), '-o', str(tmp_path / 'wide'), *changes])
     assert code == 0
     printed = capsys.readouterr()
     assert 'wide for 128x64, 3 graphs' in printed.out
