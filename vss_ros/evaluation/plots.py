@@ -149,7 +149,7 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
         shade = {'model': 1.0, 'warp only': 0.55, 'per frame': 0.25}[row['kind']]
         values = [_number(scores['iou_percent'][name]) for name in names]
         axes.bar(places, values, 0.9 * width, color=colour, alpha=shade, label=row['name'])
-        key = _key(row)
+        key = at_distance(row, 0) if distances_of(report) else _key(row)  # on the same frames as the bars
         if row['kind'] == 'model' and key is not None:
             levels = [_number(key['iou_percent'][name]) for name in names]
             label = 'key frame' if index == 0 else '_'  # matplotlib leaves names with _ out of the legend

@@ -1,0 +1,123 @@
+"""Which frames are key frames, and which are scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.core.sources.synthetic import SyntheticSource
+from vss_ros.evaluation.evaluate import evaluate
+from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
+
+SIZE = {'height': 64, 'width': 96}
+
+
+class StreetClips:
+    """A synthetic street of which only some frames are labelled."""
+
+    def __init__(self, frames, labelled=None, seed=7):
+        self.name = f'street {seed}'
+        self.all = [
+            frame if labelled is None or number in labelled else without_truth(frame)
+            for number, frame in enumerate(SyntheticSource(seed, frames, **SIZE))
+        ]
+
+    def frames(self, before):
+        return iter(enumerate(self.all))
+
+
+def without_truth(frame):
+    from dataclasses import replace
+
+    return replace(frame, truth=None)
+
+
+def scored_by_hand(subject, frames, distance, labelled):
+    """One fresh stream per labelled frame, as the papers describe it."""
+    matrix = ConfusionMatrix(len(subject.model.classes))
+    for number in labelled:
+        stream = subject.stream(interval=100)
+        for frame in frames[number - distance : number + 1]:
+            segmentation = stream.step(frame)
+        assert segmentation.age_frames == distance
+        matrix.update(frames[number].truth, segmentation.mask)
+    return matrix.counts
+
+
+@pytest.mark.parametrize('labelled', [None, {5, 6, 9}], ids=['all labelled', 'some labelled'])
+def test_scores_at_a_distance_are_those_of_a_stream_begun_that_far_before(subjects, labelled):
+    clip, distances = StreetClips(10, labelled), [0, 1, 4]
+    protocol = DistanceProtocol(subjects[:2], subjects[0].model.classes, distances, None)
+    evaluate([clip], [protocol])
+    scored = sorted(labelled) if labelled else list(range(4, 10))
+    for subject in subjects[:2]:
+        for distance in distances:
+            found = protocol.scores[subject.name, distance]
+            assert found.frames[0] == len(scored)
+            expected = scored_by_hand(subject, clip.all, distance, scored)
+            assert np.array_equal(found.confusion.counts, expected)
+
+
+def test_every_distance_is_scored_on_the_same_frames(subjects):
+    protocol = DistanceProtocol(subjects, subjects[0].model.classes, [0, 2, 3], None)
+    evaluate([StreetClips(5), StreetClips(2), StreetClips(6)], [protocol])
+    assert {scores.frames[0] for scores in protocol.scores.values()} == {2 + 0 + 3}
+
+
+def test_a_subject_that_does_not_propagate_is_scored_once(subjects):
+    protocol = DistanceProtocol(subjects, subjects[0].model.classes, [0, 2], None)
+    assert [distance for name, distance in protocol.scores if name == subjects[2].name] == [0]
+
+
+def test_frames_that_were_left_out_begin_a_new_stretch(subjects):
+    protocol = DistanceProtocol(subjects[:1], subjects[0].model.classes, [0, 2], None)
+    clip = StreetClips(8)
+    protocol.start_clip('street')
+    for number in (0, 1, 5, 6, 7):
+        protocol.take(number, clip.all[number])
+    assert protocol.scores[subjects[0].name, 2].frames[0] == 1  # frame 7 alone has two before it
+
+
+def test_a_key_frame_is_not_corrected(subjects):
+    protocol = DistanceProtocol(subjects[:1], subjects[0].model.classes, [0, 1], None)
+    evaluate([StreetClips(3)], [protocol])
+    key, propagated = (protocol.scores[subjects[0].name, distance] for distance in (0, 1))
+    assert not key.corrections.counts.any()
+    assert propagated.corrections.counts.sum() == propagated.confusion.counts.sum() > 0
+    assert propagated.ranking.counts.sum() > 0
+    assert propagated.corrected_labels.counts[1] == 2
+
+
+@pytest.mark.parametrize('distances', [[], [3, 1], [1, 1], [-1, 2]])
+def test_distances_must_rise_from_zero_or_more(subjects, distances):
+    with pytest.raises(SettingsError, match='rising numbers'):
+        DistanceProtocol(subjects, subjects[0].model.classes, distances, None)
+
+
+def test_deployment_scores_every_labelled_frame_by_its_age(subjects):
+    protocol = DeploymentProtocol(subjects, subjects[0].model.classes, 3, None)
+    evaluate([StreetClips(7, {0, 1, 4, 5, 6})], [protocol])
+    frames = {age: scores.frames[0] for (name, age), scores in protocol.scores.items() if name == 'tiny'}
+    assert frames == {0: 2, 1: 2, 2: 1}  # K P P K P P K
+    report = protocol.report(subjects[0])
+    assert report['all']['frames'] == 5
+    assert report['key']['frames'] == 2
+    assert report['propagated']['frames'] == 3
+    assert protocol.report(subjects[2])['key']['frames'] == 5
+
+
+def test_consistency_needs_no_labels(subjects):
+    protocol = DeploymentProtocol(subjects[:1], subjects[0].model.classes, 3, None)
+    evaluate([StreetClips(4, labelled=set())], [protocol])
+    report = protocol.report(subjects[0])
+    assert 0 < report['temporal_consistency_percent'] <= 100
+    assert 'all' not in report
+
+
+def test_every_clip_begins_with_a_key_frame(subjects):
+    protocol = DeploymentProtocol(subjects[:1], subjects[0].model.classes, 100, None)
+    evaluate([StreetClips(2), StreetClips(3)], [protocol])
+    assert protocol.scores['tiny', 0].frames[0] == 2
+    assert protocol.consistency['tiny'].counts[1] == 2

@@ -1,0 +1,115 @@
+"""Rows of the report: the model, warping alone, and every frame in full."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from vss_ros.core.engines import load_engine
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.motion.dis import DisMotion
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.evaluation.subjects import decide, load_subjects, repeat_of, without_correction
+
+INTERVAL = 4
+
+
+def frames_of(street):
+    return [Frame(image, index * 10**8) for index, image in enumerate(street)]
+
+
+def test_the_model_row_is_exactly_what_the_segmenter_gives(subjects, tiny_model, street):
+    model = load_model(tiny_model)
+    settings = StreamSettings(INTERVAL, max_frame_gap_s=float('inf'))
+    segmenter = VideoSegmenter(model, load_engine(model, EngineSettings(threads=1)), settings)
+    stream = subjects[0].stream(INTERVAL)
+    for frame in frames_of(street):
+        ours, theirs = stream.step(frame), segmenter.step(frame)
+        assert np.array_equal(ours.mask, theirs.mask)
+        assert ours.age_frames == theirs.age_frames
+
+
+def test_warping_alone_carries_the_scores_of_the_key_frame_and_nothing_else(subjects, street):
+    subject, stream, motion = subjects[1], subjects[1].stream(INTERVAL), DisMotion()
+    for frame in frames_of(street)[:INTERVAL]:
+        segmentation = stream.step(frame)
+        flow = motion.update(frame.image, wanted=not segmentation.is_key)
+        if segmentation.is_key:
+            scores = subject.engine.run('segmenter', {'image': frame.image[None]})['scores']
+            continue
+        scores = subject.engine.run('warp', {'previous_scores': scores, 'flow': flow})['warped']
+        expected, confidence = decide(scores[0], frame.size, repeat_of(subject.model))
+        assert np.array_equal(segmentation.mask, expected)
+        assert np.array_equal(segmentation.confidence, confidence)
+
+
+def test_the_warped_mask_of_a_model_is_that_of_warping_alone_on_the_first_frame(subjects, street):
+    model, warp_only, _ = (subject.stream(INTERVAL) for subject in subjects)
+    for frame in frames_of(street)[:2]:
+        full, warped = model.step(frame), warp_only.step(frame)
+    assert not full.is_key
+    assert np.array_equal(model.warped_mask(frame.size), warped.mask)
+    assert not np.array_equal(model.warped_mask(frame.size), full.mask)
+
+
+def test_a_key_frame_has_no_warped_mask_and_no_old_one(subjects, street):
+    stream = subjects[0].stream(interval=2)
+    found = []
+    for frame in frames_of(street)[:4]:
+        stream.step(frame)
+        found.append(stream.warped_mask(frame.size) is not None)
+    assert found == [False, True, False, True]
+
+
+def test_per_frame_computes_every_frame_in_full(subjects, street):
+    stream = subjects[2].stream(INTERVAL)
+    assert all(stream.step(frame).is_key for frame in frames_of(street)[:3])
+
+
+def test_without_correction_a_model_costs_less_and_in_full_it_costs_a_key_frame(subjects):
+    pytest.importorskip('onnx')
+    model, warp_only, per_frame = subjects
+    assert warp_only.mean_gmacs(9) < model.mean_gmacs(9) < per_frame.mean_gmacs(9)
+    assert per_frame.mean_gmacs(9) == pytest.approx(model.gmacs['key'])
+    expected = (model.gmacs['key'] + 4 * model.gmacs['propagated']) / 5
+    assert model.mean_gmacs(4) == pytest.approx(expected)
+
+
+def test_a_model_that_does_not_propagate_has_no_row_of_warping(subjects):
+    assert without_correction(subjects[2].model) is None
+
+
+def test_two_models_of_one_name_are_refused(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / 'copy')
+    with pytest.raises(SettingsError, match='two models are called tiny'):
+        load_subjects([str(tiny_model), str(copy)], EngineSettings(threads=1), 'model', False, False)
+
+
+@pytest.mark.parametrize('decision', ['full', 'half', 'quarter'])
+def test_deciding_on_the_host_is_deciding_in_the_graph(decision):
+    torch = pytest.importorskip('torch')
+    from vss_ros.evaluation.subjects import REPEATS
+    from vss_ros.methods.blocks.decide import decide as decide_in_graph
+
+    scores = torch.randn(1, 5, 16, 24, generator=torch.Generator().manual_seed(0))
+    expected = decide_in_graph(scores, (64, 96), decision)
+    mask, confidence = decide(scores[0].numpy(), (64, 96), REPEATS[decision])
+    assert np.mean(mask != expected['mask'][0].numpy()) < 1e-3  # ties of the last bit
+    difference = confidence.astype(int) - expected['confidence'][0].numpy()
+    assert np.abs(difference).max() <= 1
+
+
+def test_the_decision_of_a_model_is_known_here(subjects):
+    from vss_ros.evaluation.subjects import REPEATS
+
+    torch = pytest.importorskip('torch')
+    assert torch is not None
+    from vss_ros.methods.blocks.decide import DECISIONS
+
+    assert REPEATS == DECISIONS
+    assert repeat_of(subjects[0].model) == DECISIONS[subjects[0].model.options['decision']]
