@@ -1,0 +1,245 @@
+"""Data sets as users hold them, made small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.frame import Frame
+from vss_ros.core.sources.open import SourceSettings
+from vss_ros.evaluation.clips import labels_by_stamp
+from vss_ros.evaluation.data import open_data
+from vss_ros.evaluation.layouts import list_layouts, load_layout, stretches
+
+H, W = 8, 12
+
+
+def put(path: Path, pixels: np.ndarray | int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(pixels, int):
+        is_image = 'label' not in str(path) and 'annot' not in str(path) and 'gtFine' not in str(path)
+        pixels = np.full((H, W, 3) if is_image else (H, W), pixels, np.uint8)
+    cv2.imwrite(str(path), pixels)
+    return path
+
+
+def read(data, before=None):
+    """Everything of a data set: clip name -> [(number, grey value of the image, id of the label or None)]."""
+    return {
+        clip.name: [
+            (number, int(frame.image[0, 0, 0]), None if frame.truth is None else int(frame.truth[0, 0]))
+            for number, frame in clip.frames(before)
+        ]
+        for clip in data.clips
+    }
+
+
+@pytest.fixture
+def segnet(tmp_path):
+    for split, names in {
+        'train': ['0001TP_006690', '0001TP_006720'],
+        'val': ['0016E5_07959', '0016E5_07961', '0016E5_07963'],
+        'test': ['Seq05VD_f00000', 'Seq05VD_f00030'],
+    }.items():
+        for value, name in enumerate(names):
+            put(tmp_path / split / f'{name}.png', value)
+            put(tmp_path / f'{split}annot' / f'{name}.png', 11 if value == 1 else value)
+    return tmp_path
+
+
+def test_segnet_camvid_is_recognised_and_its_test_split_is_single_images(segnet):
+    data = open_data([str(segnet)])
+    assert (data.layout, data.classes) == ('camvid-segnet', 'camvid11')
+    assert read(data) == {'Seq05VD_000000': [(0, 0, 0)], 'Seq05VD_000030': [(0, 1, 255)]}
+
+
+def test_segnet_camvid_val_is_one_clip_and_void_is_unlabelled(segnet):
+    (clip,) = open_data([str(segnet)], split='val').clips
+    assert read(open_data([str(segnet)], split='val')) == {
+        '0016E5_007959': [(0, 0, 0), (1, 1, 255), (2, 2, 2)]
+    }
+    stamps = [frame.stamp_ns for _, frame in clip.frames(None)]
+    assert np.allclose(np.diff(stamps), 2 / 30 * 1e9, atol=1)
+
+
+def test_a_list_of_a_split_says_which_labels_belong_to_it(segnet):
+    (segnet / 'test.txt').write_text(
+        '/SegNet/CamVid/test/Seq05VD_f00030.png /x/testannot/Seq05VD_f00030.png\n'
+    )
+    assert list(read(open_data([str(segnet)]))) == ['Seq05VD_000030']
+
+
+def test_a_split_that_is_not_there_is_named(segnet):
+    with pytest.raises(SourceError, match=r'no labels of camvid-segnet, split .trian.; expected trianannot/'):
+        open_data([str(segnet)], split='trian')
+
+
+def test_camvid_images_and_labels_side_by_side_are_cut_into_clips(tmp_path):
+    for number in (7959, 7961, 8500, 8502):
+        put(tmp_path / 'images' / f'0016E5_{number:05d}.jpg', 0)
+        put(tmp_path / 'labels' / f'0016E5_{number:05d}.png', 3)
+    data = open_data([str(tmp_path)])
+    assert data.layout == 'camvid-folder'
+    assert [len(clip.files) for clip in data.clips] == [2, 2]
+
+
+def colours(*rgb):
+    """A label image whose rows have these colours."""
+    rows = np.array(rgb, np.uint8)[:, None, ::-1]
+    return np.ascontiguousarray(np.broadcast_to(rows, (len(rgb), W, 3)))
+
+
+def test_camvid_video_finds_the_frame_of_a_label_and_groups_its_colours(tmp_path):
+    shades = [(128, 128, 128), (64, 192, 0), (192, 0, 64), (64, 128, 192), (0, 0, 0), (1, 2, 3)]
+    image = np.zeros((len(shades), W, 3), np.uint8)
+    for number in range(1889, 1893):  # label 8550 is frame 1889 of this sequence
+        put(tmp_path / '0001TP' / f'{number:06d}.png', image + (number - 1889))
+    put(tmp_path / 'LabeledApproved_full' / '0001TP_008550_L.png', colours(*shades))
+    put(tmp_path / 'LabeledApproved_full' / '0001TP_008520_L.png', colours(*shades))  # belongs to train
+    data = open_data([str(tmp_path)])
+    assert data.layout == 'camvid-video'
+    (clip,) = data.clips
+    frames = dict(clip.frames(None))
+    assert [frame.truth is not None for frame in frames.values()] == [True, False, False, False]
+    assert frames[0].truth[:, 0].tolist() == [0, 1, 3, 8, 255, 255]  # sky, wall, lane marking, SUV, void, -
+
+
+def test_a_label_whose_frame_is_missing_is_named(tmp_path):
+    put(tmp_path / '0006R0' / '000931.png')
+    put(tmp_path / 'labels' / '0006R0_f00930_L.png', colours((0, 0, 0)))
+    with pytest.raises(SourceError, match=r'0006R0_f00930_L.png has no image of the same name'):
+        open_data([str(tmp_path)], 'camvid-video', split='train')
+
+
+def cityscapes(root, labels, value, folder='leftImg8bit_sequence'):
+    for number in range(16, 22):
+        put(root / folder / 'val' / 'ulm' / f'ulm_000003_{number:06d}_leftImg8bit.png', number)
+    put(root / 'gtFine' / 'val' / 'ulm' / f'ulm_000003_000019_gtFine_{labels}.png', value)
+    return root
+
+
+@pytest.mark.parametrize(
+    ('labels', 'value', 'expected'),
+    [('labelIds', 26, 13), ('labelIds', 1, 255), ('labelTrainIds', 13, 13), ('trainIds', 255, 255)],
+)
+def test_cityscapes_label_ids_become_train_ids_and_train_ids_stay(tmp_path, labels, value, expected):
+    data = open_data([str(cityscapes(tmp_path, labels, value))])
+    assert (data.layout, data.classes) == ('cityscapes', 'cityscapes19')
+    ((_, frames),) = read(data).items()
+    assert frames == [(n, n + 16, expected if n == 3 else None) for n in range(6)]
+
+
+def test_only_the_frames_before_a_labelled_one_are_read_where_no_more_is_needed(tmp_path):
+    data = open_data([str(cityscapes(tmp_path, 'labelIds', 7))])
+    assert list(read(data, before=2).values()) == [[(1, 17, None), (2, 18, None), (3, 19, 0)]]
+
+
+def test_cityscapes_without_its_sequences_is_read_as_single_images(tmp_path):
+    data = open_data([str(cityscapes(tmp_path, 'labelIds', 7, folder='leftImg8bit'))])
+    assert len(data.clips) == 1
+
+
+def test_a_layout_of_ones_own_is_a_file(tmp_path):
+    put(tmp_path / 'data' / 'rgb' / 'drive_0001.png', 5)
+    put(tmp_path / 'data' / 'label' / 'drive_0001.png', 40)
+    (tmp_path / 'mine.yaml').write_text(
+        "classes: camvid11\nimages: ['rgb/*.png']\nrate: 10\nname: '(?P<sequence>.+)_(?P<number>[0-9]+)'\n"
+        "labels:\n  - files: 'label/*.png'\n    ids: {40: 3}\n"
+    )
+    data = open_data([str(tmp_path / 'data')], str(tmp_path / 'mine.yaml'))
+    assert read(data) == {'drive_000001': [(0, 5, 3)]}
+
+
+@pytest.mark.parametrize(
+    'text', ['', 'classes: camvid11', '[1, 2]', 'images: []\nlabels: []\nfoo: 1', "name: '('"]
+)
+def test_a_file_that_describes_no_data_set_is_refused(tmp_path, text):
+    (tmp_path / 'bad.yaml').write_text(text)
+    with pytest.raises(SettingsError, match='does not describe a data set'):
+        load_layout(str(tmp_path / 'bad.yaml'))
+
+
+def test_an_unknown_layout_is_refused_with_the_known_ones():
+    with pytest.raises(SettingsError, match=r'camvid-segnet.*cityscapes'):
+        load_layout('kitti')
+
+
+@pytest.mark.parametrize('name', list_layouts())
+def test_layouts_of_the_package_name_classes_that_exist(name):
+    from vss_ros.core.classes import load_classes
+
+    layout = load_layout(name)
+    names = load_classes(layout.classes).names
+    for files in layout.labels:
+        assert set(files.colours or {}) <= set(names)
+        assert set((files.ids or {}).values()) <= set(range(len(names)))
+
+
+def test_camvid_colours_are_31_classes_each_in_one_group():
+    (files,) = load_layout('camvid-video').labels
+    shades = [tuple(shade) for group in files.colours.values() for shade in group]
+    assert len(shades) == len(set(shades)) == 31
+
+
+def test_any_images_with_masks_are_one_clip(tmp_path):
+    for number in range(3):
+        put(tmp_path / 'rgb' / f'{number}.png', number)
+    put(tmp_path / 'label' / '2.png', 4)
+    data = open_data([str(tmp_path / 'rgb')], settings=SourceSettings(labels=tmp_path / 'label'))
+    assert data.layout == 'plain'
+    assert list(read(data).values()) == [[(0, 0, None), (1, 1, None), (2, 2, 4)]]
+
+
+def test_several_sources_are_several_clips():
+    data = open_data(['synthetic:1x2', 'synthetic:2x3'])
+    assert [clip.__length_hint__() for clip in data.clips] == [2, 3]
+
+
+def test_sources_have_no_splits():
+    with pytest.raises(SettingsError, match='has no splits'):
+        open_data(['synthetic:1x2'], split='val')
+
+
+@pytest.mark.parametrize('name', ['1500000000000000007.png', '1500000000_7.png', '1500000000.000000007.png'])
+def test_a_mask_is_found_by_the_stamp_in_its_name(tmp_path, name):
+    path = put(tmp_path / 'labels' / name)
+    assert labels_by_stamp(tmp_path / 'labels') == {1500000000000000007: path}
+
+
+def test_a_folder_without_stamped_masks_is_refused(tmp_path):
+    put(tmp_path / 'labels' / 'left.png')
+    with pytest.raises(SourceError, match='no labels named by stamp'):
+        labels_by_stamp(tmp_path / 'labels')
+
+
+def test_a_bag_takes_its_truth_from_masks_named_by_stamp(tmp_path):
+    pytest.importorskip('rosbags')
+    from vss_ros.core.classes import load_classes
+    from vss_ros.core.frame import Segmentation
+    from vss_ros.core.sinks.open import open_sink
+
+    sink = open_sink(str(tmp_path / 'drive.mcap'), load_classes('camvid11'), images=True)
+    stamps = [1_500_000_000_000_000_000 + n * 10**8 for n in range(3)]
+    for value, stamp_ns in enumerate(stamps):
+        mask = np.full((H, W), value, np.uint8)
+        frame = Frame(np.full((H, W, 3), value, np.uint8), stamp_ns, 'camera')
+        sink.write(frame, Segmentation(mask, mask, True, 0, 0, stamp_ns))
+    sink.close()
+    put(tmp_path / 'labels' / f'{stamps[1]}.png', 6)
+    from rosbags.highlevel import AnyReader
+
+    with AnyReader([tmp_path / 'drive.mcap']) as reader:
+        topics = {entry.topic for entry in reader.connections if entry.msgtype.endswith('/Image')}
+    image_topic = next(topic for topic in topics if 'image' in topic)
+    settings = SourceSettings(labels=tmp_path / 'labels', topic=image_topic)
+    data = open_data([str(tmp_path / 'drive.mcap')], settings=settings)
+    assert list(read(data).values()) == [[(0, 0, None), (1, 1, 6), (2, 2, None)]]
+
+
+def test_numbers_are_cut_where_they_leap():
+    assert stretches([1, 2, 4, 9, 10], 2) == [[1, 2, 4], [9, 10]]
+    assert stretches([5], 2) == [[5]]
