@@ -6,12 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from ros_harness import DEADLINE_S, NodeProcess, Robot, values_of
+from ros_harness import DEADLINE_S, NodeProcess, Robot, pixels, values_of
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import list_models
+from vss_ros.core.segmenter import open_segmenter
+from vss_ros.core.share import DEFAULT_MODEL
+from vss_ros.ros.conversions import image_message
 from vss_ros.ros.fast_dds import VARIABLE
 
 
@@ -111,6 +118,29 @@ def test_settings_that_cannot_be_used_are_named_one_after_the_other(tmp_path, ec
         assert 'perhaps' in node.log
         assert robot.state == 'unconfigured'
         assert robot.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+
+
+@pytest.mark.skipif(DEFAULT_MODEL not in list_models(), reason=f'models/ holds no {DEFAULT_MODEL}')
+def test_the_default_model_gives_live_what_it_gives_offline(tmp_path, street, robot_in):
+    offline = open_segmenter(DEFAULT_MODEL)
+    with NodeProcess(tmp_path, 'default', drop_policy='queue'):
+        robot = robot_in('default')
+        robot.listen_to_all()
+        robot.start()
+        for picture in street[:7]:
+            message = image_message(picture, 'bgr8', Header())
+            robot.stamp(message)
+            robot.show(message)
+            stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+            expected = offline.step(Frame(picture, stamp_ns))
+            assert robot.info(message.header)['kind'] == ('key' if expected.is_key else 'propagated')
+            for topic, array in (
+                ('mask', expected.mask),
+                ('confidence', expected.confidence),
+                ('distortion', expected.distortion()),
+            ):
+                # Sums may be taken in another order, which tips a pixel here and there.
+                assert np.mean(pixels(robot.answer(message.header, topic)) == array) > 0.995, topic
 
 
 def test_qos_can_be_overridden_and_what_does_not_fit_is_named(tmp_path, echo_model, robot_in):
