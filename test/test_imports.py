@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 
 import vss_ros
+from vss_ros.cli.main import VERBS
 
 PACKAGE = Path(vss_ros.__file__).parent
 
-# The libraries that one file each may import, because it is named after what they do.
+# The library that a file may need to be imported at all, because it is named after what that does.
 RUNTIMES = {
     'vss_ros.core.engines.onnx_runtime': 'onnxruntime',
+    'vss_ros.core.engines.openvino': 'openvino',
+    'vss_ros.core.engines.tensor_rt': 'tensorrt',
+    'vss_ros.core.engines.tensor_rt_build': 'tensorrt',
+    'vss_ros.core.engines.tensor_rt_engines': 'tensorrt',
+    'vss_ros.core.engines.torch_device': 'torch',
     'vss_ros.core.motion.motion_vectors': 'av',
     'vss_ros.core.sources.video': 'av',
     'vss_ros.core.sinks.overlay': 'av',
@@ -25,6 +31,7 @@ MAY_IMPORT = {
     'core': {'core'},
     'methods': {'core', 'methods'},
     'training': {'core', 'methods', 'training'},
+    'evaluation': {'core', 'evaluation'},
     'ros': {'core', 'ros'},
 }
 # Imports every module named on the command line with the libraries named first out of reach, and prints
@@ -64,14 +71,14 @@ def fails_without(libraries, modules):
 
 def test_core_imports_without_torch_ros_and_every_runtime():
     heavy = ['torch', 'rclpy', 'sensor_msgs', 'cv_bridge', 'onnx', 'onnxscript', 'safetensors', 'matplotlib']
-    fails = fails_without([*heavy, 'onnxruntime', 'av', 'rosbags'], modules_of('core'))
+    fails = fails_without([*heavy, *RUNTIMES.values()], modules_of('core'))
     for module, reason in fails.items():
         assert module in RUNTIMES, f'{module}: {reason}'
         assert reason.startswith('MissingLibraryError'), f'{module}: {reason}'
 
 
 def test_a_missing_runtime_is_named_with_the_command_that_installs_it():
-    fails = fails_without(['onnxruntime', 'av', 'rosbags'], sorted(RUNTIMES))
+    fails = fails_without(sorted(set(RUNTIMES.values())), sorted(RUNTIMES.keys() & set(modules_of('core'))))
     assert 'vss_ros.core.engines.onnx_runtime' in fails
     for module, reason in fails.items():
         assert "is not installed; install it with: pip install 'vss_ros[" in reason, f'{module}: {reason}'
@@ -110,7 +117,8 @@ def test_a_folder_imports_only_folders_below_it(folder):
 
 
 def test_a_verb_imports_more_than_core_only_when_it_runs():
-    for file in sorted((PACKAGE / 'cli').rglob('*.py')):
+    files = [PACKAGE / 'cli' / f'{verb.replace("-", "_")}.py' for verb in VERBS]
+    for file in filter(Path.is_file, files):
         for name in imports_of(ast.parse(file.read_text()), anywhere=False):
             if name.startswith('vss_ros.'):
                 assert name.split('.')[1] in ('core', 'cli'), f'{file.name} imports {name} at the top'
