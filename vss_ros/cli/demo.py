@@ -44,7 +44,7 @@ LIBRARIES = {'rclpy': 'ros', 'matplotlib': 'plot', 'av': 'video'}
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--seconds', type=float, default=10.0, help='length of the drive (default: 10)')
-    parser.add_argument('--seed', type=int, default=3, help='which street (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=11, help='which street (default: %(default)s)')
     parser.add_argument(
         '--size', type=image_size, default=(360, 480), metavar='WxH', help='of the images (default: 480x360)'
     )
