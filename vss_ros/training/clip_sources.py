@@ -14,6 +14,7 @@ from vss_ros.core.synthetic import StreetClip
 from vss_ros.training.augment import recolour
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE, LabelledImages
+from vss_ros.training.flow import to_cells
 
 
 class ClipLibrary:
@@ -37,7 +38,7 @@ class ClipLibrary:
         piece = slice(first, first + stride * (frames - 1) + 1, stride)
         look, place, mirrored = int(rng.integers(1 << 62)), rng.random(), rng.random() < 0.5
         images, labels = [], []
-        for image, label in zip(clip.images[piece], clip.labels[piece]):
+        for image, label in zip(clip.images[piece], clip.labels[piece], strict=True):
             image, label = self._fit(image, label, place)
             if mirrored:
                 image, label = image[:, ::-1], label[:, ::-1]
@@ -59,9 +60,13 @@ class ClipLibrary:
 
     def stills(self) -> LabelledImages:
         """Every frame of every clip on its own."""
-        images = [image for clip in self._clips for image in clip.images]
-        labels = [label for clip in self._clips for label in clip.labels]
-        return LabelledImages([f'clip_{i}' for i in range(len(images))], images, labels)
+        pairs = [
+            self._fit(image, label, 0.5)
+            for clip in self._clips
+            for image, label in zip(clip.images, clip.labels, strict=True)
+        ]
+        names = [f'clip_{index}' for index in range(len(pairs))]
+        return LabelledImages(names, [image for image, _ in pairs], [label for _, label in pairs])
 
 
 def draw_streets(seed: int, count: int, frames: int, height: int, width: int, drive: int = 60) -> list[Clip]:
@@ -71,7 +76,9 @@ def draw_streets(seed: int, count: int, frames: int, height: int, width: int, dr
         street = StreetClip(seed + number // 2, drive, height, width)
         first = (number % 2) * (drive - frames)
         drawn = [street[index] for index in range(first, first + frames)]
-        clips.append(Clip(np.stack([f.image for f in drawn]), np.stack([f.mask for f in drawn])))
+        flows = [to_cells(f.flow.transpose(1, 2, 0)) for f in drawn[1:]]
+        images, masks = [f.image for f in drawn], [f.mask for f in drawn]
+        clips.append(Clip(np.stack(images), np.stack(masks), np.stack(flows)))
     return clips
 
 

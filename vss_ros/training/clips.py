@@ -22,10 +22,14 @@ CELL = 4  # geometry is computed on every fourth pixel
 
 @dataclass(frozen=True)
 class Clip:
-    """Neighbouring frames: images uint8 (T, H, W, 3) BGR and class ids uint8 (T, H, W)."""
+    """Neighbouring frames: images uint8 (T, H, W, 3) BGR and class ids uint8 (T, H, W).
+
+    `flows`, where exactly known: float32 (T - 1, 2, h, w), in cells, each frame to the one before.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    flows: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def inverse_depth(label: np.ndarray, scene: SceneClasses) -> np.ndarray:
 def cut_out(still: LabelledImages, scene: SceneClasses, least_area: int = 150) -> list[Cutout]:
     """All separate objects of the stills that are large enough and do not touch the border."""
     cutouts = []
-    for image, label in zip(still.images, still.labels):
+    for image, label in zip(still.images, still.labels, strict=True):
         for value in scene.objects:
             mask = (label == value).astype(np.uint8)
             count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask)
@@ -98,8 +102,8 @@ def cut_out(still: LabelledImages, scene: SceneClasses, least_area: int = 150) -
 class StillDriver:
     """Drives a camera into labelled stills; every clip depends on the generator handed in only."""
 
-    def __init__(self, stills: LabelledImages, scene: SceneClasses) -> None:
-        self._stills, self._scene = stills, scene
+    def __init__(self, stills: LabelledImages, scene: SceneClasses, recoloured: bool = True) -> None:
+        self._stills, self._scene, self._recoloured = stills, scene, recoloured
         self._depths = [inverse_depth(label, scene) for label in stills.labels]
         self._cutouts = cut_out(stills, scene)
 
@@ -113,7 +117,7 @@ class StillDriver:
         camera = _Camera(rng, width, height * self._scene.horizon, frames)
         movers = [
             _Mover(rng, self._cutouts, width, height, self._scene, frames)
-            for _ in range(int(rng.integers(0, 5)) if self._cutouts else 0)
+            for _ in range(int(rng.integers(1, 7)) if self._cutouts else 0)
         ]
         movers.sort(key=lambda mover: mover.scale[frames // 2])
         images, labels = [], []
@@ -127,33 +131,44 @@ class StillDriver:
                 mover.draw(t, seen, known)
             if mirrored:
                 seen, known = seen[:, ::-1], known[:, ::-1]
-            images.append(recolour(np.random.default_rng(look), np.ascontiguousarray(seen)))
+            seen = np.ascontiguousarray(seen)
+            images.append(recolour(np.random.default_rng(look), seen) if self._recoloured else seen)
             labels.append(known)
         return Clip(np.stack(images), np.stack(labels))
 
 
 class _Camera:
-    """Forward motion with a little turning and shaking, into a still."""
+    """Forward motion with a little turning and shaking, into a still.
+
+    Distances are in units of that to the ground at the lower border: some 3 m, so that 10 m/s seen at
+    15 Hz is a speed of about 0.2.
+    """
 
     def __init__(self, rng: Generator, width: int, horizon: float, frames: int) -> None:
-        speed = rng.uniform(0.0, 0.16) if rng.random() < 0.85 else 0.0
+        speed = rng.uniform(0.0, 0.22) if rng.random() < 0.85 else 0.0
         self._centre = np.array([width * rng.uniform(0.4, 0.6), horizon])
         self._zoom = rng.uniform(1.0, 1.4)
-        start = rng.uniform(-0.5, 0.2) * speed * frames
+        start = rng.uniform(-0.3, 0.1) * speed * frames
         self._advance = start + speed * np.arange(frames)
         turn = rng.normal(0, 3) + rng.normal(0, 0.6, frames).cumsum() * 0.3
         self._shift = np.stack([(turn * np.ones(frames)).cumsum(), rng.normal(0, 0.7, frames)], 1)
         self._shift -= self._shift[frames // 2]
 
     def source(self, t: int, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where in the still each pixel of frame `t` comes from: float32 (H, W) twice."""
+        """Where in the still each pixel of frame `t` comes from: float32 (H, W) twice.
+
+        Args:
+            depth: inverse depth of the still, see `inverse_depth`.
+        """
         height, width = depth.shape
         y, x = np.mgrid[:height, :width].astype(np.float32) * CELL + CELL / 2
         x = (x - self._centre[0]) / self._zoom + self._shift[t, 0]
         y = (y - self._centre[1]) / self._zoom + self._shift[t, 1]
-        near = depth
-        for _ in range(2):  # the depth at the source, found by looking twice
-            keep = np.clip(1 - self._advance[t] * near, 0.2, 3).astype(np.float32)
+        advance = self._advance[t]
+        # A point at inverse depth d moves outwards by 1 / (1 - advance * d), but d is known in the
+        # still only: search for the source whose own motion ends here.
+        keep = 1 / np.maximum(1 + advance * depth, 0.3)
+        for _ in range(4):
             source_x, source_y = self._centre[0] + x * keep, self._centre[1] + y * keep
             near = cv2.remap(
                 depth,
@@ -162,10 +177,11 @@ class _Camera:
                 cv2.INTER_LINEAR,
                 borderMode=cv2.BORDER_REPLICATE,
             )
+            keep = 0.5 * keep + 0.5 * np.clip(1 - advance * near, 0.25, 2.5)
         size = width * CELL, height * CELL
         return (
-            cv2.resize(source_x.astype(np.float32), size),
-            cv2.resize(source_y.astype(np.float32), size),
+            cv2.resize((self._centre[0] + x * keep).astype(np.float32), size),
+            cv2.resize((self._centre[1] + y * keep).astype(np.float32), size),
         )
 
 
@@ -188,13 +204,13 @@ class _Mover:
         if rng.random() < 0.5:
             self._mirror()
         horizon = height * scene.horizon
-        rate = rng.normal(0.02, 0.05)  # growth a frame; oncoming traffic is above 0
+        rate = rng.normal(0.03, 0.07)  # growth a frame; oncoming traffic is above 0
         middle = np.exp(rng.normal(0, 0.35))
         time = np.arange(frames) - rng.integers(0, frames)
         self.scale = np.clip(middle * np.exp(rate * time), 0.15, 3.5)
         # What grows also leaves the centre of the view, like everything that comes closer.
         side = rng.uniform(-0.1, 1.1) * width
-        x = width / 2 + (side - width / 2) * self.scale / middle + rng.normal(0, 3) * time
+        x = width / 2 + (side - width / 2) * self.scale / middle + rng.normal(0, 4) * time
         y = horizon + max(self._cutout.foot[1] - horizon, 4.0) * self.scale
         self._feet = np.stack([x, y], 1)
 

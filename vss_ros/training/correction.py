@@ -16,6 +16,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.motion import make_motion
 from vss_ros.methods.blocks.image import to_rgb
@@ -51,6 +52,15 @@ class CorrectionSettings:
     thin_classes: tuple[int, ...] = (2, 9, 10)
     pseudo_labels: bool = False  # the segmenter's classes as the target even where true ones exist
 
+    def __post_init__(self) -> None:
+        if self.batch < 2:
+            raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
+        if not 1 <= self.judged < self.frames:
+            raise SettingsError(
+                f'judged is {self.judged} of {self.frames} frames; use 1 to {self.frames - 1}, '
+                'the key frame is never judged'
+            )
+
 
 class CorrectionStage:
     """Trains `conet`, and `flownet` where the method has one."""
@@ -69,7 +79,8 @@ class CorrectionStage:
         """`sources`: where clips come from and the share of each; `frequencies`: of the classes."""
         self.method, self._settings, self._seed = method, settings, seed
         networks = {name: getattr(method, name, None) for name in ('conet', 'flownet')}
-        self.module = nn.ModuleDict({name: net for name, net in networks.items() if net})
+        self._networks = nn.ModuleDict({name: net for name, net in networks.items() if net})
+        self.module: nn.Module = self._networks
         method.csrnet.requires_grad_(False).eval()
         self._sources = [source for source, _ in sources]
         self._shares = np.array([share for _, share in sources]) / sum(s for _, s in sources)
@@ -103,8 +114,8 @@ class CorrectionStage:
         judged = batch['judged'].tolist()
         self.method.csrnet.eval()
         totals: dict[str, Tensor] = {}
-        frames = propagate(self.method, self.module, batch, judged)
-        for index, (image, prediction) in zip(judged, frames):
+        frames = propagate(self.method, self._networks, batch, judged)
+        for index, (image, prediction) in zip(judged, frames, strict=True):
             labels = self._targets(batch['labels'][:, index], image)
             for name, term in self._terms(prediction, labels).items():
                 totals[name] = totals.get(name, torch.zeros(())) + term / len(judged)
@@ -143,6 +154,7 @@ class CorrectionStage:
 
     def validate(self, average: nn.Module) -> dict[str, float]:
         """mIoU (%) of corrected and of merely warped frames, by distance from the key frame."""
+        assert isinstance(average, nn.ModuleDict)
         return mean_iou_by_distance(self.method, average, self._aside) if self._aside else {}
 
 
@@ -155,7 +167,7 @@ def host_flows(kind: str, images: np.ndarray) -> np.ndarray:
 
 
 def propagate(
-    method: Evss, networks: nn.Module, batch: dict[str, Tensor], judged: Sequence[int]
+    method: Evss, networks: nn.ModuleDict, batch: dict[str, Tensor], judged: Sequence[int]
 ) -> Iterator[tuple[Tensor, Prediction]]:
     """Run clips as streams and yield the frames `judged`: RGB and what was predicted at 1/4.
 
@@ -191,7 +203,7 @@ def propagate(
 
 
 @torch.no_grad()
-def mean_iou_by_distance(method: Evss, networks: nn.Module, clips: Sequence[Batch]) -> dict[str, float]:
+def mean_iou_by_distance(method: Evss, networks: nn.ModuleDict, clips: Sequence[Batch]) -> dict[str, float]:
     """`corrected_<d>` and `warped_<d>`, mIoU in per cent at full resolution d frames after the key.
 
     `warped` is what warping alone gives, with the same flow and no correction anywhere.
@@ -210,7 +222,7 @@ def mean_iou_by_distance(method: Evss, networks: nn.Module, clips: Sequence[Batc
         distances = range(1, batch['images'].shape[1])
         only_warped = method.csrnet(to_rgb(batch['images'][:, 0])).float()
         frames = propagate(method, networks, batch, distances)
-        for distance, (_, prediction) in zip(distances, frames):
+        for distance, (_, prediction) in zip(distances, frames, strict=True):
             truth = batch['labels'][:, distance]
             if method.options['flow'] == 'network':
                 flow = method.flow(batch['images'][:, distance], batch['images'][:, distance - 1])

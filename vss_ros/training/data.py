@@ -29,11 +29,12 @@ class LabelledImages:
 
     def where(self, keep: Sequence[bool]) -> LabelledImages:
         """The part of the set whose entry in `keep` is true."""
-        parts = (
-            [item for item, kept in zip(items, keep) if kept]
-            for items in (self.names, self.images, self.labels)
+        places = [index for index, kept in enumerate(keep) if kept]
+        return LabelledImages(
+            [self.names[index] for index in places],
+            [self.images[index] for index in places],
+            [self.labels[index] for index in places],
         )
-        return LabelledImages(*parts)
 
     def split(self, held_out: float) -> tuple[LabelledImages, LabelledImages]:
         """Keep the last `held_out` share of every sequence aside: (the rest, kept aside).

@@ -89,7 +89,8 @@ def fit(
         DivergedError: the loss is not finite; the batch is saved beside the checkpoint.
         ModelError: resume was asked for and the checkpoint does not fit.
     """
-    module = stage.module.to(device, memory_format=torch.channels_last)
+    module: nn.Module = stage.module.to(device)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(module).eval()
     optimiser = torch.optim.AdamW(_groups(module, settings.weight_decay), settings.learning_rate)
     path, log = folder / f'{stage.name}.safetensors', _Log(folder / f'{stage.name}.jsonl')
@@ -101,7 +102,7 @@ def fit(
             terms = _step(stage, settings, step, arrays, optimiser, device)
             if not math.isfinite(terms['loss']):
                 lost = folder / f'{stage.name}-diverged-{step}.npz'
-                np.savez_compressed(lost, **arrays)
+                np.savez_compressed(lost, **arrays)  # type: ignore[arg-type]
                 raise DivergedError(
                     f'the loss of {stage.name} is {terms["loss"]} at step {step}; its batch is in '
                     f'{lost.name}. Try a lower learning_rate, then --resume'
@@ -154,7 +155,7 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict]:
 
 @torch.no_grad()
 def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
-    for kept, value in zip(average.state_dict().values(), module.state_dict().values()):
+    for kept, value in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
         if kept.is_floating_point():
             kept.lerp_(value, 1 - decay)
         else:

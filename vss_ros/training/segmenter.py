@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
@@ -29,6 +30,10 @@ class SegmenterSettings:
     weight_softness: float = 1.05
     jaccard: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.batch < 2:
+            raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
+
 
 class SegmenterStage:
     """Trains `csrnet` on random views of labelled images, from one or several sets in turn."""
@@ -46,6 +51,7 @@ class SegmenterStage:
     ) -> None:
         """`sets`: labelled images and the share of every batch drawn from them."""
         self.module, self._classes, self._settings, self._seed = csrnet, classes, settings, seed
+        csrnet.requires_grad_(True)  # a correction trained before has frozen it
         self._sets, self._aside = [images for images, _ in sets], aside
         self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
         frequencies = class_frequencies(self._sets[0].labels, classes)
@@ -54,7 +60,7 @@ class SegmenterStage:
 
     def batch(self, step: int) -> Batch:
         views = [self._view(step, index) for index in range(self._settings.batch)]
-        images, labels = zip(*views)
+        images, labels = zip(*views, strict=True)
         return {'images': np.stack(images), 'labels': np.stack(labels)}
 
     def _view(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,9 +73,9 @@ class SegmenterStage:
         return augment.recolour(rng, image), label
 
     def _window(self, rng: np.random.Generator, chosen: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
-        index = rng.integers(len(chosen))
+        index = int(rng.integers(len(chosen)))
         label = chosen.labels[index]
-        window = augment.random_window(rng, *label.shape, self._settings.scales)
+        window = augment.random_window(rng, label.shape[0], label.shape[1], self._settings.scales)
         return augment.view(chosen.images[index], label, window)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,7 +95,7 @@ def mean_iou(segmenter: nn.Module, images: LabelledImages, classes: int) -> dict
     """`miou` in per cent at full resolution, and `iou_<id>` of each class that occurs."""
     device = next(segmenter.parameters()).device
     counts = ConfusionMatrix(classes)
-    for image, label in zip(images.images, images.labels):
+    for image, label in zip(images.images, images.labels, strict=True):
         scores = segmenter(to_rgb(torch.from_numpy(image)[None].to(device)))
         mask = resize(scores.float(), label.shape).argmax(1)[0].byte()
         counts.update(label, mask.cpu().numpy())

@@ -65,7 +65,7 @@ class Context(nn.Module):
         x = self.entry(x)
         height, width = x.shape[-2:]
         maps = [x]
-        for rows, level in zip(self.rows, self.levels):
+        for rows, level in zip(self.rows, self.levels, strict=True):
             # Fixed tiles instead of adaptive pooling: a plain AveragePool node in every runtime.
             tile = (-(-height // rows), -(-width // rows))
             pooled = functional.avg_pool2d(x, tile, tile, ceil_mode=True, count_include_pad=False)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vss_ros.methods import build_method
+from vss_ros.methods.blocks.lite import LiteCorrection, LiteSegmenter
+from vss_ros.methods.evss import Evss
+
+CLASSES = 11
+EVSS_KEY_FRAME_GMAC = 13.33  # CSRNet at 480x360, eleven classes
+
+
+def parameters(*networks):
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+
+
+@torch.no_grad()
+def gmac(network, *inputs):
+    """1e9 multiply-adds of all convolutions."""
+    counts = []
+
+    def count(layer, _, output):
+        kernel = layer.weight[0].numel()
+        counts.append(output.numel() // len(output) * kernel)
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    network.eval()(*inputs)
+    return sum(counts) / 1e9
+
+
+def test_it_is_evss_with_other_networks():
+    method = build_method('evss-lite', CLASSES)
+    assert isinstance(method, Evss)
+    assert isinstance(method.csrnet, LiteSegmenter)
+    assert isinstance(method.conet, LiteCorrection)
+
+
+def test_it_keeps_within_three_million_parameters():
+    method = build_method('evss-lite', CLASSES)
+    assert parameters(method.csrnet, method.conet) <= 3.0e6
+
+
+def test_a_key_frame_costs_at_most_a_sixth_of_that_of_evss():
+    cost = gmac(LiteSegmenter(CLASSES), torch.rand(1, 3, 360, 480))
+    assert cost <= EVSS_KEY_FRAME_GMAC / 6
+
+
+def test_a_correction_costs_a_small_part_of_a_key_frame():
+    cost = gmac(LiteCorrection(CLASSES), torch.rand(1, 3, 360, 480), torch.rand(1, CLASSES, 90, 120))
+    assert cost <= 0.3
+
+
+@pytest.mark.parametrize(('height', 'width'), [(360, 480), (64, 96), (120, 160), (92, 132)])
+def test_maps_are_a_quarter_of_the_image(height, width):
+    rgb = torch.rand(1, 3, height, width)
+    scores = LiteSegmenter(CLASSES).eval()(rgb)
+    assert scores.shape == (1, CLASSES, height // 4, width // 4)
+    edge, updated = LiteCorrection(CLASSES).eval()(rgb, scores)
+    assert edge.shape == (1, 2, height // 4, width // 4)
+    assert updated.shape == scores.shape
+
+
+def test_an_untrained_correction_hardly_changes_the_scores():
+    torch.manual_seed(0)
+    warped = 10 * torch.randn(1, CLASSES, 16, 24)
+    _, updated = LiteCorrection(CLASSES).eval()(torch.rand(1, 3, 64, 96), warped)
+    assert (updated - warped).abs().max() < 1
+
+
+def test_a_key_step_and_a_propagated_step_close():
+    method = build_method('evss-lite', CLASSES, {'flow': 'dis'}).eval()
+    with torch.no_grad():
+        image = torch.randint(0, 255, (1, 64, 96, 3), dtype=torch.uint8)
+        key = method.step('key', {'image': image})
+        inputs = {'image': image, **method.host_tensors(image), **method.state_of(key)}
+        propagated = method.step('propagated', inputs)
+    assert propagated['mask'].shape == (1, 64, 96)
+    assert propagated['scores'].shape == key['scores'].shape

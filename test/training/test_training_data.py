@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.core.errors import SourceError
+from vss_ros.training.augment import paste_objects, random_window, recolour, view
+from vss_ros.training.data import IGNORE, LabelledImages, class_frequencies, load_folder
+
+
+def write_pair(folder, name, height=24, width=32, label_size=None):
+    (folder / 'images').mkdir(exist_ok=True, parents=True)
+    (folder / 'labels').mkdir(exist_ok=True)
+    cv2.imwrite(str(folder / 'images' / f'{name}.png'), np.full((height, width, 3), 90, np.uint8))
+    cv2.imwrite(str(folder / 'labels' / f'{name}.png'), np.full(label_size or (height, width), 3, np.uint8))
+
+
+def named(names):
+    blank = [np.zeros((2, 2, 3), np.uint8)] * len(names)
+    return LabelledImages(names, blank, [image[..., 0] for image in blank])
+
+
+def test_the_last_piece_of_every_sequence_is_kept_aside():
+    names = [f'a_{i}' for i in range(10)] + [f'b_{i}' for i in range(20)]
+    kept, aside = named(names).split(0.1)
+    assert list(aside.names) == ['a_9', 'b_18', 'b_19']
+    assert sorted([*kept.names, *aside.names]) == sorted(names)
+
+
+def test_nothing_is_kept_aside_when_the_share_is_zero():
+    kept, aside = named(['a_1', 'a_2']).split(0.0)
+    assert (len(kept), len(aside)) == (2, 0)
+
+
+def test_images_of_another_size_are_brought_to_the_size_asked_for(tmp_path):
+    write_pair(tmp_path, 'x_1')
+    images = load_folder(tmp_path, 12, 16)
+    assert images.images[0].shape == (12, 16, 3)
+    assert images.labels[0].shape == (12, 16)
+    assert (images.labels[0] == 3).all()
+
+
+def test_a_folder_without_images_says_what_it_should_hold(tmp_path):
+    with pytest.raises(SourceError, match='images/'):
+        load_folder(tmp_path, 12, 16)
+
+
+def test_a_label_of_another_size_than_its_image_is_refused_by_name(tmp_path):
+    write_pair(tmp_path, 'x_1', label_size=(5, 5))
+    with pytest.raises(SourceError, match='x_1'):
+        load_folder(tmp_path, 12, 16)
+
+
+def test_an_image_without_a_label_is_refused_by_name(tmp_path):
+    write_pair(tmp_path, 'x_1')
+    (tmp_path / 'labels' / 'x_1.png').unlink()
+    with pytest.raises(SourceError, match='x_1'):
+        load_folder(tmp_path, 12, 16)
+
+
+def test_frequencies_leave_unlabelled_pixels_out():
+    label = np.array([[0, 1], [1, IGNORE]], np.uint8)
+    assert class_frequencies([label], 3) == pytest.approx([1 / 3, 2 / 3, 0])
+
+
+def test_image_and_label_move_together():
+    rng = np.random.default_rng(0)
+    label = np.zeros((48, 64), np.uint8)
+    label[10:30, 20:40] = 5
+    image = np.repeat(label[..., None] * 40, 3, 2)
+    for _ in range(5):
+        seen, known = view(image, label, random_window(rng, 48, 64, (0.6, 2.0)))
+        certain = (known == 5).astype(np.uint8)
+        inside = cv2.erode(certain, np.ones((9, 9)), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+        assert (np.abs(seen[inside].astype(int) - 200) < 12).all()
+
+
+def test_what_lies_beyond_the_image_is_unlabelled():
+    window = np.array([[0.5, 0, 0], [0, 0.5, 0]])
+    _, known = view(np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8), window)
+    assert (known[:8, :8] == 0).all()
+    assert (known[12:] == IGNORE).all()
+
+
+def test_pasting_copies_pixels_and_labels_of_the_chosen_classes_only():
+    image, label = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    other = np.full((8, 8, 3), 200, np.uint8)
+    other_label = np.zeros((8, 8), np.uint8)
+    other_label[2:4, 2:4], other_label[6, 6] = 8, 1
+    for seed in range(4):
+        paste_objects(np.random.default_rng(seed), image, label, other, other_label, (8,))
+    assert (label == np.where(other_label == 8, 8, 0)).all()
+    assert ((image[..., 0] == 200) == (label == 8)).all()
+
+
+def test_recolouring_depends_on_the_generator_alone():
+    image = np.random.default_rng(1).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    same = [recolour(np.random.default_rng(7), image) for _ in range(2)]
+    assert (same[0] == same[1]).all()
+    assert same[0].dtype == np.uint8

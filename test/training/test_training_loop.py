@@ -1,0 +1,140 @@
+"""The loop on a stage small enough to reason about, and on evss-lite itself."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.training import checkpoint
+from vss_ros.training.loop import DivergedError, FitSettings, fit
+
+CPU = torch.device('cpu')
+
+
+class LineStage:
+    """Fits y = 2 x - 1; from step `breaks_at` on, the data is not a number."""
+
+    name = 'line'
+
+    def __init__(self, breaks_at=10**9):
+        torch.manual_seed(0)
+        self.module, self.breaks_at = nn.Linear(1, 1), breaks_at
+
+    def batch(self, step):
+        x = np.random.default_rng(step).normal(size=(16, 1)).astype(np.float32)
+        return {'x': x * (np.nan if step >= self.breaks_at else 1), 'y': 2 * x - 1}
+
+    def losses(self, batch):
+        return {'squared': (self.module(batch['x']) - batch['y']).square().mean()}
+
+    def validate(self, average):
+        return {'weight': average.weight.item()}
+
+
+def settings(steps, **changes):
+    defaults = {'learning_rate': 0.05, 'weight_decay': 0.0, 'warmup_steps': 2, 'averaging': 0.9}
+    return FitSettings(steps, **{**defaults, 'bf16': False, 'save_every_steps': 10, **changes})
+
+
+def curve(folder, name='line'):
+    lines = [json.loads(line) for line in (folder / f'{name}.jsonl').read_text().splitlines()]
+    return {line['step']: line['loss'] for line in lines if 'loss' in line}
+
+
+def test_training_lowers_the_loss_and_leaves_the_averaged_weights(tmp_path):
+    stage = LineStage()
+    fit(stage, settings(150), tmp_path, CPU)
+    losses = curve(tmp_path)
+    assert list(losses) == list(range(150))
+    assert losses[149] < 0.01 * losses[0]
+    assert stage.module.weight.item() == pytest.approx(2, abs=0.1)
+    assert not stage.module.training
+
+
+def test_a_resumed_run_repeats_the_curve_of_an_unbroken_one(tmp_path):
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    fit(LineStage(), settings(30), whole, CPU)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step, values):
+        if step == 17:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(LineStage(), settings(30), broken, CPU, report=stop)
+    resumed = LineStage()
+    fit(resumed, settings(30), broken, CPU, resume=True)
+    assert curve(broken) == curve(whole)
+
+
+def test_without_resume_a_run_starts_over(tmp_path):
+    fit(LineStage(), settings(20), tmp_path, CPU)
+    first = curve(tmp_path)
+    fit(LineStage(), settings(20), tmp_path, CPU)
+    assert curve(tmp_path) == first
+
+
+def test_a_finished_run_resumed_keeps_its_weights(tmp_path):
+    stage, again = LineStage(), LineStage()
+    fit(stage, settings(20), tmp_path, CPU)
+    fit(again, settings(20), tmp_path, CPU, resume=True)
+    assert torch.equal(stage.module.weight, again.module.weight)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_batch(tmp_path):
+    stage = LineStage(breaks_at=5)
+    with pytest.raises(DivergedError, match='step 5'):
+        fit(stage, settings(20), tmp_path, CPU)
+    with np.load(tmp_path / 'line-diverged-5.npz') as saved:
+        assert np.isnan(saved['x']).all()
+    assert torch.isfinite(stage.module.weight).all()
+
+
+def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path):
+    (tmp_path / 'line.safetensors').write_bytes(b'nothing')
+    with pytest.raises(ModelError, match='--resume'):
+        fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    fit(LineStage(), settings(10), tmp_path, CPU)
+    other = LineStage()
+    other.module = nn.Linear(3, 1)
+    with pytest.raises(ModelError, match='cannot be resumed'):
+        fit(other, settings(10), tmp_path, CPU, resume=True)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / 'a.safetensors'
+    checkpoint.write_tensors(path, {'x': torch.ones(2)}, {})
+    before = path.read_bytes()
+
+    def fail(*arguments):
+        raise OSError('disk full')
+
+    monkeypatch.setattr(checkpoint, 'save_file', fail)
+    with pytest.raises(OSError, match='disk full'):
+        checkpoint.write_tensors(path, {'x': torch.zeros(2)}, {})
+    assert path.read_bytes() == before
+
+
+def test_the_rate_warms_up_and_falls_to_zero():
+    fitting = FitSettings(100, learning_rate=1.0, warmup_steps=10)
+    rates = [fitting.rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[99] < 0.01
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize('wrong', [{'steps': 0}, {'learning_rate': 0.0}, {'averaging': 1.0}])
+def test_settings_of_no_use_are_refused(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        FitSettings(**{'steps': 1, **wrong})

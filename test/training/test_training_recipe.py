@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.share import share_path
+from vss_ros.training.recipe import load_recipe, parse_recipe
+
+RECIPE = {
+    'method': 'evss-lite',
+    'classes': 'camvid11',
+    'image': {'height': 64, 'width': 96},
+    'stages': {'segmenter': {'fit': {'steps': 3}, 'shares': {'camvid': 1, 'streets': 0.5}}},
+}
+
+
+def changed(**changes):
+    """RECIPE with entries replaced; `stages__fit__steps=...` reaches into the segmenter stage."""
+    recipe = copy.deepcopy(RECIPE)
+    for name, value in changes.items():
+        *path, last = name.split('__')
+        target = recipe['stages']['segmenter'] if path else recipe
+        for key in path[1:]:
+            target = target.setdefault(key, {})
+        target[last] = value
+    return recipe
+
+
+def test_a_recipe_tells_its_stages_and_the_data_it_needs():
+    recipe = parse_recipe('mine', RECIPE)
+    assert (recipe.name, recipe.height, recipe.width) == ('mine', 64, 96)
+    assert recipe.stages[0].fit.steps == 3
+    assert recipe.data == {'camvid'}
+
+
+@pytest.mark.parametrize(
+    'file', sorted(share_path('config/train').glob('*.yaml')), ids=lambda file: file.stem
+)
+def test_every_recipe_that_comes_with_the_package_can_be_read(file):
+    assert load_recipe(file.stem).stages
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'message'),
+    [
+        (None, 'expected entries'),
+        (changed(epochs=3), 'epochs'),
+        (changed(stages__fit__step=3), r'step\b.*it has'),
+        (changed(stages__fit__steps='many'), 'use a number'),
+        (changed(stages__fit__steps=0), '1 or more'),
+        (changed(stages__fit__learning_rate=-1), 'more than 0'),
+        (changed(stages__sampling__scales=3), 'list of numbers'),
+        (changed(stages__sampling__batch=1), 'batch'),
+        (changed(stages__loss={}), 'loss'),
+        (changed(stages__shares={}), 'shares'),
+        (changed(stages__shares={'camvid': 0}), 'shares are 0'),
+        (changed(stages__shares={'camvid': -1}), 'shares'),
+        (changed(image={'height': 3}), 'height'),
+        (changed(stages={'segment': {}}), 'segment'),
+        (changed(streets={'count': 3}), 'count'),
+        ({'method': 'evss'}, 'image'),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(recipe, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_recipe('mine', recipe)
+
+
+def test_the_message_names_the_file(tmp_path):
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(changed(epochs=3)))
+    with pytest.raises(SettingsError, match=r'mine\.yaml.*epochs'):
+        load_recipe(str(tmp_path / 'mine.yaml'))
+
+
+def test_a_recipe_that_does_not_exist_is_refused():
+    with pytest.raises(SettingsError, match='no-such'):
+        load_recipe('no-such')

@@ -1,0 +1,218 @@
+"""Each stage learns something in a few steps, and a whole recipe ends in a model folder."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from vss_ros.cli.main import main
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.motion.dis import DisMotion
+from vss_ros.methods import build_method
+from vss_ros.training.clip_sources import ClipLibrary, draw_streets
+from vss_ros.training.clips import Clip
+from vss_ros.training.correction import (
+    CorrectionSettings,
+    CorrectionStage,
+    host_flows,
+    mean_iou_by_distance,
+    propagate,
+)
+from vss_ros.training.data import class_frequencies
+from vss_ros.training.flow import FlowSettings, FlowStage
+from vss_ros.training.loop import FitSettings, fit
+from vss_ros.training.recipe import parse_recipe
+from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
+from vss_ros.training.trainer import Trainer
+
+CPU = torch.device('cpu')
+HEIGHT, WIDTH, CLASSES = 64, 96, 11
+FIT = {'learning_rate': 3e-3, 'warmup_steps': 2, 'averaging': 0.5, 'bf16': False}
+
+
+@pytest.fixture(scope='module')
+def streets():
+    return draw_streets(0, 2, 4, HEIGHT, WIDTH, drive=8)
+
+
+def train(stage, folder, steps):
+    """Losses of the first and the last quarter of a short training."""
+    losses = []
+
+    def keep(step, values):
+        if 'loss' in values:
+            losses.append(values['loss'])
+
+    fit(stage, FitSettings(steps, **FIT), folder, CPU, report=keep)
+    quarter = steps // 4
+    return np.mean(losses[:quarter]), np.mean(losses[-quarter:])
+
+
+def correction_stage(method, clips, **settings):
+    torch.manual_seed(0)
+    library = ClipLibrary(clips, HEIGHT, WIDTH)
+    frequencies = class_frequencies([label for clip in clips for label in clip.labels], CLASSES)
+    small = CorrectionSettings(**{'batch': 2, 'frames': 4, 'judged': 2, **settings})
+    return CorrectionStage(method, [(library, 1.0)], clips[:1], frequencies, small)
+
+
+def lite(**options):
+    torch.manual_seed(0)
+    return build_method('evss-lite', CLASSES, options)
+
+
+def test_the_segmenter_learns(streets, tmp_path):
+    stills = ClipLibrary(streets, HEIGHT, WIDTH).stills()
+    kept, aside = stills.split(0.25)
+    stage = SegmenterStage(lite().csrnet, CLASSES, [(kept, 1.0)], aside, SegmenterSettings(batch=2), seed=1)
+    before = stage.validate(stage.module.eval())['miou']
+    first, last = train(stage, tmp_path, 24)
+    assert last < first
+    assert stage.validate(stage.module)['miou'] > before
+
+
+def test_the_correction_learns_behind_a_frozen_segmenter(streets, tmp_path):
+    method = lite(flow='dis')
+    frozen = {name: value.clone() for name, value in method.csrnet.state_dict().items()}
+    first, last = train(correction_stage(method, streets), tmp_path, 16)
+    assert last < first
+    assert all(torch.equal(value, frozen[name]) for name, value in method.csrnet.state_dict().items())
+
+
+def test_a_flow_network_is_trained_together_with_the_correction(streets):
+    stage = correction_stage(lite(flow='network'), streets)
+    batch = {name: torch.from_numpy(array) for name, array in stage.batch(0).items()}
+    terms = stage.losses(batch)
+    assert set(terms) == {'cross_entropy', 'jaccard', 'edge', 'edge_semantics', 'warp'}
+    sum(terms.values()).backward()
+    assert stage.module['flownet'].predict_flow2.weight.grad.abs().sum() > 0
+
+
+def test_the_same_stage_trains_the_networks_of_evss(streets):
+    torch.manual_seed(0)
+    method = build_method('evss', CLASSES, {'flow': 'network'})
+    stage = correction_stage(method, streets, judged=1, frames=2)
+    batch = {name: torch.from_numpy(array) for name, array in stage.batch(0).items()}
+    assert torch.isfinite(torch.stack(list(stage.losses(batch).values()))).all()
+
+
+def test_clips_without_labels_are_learnt_from_the_segmenter_itself(streets):
+    unlabelled = [Clip(clip.images, np.full_like(clip.labels, 255)) for clip in streets]
+    stage = correction_stage(lite(flow='dis'), unlabelled)
+    batch = {name: torch.from_numpy(array) for name, array in stage.batch(0).items()}
+    assert stage.losses(batch)['cross_entropy'] > 0
+
+
+@pytest.mark.parametrize('carry', ['warped', 'merged'])
+def test_clips_run_like_the_graphs_of_the_method(streets, carry):
+    method = lite(flow='dis', carry=carry).eval()
+    torch.nn.init.normal_(method.conet.heads.weight)  # so that it changes something
+    images = streets[0].images
+    flows = host_flows('dis', images)
+    batch = {'images': torch.from_numpy(images[None]), 'flows': torch.from_numpy(flows[None])}
+    networks = torch.nn.ModuleDict({'conet': method.conet})
+    with torch.no_grad():
+        frames = list(propagate(method, networks, batch, [1, 2, 3]))
+        state = method.state_of(method.step('key', {'image': batch['images'][:, 0]}))
+        for index, (_, prediction) in enumerate(frames, 1):
+            inputs = {'image': batch['images'][:, index], 'flow': batch['flows'][:, index - 1], **state}
+            step = method.step('propagated', inputs)
+            state = method.state_of(step)
+            assert torch.allclose(prediction.warped, step['warped'], atol=1e-4)
+    carried = frames[-1][1].merged if carry == 'merged' else frames[-1][1].warped
+    assert torch.allclose(carried, step['scores'], atol=1e-4)
+
+
+def test_host_flows_are_those_of_the_stream(streets):
+    images, motion = streets[0].images, DisMotion()
+    motion.update(images[0], wanted=False)
+    assert np.array_equal(host_flows('dis', images)[0], motion.update(images[1], wanted=True)[0])
+
+
+def test_scores_by_distance_compare_with_warping_alone(streets):
+    method = lite(flow='dis').eval()
+    stage = correction_stage(method, streets)
+    scores = mean_iou_by_distance(method, stage.module, stage._aside)
+    assert set(scores) == {f'{kind}_{d}' for kind in ('corrected', 'warped') for d in (1, 2, 3)}
+
+
+def test_the_flow_network_learns(streets, tmp_path):
+    torch.manual_seed(0)
+    stage = FlowStage(lite(flow='network').flownet, [], streets, 1.0, FlowSettings(batch=4))
+    first, last = train(stage, tmp_path, 24)
+    assert last < first
+
+
+def test_flow_pairs_come_from_stills_and_from_clips(streets):
+    stills = ClipLibrary(streets, HEIGHT, WIDTH).stills()
+    stage = FlowStage(lite(flow='network').flownet, [(stills, 0.5)], streets, 0.5, FlowSettings(batch=6))
+    batch = stage.batch(0)
+    assert batch['images'].shape == batch['previous'].shape == (6, HEIGHT, WIDTH, 3)
+    assert batch['flows'].shape == (6, 2, HEIGHT // 4, WIDTH // 4)
+    terms = stage.losses({name: torch.from_numpy(array) for name, array in batch.items()})
+    assert torch.isfinite(terms['end_point_error'])
+
+
+def tiny_recipe(**changes):
+    stage = {'fit': {'steps': 2, 'bf16': False}, 'shares': {'camvid': 0.5, 'streets': 0.5}}
+    return {
+        'method': 'evss-lite',
+        'classes': 'camvid11',
+        'image': {'height': HEIGHT, 'width': WIDTH},
+        'streets': {'clips': 1, 'frames': 3},
+        'held_out': 0.5,
+        'stages': {
+            'segmenter': {**stage, 'sampling': {'batch': 2}},
+            'correction': {**stage, 'sampling': {'batch': 2, 'frames': 3, 'judged': 1}},
+        },
+        **changes,
+    }
+
+
+@pytest.fixture
+def labelled_folder(tmp_path, streets):
+    for part in ('images', 'labels'):
+        (tmp_path / 'camvid' / part).mkdir(parents=True)
+    for index, (image, label) in enumerate(zip(streets[0].images, streets[0].labels, strict=True)):
+        cv2.imwrite(str(tmp_path / 'camvid' / 'images' / f'a_{index}.png'), image)
+        cv2.imwrite(str(tmp_path / 'camvid' / 'labels' / f'a_{index}.png'), label)
+    return tmp_path / 'camvid'
+
+
+def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, labelled_folder):
+    recipe = tmp_path / 'tiny.yaml'
+    recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
+    words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', '--runs', str(tmp_path / 'runs')]
+    assert main([*words, '-o', str(tmp_path / 'model'), '--device', 'cpu']) == 0
+    model = load_model(tmp_path / 'model')
+    assert model.method == 'evss-lite'
+    assert model.training['recipe'] == 'tiny'
+    weights = tmp_path / 'runs' / 'tiny' / 'weights.safetensors'
+    before = weights.read_bytes()
+    weights.unlink()
+    assert main([*words, '--resume', '--device', 'cpu']) == 0
+    assert weights.read_bytes() == before
+
+
+def test_data_that_is_not_given_is_asked_for_by_name(tmp_path):
+    with pytest.raises(SettingsError, match=r'camvid.*--data'):
+        Trainer(parse_recipe('tiny', tiny_recipe()), {}, tmp_path)
+
+
+def test_a_stage_for_a_network_that_the_method_lacks_is_refused(tmp_path):
+    flow = {'fit': {'steps': 1}, 'shares': {'streets': 1}}
+    recipe = parse_recipe('tiny', tiny_recipe(options={'flow': 'dis'}, stages={'flow': flow}))
+    with pytest.raises(SettingsError, match='flownet'):
+        Trainer(recipe, {}, tmp_path).run(CPU, False, lambda *_: None)
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path, capsys, labelled_folder):
+    recipe = tmp_path / 'tiny.yaml'
+    recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
+    words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', '--device', 'no-such']
+    assert main(words) == 2
+    assert 'no-such' in capsys.readouterr().err

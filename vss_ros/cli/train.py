@@ -1,0 +1,82 @@
+"""Train a model by a recipe and export it.
+
+The recipe (a YAML file, or the name of one in config/train) says what is trained, in which stages and
+on what; --data says where that lies. A run that was stopped goes on with --resume, on the same curve:
+
+    vss train evss-lite --data camvid:camvid/train --data video:highway.mp4 -o models/mine
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+
+from vss_ros.core.errors import MissingLibraryError, SettingsError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('recipe', help='YAML file, or the name of a recipe that came with the package')
+    parser.add_argument(
+        '--data',
+        type=named_path,
+        action='append',
+        default=[],
+        metavar='NAME:PATH',
+        help='where data of the recipe lies: a folder with images/ and labels/, or a video; may be repeated',
+    )
+    parser.add_argument('-o', '--output', type=Path, help='model folder to export to; default: no export')
+    parser.add_argument('--runs', type=Path, default=Path('runs'), help='folder for checkpoints and logs')
+    parser.add_argument('--resume', action='store_true', help='go on from the checkpoints of this recipe')
+    parser.add_argument('--device', default='auto', help='auto (CUDA if there is one), cpu, cuda, cuda:1 ...')
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: as many as there are cores')
+
+
+def main(args: Namespace) -> int:
+    try:
+        import torch
+
+        from vss_ros.methods.export import export
+        from vss_ros.training.progress import Progress
+        from vss_ros.training.recipe import load_recipe
+        from vss_ros.training.trainer import Trainer
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+
+    if args.threads > 0:
+        torch.set_num_threads(args.threads)
+    recipe = load_recipe(args.recipe)
+    trainer = Trainer(recipe, dict(args.data), args.runs / recipe.name)
+    name = args.device
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f'device {args.device} cannot be used here: {error}') from error
+
+    with Progress({stage.name: stage.fit.steps for stage in recipe.stages}) as progress:
+        weights = trainer.run(device, args.resume, progress)
+    print(weights)
+    if args.output is not None:
+        export(
+            trainer.method,
+            args.output,
+            name=args.output.resolve().name,
+            class_set=recipe.classes,
+            image_size=(recipe.height, recipe.width),
+            training={'recipe': recipe.name, **trainer.scores},
+            weights_dtype=recipe.weights,
+            progress=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        print(args.output)
+    return 0
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """`camvid:data/train` as ('camvid', Path('data/train'))."""
+    name, colon, path = text.partition(':')
+    if not (name and colon and path):
+        raise ArgumentTypeError(f'{text!r} names no data; write NAME:PATH, such as camvid:data/train')
+    return name, Path(path).expanduser()

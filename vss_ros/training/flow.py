@@ -1,0 +1,118 @@
+"""Stage `flow`: the flow network, on pairs whose exact flow is known.
+
+Drawn streets bring theirs; a real image gets a smooth random field and is looked at through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from vss_ros.core.motion import CELL
+from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.training.augment import recolour
+from vss_ros.training.clips import Clip
+from vss_ros.training.data import LabelledImages
+from vss_ros.training.loop import Batch
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """Sampling of the flow stage."""
+
+    batch: int = 8
+    shift: float = 6.0  # deviation of the shift of a random field, in pixels
+    growth: float = 0.04  # deviation of its change of scale
+    bumps: float = 3.0  # deviation of its local motion, in pixels
+
+
+class FlowStage:
+    """Trains `flownet` on random pairs: towards the least end-point error, in cells of the 1/4 map."""
+
+    name = 'flow'
+
+    def __init__(
+        self,
+        flownet: nn.Module,
+        stills: Sequence[tuple[LabelledImages, float]],
+        clips: Sequence[Clip],
+        clip_share: float,
+        settings: FlowSettings,
+        seed: int = 0,
+    ) -> None:
+        """`stills` and their shares; `clips` with flow and their `clip_share`."""
+        self.module, self._settings, self._seed = flownet, settings, seed
+        self._stills = [images for images, _ in stills]
+        self._clips = clips
+        shares = np.array([share for _, share in stills] + [clip_share if clips else 0.0])
+        self._shares = shares / shares.sum()
+
+    def batch(self, step: int) -> Batch:
+        pairs = [self._pair(step, index) for index in range(self._settings.batch)]
+        names = ('images', 'previous', 'flows')
+        return {name: np.stack(part) for name, part in zip(names, zip(*pairs, strict=True), strict=True)}
+
+    def _pair(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self._seed, step, index])
+        chosen = int(rng.choice(len(self._shares), p=self._shares))
+        if chosen < len(self._stills):
+            stills = self._stills[chosen]
+            previous = stills.images[int(rng.integers(len(stills)))]
+            flow = random_field(rng, previous.shape[0], previous.shape[1], self._settings)
+            image, flow = look_through(previous, flow)
+        else:
+            clip = self._clips[int(rng.integers(len(self._clips)))]
+            assert clip.flows is not None
+            at = int(rng.integers(1, len(clip.images)))
+            image, previous, flow = clip.images[at], clip.images[at - 1], clip.flows[at - 1]
+        look = int(rng.integers(1 << 62))
+        image, previous = (recolour(np.random.default_rng(look), each) for each in (image, previous))
+        return image, previous, flow
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        flow = self.module(to_rgb(batch['images']), to_rgb(batch['previous'])).float()
+        return {'end_point_error': (flow - batch['flows']).square().sum(1).add(1e-6).sqrt().mean()}
+
+    @torch.no_grad()
+    def validate(self, average: nn.Module) -> dict[str, float]:
+        """Nothing is kept aside: every pair is new."""
+        return {}
+
+
+def random_field(rng: Generator, height: int, width: int, settings: FlowSettings) -> np.ndarray:
+    """A smooth backward flow in pixels: shift, growth about a point and local bumps, (H, W, 2)."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    centre = rng.uniform(0.3, 0.7, 2) * (width, height)
+    growth = rng.normal(0, settings.growth)
+    field = np.stack([x - centre[0], y - centre[1]], -1) * growth
+    field += rng.normal(0, settings.shift, 2)
+    bumps = rng.normal(0, settings.bumps, (5, 7, 2)).astype(np.float32)
+    return (field + cv2.resize(bumps, (width, height), interpolation=cv2.INTER_CUBIC)).astype(np.float32)
+
+
+def look_through(previous: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The image whose flow to `previous` is `flow`, and that flow in cells, float32 (2, h, w).
+
+    Args:
+        previous: uint8 (H, W, 3).
+        flow: in pixels, float32 (H, W, 2).
+    """
+    height, width = previous.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    image = cv2.remap(
+        previous, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return image, to_cells(flow)
+
+
+def to_cells(flow: np.ndarray) -> np.ndarray:
+    """A flow in pixels, float32 (H, W, 2), averaged to the 1/4 map in cells: (2, h, w)."""
+    height, width = flow.shape[:2]
+    small = cv2.resize(flow, (-(-width // CELL), -(-height // CELL)), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(small.transpose(2, 0, 1)) / np.float32(CELL)

@@ -1,0 +1,158 @@
+"""A training as YAML: which method, on what, in which stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.share import share_path
+from vss_ros.training.clips import SceneClasses
+from vss_ros.training.correction import CorrectionSettings
+from vss_ros.training.flow import FlowSettings
+from vss_ros.training.loop import FitSettings
+from vss_ros.training.segmenter import SegmenterSettings
+
+STREETS = 'streets'  # the share of drawn streets; every other share names a --data
+SAMPLING = {'segmenter': SegmenterSettings, 'flow': FlowSettings, 'correction': CorrectionSettings}
+Settings = TypeVar('Settings')
+
+
+@dataclass(frozen=True)
+class StreetSettings:
+    """Synthetic streets drawn for the training."""
+
+    clips: int = 80
+    frames: int = 10
+    seed: int = 1000
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """One stage: how it is optimised, what it samples, and from which data in which shares."""
+
+    name: str
+    fit: FitSettings
+    sampling: Any
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training. `stages` run in the order in which they are written."""
+
+    name: str
+    method: str
+    classes: str
+    height: int
+    width: int
+    stages: tuple[StageRecipe, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    held_out: float = 0.1
+    weights: str = 'fp32'
+    streets: StreetSettings = field(default_factory=StreetSettings)
+    scene: SceneClasses = field(default_factory=SceneClasses)
+
+    @property
+    def data(self) -> set[str]:
+        """Names of the data that must be given."""
+        return {name for stage in self.stages for name in stage.shares} - {STREETS}
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe from a YAML file, or by its name from `config/train`.
+
+    Raises:
+        SettingsError: there is no such file, or an entry is unknown, missing or of no use.
+    """
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        path = share_path(f'config/train/{name_or_path}.yaml')
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f'{path} cannot be read as a recipe: {error}') from error
+    try:
+        return parse_recipe(path.stem, content)
+    except SettingsError as error:
+        raise SettingsError(f'{path}: {error}') from error
+
+
+def parse_recipe(name: str, content: Any) -> Recipe:
+    """The recipe in a YAML document.
+
+    Raises:
+        SettingsError: the message names the entry and what was expected.
+    """
+    entries = dict(_mapping('the recipe', content))
+    image = dict(_mapping('image', entries.pop('image', None)))
+    stages = _mapping('stages', entries.pop('stages', None))
+    unknown = set(image) - {'height', 'width'}
+    if unknown or len(image) != 2 or not stages:
+        raise SettingsError('a recipe needs image: {height: ..., width: ...} and at least one stage')
+    entries['streets'] = _build(StreetSettings, 'streets', entries.get('streets', {}))
+    entries['scene'] = _build(SceneClasses, 'scene', entries.get('scene', {}))
+    entries['stages'] = tuple(_stage(stage, value) for stage, value in stages.items())
+    return _build(Recipe, 'the recipe', {'name': name, **image, **entries})
+
+
+def _stage(name: str, content: Any) -> StageRecipe:
+    if name not in SAMPLING:
+        raise SettingsError(f'{name!r} is no stage; use {", ".join(SAMPLING)}')
+    entries = dict(_mapping(name, content))
+    unknown = set(entries) - {'fit', 'sampling', 'shares'}
+    if unknown:
+        raise SettingsError(f'{name} has no entry {", ".join(sorted(unknown))}; it has fit, sampling, shares')
+    shares = dict(_mapping(f'{name}: shares', entries.get('shares')))
+    if not shares or not all(_is_number(share) and share >= 0 for share in shares.values()):
+        raise SettingsError(
+            f'{name}: shares must give every source a number of 0 or more, such as streets: 1'
+        )
+    if not sum(shares.values()) > 0:
+        raise SettingsError(f'{name}: all shares are 0; give at least one source more')
+    return StageRecipe(
+        name,
+        _build(FitSettings, f'{name}: fit', entries.get('fit', {})),
+        _build(SAMPLING[name], f'{name}: sampling', entries.get('sampling', {})),
+        shares,
+    )
+
+
+def _build(kind: type[Settings], where: str, content: Any) -> Settings:
+    """A settings dataclass from YAML: lists become tuples, unknown and missing entries errors."""
+    entries = dict(_mapping(where, content))
+    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    unknown = set(entries) - set(known)
+    if unknown:
+        raise SettingsError(f'{where} has no entry {", ".join(sorted(unknown))}; it has {", ".join(known)}')
+    for name, value in entries.items():
+        annotation = str(known[name].type)
+        if annotation in ('int', 'float') and not _is_number(value):
+            raise SettingsError(f'{where}: {name} is {value!r}; use a number')
+        if annotation.startswith('tuple') and 'StageRecipe' not in annotation:
+            entries[name] = _numbers(where, name, value)
+    try:
+        return kind(**entries)
+    except TypeError as error:
+        raise SettingsError(f'{where}: {error}') from error
+
+
+def _mapping(where: str, content: Any) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise SettingsError(f'{where} is {content!r}; expected entries of the form name: value')
+    return content
+
+
+def _numbers(where: str, name: str, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not all(_is_number(each) for each in value):
+        raise SettingsError(f'{where}: {name} is {value!r}; use a list of numbers')
+    return tuple(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
