@@ -244,6 +244,7 @@ def _progress() -> Progress:
         TimeRemainingColumn,
     )
 
+    console = Console(stderr=True)
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
@@ -251,6 +252,7 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         TextColumn('left'),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )

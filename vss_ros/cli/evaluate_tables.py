@@ -35,7 +35,7 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
 def _table(title: str, headings: list[str]) -> Table:
     from rich.table import Table
 
-    table = Table('', title=title)
+    table = Table('', title=title, min_width=len(title))  # or the title would break
     for heading in headings:
         table.add_column(heading, justify='right')
     return table

@@ -16,6 +16,7 @@ CAPTIONS = {
     'reliability': 'Confidence against the share of right pixels: on the line, confidence means what it says',
     'classes': 'IoU of each class',
 }
+WIDE = ('reliability', 'classes')
 PICTURES = {
     'mask': 'mask',
     'error': 'error: red is wrong, black has no label',
@@ -42,7 +43,7 @@ th:first-child, td:first-child { text-align: left }
 .scroll { overflow-x: auto } .note { color: #666; font-size: .9rem }
 figure { margin: .4rem 0 } figcaption { color: #666; font-size: .85rem }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem } .plots img { max-width: 100%; height: auto }
-.plots figure { flex: 1 1 480px }
+.plots figure { flex: 1 1 480px } .plots figure.wide { flex-basis: 100% }
 .strip { display: grid; grid-template-columns: repeat(4, 1fr); gap: .4rem } .strip img { width: 100% }
 .legend span { display: inline-block; margin-right: 1rem } .legend i { display: inline-block; width: .9em;
 height: .9em; margin-right: .35em; vertical-align: -1px }
@@ -66,7 +67,7 @@ def page(report: Mapping[str, Any], plots: Mapping[str, bytes], samples: Sequenc
         _by_distance(content),
         _deployment(content),
         '<div class="plots">',
-        *(_figure(png, 'png', CAPTIONS[name]) for name, png in plots.items()),
+        *(_figure(png, 'png', CAPTIONS[name], is_wide=name in WIDE) for name, png in plots.items()),
         '</div>',
         _by_class(content),
         _strip(content, samples),
@@ -202,10 +203,11 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def _figure(data: bytes, kind: str, caption: str) -> str:
+def _figure(data: bytes, kind: str, caption: str, is_wide: bool = False) -> str:
     source = f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
     text = escape(caption)
-    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+    style = ' class="wide"' if is_wide else ''
+    return f'<figure{style}><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
 def _value(scores: Mapping[str, Any] | None, key: str) -> str:

@@ -18,6 +18,7 @@ from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.metrics import TemporalConsistency
+from vss_ros.core.settings import StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip
 from vss_ros.evaluation.scores import Scores, percent, total
 from vss_ros.evaluation.subjects import MODEL, Stream, Subject
@@ -164,6 +165,7 @@ class DeploymentProtocol:
     def __init__(
         self, subjects: Sequence[Subject], classes: ClassSet, interval: int, film: Filmstrip | None
     ) -> None:
+        StreamSettings(interval)  # refuses intervals below 1
         self.interval = interval
         self.scores: dict[tuple[str, int], Scores] = defaultdict(lambda: Scores(classes))
         self.consistency = {subject.name: TemporalConsistency(len(classes)) for subject in subjects}

@@ -1,0 +1,121 @@
+"""`vss evaluate` from its arguments to the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.cli.main import main
+
+OUTPUTS = {'report.json', 'report.html', 'pda.png', 'cca.png', 'reliability.png', 'classes.png'}
+
+
+@pytest.fixture(scope='module')
+def report(tiny_model, tmp_path_factory):
+    """A folder that the command wrote, with two distances and all rows."""
+    pytest.importorskip('matplotlib')
+    pytest.importorskip('onnx')
+    folder = tmp_path_factory.mktemp('evaluation') / 'report'
+    words = f'evaluate synthetic:3x4 --model {tiny_model} --warp-only --per-frame --threads 1'
+    assert (
+        main([*words.split(), '--distances', '0', '2', '--key-frame-interval', '2', '-o', str(folder)]) == 0
+    )
+    return folder
+
+
+def run(*words):
+    return main(['evaluate', *[str(word) for word in words], '--threads', '1'])
+
+
+def test_a_report_is_a_page_figures_and_plots_and_nothing_else(report):
+    assert {path.name for path in report.iterdir()} == OUTPUTS
+
+
+def test_the_figures_are_json_with_every_row_and_measure(report):
+    content = json.loads((report / 'report.json').read_text())
+    model, warp_only, per_frame = content['rows']
+    assert [row['name'] for row in content['rows']] == ['tiny', 'tiny, warp only', 'tiny, per frame']
+    assert list(model['distance']) == ['0', '2']
+    assert list(per_frame['distance']) == ['0']
+    assert model['distance']['0']['miou_percent'] == per_frame['distance']['0']['miou_percent']
+    far = model['distance']['2']
+    assert far['frames'] == 2
+    for name in ('mended_percent', 'spoilt_percent', 'distortion_ap_percent', 'corrected_labels_percent'):
+        assert 0 <= far[name] <= 100
+        assert warp_only['distance']['2'][name] is None
+    for name in ('miou_percent', 'boundary_f_percent', 'ece_percent'):
+        assert 0 <= far[name] <= 100
+    assert set(far['group_miou_percent']) == {'thin', 'objects'}
+    assert 0 <= model['deployment']['temporal_consistency_percent'] <= 100
+    assert model['deployment']['gmac_per_frame'] < per_frame['deployment']['gmac_per_frame']
+
+
+def test_the_page_holds_its_pictures_and_asks_for_nothing_from_outside(report):
+    page = (report / 'report.html').read_text()
+    sources = re.findall(r'(?:src|href)="(.*?)"', page)
+    assert len(sources) > len(OUTPUTS)
+    assert all(source.startswith('data:image/') for source in sources)
+    assert 'http' not in page
+    for word in ('tiny, warp only', 'distortion', 'confidence', 'Accuracy by propagation distance'):
+        assert word in page
+
+
+def test_plots_are_pictures_with_something_in_them(report):
+    for path in report.glob('*.png'):
+        assert np.ptp(cv2.imread(str(path))) > 100
+
+
+def test_a_report_that_exists_is_kept_unless_it_may_be_replaced(report, tiny_model, capsys):
+    assert run('synthetic:3x4', '--model', tiny_model, '-o', report) == 2
+    assert 'holds a report already' in capsys.readouterr().err
+
+
+def test_the_table_names_every_row(tiny_model, capsys):
+    assert run('synthetic:3x3', '--model', tiny_model, '--warp-only', '--distances', 0, 1) == 0
+    printed = capsys.readouterr().out
+    assert 'mIoU by distance from the key frame, 2 frames' in printed
+    assert 'warp only' in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_without_plots_a_page_is_written_all_the_same(tiny_model, tmp_path):
+    words = ('synthetic:3x2', '--model', tiny_model, '--protocol', 'deployment', '--no-plots', '-o', tmp_path)
+    assert run(*words) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {'report.json', 'report.html'}
+
+
+def test_frames_without_video_before_them_are_scored_as_deployed(tiny_model, capsys, caplog):
+    assert run('synthetic:3x2', '--model', tiny_model) == 0
+    assert 'no labelled frame has 9 frames before it' in caplog.text
+    assert 'a key frame every 5 frames' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['synthetic:3x2', '--protocol', 'distance'], r'nothing to score.*--distances 0 needs none'),
+        (['synthetic:3x2', '--distances', '3', '1'], 'give rising numbers'),
+        (['synthetic:3x2', '--key-frame-interval', '0'], 'key_frame_interval is 0'),
+        (['synthetic:3x2', '--resume'], 'name it with -o'),
+        (['no/such/data'], 'does not exist'),
+        (['synthetic:3x2', '--layout', 'kitti'], 'no layout'),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(tiny_model, capsys, words, message):
+    assert run(*words, '--model', tiny_model) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count('\n') == 1
+
+
+def test_data_of_other_classes_are_refused(tiny_model, tmp_path, capsys):
+    for folder, name in (('leftImg8bit', 'leftImg8bit'), ('gtFine', 'gtFine_labelIds')):
+        path = tmp_path / folder / 'val' / 'ulm' / f'ulm_000000_000019_{name}.png'
+        path.parent.mkdir(parents=True)
+        cv2.imwrite(str(path), np.zeros((8, 8), np.uint8))
+    assert run(tmp_path, '--model', tiny_model) == 2
+    assert 'labelled with cityscapes19, tiny knows camvid11' in capsys.readouterr().err

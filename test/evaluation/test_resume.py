@@ -1,0 +1,109 @@
+"""What was counted is kept, and taken up again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.sources.synthetic import SyntheticSource
+from vss_ros.evaluation.evaluate import Checkpoint, evaluate
+from vss_ros.evaluation.filmstrip import MOST, Filmstrip
+from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
+
+
+class Street:
+    def __init__(self, seed):
+        self.name = f'street {seed}'
+        self._frames = list(SyntheticSource(seed, 4, height=64, width=96))
+
+    def frames(self, before):
+        return iter(enumerate(self._frames))
+
+
+class PulledPlug:
+    """A clip that ends the run."""
+
+    name = 'pulled plug'
+
+    def frames(self, before):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope='module')
+def streets():
+    return [Street(seed) for seed in (1, 2, 3)]
+
+
+@pytest.fixture
+def scorers(subjects):
+    """Makes protocols and a film as a new process would."""
+    classes = subjects[0].model.classes
+
+    def make():
+        film = Filmstrip(classes)
+        protocols = [
+            DistanceProtocol(subjects[:2], classes, [0, 2], film),
+            DeploymentProtocol(subjects[:2], classes, 3, None),
+        ]
+        return protocols, film
+
+    return make
+
+
+def counts(protocols, film):
+    return [protocol.arrays() for protocol in protocols] + [film.arrays()]
+
+
+def test_a_run_that_is_taken_up_again_ends_with_the_same_counts(streets, scorers, tmp_path):
+    path = tmp_path / 'progress.npz'
+    straight, film = scorers()
+    evaluate(streets, straight, film)
+    interrupted, first_film = scorers()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([*streets[:2], PulledPlug()], interrupted, first_film, Checkpoint(path, {'a': 1}, False))
+    resumed, second_film = scorers()
+    checkpoint = Checkpoint(path, {'a': 1}, resume=True)
+    assert checkpoint.clips_done == 2
+    evaluate([PulledPlug(), PulledPlug(), streets[2]], resumed, second_film, checkpoint)
+    for expected, found in zip(counts(straight, film), counts(resumed, second_film), strict=True):
+        assert expected.keys() == found.keys()
+        for name, values in expected.items():
+            assert np.array_equal(values, found[name]), name
+
+
+def test_without_resume_a_run_begins_anew(streets, scorers, tmp_path):
+    path = tmp_path / 'progress.npz'
+    evaluate(streets[:1], *scorers(), Checkpoint(path, {}, False))
+    assert Checkpoint(path, {}, resume=False).clips_done == 0
+
+
+def test_counts_of_other_settings_are_refused(streets, scorers, tmp_path):
+    path = tmp_path / 'progress.npz'
+    evaluate(streets[:1], *scorers(), Checkpoint(path, {'interval': 5}, False))
+    with pytest.raises(SettingsError, match='other models, data or settings'):
+        Checkpoint(path, {'interval': 9}, resume=True)
+
+
+@pytest.mark.parametrize('damage', [b'', b'not a zip file', 'cut off'])
+def test_a_damaged_file_is_refused(streets, scorers, tmp_path, damage):
+    path = tmp_path / 'progress.npz'
+    evaluate(streets[:1], *scorers(), Checkpoint(path, {}, False))
+    path.write_bytes(path.read_bytes()[:2000] if damage == 'cut off' else damage)
+    with pytest.raises(SettingsError, match='is damaged'):
+        Checkpoint(path, {}, resume=True)
+
+
+def test_what_is_held_does_not_grow_with_the_number_of_frames(subjects):
+    film = Filmstrip(subjects[0].model.classes)
+    (frame,) = SyntheticSource(0, 1, height=64, width=96)
+    sizes = []
+    for number in range(200):
+        film.offer(f'frame {number}', frame)
+        sizes.append(len(film.arrays()))
+    assert max(sizes[20:]) <= 1 + 3 * 2 * MOST
+    titles = [int(sample.title.split()[1]) for sample in film.samples()]
+    assert len(titles) <= MOST
+    assert len(set(np.diff(titles))) == 1  # evenly spread
+    assert titles[0] == 0
+    assert titles[-1] >= 100
