@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import yaml
 
 from vss_ros.core.classes import load_classes
-from vss_ros.ros.labels import fill_label_info, label_names
+from vss_ros.ros.labels import fill_label_info
 
 
 def test_label_names_are_yaml_with_id_name_and_colour():
     classes = load_classes('camvid11')
-    entries = yaml.safe_load(label_names(classes))
+    entries = yaml.safe_load(classes.as_yaml())
     assert [entry['id'] for entry in entries] == list(range(11))
     assert tuple(entry['name'] for entry in entries) == classes.names
     assert tuple(tuple(entry['colour']) for entry in entries) == classes.colours

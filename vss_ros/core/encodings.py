@@ -115,7 +115,7 @@ def decode_compressed(data: bytes | np.ndarray) -> np.ndarray:
 def decode_file(data: bytes | np.ndarray, flags: int) -> np.ndarray:
     """`decode_compressed` with OpenCV's reading flags of the caller's choice."""
     buffer = np.frombuffer(data, np.uint8)
-    _check_size(*compressed_size(buffer))
+    check_size(*compressed_size(buffer))
     try:
         image = cv2.imdecode(buffer, flags)
     except cv2.error as error:
@@ -145,9 +145,9 @@ def compressed_size(data: bytes | np.ndarray) -> tuple[int, int]:
 def _view(
     encoding: str, data: bytes | np.ndarray, height: int, width: int, step: int, is_bigendian: bool
 ) -> np.ndarray:
-    """The pixels as they lie in `data`, without a copy: (rows, width) or (rows, width, channels)."""
+    """The pixels as they lie in `data`: (rows, width) or (rows, width, channels); 8 bit ones uncopied."""
     layout = _LAYOUTS[encoding]
-    _check_size(height, width)
+    check_size(height, width)
     if layout.even and (width % 2 or (height % 2 and layout.channels == 1)):
         raise FrameError(f'a {encoding} image is {width}x{height}; expected even sides')
     item = layout.depth // 8
@@ -168,10 +168,14 @@ def _view(
     )
     if layout.channels == 1:
         pixels = pixels[..., 0]
-    return pixels if dtype.isnative else pixels.astype(dtype.newbyteorder('='))
+    if item == 1:
+        return pixels
+    # OpenCV misreads 16 bit rows that start at odd addresses, which an odd step makes of them.
+    return np.ascontiguousarray(pixels, dtype.newbyteorder('='))
 
 
-def _check_size(height: int, width: int) -> None:
+def check_size(height: int, width: int) -> None:
+    """Raises FrameError unless both sides are 1 to MAX_SIDE pixels."""
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise FrameError(f'an image is {width}x{height}; expected sides of 1 to {MAX_SIDE} pixels')
 

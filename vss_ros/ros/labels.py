@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import yaml
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -18,15 +17,6 @@ try:
     from vision_msgs.msg import LabelInfo, VisionClass
 except ImportError:  # no wheel of vision_msgs exists; a ROS installation has it
     LabelInfo = VisionClass = None
-
-
-def label_names(classes: ClassSet) -> str:
-    """The classes as YAML: a list of {id, name, colour: [r, g, b]}."""
-    entries = [
-        {'id': i, 'name': name, 'colour': list(colour)}
-        for i, (name, colour) in enumerate(zip(classes.names, classes.colours, strict=True))
-    ]
-    return yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, allow_unicode=True)
 
 
 def fill_label_info(
@@ -65,7 +55,7 @@ class Labels:
         self._timer = node.create_timer(period_s, self.publish) if period_s > 0 else None
 
     def publish(self) -> None:
-        self._names.publish(String(data=label_names(self._classes)))
+        self._names.publish(String(data=self._classes.as_yaml()))
         if self._info is not None:
             header = Header(stamp=self._node.get_clock().now().to_msg())
             self._info.publish(
