@@ -36,9 +36,9 @@ class ShapeError(VssError):
 
 
 class MissingLibraryError(VssError):
-    """An optional library is not installed."""
+    """An optional library is not installed. A note says what to do where pip is not the answer."""
 
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"{library} is not installed; install it with: pip install 'vss_ros[{extra}]'")
+    def __init__(self, library: str, extra: str, note: str = '') -> None:
+        super().__init__(f"{library} is not installed; install it with: pip install 'vss_ros[{extra}]'{note}")
         self.library = library
         self.extra = extra

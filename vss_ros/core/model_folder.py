@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,19 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph: the file it lies in and the tensors it takes and gives, by name."""
+    """One graph: the file it lies in and the tensors it takes and gives, by name.
+
+    Attributes:
+        precisions: the same graph with other arithmetic inside and the same tensors at its border:
+            precision -> (file, sha256).
+    """
 
     name: str
     file: Path
     sha256: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    precisions: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,25 @@ class ModelFolder:
     @property
     def propagates(self) -> bool:
         return 'propagated' in self.steps
+
+    def graphs_in(self, precision: str) -> dict[str, GraphSpec]:
+        """The graphs with their files of one precision; a graph that has none, `warp` say, stays fp32.
+
+        Raises:
+            ModelError: the model has no file of this precision at all.
+        """
+        if precision == 'fp32':
+            return dict(self.graphs)
+        if not any(precision in graph.precisions for graph in self.graphs.values()):
+            raise ModelError(
+                f'model {self.name} has no {precision} graphs; '
+                f'make them with: vss export {self.path} --precision {precision}'
+            )
+        graphs = {}
+        for name, graph in self.graphs.items():
+            file, sha256 = graph.precisions.get(precision, (graph.file, graph.sha256))
+            graphs[name] = replace(graph, file=file, sha256=sha256)
+        return graphs
 
 
 def find_model(name_or_path: str | Path) -> Path:
@@ -169,6 +194,10 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
                 entry['sha256'],
                 _tensors(entry['inputs']),
                 _tensors(entry['outputs']),
+                {
+                    precision: (_checked_file(path, variant), variant['sha256'])
+                    for precision, variant in (entry.get('precisions') or {}).items()
+                },
             )
             for name, entry in content['graphs'].items()
         },

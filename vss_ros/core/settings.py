@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from vss_ros.core.errors import SettingsError
 
-ENGINES = ('auto', 'onnxruntime', 'torch')
-PRECISIONS = ('fp32', 'fp16', 'bf16')
+ENGINES = ('auto', 'tensorrt', 'torch', 'openvino', 'onnxruntime')
+PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
+BUILDS = ('never', 'if_missing', 'always')
 OUTPUT_SIZES = ('input', 'network')
 MOTIONS = ('model', 'network', 'dis', 'motion_vectors')
 
@@ -26,10 +27,14 @@ class EngineSettings:
     precision: str = 'fp32'
     gpu_id: int = 0
     threads: int = 0  # 0: one per physical core
+    engine_cache: str = ''  # folder of engines built here; empty: vss_ros/ in the user's cache folder
+    build: str = 'if_missing'  # whether a TensorRT engine that is not in the cache may be built
+    cuda_graphs: bool = False  # record the launches of a graph once and replay them
 
     def __post_init__(self) -> None:
         check_choice('engine', self.engine, ENGINES)
         check_choice('precision', self.precision, PRECISIONS)
+        check_choice('build', self.build, BUILDS)
         if self.gpu_id < 0:
             raise SettingsError(f'gpu_id is {self.gpu_id}; use 0 for the first GPU')
         if self.threads < 0:
