@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,8 +29,14 @@ def tiny_model(tmp_path_factory) -> Path:
     pytest.importorskip('torch')
     from vss_ros.methods.export import export
 
-    folder = tmp_path_factory.mktemp('models') / 'tiny'
-    export(tiny_method(), folder, name='tiny', class_set='camvid11', image_size=TINY_SIZE)
+    shared = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:  # exporting takes a while, so the workers share one model
+        shared = shared.parent
+    folder = shared / 'models' / 'tiny'
+    with (shared / 'tiny_model.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            export(tiny_method(), folder, name='tiny', class_set='camvid11', image_size=TINY_SIZE)
     return folder
 
 

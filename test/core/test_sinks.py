@@ -250,3 +250,14 @@ def test_a_small_file_appears_complete_or_not_at_all(tmp_path, monkeypatch):
         write_file(tmp_path / 'a.txt', 'second')
     assert os.listdir(tmp_path) == ['a.txt']
     assert (tmp_path / 'a.txt').read_text() == 'first'
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
+    target = tmp_path / 'model'
+    target.mkdir()
+    (target / 'old').touch()
+    draft = Draft(target, overwrite=True)  # nothing is written to draft.path, so the move fails
+    with pytest.raises(FileNotFoundError):
+        draft.publish()
+    draft.discard()
+    assert [entry.name for entry in tmp_path.rglob('*')] == ['model', 'old']

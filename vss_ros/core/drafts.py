@@ -33,9 +33,15 @@ class Draft:
 
     def publish(self) -> None:
         """Moves the result to its place."""
+        replaced = self._folder / 'replaced'
         if self.target.is_dir():  # the one case that os.replace cannot do
-            self.target.rename(self._folder / 'replaced')
-        os.replace(self.path, self.target)
+            self.target.rename(replaced)
+        try:
+            os.replace(self.path, self.target)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(self.target)
+            raise
         self.discard()
 
     def discard(self) -> None:
