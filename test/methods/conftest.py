@@ -1,4 +1,4 @@
-"""Reference arrays of EVSS and the weights they were made with."""
+"""Reference arrays of the methods and the weights they were made with."""
 
 from __future__ import annotations
 
@@ -46,6 +46,37 @@ def filled_evss():
 
 
 @pytest.fixture(scope='session')
+def filled_davss(reference_arrays):
+    """Builds DAVSS with its reference weights: filled_davss(classes, **options).
+
+    A file of its arrays says where they are not those of `weight_of`: plain ones would let Xception grow
+    without bounds and DMNet see no difference between any two pictures.
+    """
+    from vss_ros.methods.davss import Davss
+
+    tensors: dict[tuple[str, torch.Size], torch.Tensor] = {}  # 57 million numbers are worth keeping
+
+    def build(classes: int, **options) -> nn.Module:
+        arrays = reference_arrays('davss_a.npz')
+        with torch.device('meta'):
+            method = Davss(classes, **options)
+        method.to_empty(device='cpu')
+        state = method.state_dict()
+        for name, tensor in state.items():
+            key = name, tensor.shape
+            if key not in tensors:
+                scale = float(arrays[f'scale/{name}']) if f'scale/{name}' in arrays else 1
+                tensors[key] = weight_of(*key) * scale
+                if f'override/{name}' in arrays:
+                    tensors[key] = torch.from_numpy(arrays[f'override/{name}'])
+            state[name] = tensors[key]
+        method.load_state_dict(state)
+        return method.eval()
+
+    return build
+
+
+@pytest.fixture(scope='session')
 def reference_arrays():
     """Loads a file of reference arrays by name."""
     return lambda name: np.load(DATA / name)
@@ -56,3 +87,9 @@ def published_keys():
     """Loads names and shapes in a published file with so many classes: {name: [sizes]}."""
     files = {19: 'evss_keys.json', 11: 'evss_keys_camvid.json'}
     return lambda classes: json.loads((DATA / files[classes]).read_text())
+
+
+@pytest.fixture(scope='session')
+def published_davss_keys():
+    """Names and shapes in the file that the authors of DAVSS published, 19 classes: {name: [sizes]}."""
+    return json.loads((DATA / 'davss_keys.json').read_text())

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 METHODS = {
     'evss': 'vss_ros.methods.evss:Evss',
     'evss-lite': 'vss_ros.methods.evss_lite:EvssLite',
+    'davss': 'vss_ros.methods.davss:Davss',
 }
 
 

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vss_ros.core.errors import SettingsError, ShapeError
+from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.csrnet import CsrNet
-from vss_ros.methods.blocks.decide import DECISIONS, decide
+from vss_ros.methods.blocks.decide import DECISIONS, check_decision, decide, labels_of
 from vss_ros.methods.blocks.flownet import FlowNet
 from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.method import Method
@@ -154,11 +155,6 @@ class Evss(Method):
         return merge(resize(warped, at), resize(updated, at), distortion), distortion
 
 
-def labels_of(scores: Tensor) -> Tensor:
-    """Best class of each cell as float (N, 1, h, w); a later uint8 must come from a float."""
-    return scores.argmax(1, keepdim=True).float()
-
-
 def distortion_map(coarse: Tensor, edge: Tensor, w_f: float) -> Tensor:
     """The fine distortion map: w_f * coarse + (1 - w_f) * edge probability.
 
@@ -170,22 +166,6 @@ def distortion_map(coarse: Tensor, edge: Tensor, w_f: float) -> Tensor:
     return w_f * coarse + (1 - w_f) * (edge[:, 1:] - edge[:, :1]).sigmoid()
 
 
-def merge(warped: Tensor, updated: Tensor, distortion: Tensor) -> Tensor:
-    """Blend scores by the distortion map: (1 - distortion) * warped + distortion * updated.
-
-    Args:
-        warped: scores carried along the flow, (N, K, h, w).
-        updated: scores CoNet computed from the current image, (N, K, h, w).
-        distortion: 0 trusts the warp, 1 trusts the update, (N, 1, h, w).
-    Raises:
-        ShapeError: the three differ in height or width.
-    """
-    if not warped.shape[2:] == updated.shape[2:] == distortion.shape[2:]:
-        sizes = [tuple(maps.shape[2:]) for maps in (warped, updated, distortion)]
-        raise ShapeError(f'warped, updated and distortion are {sizes}; all must have one size')
-    return warped + distortion * (updated - warped)
-
-
 def check_options(options: dict) -> None:
     """Raises SettingsError unless every option of Evss has a value that can be used."""
     for name, choices in CHOICES.items():
@@ -193,8 +173,4 @@ def check_options(options: dict) -> None:
             raise SettingsError(f'{name} is {options[name]!r}; use one of {", ".join(choices)}')
     if not 0 <= options['w_f'] <= 1:
         raise SettingsError(f'w_f is {options["w_f"]}; use a weight from 0 to 1')
-    if options['fusion'] == 'full' and options['decision'] != 'full':
-        raise SettingsError(
-            f'decision is {options["decision"]!r} with fusion full; '
-            'fusing at full resolution also decides there, use fusion quarter'
-        )
+    check_decision(options['fusion'], options['decision'])

@@ -1,4 +1,4 @@
-"""Reads published weights: the files of the EVSS authors, and any file with a method's own names."""
+"""Reads published weights: the files of the EVSS and DAVSS authors, and any with a method's own names."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ BACKBONE = 'csrnet.backbone.'
 SINGLE_NETWORKS = {  # files of one network, told by a name that only it has
     'logits.conv.weight': 'csrnet.',
     'predict_flow2.weight': 'flownet.',
+    'aspp0.atrous_convolution.conv.weight': 'deeplab.',
+    'conv6.1.running_mean': 'cfnet.',
+    'conv1.0.depthwise.weight': 'dmnet.',
 }
 
 

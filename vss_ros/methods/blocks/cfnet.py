@@ -1,0 +1,57 @@
+"""CFNet, the correction network of DAVSS: new scores from the current image alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.methods.blocks.conet import convolution
+from vss_ros.methods.blocks.flownet import crop, upsampling
+
+
+class CfNet(nn.Module):
+    """RGB in [0, 1], (N, 3, H, W) -> correction cue, class logits (N, K, H/4, W/4), sides rounded up.
+
+    Args:
+        width: of the first layer; the others are multiples of it.
+    """
+
+    def __init__(self, classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.conv1 = convolution(3, width, 2)
+        self.conv2 = convolution(width, 2 * width, 2)
+        self.conv3 = convolution(2 * width, 4 * width, 2)
+        self.conv3_1 = convolution(4 * width, 4 * width, 1)
+        self.conv4 = convolution(4 * width, 8 * width, 2)
+        self.conv4_1 = convolution(8 * width, 8 * width, 1)
+        self.conv5 = convolution(8 * width, 8 * width, 2)
+        self.conv5_1 = convolution(8 * width, 8 * width, 1)
+        self.conv6 = convolution(8 * width, 16 * width, 2)
+        self.conv6_1 = convolution(16 * width, 16 * width, 1)
+        self.deconv5 = deconvolution(16 * width, 8 * width)
+        self.deconv4 = deconvolution(16 * width, 4 * width)
+        self.deconv3 = deconvolution(12 * width, 2 * width)
+        self.deconv2 = deconvolution(6 * width, width)
+        self.predict_cc = nn.Conv2d(3 * width, classes, 1)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        skip_4 = self.conv2(self.conv1(rgb))
+        skip_8 = self.conv3_1(self.conv3(skip_4))
+        skip_16 = self.conv4_1(self.conv4(skip_8))
+        skip_32 = self.conv5_1(self.conv5(skip_16))
+        features = self.conv6_1(self.conv6(skip_32))
+
+        features = join(skip_32, self.deconv5(features))
+        features = join(skip_16, self.deconv4(features))
+        features = join(skip_8, self.deconv3(features))
+        features = join(skip_4, self.deconv2(features))
+        return self.predict_cc(features)
+
+
+def deconvolution(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(upsampling(inputs, outputs), nn.LeakyReLU(0.1))
+
+
+def join(skip: Tensor, features: Tensor) -> Tensor:
+    """Put a level of the encoder beside the features of the coarser level."""
+    return torch.cat((skip, crop(features, skip)), 1)

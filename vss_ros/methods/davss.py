@@ -1,0 +1,194 @@
+"""DAVSS: video semantic segmentation with distortion-aware feature correction (Zhuang et al.).
+
+A key frame is segmented in full by DeepLabv3+. A propagated frame warps the scores along the optical
+flow, and with them a small copy of the key frame. Where that copy no longer looks like the current
+frame the warp is wrong (DMNet), and scores of a network that sees only the current frame (CFNet) take
+its place.
+Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from
+the current frame to the previous one. Scores are class logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.settings import check_choice
+from vss_ros.methods.blocks.cfnet import CfNet
+from vss_ros.methods.blocks.decide import DECISIONS, check_decision, decide, labels_of
+from vss_ros.methods.blocks.deeplab import DeepLab, LightBackbone
+from vss_ros.methods.blocks.dmnet import DmNet
+from vss_ros.methods.blocks.flownet import FlowNet
+from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.merge import merge
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.method import Method
+
+CHOICES = {
+    'backbone': ('xception', 'light'),
+    'fusion': ('full', 'quarter'),
+    'carry': ('warped', 'merged'),
+    'decision': tuple(DECISIONS),
+    'flow': ('network', 'dis', 'motion_vectors'),
+}
+LIGHT_MOMENTUM = 0.1  # the published one needs tens of thousands of steps to forget where it started
+
+
+class Networks(NamedTuple):
+    """The networks of DAVSS; RGB in [0, 1], float (N, 3, H, W), for each of them but DMNet."""
+
+    deeplab: nn.Module  # rgb -> scores (N, K, h, w)
+    flownet: nn.Module  # rgb, previous rgb -> flow (N, 2, h, w)
+    cfnet: nn.Module  # rgb -> correction cue, scores (N, K, h, w)
+    dmnet: nn.Module  # two pictures (N, 3, h, w) -> distortion map (N, 1, h, w)
+
+
+class Davss(Method):
+    """Graphs: segmenter | flow, warp, correction. State: the image, the scores, the appearance.
+
+    The appearance is the key frame at 1/4, RGB in [0, 1], float (N, 3, h, w), carried along with the
+    scores to be compared with the current frame.
+
+    Args:
+        classes: number of classes K.
+        backbone: `xception` (published), or `light`: a small encoder, narrow heads and half of CFNet's
+            width, for training and running on CPUs.
+        align_corners: how maps and images are resized, see `resize`. The release trains with true and
+            scores Cityscapes with false.
+        fusion: resolution of fusing; `full` resizes scores, cue and map first (the release), `quarter`
+            fuses where they are (cheaper, and not quite equal).
+        carry: what the next frame is handed: `warped`, nothing of the correction (the release), or
+            `merged`, corrected scores and an appearance corrected alike (a reading of the paper).
+        decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
+        flow: `network`, or the host that brings `flow` (1, 2, h, w) with every propagated frame; the
+            method then has no flow network and no `flow` graph.
+    Raises:
+        SettingsError: an option has a value that cannot be used.
+    """
+
+    steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'correction')}
+    state = {
+        'image': 'previous_image',
+        'scores': 'previous_scores',
+        'appearance': 'previous_appearance',
+    }
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str = 'xception',
+        align_corners: bool = True,
+        fusion: str = 'full',
+        carry: str = 'warped',
+        decision: str = 'full',
+        flow: str = 'network',
+    ) -> None:
+        super().__init__(
+            classes,
+            backbone=backbone,
+            align_corners=align_corners,
+            fusion=fusion,
+            carry=carry,
+            decision=decision,
+            flow=flow,
+        )
+        check_options(self.options)
+        self.deeplab, self.flownet, self.cfnet, self.dmnet = self.build_networks(classes)
+        if flow != 'network':
+            del self.flownet
+            self.host_stages = ('flow',)
+
+    def build_networks(self, classes: int) -> Networks:
+        if self.options['backbone'] == 'xception':
+            return Networks(DeepLab(classes), FlowNet(), CfNet(classes), DmNet())
+        deeplab = DeepLab(classes, LightBackbone(), width=96, projected=32, momentum=LIGHT_MOMENTUM)
+        return Networks(deeplab, FlowNet(), CfNet(classes, width=16), DmNet(LIGHT_MOMENTUM))
+
+    def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
+        if not self.host_stages:
+            return {}
+        height, width = image.shape[1] // STRIDE, image.shape[2] // STRIDE
+        return {'flow': torch.zeros(len(image), 2, height, width, device=image.device)}
+
+    def segmenter(self, image: Tensor) -> dict[str, Tensor]:
+        """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
+        rgb = to_rgb(image)
+        scores = self.deeplab(rgb).float()  # the state stays float32 under autocast
+        return {'scores': scores, 'appearance': self.quarter(rgb), **self.decide(scores, rgb.shape[2:])}
+
+    def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
+        """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w)."""
+        return {'flow': self.flownet(to_rgb(image), to_rgb(previous_image)).float()}
+
+    def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
+        both = warp(torch.cat((previous_scores, previous_appearance), 1), flow)
+        warped, appearance = both.split((self.classes, 3), 1)
+        return {'warped': warped, 'warped_appearance': appearance}
+
+    def correction(self, image: Tensor, warped: Tensor, warped_appearance: Tensor) -> dict[str, Tensor]:
+        """Repair the warped scores where the appearance is not that of the image.
+
+        Args:
+            image: uint8 (N, H, W, 3) BGR.
+            warped: (N, K, h, w).
+            warped_appearance: (N, 3, h, w).
+        Returns:
+            scores, appearance: what the next frame takes.
+            mask, confidence: see `decide`.
+            distortion: 0 trusts the warp, 1 the cue; (N, 1, H, W), or (N, 1, h, w) if fused there.
+            corrected: share of cells of h x w whose class fusing changed, a scalar.
+        """
+        rgb = to_rgb(image)
+        seen = self.quarter(rgb)
+        distortion = self.dmnet(warped_appearance, seen)
+        cue = self.cfnet(rgb).float()
+        merged, wide_distortion = self.rectify(warped, cue, distortion, rgb.shape[2:])
+
+        carried = self.resize(merged, warped.shape[2:])
+        feeds_back = self.options['carry'] == 'merged'
+        return {
+            'scores': carried if feeds_back else warped,
+            'appearance': merge(warped_appearance, seen, distortion) if feeds_back else warped_appearance,
+            **self.decide(merged, rgb.shape[2:]),
+            'distortion': wide_distortion,
+            'corrected': (labels_of(carried) != labels_of(warped)).float().mean(),
+        }
+
+    def rectify(
+        self, warped: Tensor, cue: Tensor, distortion: Tensor, size: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Merged scores (DAVSS eq. 4) and the distortion map, at `size` or where `fusion` says.
+
+        Args:
+            warped, cue: scores, (N, K, h, w).
+            distortion: (N, 1, h, w).
+            size: the image's (H, W).
+        """
+        at = size if self.options['fusion'] == 'full' else warped.shape[2:]
+        distortion = self.resize(distortion, at)
+        return merge(self.resize(warped, at), self.resize(cue, at), distortion), distortion
+
+    def quarter(self, rgb: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 3, h, w)."""
+        return self.resize(rgb, (rgb.shape[2] // STRIDE, rgb.shape[3] // STRIDE))
+
+    def resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
+        return resize(maps, size, self.options['align_corners'])
+
+    def decide(self, scores: Tensor, size: Sequence[int]) -> dict[str, Tensor]:
+        return decide(scores, size, self.options['decision'], self.options['align_corners'])
+
+
+def check_options(options: dict) -> None:
+    """Raises SettingsError unless every option of Davss has a value that can be used."""
+    for name, choices in CHOICES.items():
+        check_choice(name, options[name], choices)
+    if not isinstance(options['align_corners'], bool):
+        raise SettingsError(f'align_corners is {options["align_corners"]!r}; use true or false')
+    check_decision(options['fusion'], options['decision'])
