@@ -174,9 +174,19 @@ def change_shape(content):
     content['graphs']['warp']['outputs']['warped'][1][2] = 8
 
 
+def shrink_image(content):
+    content['image']['width'] = 64
+
+
+def change_state(content):
+    content['graphs']['correction']['outputs']['scores'][1][1] = 7
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
+        (shrink_image, "segmenter takes 'image' as .*, step key gives .*64, 3"),
+        (change_state, "the next frame takes 'previous_scores' as .*, step propagated gives"),
         (drop_flow, "warp needs 'flow', which nothing before it in step propagated gives"),
         (rename_stage, "step propagated names 'worp', which is no graph of this model"),
         (drop_key_step, 'expected key, propagated'),

@@ -19,6 +19,7 @@ import yaml
 
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.motion import CELL
 from vss_ros.core.share import share_path
 
 FORMAT = 1
@@ -242,35 +243,46 @@ def check_steps(model: ModelFolder) -> None:
     """Proves that every stage finds its inputs and that every step gives the results and the state.
 
     Raises:
-        ModelError: a stage or tensor is missing; the message names it and the step.
+        ModelError: a stage or tensor is missing or of another kind; the message names it and the step.
     """
     if 'key' not in model.steps or set(model.steps) - {'key', 'propagated'}:
         raise ModelError(f'{model.path}: steps are {list(model.steps)}; expected key, propagated')
-    for step, stages in model.steps.items():
-        known: dict[str, TensorSpec | None] = {'image': None}
-        if step == 'propagated':
-            known |= dict.fromkeys(model.state.values())
-        for stage in stages:
-            if stage == 'flow' and model.flow in HOST_FLOWS:
-                known['flow'] = None
-                continue
-            if stage not in model.graphs:
-                raise ModelError(
-                    f'{model.path}: step {step} names {stage!r}, which is no graph of this model'
-                )
-            graph = model.graphs[stage]
-            for name, spec in graph.inputs.items():
-                if name not in known:
-                    raise ModelError(
-                        f'{model.path}: {stage} needs {name!r}, which nothing before it in step {step} gives'
-                    )
-                before = known[name]
-                if before is not None and before != spec:
-                    raise ModelError(
-                        f'{model.path}: {stage} takes {name!r} as {spec.as_yaml()}, '
-                        f'step {step} gives {before.as_yaml()}'
-                    )
-            known |= graph.outputs
+    state: dict[str, TensorSpec] = {}
+    for step in [name for name in ('key', 'propagated') if name in model.steps]:
+        known = _walk(model, step, state)
         missing = [name for name in (*RESULTS, *model.state) if name not in known]
         if missing:
             raise ModelError(f'{model.path}: step {step} does not give {", ".join(missing)}')
+        given = {later: known[name] for name, later in model.state.items()}
+        for name in state:
+            _check_same(model, f'the next frame takes {name!r}', state[name], step, given[name])
+        state = given
+
+
+def _walk(model: ModelFolder, step: str, state: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """Every tensor that is known at the end of a step which starts with `state`."""
+    height, width = model.image_size
+    known = {'image': TensorSpec('uint8', (1, height, width, 3)), **state}
+    for stage in model.steps[step]:
+        if stage == 'flow' and model.flow in HOST_FLOWS:
+            known['flow'] = TensorSpec('float32', (1, 2, -(-height // CELL), -(-width // CELL)))
+            continue
+        if stage not in model.graphs:
+            raise ModelError(f'{model.path}: step {step} names {stage!r}, which is no graph of this model')
+        graph = model.graphs[stage]
+        for name, spec in graph.inputs.items():
+            if name not in known:
+                raise ModelError(
+                    f'{model.path}: {stage} needs {name!r}, which nothing before it in step {step} gives'
+                )
+            _check_same(model, f'{stage} takes {name!r}', spec, step, known[name])
+        known |= graph.outputs
+    return known
+
+
+def _check_same(model: ModelFolder, what: str, taken: TensorSpec, step: str, given: TensorSpec) -> None:
+    if taken != given:
+        raise ModelError(
+            f'{model.path}: {what} as {taken.as_yaml()}, step {step} gives {given.as_yaml()}; '
+            'export the model again'
+        )
