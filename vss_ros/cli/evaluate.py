@@ -182,6 +182,7 @@ def _protocols(args: Namespace, subjects: list[Subject], film: Filmstrip | None)
 
 def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dict[str, Any]:
     """Everything that the scores depend on."""
+    engine = subjects[0].engine.describe()
     return {
         'data': [data.name, data.layout, [clip.name for clip in data.clips]],
         'source': [str(value) for value in (args.rate, args.labels, args.topic, args.mask_topic)],
@@ -189,7 +190,7 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
             [subject.name, {name: graph.sha256 for name, graph in subject.model.graphs.items()}]
             for subject in subjects
         ],
-        'engine': subjects[0].engine.describe(),
+        'engine': [engine[key] for key in ('engine', 'version', 'device', 'precision')],
         'motion': args.motion,
         'protocols': list(args.protocol or PROTOCOLS),
         'distances': args.distances,

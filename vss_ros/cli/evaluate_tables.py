@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DETAILS = {  # heading: key of the scores
-    'edges F': 'boundary_f_percent',
+    'boundary F': 'boundary_f_percent',
     'ECE': 'ece_percent',
-    'CL': 'corrected_labels_percent',
+}
+CORRECTION = {
+    'changed (CL)': 'corrected_labels_percent',
     'mended': 'mended_percent',
     'spoilt': 'spoilt_percent',
     'map AP': 'distortion_ap_percent',
+    'by chance': 'warp_errors_percent',
 }
 
 Row = dict[str, Any]
@@ -28,6 +31,8 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
     if distances:
         yield _by_distance(report, distances)
         yield _details(report, distances[-1])
+        if (corrections := _corrections(report, distances[-1])).row_count:
+            yield corrections
     if 'deployment' in report['rows'][0]:
         yield _deployment(report)
 
@@ -52,11 +57,20 @@ def _by_distance(report: dict[str, Any], distances: list[int]) -> Table:
 
 def _details(report: dict[str, Any], distance: int) -> Table:
     groups = list(report['groups'])
-    table = _table(f'at distance {distance}, %', [*groups, *DETAILS])
+    table = _table(f'at distance {distance}, %', [*(f'IoU {name}' for name in groups), *DETAILS])
     for row in report['rows']:
         if scores := at_distance(row, distance):
             grouped = [_value(scores['group_miou_percent'], name) for name in groups]
             table.add_row(_name(row), *grouped, *(_value(scores, key) for key in DETAILS.values()))
+    return table
+
+
+def _corrections(report: dict[str, Any], distance: int) -> Table:
+    table = _table(f'the correction at distance {distance}, %', list(CORRECTION))
+    for row in report['rows']:
+        scores = at_distance(row, distance)
+        if scores and scores['mended_percent'] is not None:
+            table.add_row(_name(row), *(_value(scores, key) for key in CORRECTION.values()))
     return table
 
 

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = ('#3366cc', '#d9731a', '#2a9d5c', '#9b51b5', '#c43b4e', '#6f7a86')  # one per model
+FEW = 0.01  # percent of the pixels; a bin with fewer says nothing
 LINES = {'model': '-', 'warp only': '--', 'per frame': ':'}
 MARKERS = {'model': 'o', 'warp only': 's', 'per frame': 'D'}
 STYLE: dict[Any, Any] = {
@@ -121,6 +122,7 @@ def draw_reliability(report: dict[str, Any]) -> Figure | None:
         top.plot([0, 100], [0, 100], color='#aaaaaa', linewidth=1)
         for row, colour, scores in entries:
             curve = np.array([[_number(value) for value in point] for point in scores['reliability_percent']])
+            curve[curve[:, 2] < FEW, :2] = np.nan
             label = f'{row["name"]}: ECE {_number(scores["ece_percent"]):.1f} %'
             line = LINES[row['kind']]
             top.plot(curve[:, 0], curve[:, 1], line, marker='.', color=colour, label=label)

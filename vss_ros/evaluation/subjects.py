@@ -182,7 +182,7 @@ class _Wrapper:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.name = engine.name
+        self.name, self.notes = engine.name, engine.notes
 
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> _Wrapper:
