@@ -30,6 +30,7 @@ EXTRAS = {
     'bags': ['rosbags>=0.11.9,<0.12'],
     'plot': ['matplotlib>=3.7'],
     'openvino': ['openvino>=2024.4'],
+    'tensorrt': ['tensorrt>=10.3', 'torch>=2.4'],
     'test': [
         'pytest>=7',
         'pytest-timeout',

@@ -33,6 +33,7 @@ class TorchEngine:
         self._device = device
         self._precision = precision
         self._inputs = {graph: method.inputs_of(graph) for graph in method.graphs}
+        self.notes: dict[str, str] = {}
 
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> TorchEngine:
@@ -68,6 +69,7 @@ class TorchEngine:
             'device': torch.cuda.get_device_name(self._device) if on_gpu else 'cpu',
             'precision': self._precision,
             'threads': str(torch.get_num_threads()),
+            **self.notes,
         }
 
     def close(self) -> None:

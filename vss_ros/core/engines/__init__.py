@@ -2,18 +2,22 @@
 
 `engine: auto` walks an explicit list and takes the first that works here; what was chosen and why is kept
 in `describe()`, logged once and published. An engine that was asked for by name is used or refused, never
-replaced in silence.
+replaced in silence. The list: TensorRT and PyTorch on an NVIDIA GPU, OpenVINO where a measured trial showed
+it faster on this processor, ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from vss_ros.core.errors import EngineError, MissingLibraryError
+from vss_ros.core.errors import EngineError, MissingLibraryError, ModelError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
@@ -21,16 +25,28 @@ Tensors = dict[str, Any]  # name -> an array of the engine's own kind; may live 
 
 # The torch engine builds the networks themselves, so it lives with them in `methods`.
 ENGINE_CLASSES = {
-    'onnxruntime': 'vss_ros.core.engines.onnx_runtime:OnnxRuntimeEngine',
+    'tensorrt': 'vss_ros.core.engines.tensor_rt:TensorRtEngine',
     'torch': 'vss_ros.methods.torch_engine:TorchEngine',
+    'openvino': 'vss_ros.core.engines.openvino:OpenVinoEngine',
+    'onnxruntime': 'vss_ros.core.engines.onnx_runtime:OnnxRuntimeEngine',
 }
-AUTO_ORDER = ('onnxruntime',)
+AUTO_ORDER = ('tensorrt', 'torch', 'openvino', 'onnxruntime')
+GPU_ENGINES = ('tensorrt', 'torch')  # of which `auto` makes use on a GPU only
+# One of these is there wherever an NVIDIA driver is: desktop and server, Jetson, WSL.
+NVIDIA_DEVICES = ('/dev/nvidiactl', '/dev/nvmap', '/dev/nvhost-ctrl', '/dev/dxg')
+ON_BOTH = ('fp32', 'int8')  # what both CPU engines run, so that a trial can decide
+_log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """Runs the graphs of one model. Make one per model; any number of streams may share it."""
+    """Runs the graphs of one model. Make one per model; any number of streams may share it.
+
+    Attributes:
+        notes: what `describe` tells beside what the engine knows itself, such as why it was chosen.
+    """
 
     name: str
+    notes: dict[str, str]
 
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> Engine:
@@ -77,10 +93,46 @@ def load_engine(model: ModelFolder, settings: EngineSettings) -> Engine:
     refusals = []
     for name in AUTO_ORDER:
         try:
-            return engine_class(name).load(model, settings)
-        except (EngineError, MissingLibraryError) as error:
+            chosen_for = _why_auto_takes(name, model, settings)
+            engine = engine_class(name).load(model, settings)
+        except (EngineError, MissingLibraryError, ModelError) as error:
             refusals.append(f'{name}: {error}')
+            continue
+        engine.notes['chosen'] = '; '.join([f'auto took {name} ({chosen_for})', *refusals])
+        _log.info('%s', engine.notes['chosen'])
+        return engine
     raise EngineError('no engine can run this model here; ' + '; '.join(refusals))
+
+
+def _why_auto_takes(name: str, model: ModelFolder, settings: EngineSettings) -> str:
+    """The reason to try an engine.
+
+    Raises:
+        EngineError, MissingLibraryError: the reason not to.
+    """
+    if name in GPU_ENGINES:
+        # Looked at first, because it takes seconds to load PyTorch only to hear that there is no GPU.
+        if sys.platform == 'linux' and not any(Path(device).exists() for device in NVIDIA_DEVICES):
+            raise EngineError('this machine has no NVIDIA driver')
+        if name == 'torch':
+            engine_class('torch')
+            from vss_ros.core.engines.torch_device import why_no_cuda
+
+            if why_not := why_no_cuda(settings.gpu_id):
+                raise EngineError(why_not)
+        return 'there is an NVIDIA GPU'
+    if name == 'openvino':
+        engine_class('openvino')
+        if settings.precision not in ON_BOTH:
+            return f'it has precision {settings.precision}'
+        from vss_ros.core.engines.cpu_trial import trial
+
+        result = trial(model, settings)
+        times = ', '.join(f'{other} {ms} ms' for other, ms in result['milliseconds'].items())
+        if result['winner'] != 'openvino':
+            raise EngineError(f'not faster in the trial on this processor: {times}')
+        return f'faster in the trial on this processor: {times}'
+    return 'it runs everywhere'
 
 
 def take_inputs(

@@ -24,6 +24,7 @@ except ImportError as error:
     raise MissingLibraryError('onnxruntime', 'onnxruntime') from error
 
 PROVIDER = 'CPUExecutionProvider'
+PRECISIONS = ('fp32', 'int8')  # fp16 and bf16 are slower here than fp32
 _log = logging.getLogger(__name__)
 _pool_threads: int | None = None  # the pool is made once per process and cannot be changed
 
@@ -33,9 +34,13 @@ class OnnxRuntimeEngine:
 
     name = 'onnxruntime'
 
-    def __init__(self, sessions: dict[str, onnxruntime.InferenceSession], threads: int) -> None:
+    def __init__(
+        self, sessions: dict[str, onnxruntime.InferenceSession], threads: int, precision: str = 'fp32'
+    ) -> None:
         self._sessions = sessions
         self._threads = threads
+        self._precision = precision
+        self.notes: dict[str, str] = {}
         self._inputs = {
             graph: [entry.name for entry in session.get_inputs()] for graph, session in sessions.items()
         }
@@ -45,13 +50,14 @@ class OnnxRuntimeEngine:
 
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> OnnxRuntimeEngine:
-        if settings.precision != 'fp32':
+        if settings.precision not in PRECISIONS:
             raise EngineError(
-                f'engine onnxruntime runs fp32 on the CPU, precision is {settings.precision}; '
+                f'engine onnxruntime runs fp32 and int8 on the CPU, precision is {settings.precision}; '
                 'set precision to fp32'
             )
         threads = _shared_pool(settings.threads or (os.cpu_count() or 1))
-        return cls({name: _session(graph) for name, graph in model.graphs.items()}, threads)
+        graphs = model.graphs_in(settings.precision)
+        return cls({name: _session(graph) for name, graph in graphs.items()}, threads, settings.precision)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         feeds = take_inputs(graph, self._inputs, tensors)
@@ -69,8 +75,9 @@ class OnnxRuntimeEngine:
             'engine': self.name,
             'version': onnxruntime.__version__,
             'device': 'cpu',
-            'precision': 'fp32',
+            'precision': self._precision,
             'threads': str(self._threads),
+            **self.notes,
         }
 
     def close(self) -> None:

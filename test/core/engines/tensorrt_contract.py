@@ -1,0 +1,303 @@
+"""Drives our TensorRT builder and runner without a GPU. Run in a process of its own by test_tensorrt.py.
+
+TensorRT itself is one of two:
+- the real Python bindings of one version over libraries that hold nothing but the names they want
+  (`--bindings FOLDER`): names, enums, signatures and the classes we derive from are the real ones;
+- classes made of the committed table of names (`--tables VERSION ...`), where no wheel can be had.
+What a GPU would do, mocks of exactly these classes do: a name or a number of arguments that the version
+does not have is an error. They run the graphs in ONNX Runtime at the addresses they were given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from tensorrt_fakes import Library, all_of, describe, load_bindings, module_of
+
+TABLE = Path(__file__).parent / 'tensorrt_names.json'
+
+
+class Cases:
+    """One method is one case; its name is what must be true."""
+
+    def __init__(self, trt, table: dict, model_path: Path, is_real: bool) -> None:
+        from vss_ros.core.engines import onnx_runtime
+        from vss_ros.core.engines.torch_device import CpuDevice
+        from vss_ros.core.model_folder import load_model
+        from vss_ros.core.settings import EngineSettings
+        from vss_ros.core.synthetic import StreetClip
+
+        self.trt, self.table, self.is_real = trt, table, is_real
+        self.model = load_model(model_path)
+        self.module = importlib.import_module('vss_ros.core.engines.tensor_rt')
+        self.module.CudaDevice = lambda index: CpuDevice()
+        self.reference = onnx_runtime.OnnxRuntimeEngine.load(self.model, EngineSettings('onnxruntime'))
+        self.library = Library(trt, table)
+        height, width = self.model.image_size
+        self.images = [frame.image for frame in StreetClip(3, 7, height, width)]
+        self.cache = ''
+        self.lines: list[str] = []
+
+    def load(self, **settings):
+        from vss_ros.core.settings import EngineSettings
+
+        self.lines.clear()
+        wanted = EngineSettings('tensorrt', engine_cache=self.cache, **settings)
+        with self.library.patched():
+            return self.module.TensorRtEngine.load(self.model, wanted, self.lines.append)
+
+    def refusal(self, **settings) -> str:
+        return refusal(lambda: self.load(**settings))
+
+    def segment(self, engine, backwards=False):
+        from vss_ros.core.frame import Frame
+        from vss_ros.core.segmenter import VideoSegmenter
+
+        segmenter = VideoSegmenter(self.model, engine)
+        for number, image in enumerate(self.images[::-1] if backwards else self.images):
+            yield segmenter.step(Frame(image, number * 50_000_000))
+
+    def case_a_stream_through_our_runner_equals_onnx_runtime(self):
+        engine = self.load()
+        for found, expected in zip(self.segment(engine), self.segment(self.reference), strict=True):
+            assert (found.mask == expected.mask).mean() > 0.999
+            assert found.is_key == expected.is_key
+
+    def case_state_is_read_where_it_was_written_without_a_copy(self):
+        engine = self.load()
+        self.library.written.clear()
+        self.library.state_reads.clear()
+        results = list(self.segment(engine))
+        propagated = sum(not result.is_key for result in results)
+        assert propagated
+        # reference_labels goes straight from one engine to the next; warp is PyTorch's
+        assert self.library.state_reads == [True] * propagated
+
+    def case_two_streams_on_one_engine_do_not_touch_each_other(self):
+        engine = self.load()
+        alone = [[r.mask for r in self.segment(engine, backwards)] for backwards in (False, True)]
+        pairs = zip(self.segment(engine), self.segment(engine, backwards=True), strict=True)
+        for number, (first, second) in enumerate(pairs):
+            assert np.array_equal(first.mask, alone[0][number])
+            assert np.array_equal(second.mask, alone[1][number])
+
+    def case_the_network_is_strongly_typed_and_no_precision_flag_is_set(self):
+        self.load()
+        assert self.library.flags == 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        names = {name for name, _, _ in self.library.config.method_calls}
+        assert names == {
+            'set_memory_pool_limit',
+            'create_timing_cache',
+            'set_timing_cache',
+            'get_timing_cache',
+        }
+        assert self.library.config.max_aux_streams == 0
+        assert self.library.runtime.engine_host_code_allowed is False
+
+    def case_the_warp_is_not_built(self):
+        self.load()
+        assert self.library.builds == len(self.model.graphs) - 1
+
+    def case_a_second_start_builds_nothing_and_checks_nothing(self):
+        self.load()
+        self.library.builds = 0
+        self.load()
+        assert self.library.builds == 0
+        assert self.lines == []
+
+    def case_progress_is_told(self):
+        self.load()
+        text = '\n'.join(self.lines)
+        assert "building graph 'segmenter' of model tiny (fp32)" in text
+        assert 'Tactics: 50 %' in text
+        assert 'comparing with ONNX Runtime' in text
+
+    def case_the_timing_cache_is_kept_and_handed_to_the_next_build(self):
+        self.load()
+        self.load(build='always')
+        assert self.library.config.create_timing_cache.call_args_list[0] == mock.call(b'timings')
+
+    def case_build_always_builds_again(self):
+        self.load()
+        self.library.builds = 0
+        self.load(build='always')
+        assert self.library.builds == len(self.model.graphs) - 1
+
+    def case_build_never_names_the_command_that_builds(self):
+        text = self.refusal(build='never')
+        assert "no engine of graph 'segmenter'" in text
+        assert f'vss engine build {self.model.path} --precision fp32 --engine-cache' in text
+
+    def case_a_damaged_engine_is_built_again(self):
+        self.load()
+        for file in Path(self.cache).glob('*.engine'):
+            file.write_bytes(b'PLAN' + b'x' * 10)
+        self.library.builds = 0
+        self.load()
+        assert self.library.builds == len(self.model.graphs) - 1
+        assert any('is damaged' in line for line in self.lines)
+
+    def case_a_damaged_engine_is_refused_if_it_may_not_be_built(self):
+        self.load()
+        for file in Path(self.cache).glob('*.engine'):
+            file.write_bytes(b'')
+        assert 'Build it with: vss engine build' in self.refusal(build='never')
+
+    def case_an_engine_of_another_version_is_refused_by_the_field_that_differs(self):
+        self.load()
+        with mock.patch.object(self.trt, '__version__', '10.99.0'):
+            text = self.refusal(build='never')
+        assert "wanted 'tensorrt 10.99.0'" in text
+
+    def case_an_engine_that_cannot_be_loaded_is_built_once_more_and_then_refused(self):
+        self.load()
+        self.library.builds, self.library.loads = 0, False
+        text = self.refusal()
+        assert "cannot load the engine of graph 'segmenter': version tag does not match" in text
+        assert self.library.builds == 1
+
+    def case_a_refused_file_is_reported_with_every_error_of_the_parser(self):
+        self.library.parser_errors = ['node 3: no such operator', 'node 5: bad axis']
+        text = self.refusal()
+        assert "refuses graph 'segmenter'" in text
+        assert 'node 3: no such operator; node 5: bad axis' in text
+
+    def case_too_little_memory_is_named(self):
+        self.library.build_error = 'Requested amount of GPU memory could not be allocated: out of memory.'
+        assert 'too little free memory to build' in self.refusal()
+
+    def case_a_failed_build_is_reported_with_the_last_error(self):
+        self.library.build_error = 'no tactic'
+        assert "cannot build graph 'segmenter' of model tiny (fp32): no tactic" in self.refusal()
+
+    def case_a_wrong_engine_is_refused_by_its_graph_now_and_at_the_next_start(self):
+        self.library.spoil = True
+        text = self.refusal()
+        assert "computes graph 'segmenter' of model tiny wrongly: scores is the worst" in text
+        self.library.builds, self.library.spoil = 0, False
+        assert self.refusal() == text
+        assert self.library.builds == 0
+        self.load(build='always')  # a new build is a new chance
+
+    def case_a_run_that_fails_says_why(self):
+        engine = self.load()
+        image = np.zeros((1, *self.model.image_size, 3), np.uint8)
+        for attribute, words in (
+            ('run_error', "'segmenter' cannot be run in TensorRT: illegal access"),
+            ('address_error', "'segmenter' refuses the address of .* in TensorRT: illegal access"),
+        ):
+            setattr(self.library, attribute, 'illegal access')
+            engine._runners['segmenter']._bound.clear()
+            text = refusal(lambda: engine.run('segmenter', {'image': image}))
+            assert re.search(words, text), text
+            setattr(self.library, attribute, '')
+
+    def case_a_tensor_of_another_size_never_reaches_tensorrt(self):
+        engine = self.load()
+        height, width = self.model.image_size
+        for wrong in (np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, height, width, 3), np.float32)):
+            text = refusal(lambda wrong=wrong: engine.run('segmenter', {'image': wrong}))
+            assert 'takes image as uint8' in text
+
+    def case_tensors_that_are_not_those_of_the_model_are_refused(self):
+        graph = self.model.graphs['segmenter']
+        other = dataclasses.replace(graph, outputs={**graph.outputs, 'more': graph.outputs['scores']})
+        model, self.model = (
+            self.model,
+            dataclasses.replace(self.model, graphs={**self.model.graphs, 'segmenter': other}),
+        )
+        try:
+            assert 'has another more than model.yaml' in self.refusal()
+        finally:
+            self.model = model
+
+    def case_a_machine_without_a_gpu_is_told_so(self):
+        """The real library gives the bindings nothing, and they raise TypeError."""
+        none = mock.Mock(side_effect=TypeError('pybind11::init(): factory function returned nullptr'))
+        self.library.modules = ()
+        patches = (
+            []
+            if self.is_real
+            else [mock.patch.object(self.trt, name, none) for name in ('Builder', 'Runtime')]
+        )
+        with all_of(patches):
+            text = self.refusal()
+        assert 'found no usable CUDA device' in text
+
+    def case_an_old_version_is_refused(self):
+        with mock.patch.object(self.trt, '__version__', '8.6.1'):
+            assert 'TensorRT 8.6.1 is too old; use 10.3' in self.refusal()
+
+    def case_a_precision_the_model_has_no_files_of_is_named_with_the_command(self):
+        text = self.refusal(precision='fp16')
+        assert f'vss export {self.model.path} --precision fp16' in text
+
+    def run_all(self) -> dict[str, str]:
+        """Runs every case with an empty cache and new mocks; returns '' or what went wrong, by case."""
+        results = {}
+        for name, _ in inspect.getmembers(self, callable):
+            if not name.startswith('case_'):
+                continue
+            self.library = Library(self.trt, self.table)
+            with tempfile.TemporaryDirectory() as self.cache:
+                try:
+                    getattr(self, name)()
+                    self.library.check_calls()
+                    results[name.removeprefix('case_')] = ''
+                except Exception:
+                    results[name.removeprefix('case_')] = traceback.format_exc()
+        return results
+
+
+def refusal(call) -> str:
+    """The message of the error that a call raises."""
+    from vss_ros.core.errors import VssError
+
+    try:
+        call()
+    except VssError as error:
+        return str(error)
+    raise AssertionError('it was not refused')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--bindings', type=Path)
+    parser.add_argument('--tables', nargs='*', default=[])
+    parser.add_argument('--model', type=Path)
+    args = parser.parse_args()
+    reports = {}
+    if args.bindings:
+        with tempfile.TemporaryDirectory() as stubs:
+            trt = load_bindings(args.bindings, Path(stubs))
+        table = describe(trt)
+        reports[trt.__version__] = {'table': table, 'cases': run_cases(trt, table, args.model, is_real=True)}
+    for version in args.tables:
+        table = json.loads(TABLE.read_text())[version]
+        trt = module_of(version, table)
+        reports[version] = {'table': table, 'cases': run_cases(trt, table, args.model, is_real=False)}
+    print('\n' + json.dumps(reports))  # the last line; libraries print, too
+
+
+def run_cases(trt, table: dict, model: Path | None, is_real: bool) -> dict[str, str]:
+    if model is None:
+        return {}
+    sys.modules['tensorrt'] = trt
+    for name in [name for name in sys.modules if name.startswith('vss_ros.core.engines.tensor_rt')]:
+        del sys.modules[name]
+    return Cases(trt, table, model, is_real).run_all()
+
+
+if __name__ == '__main__':
+    main()

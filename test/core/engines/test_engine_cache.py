@@ -1,0 +1,203 @@
+"""The cache of engines that were built on this machine."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vss_ros.core.engines.engine_cache import EngineCache, EngineKey, default_folder
+from vss_ros.core.errors import EngineError
+
+KEY = EngineKey(
+    model='evss-lite',
+    graph='segmenter',
+    size=(360, 480),
+    precision='fp16',
+    onnx_sha256='a' * 64,
+    runtime='tensorrt 10.3.0.26',
+    architecture='sm_87',
+    gpu='Orin',
+    platform='linux-aarch64',
+    options={'workspace_mib': 1024},
+)
+
+
+@pytest.fixture
+def cache(tmp_path) -> EngineCache:
+    return EngineCache(tmp_path / 'engines')
+
+
+def test_a_stored_engine_is_found_again_with_what_was_told_of_it(cache):
+    cache.store(KEY, b'engine', {'build_seconds': 61.5})
+    found = EngineCache(cache.folder).find(KEY)
+    assert found is not None
+    assert cache.read(found) == b'engine'
+    assert found.facts['build_seconds'] == 61.5
+    assert found.file.name == f'evss_lite-segmenter-360x480-fp16-{KEY.digest[:12]}.engine'
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'onnx_sha256': 'b' * 64},
+        {'runtime': 'tensorrt 10.3.0.30'},
+        {'architecture': 'sm_90'},
+        {'gpu': 'Orin NX'},
+        {'platform': 'linux-x86_64'},
+        {'options': {'workspace_mib': 2048}},
+        {'size': (720, 960)},
+        {'precision': 'fp32'},
+        {'graph': 'flow'},
+        {'format': 2},
+    ],
+)
+def test_every_field_of_the_key_makes_another_engine(cache, change):
+    cache.store(KEY, b'engine', {})
+    assert cache.find(replace(KEY, **change)) is None
+    assert replace(KEY, **change).digest != KEY.digest
+
+
+def test_a_renamed_model_is_the_same_engine():
+    assert replace(KEY, model='other').digest == KEY.digest
+
+
+def test_a_stale_engine_is_explained_by_the_field_that_differs(cache):
+    cache.store(KEY, b'engine', {})
+    assert cache.why_stale(replace(KEY, runtime='tensorrt 11.4.0.106')) == [
+        "runtime is 'tensorrt 10.3.0.26', wanted 'tensorrt 11.4.0.106'"
+    ]
+
+
+@pytest.mark.parametrize('damage', [b'', b'engin', b'engine!', b'Engine'])
+def test_a_damaged_engine_is_refused(cache, damage):
+    engine = cache.store(KEY, b'engine', {})
+    engine.file.write_bytes(damage)
+    with pytest.raises(EngineError, match='is damaged: its sha256'):
+        cache.read(engine)
+
+
+@pytest.mark.parametrize('content', ['', '{', '[]', '{"key": 1}', 'null'])
+def test_an_engine_whose_sidecar_cannot_be_read_is_not_found(cache, content):
+    engine = cache.store(KEY, b'engine', {})
+    engine.sidecar.write_text(content)
+    assert cache.find(KEY) is None
+
+
+def test_a_sidecar_that_tells_of_another_engine_is_not_believed(cache):
+    engine = cache.store(KEY, b'engine', {})
+    content = json.loads(engine.sidecar.read_text())
+    content['key']['gpu'] = 'another'
+    engine.sidecar.write_text(json.dumps(content))
+    assert cache.find(KEY) is None
+
+
+def test_only_the_user_can_read_the_cache(cache):
+    engine = cache.store(KEY, b'engine', {})
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (cache.folder, engine.file, engine.sidecar)]
+    assert modes == [0o700, 0o600, 0o600]
+
+
+def test_a_cache_that_others_can_write_is_refused(tmp_path):
+    folder = tmp_path / 'open'
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(EngineError, match=r'can be written by other users.*chmod go-w'):
+        EngineCache(folder)
+
+
+def test_an_engine_that_others_can_write_is_refused(cache):
+    engine = cache.store(KEY, b'engine', {})
+    engine.file.chmod(0o666)
+    with pytest.raises(EngineError, match='can be written by other users'):
+        cache.read(engine)
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(EngineError, match=r'engine cache .*file cannot be made.*set engine_cache'):
+        EngineCache(tmp_path / 'file')
+
+
+def test_a_failed_write_leaves_the_old_engine_and_no_draft(cache, monkeypatch):
+    cache.store(KEY, b'old', {})
+    monkeypatch.setattr('os.replace', lambda *_: (_ for _ in ()).throw(OSError('disk full')))
+    with pytest.raises(OSError, match='disk full'):
+        cache.store(KEY, b'new', {})
+    assert [file.read_bytes() for file in cache.folder.glob('*.engine')] == [b'old']
+    assert not list(cache.folder.glob('.unfinished-*'))
+    assert cache.find(KEY) is None  # and what lies there is not taken for the new one
+
+
+def test_pruning_removes_what_is_not_kept_and_what_has_no_sidecar(cache):
+    kept = cache.store(KEY, b'new', {})
+    old = cache.store(replace(KEY, runtime='tensorrt 10.0'), b'old', {})
+    (cache.folder / 'lost.engine').write_bytes(b'')
+    removed = cache.prune(lambda entry: entry.file == kept.file)
+    assert sorted(removed) == sorted([old.file, cache.folder / 'lost.engine'])
+    assert [entry.file for entry in cache.entries()] == [kept.file]
+    assert sorted(file.name for file in cache.folder.iterdir()) == [kept.sidecar.name, kept.file.name][::-1]
+
+
+def test_the_self_check_is_kept_with_the_engine(cache):
+    engine = cache.store(KEY, b'engine', {})
+    cache.record_self_check(engine, {'passed': True, 'mask_agreement': 0.999})
+    assert cache.find(KEY).self_check == {'passed': True, 'mask_agreement': 0.999}
+
+
+def test_names_from_a_model_cannot_leave_the_folder():
+    key = replace(KEY, model='../../etc', graph='../x')
+    assert '/' not in key.stem
+
+
+def test_the_timing_cache_depends_on_version_and_gpu_only(cache):
+    where = cache.timing_cache(KEY)
+    assert cache.timing_cache(replace(KEY, onnx_sha256='c' * 64, graph='flow')) == where
+    assert cache.timing_cache(replace(KEY, gpu='another')) != where
+    assert cache.timing_cache(replace(KEY, runtime='tensorrt 11')) != where
+
+
+def test_the_default_folder_follows_the_cache_folder_of_the_desktop(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    assert default_folder() == tmp_path / 'vss_ros' / 'engines'
+
+
+def test_a_second_process_waits_for_the_lock(cache):
+    """The other process takes the lock, says so, and holds it until its input is closed."""
+    program = textwrap.dedent(f"""
+        import sys
+        from vss_ros.core.engines.engine_cache import EngineCache
+        with EngineCache({str(cache.folder)!r}).lock('one'):
+            print('locked', flush=True)
+            sys.stdin.read()
+    """)
+    other = subprocess.Popen(
+        [sys.executable, '-c', program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    try:
+        assert other.stdout.readline() == 'locked\n'
+        waited = []
+        with cache.lock('another', lambda: waited.append('another')):
+            pass
+
+        def let_go() -> None:
+            waited.append('one')
+            other.stdin.close()
+
+        with cache.lock('one', let_go):
+            pass
+        assert waited == ['one']
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()

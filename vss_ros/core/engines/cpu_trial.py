@@ -1,0 +1,113 @@
+"""Which of two CPU engines is faster here: measured once per model and machine, and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vss_ros.core.engines import Engine
+from vss_ros.core.engines.engine_cache import EngineCache, write_private
+from vss_ros.core.errors import EngineError
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.settings import EngineSettings
+
+CONTENDERS = ('onnxruntime', 'openvino')
+ROUNDS = 7  # the engines take turns, so that whatever else the machine does meets both
+MARGIN = 0.9  # OpenVINO must need less than this share of ONNX Runtime's time
+_log = logging.getLogger(__name__)
+
+
+def trial(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
+    """The result of the trial, from the cache if it was made before: `winner` and `milliseconds`.
+
+    Raises:
+        EngineError, MissingLibraryError: one of the engines cannot run the model.
+    """
+    try:
+        folder: Path | None = EngineCache(settings.engine_cache).folder
+    except EngineError as error:  # a robot with a read-only disk measures at every start
+        _log.warning('%s; the trial of engines is not remembered', error)
+        folder = None
+    file = folder / f'cpu-trial-{_key(model, settings)}.json' if folder else None
+    if file and file.is_file():
+        try:
+            known = json.loads(file.read_text())
+            if known['winner'] in CONTENDERS:
+                return known
+        except (ValueError, KeyError, TypeError):
+            pass  # measured again
+    result = _measure(model, settings)
+    times = ', '.join(f'{name} {ms} ms' for name, ms in result['milliseconds'].items())
+    _log.info('trial of CPU engines for model %s: %s; taking %s', model.name, times, result['winner'])
+    if file:
+        write_private(file, json.dumps(result, indent=1).encode())
+    return result
+
+
+def _measure(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from vss_ros.core.engines import engine_class
+
+    engines = {n: engine_class(n).load(model, replace(settings, engine=n)) for n in CONTENDERS}
+    try:
+        times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        for turn in range(ROUNDS + 2):
+            for name, engine in engines.items():
+                start = time.perf_counter()
+                _run_both_steps(model, engine)
+                if turn >= 2:  # the first runs prepare
+                    times[name].append(time.perf_counter() - start)
+    finally:
+        for engine in engines.values():
+            engine.close()
+    medians = {name: round(float(np.median(values)) * 1e3, 3) for name, values in times.items()}
+    is_faster = medians['openvino'] < MARGIN * medians['onnxruntime']
+    return {'winner': 'openvino' if is_faster else 'onnxruntime', 'milliseconds': medians}
+
+
+def _run_both_steps(model: ModelFolder, engine: Engine) -> None:
+    """A key step and a propagated step; what is in the image does not matter for the time."""
+    height, width = model.image_size
+    state: dict[str, Any] = {}
+    for step in model.steps:
+        tensors = {'image': np.full((1, height, width, 3), 127, np.uint8), **state}
+        for stage in model.steps[step]:
+            if stage not in model.graphs:
+                tensors['flow'] = np.zeros((1, 2, height // 4, width // 4), np.float32)
+                continue
+            tensors |= engine.run(stage, tensors)
+        state = {later: tensors[name] for name, later in model.state.items()}
+
+
+def _key(model: ModelFolder, settings: EngineSettings) -> str:
+    """What the outcome depends on: the graphs, the precision, the processor, the threads, the versions."""
+    facts = [
+        *(graph.sha256 for graph in model.graphs_in(_files(settings.precision)).values()),
+        settings.precision,
+        settings.threads or os.cpu_count(),
+        _processor(),
+        *(metadata.version(name) for name in CONTENDERS),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+def _files(precision: str) -> str:
+    return 'int8' if precision == 'int8' else 'fp32'
+
+
+def _processor() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,278 @@
+"""Engines that were built on this machine, kept for the next start.
+
+An engine is native code that fits one GPU, one runtime version and one ONNX file. It is a copy that can be
+made again at any time, so the cache trusts nothing: beside every engine lies a JSON file that says what it
+was built from, its sha256 and how it did in the self-check, and all of that is compared before an engine
+is loaded. The sha256 finds damage; against strangers it is the folder that protects, which belongs to its
+user alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from vss_ros.core.errors import EngineError, SettingsError
+
+FORMAT = 1  # of the sidecars; another number makes every older engine stale
+SUFFIX = '.engine'
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything that a built engine depends on. Two engines of one key are interchangeable.
+
+    Attributes:
+        size: (height, width) in pixels of the images that the model takes.
+        onnx_sha256: of the file that the engine was built from; it holds shapes, precision and weights.
+        runtime: exact version of the runtime, `tensorrt 10.13.3.9`.
+        architecture: of the GPU, `sm_87`.
+        gpu: its name; GPUs of one architecture differ in what is fastest on them.
+        platform: operating system and processor, `linux-aarch64`.
+        options: the other choices of the builder.
+    """
+
+    model: str
+    graph: str
+    size: tuple[int, int]
+    precision: str
+    onnx_sha256: str
+    runtime: str
+    architecture: str
+    gpu: str
+    platform: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), 'size': list(self.size)}
+
+    @property
+    def digest(self) -> str:
+        # Not the model's name: a renamed model is the same model.
+        content = {name: value for name, value in self.as_json().items() if name != 'model'}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def stem(self) -> str:
+        """The name of the engine's file without its suffix."""
+        return f'{self.slot}-{self.digest[:12]}'
+
+    @property
+    def slot(self) -> str:
+        """What engines have in common of which only the newest is wanted."""
+        model, graph = (re.sub(r'[^A-Za-z0-9_.]', '_', name) for name in (self.model, self.graph))
+        return f'{model}-{graph}-{self.size[0]}x{self.size[1]}-{self.precision}'
+
+
+@dataclass(frozen=True)
+class CachedEngine:
+    """One engine of the cache, as its sidecar describes it."""
+
+    file: Path
+    key: Mapping[str, Any]
+    sha256: str
+    size_bytes: int
+    facts: Mapping[str, Any]  # build seconds, driver, time of building: told, not compared
+    self_check: Mapping[str, Any] | None = None
+
+    @property
+    def sidecar(self) -> Path:
+        return self.file.with_suffix('.json')
+
+    def differences(self, key: EngineKey) -> list[str]:
+        """The fields of the key in which this engine is another one, in words."""
+        wanted = key.as_json()
+        return [
+            f'{name} is {self.key.get(name)!r}, wanted {wanted[name]!r}'
+            for name in wanted
+            if name != 'model' and self.key.get(name) != wanted[name]
+        ]
+
+
+class EngineCache:
+    """A folder of engines that only its user can read and write.
+
+    Args:
+        folder: the default is `vss_ros/engines` in the user's cache folder.
+    Raises:
+        EngineError: the folder cannot be made, or belongs to or can be written by somebody else.
+    """
+
+    def __init__(self, folder: str | Path = '') -> None:
+        self.folder = Path(folder).expanduser().absolute() if folder else default_folder()
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EngineError(
+                f'the engine cache {self.folder} cannot be made: {error.strerror}; '
+                'set engine_cache to a folder that can be written'
+            ) from error
+        _check_private(self.folder)
+
+    def find(self, key: EngineKey) -> CachedEngine | None:
+        """The engine of this key, not yet verified; None if there is none or its sidecar tells of another."""
+        found = _read(self.folder / f'{key.stem}{SUFFIX}')
+        return found if found and not found.differences(key) else None
+
+    def why_stale(self, key: EngineKey) -> list[str]:
+        """In what the engines at hand for the same graph differ from the key; empty if there are none."""
+        return [text for entry in self.entries(key.slot) for text in entry.differences(key)[:1]]
+
+    def read(self, engine: CachedEngine) -> bytes:
+        """An engine's bytes, once they are known to be those that were stored.
+
+        Raises:
+            EngineError: the file is missing, damaged, or could have been changed by somebody else.
+        """
+        try:
+            _check_private(engine.file)
+            data = engine.file.read_bytes()
+        except OSError as error:
+            raise EngineError(f'engine {engine.file} cannot be read: {error.strerror}') from error
+        if len(data) != engine.size_bytes or hashlib.sha256(data).hexdigest() != engine.sha256:
+            raise EngineError(
+                f'engine {engine.file} is damaged: its sha256 is not the one it was stored with'
+            )
+        return data
+
+    def store(self, key: EngineKey, data: bytes, facts: Mapping[str, Any]) -> CachedEngine:
+        """Writes an engine and its sidecar, each complete or not at all."""
+        file = self.folder / f'{key.stem}{SUFFIX}'
+        made = {'created': datetime.now(timezone.utc).isoformat(timespec='seconds')}
+        engine = CachedEngine(
+            file, key.as_json(), hashlib.sha256(data).hexdigest(), len(data), {**made, **facts}
+        )
+        engine.sidecar.unlink(missing_ok=True)  # an engine without its sidecar is not found
+        write_private(file, data)
+        _write_sidecar(engine)
+        return engine
+
+    def record_self_check(self, engine: CachedEngine, result: Mapping[str, Any]) -> CachedEngine:
+        """Writes the result of a self-check into the sidecar."""
+        checked = CachedEngine(
+            engine.file, engine.key, engine.sha256, engine.size_bytes, engine.facts, dict(result)
+        )
+        _write_sidecar(checked)
+        return checked
+
+    def entries(self, slot: str = '') -> list[CachedEngine]:
+        """The engines at hand, newest first; those of one slot if it is given."""
+        pattern = f'{slot}-*{SUFFIX}' if slot else f'*{SUFFIX}'
+        found = [entry for file in self.folder.glob(pattern) if (entry := _read(file))]
+        return sorted(found, key=lambda entry: str(entry.facts.get('created')), reverse=True)
+
+    def prune(self, keep: Callable[[CachedEngine], bool]) -> list[Path]:
+        """Removes the engines that are not to be kept, and those without a readable sidecar.
+
+        Returns:
+            what was removed.
+        """
+        kept = {entry.file for entry in self.entries() if keep(entry)}
+        removed = []
+        for file in sorted(self.folder.glob(f'*{SUFFIX}')):
+            if file not in kept:
+                file.with_suffix('.json').unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
+                removed.append(file)
+        return removed
+
+    @contextmanager
+    def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Holds one name for this process; a second process waits until the first is done.
+
+        The lock ends with the process, however that ends.
+
+        Args:
+            on_wait: called once if somebody else holds the lock.
+        """
+        file = os.open(self.folder / f'{name}.lock', os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait:
+                    on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
+
+    def timing_cache(self, key: EngineKey) -> Path:
+        """Where the builder's measurements lie; they hold for one runtime version on one GPU."""
+        where = json.dumps([key.runtime, key.architecture, key.gpu, key.platform])
+        return self.folder / f'{hashlib.sha256(where.encode()).hexdigest()[:12]}.timing'
+
+
+def default_folder() -> Path:
+    """`vss_ros/engines` in the user's cache folder."""
+    try:
+        home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    except RuntimeError as error:
+        raise SettingsError('there is no home folder for the engine cache; set engine_cache') from error
+    return home / 'vss_ros' / 'engines'
+
+
+def _check_private(path: Path) -> None:
+    """Raises EngineError unless the path belongs to this user and nobody else may write it."""
+    status = path.stat()
+    if status.st_uid != os.getuid():
+        raise EngineError(
+            f'{path} belongs to another user; an engine is native code, use a folder of your own'
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise EngineError(
+            f'{path} can be written by other users, and an engine is native code; run: chmod go-w {path}'
+        )
+
+
+def write_private(file: Path, data: bytes) -> None:
+    """Writes a file that only its user can read, complete on the disk or not at all."""
+    handle, draft = tempfile.mkstemp(prefix='.unfinished-', dir=file.parent)  # mode 0600
+    try:
+        with os.fdopen(handle, 'wb') as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, file)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _write_sidecar(engine: CachedEngine) -> None:
+    content = {
+        'key': dict(engine.key),
+        'sha256': engine.sha256,
+        'size_bytes': engine.size_bytes,
+        'facts': dict(engine.facts),
+        'self_check': engine.self_check,
+    }
+    write_private(engine.sidecar, json.dumps(content, indent=1).encode())
+
+
+def _read(file: Path) -> CachedEngine | None:
+    """The engine that a file and its sidecar make, or None if they make none."""
+    try:
+        content = json.loads(file.with_suffix('.json').read_text())
+        return CachedEngine(
+            file,
+            dict(content['key']),
+            str(content['sha256']),
+            int(content['size_bytes']),
+            dict(content['facts']),
+            content['self_check'],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,104 @@
+"""Compares an engine with ONNX Runtime on a few frames of a synthetic street.
+
+Runtimes have been seen to compute a graph wrongly without a word. An engine that was built on this machine
+is therefore checked once, graph by graph, against the fp32 graphs on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vss_ros.core.engines import Engine, Tensors
+from vss_ros.core.errors import EngineError
+from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder
+from vss_ros.core.motion import make_motion
+from vss_ros.core.synthetic import StreetClip
+
+FRAMES = 3  # one key frame and two propagated frames
+CONFIDENCE_STEPS = 12  # of 255 that do not count as a difference
+
+
+class Tolerance(NamedTuple):
+    """What may differ: the share of labels, and floats relative to the largest of their tensor."""
+
+    differing_share: float
+    relative_error: float
+
+
+# fp32 on a GPU multiplies in TF32, which has the 10 bits of fp16 but not its range.
+TOLERANCES = {
+    'fp32': Tolerance(0.005, 0.02),
+    'fp16': Tolerance(0.02, 0.05),
+    'bf16': Tolerance(0.05, 0.15),
+    'int8': Tolerance(0.10, 0.40),
+}
+
+
+def self_check(model: ModelFolder, engine: Engine, reference: Engine, precision: str) -> dict[str, Any]:
+    """Runs every graph of both engines on the same tensors, those of the reference.
+
+    Returns:
+        for each graph `passed`, the least share of equal labels (`agreement`), the largest relative error
+        of floats (`error`), and what of it was worst (`worst`).
+    """
+    found: dict[str, Any] = {}
+    motion = make_motion('dis')
+    state: dict[str, Any] = {}
+    for number, image in enumerate(_images(*model.image_size)):
+        tensors: Tensors = {'image': image[None], **state}
+        flow = motion.update(image, wanted=number > 0)
+        if model.flow in HOST_FLOWS and flow is not None:
+            tensors['flow'] = flow
+        for stage in model.steps['propagated' if number and model.propagates else 'key']:
+            if stage not in model.graphs:  # the host brings it
+                continue
+            expected = reference.run(stage, tensors)
+            given = engine.run(stage, tensors)
+            for name in model.graphs[stage].outputs:
+                _note(found.setdefault(stage, _blank()), name, expected[name], engine.to_host(given[name]))
+            tensors |= expected
+        state = {later: tensors[name] for name, later in model.state.items()}
+    allowed = TOLERANCES[precision]
+    for entry in found.values():
+        entry['passed'] = bool(
+            1 - entry['agreement'] <= allowed.differing_share and entry['error'] <= allowed.relative_error
+        )
+    return found
+
+
+def refuse_failed(results: Mapping[str, Any], model: ModelFolder, what: str) -> None:
+    """Raises EngineError if a graph did not pass, with its name and by how much."""
+    for graph, entry in results.items():
+        if not entry['passed']:
+            raise EngineError(
+                f'{what} computes graph {graph!r} of model {model.name} wrongly: {entry["worst"]} is the '
+                f'worst output, {entry["agreement"]:.2%} of the labels agree with ONNX Runtime, floats '
+                f'differ by {entry["error"]:.2g} of their range; use another precision or engine'
+            )
+
+
+@lru_cache(maxsize=1)  # drawing takes longer than the check
+def _images(height: int, width: int) -> list[np.ndarray]:
+    return [frame.image for frame in StreetClip(seed=0, frames=FRAMES, height=height, width=width)]
+
+
+def _blank() -> dict[str, Any]:
+    return {'agreement': 1.0, 'error': 0.0, 'worst': 'none'}
+
+
+def _note(entry: dict[str, Any], name: str, expected: np.ndarray, found: np.ndarray) -> None:
+    if np.issubdtype(expected.dtype, np.floating):
+        scale = max(1.0, float(np.abs(expected).max()))
+        error = float(np.abs(expected - found.astype(np.float32)).max()) / scale
+        error = error if np.isfinite(error) else 1e9  # JSON has no NaN
+        if error > entry['error']:
+            entry |= {'error': error, 'worst': name}
+        return
+    steps = np.abs(expected.astype(np.int64) - found.astype(np.int64))
+    agreement = float((steps <= (CONFIDENCE_STEPS if name == 'confidence' else 0)).mean())
+    if agreement < entry['agreement']:
+        entry |= {'agreement': agreement, 'worst': name}

@@ -1,0 +1,265 @@
+"""TensorRT on an NVIDIA GPU: the engine for robots.
+
+Engines are built from the ONNX files on the machine that runs them and kept in a cache. Tensors are torch
+CUDA tensors: state stays on the GPU, the image goes up through pinned memory, and of the results only what
+the caller reads comes down. Outputs come from torch's allocator in the engine's own stream, which hands out
+the same two or three blocks in turn: the state ping-pongs between them without a copy, for any number of
+camera streams.
+
+The graph `warp` is not built. TensorRT has read GridSample as nearest, and wrongly next to fp16, without a
+word; PyTorch's grid_sample runs in the same stream instead, in fp32.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines.tensor_rt_build import (
+    Logger,
+    Progress,
+    check_version,
+    is_out_of_memory,
+    no_device,
+    trt,
+)
+from vss_ros.core.engines.tensor_rt_engines import EngineStore, Obtained
+from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, torch, warp
+from vss_ros.core.errors import EngineError
+from vss_ros.core.model_folder import GraphSpec, ModelFolder
+from vss_ros.core.settings import EngineSettings
+
+PRECISIONS = ('fp32', 'fp16', 'int8')  # those of which there can be ONNX files
+WARP = 'warp'  # the graph that PyTorch runs
+MAX_RECORDINGS = 8  # CUDA graphs kept per graph of the model
+DTYPES = {
+    'float32': trt.DataType.FLOAT,
+    'float16': trt.DataType.HALF,
+    'int32': trt.DataType.INT32,
+    'int64': trt.DataType.INT64,
+    'uint8': trt.DataType.UINT8,
+}
+_log = logging.getLogger(__name__)
+
+
+class TensorRtEngine:
+    """Runs the graphs of a model in TensorRT. Arrays are torch CUDA tensors."""
+
+    name = 'tensorrt'
+
+    def __init__(
+        self, device: CpuDevice, runners: Mapping[str, GraphRunner | WarpRunner], facts: Mapping[str, str]
+    ) -> None:
+        self._device = device
+        self._runners = dict(runners)
+        self._inputs = {graph: list(runner.spec.inputs) for graph, runner in runners.items()}
+        self._facts = dict(facts)
+        self.notes: dict[str, str] = {}
+
+    @classmethod
+    def load(
+        cls, model: ModelFolder, settings: EngineSettings, progress: Progress | None = None
+    ) -> TensorRtEngine:
+        """Takes the engines from the cache or builds them, and checks them against ONNX Runtime.
+
+        Raises:
+            EngineError: no GPU, no engine and no leave to build one, or TensorRT cannot build, load or
+                compute it; the message names the graph and says what to do.
+        """
+        version = check_version()
+        if settings.precision not in PRECISIONS:
+            raise EngineError(
+                f'engine tensorrt has no precision {settings.precision}; use {", ".join(PRECISIONS)}'
+            )
+        device = CudaDevice(settings.gpu_id)
+        graphs = model.graphs_in(settings.precision)
+        logger = Logger()
+        store = EngineStore(model, settings, device, logger, progress or _log.info)
+        runners: dict[str, GraphRunner | WarpRunner] = {}
+        engines: dict[str, Obtained] = {}
+        with device.use():
+            runtime = _runtime(logger)
+            for name, graph in graphs.items():
+                if name == WARP:
+                    runners[name] = WarpRunner(graph)
+                    continue
+                engines[name], plan = store.obtain(graph)
+                make = partial(GraphRunner, graph, runtime, logger, device, settings.cuda_graphs)
+                try:
+                    runners[name] = make(plan)
+                except EngineError as error:
+                    if engines[name].is_fresh or settings.build == 'never' or is_out_of_memory(str(error)):
+                        raise
+                    _log.warning('%s; building it once more', error)
+                    engines[name], plan = store.rebuild(graph)
+                    runners[name] = make(plan)
+        facts = {
+            'version': version,
+            'device': device.name,
+            'precision': settings.precision,
+            'threads': '1',
+            'engine_cache': str(store.cache.folder),
+            'cuda_graphs': 'on' if settings.cuda_graphs else 'off',
+            'warp': 'torch',
+        }
+        engine = cls(device, runners, facts)
+        store.check(engine, engines)
+        return engine
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        given = take_inputs(graph, self._inputs, tensors)
+        with self._device.use(), torch.inference_mode():
+            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
+            outputs = self._runners[graph](inputs)
+        uploaded = {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
+        return uploaded | outputs
+
+    def to_host(self, tensor: Any) -> np.ndarray:
+        return self._device.download(tensor)
+
+    def describe(self) -> dict[str, str]:
+        return {'engine': self.name, **self._facts, **self.notes}
+
+    def close(self) -> None:
+        self._device.synchronise()
+        self._runners.clear()
+        self._device.close()
+
+
+class WarpRunner:
+    """The graph `warp` in PyTorch."""
+
+    def __init__(self, spec: GraphSpec) -> None:
+        if len(spec.inputs) != 2 or 'flow' not in spec.inputs or len(spec.outputs) != 1:
+            raise EngineError(
+                f'graph {WARP!r} takes {", ".join(spec.inputs)}; expected flow and what it warps. '
+                'Give a graph that does something else another name'
+            )
+        self.spec = spec
+        self._features = next(name for name in spec.inputs if name != 'flow')
+        self._output = next(iter(spec.outputs))
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        _check(self.spec, inputs)
+        return {self._output: warp(inputs[self._features], inputs['flow'])}
+
+
+class GraphRunner:
+    """One engine and its context. Belongs to one thread.
+
+    Args:
+        record: whether to record the launches as CUDA graphs. A recording holds for the addresses it was
+            made with, so there is one for each set of addresses that comes up; after the first frames they
+            repeat, and beyond MAX_RECORDINGS launches are not recorded.
+        plan: the serialised engine; only one that this machine built.
+    Raises:
+        EngineError: TensorRT cannot load the plan, or its tensors are not those of the graph.
+    """
+
+    def __init__(
+        self, spec: GraphSpec, runtime: Any, logger: Logger, device: CpuDevice, record: bool, plan: bytes
+    ) -> None:
+        self.spec = spec
+        self._runtime, self._logger, self._device = runtime, logger, device  # they must outlive the engine
+        self._record = record and device.kind == 'cuda'
+        self._recordings: dict[tuple[int, ...], Any] = {}
+        self._bound: dict[str, int] = {}
+        self._engine = runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(
+                f'TensorRT {trt.__version__} cannot load the engine of graph {spec.name!r}: '
+                f'{logger.take_errors()}; it may be of another TensorRT or GPU'
+            )
+        self._check_tensors()
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(
+                f'the GPU has too little free memory to run graph {spec.name!r}: {logger.take_errors()}; '
+                'stop other programs on the GPU, or use a smaller image size or fp16'
+            )
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        _check(self.spec, inputs)
+        outputs = {
+            name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device=self._device.torch_device)
+            for name, spec in self.spec.outputs.items()
+        }
+        addresses = {name: tensor.data_ptr() for name, tensor in (*inputs.items(), *outputs.items())}
+        recording = self._recordings.get(tuple(addresses.values()))
+        if recording is not None:
+            recording.replay()
+            return outputs
+        self._bind(addresses)
+        self._launch()
+        if self._record and len(self._recordings) < MAX_RECORDINGS:
+            self._recordings[tuple(addresses.values())] = self._recorded()
+        return outputs
+
+    def _bind(self, addresses: Mapping[str, int]) -> None:
+        for name, address in addresses.items():
+            if self._bound.get(name) != address:
+                if not self._context.set_tensor_address(name, address):
+                    raise self._failed(f'refuses the address of {name}')
+                self._bound[name] = address
+
+    def _launch(self) -> None:
+        if not self._context.execute_async_v3(self._device.stream_handle):
+            raise self._failed('cannot be run')
+
+    def _recorded(self) -> Any:
+        """The launch as a CUDA graph. It was launched once before, as TensorRT wants it."""
+        graph = torch.cuda.CUDAGraph()
+        # Not torch.cuda.graph(): that empties the allocator's cache, and the addresses would not come back.
+        graph.capture_begin(capture_error_mode='thread_local')  # other threads may use the GPU meanwhile
+        try:
+            self._launch()
+        finally:
+            graph.capture_end()
+        return graph
+
+    def _failed(self, what: str) -> EngineError:
+        return EngineError(f'graph {self.spec.name!r} {what} in TensorRT: {self._logger.take_errors()}')
+
+    def _check_tensors(self) -> None:
+        engine = self._engine
+        found = {}
+        for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
+            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            found[name] = (is_input, tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name))
+        expected = {
+            name: (is_input, spec.shape, DTYPES[spec.dtype])
+            for is_input, specs in ((True, self.spec.inputs), (False, self.spec.outputs))
+            for name, spec in specs.items()
+        }
+        if found != expected:
+            names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+            raise EngineError(
+                f'the engine of graph {self.spec.name!r} has another {", ".join(names)} than model.yaml; '
+                'export the model again'
+            )
+
+
+def _runtime(logger: Logger) -> Any:
+    try:
+        runtime = trt.Runtime(logger)
+    except TypeError as error:  # the bindings' way of saying that the library gave them nothing
+        raise no_device(logger) from error
+    runtime.engine_host_code_allowed = False
+    return runtime
+
+
+def _check(spec: GraphSpec, inputs: Mapping[str, Any]) -> None:
+    """TensorRT is given bare addresses: a tensor of another size would be read beyond its end."""
+    for name, wanted in spec.inputs.items():
+        tensor = inputs[name]
+        dtype = str(tensor.dtype).removeprefix('torch.')
+        if tuple(tensor.shape) != wanted.shape or dtype != wanted.dtype or not tensor.is_contiguous():
+            raise EngineError(
+                f'graph {spec.name!r} takes {name} as {wanted.dtype} {wanted.shape}, was given {dtype} '
+                f'{tuple(tensor.shape)}'
+            )

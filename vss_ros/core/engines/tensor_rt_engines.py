@@ -1,0 +1,176 @@
+"""The TensorRT engines of one model on this machine: from the cache, or built."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vss_ros.core.engines import Engine
+from vss_ros.core.engines.engine_cache import CachedEngine, EngineCache, EngineKey, write_private
+from vss_ros.core.engines.self_check import refuse_failed, self_check
+from vss_ros.core.engines.tensor_rt_build import BUILD_OPTIONS, Logger, Progress, build, check_version
+from vss_ros.core.engines.torch_device import CpuDevice, torch
+from vss_ros.core.errors import EngineError
+from vss_ros.core.model_folder import GraphSpec, ModelFolder
+from vss_ros.core.settings import EngineSettings
+
+KEPT = 1  # engines of an older model or TensorRT that stay beside a new one, for the way back
+
+
+@dataclass
+class Obtained:
+    """An engine of the cache, and whether it was built just now."""
+
+    cached: CachedEngine
+    is_fresh: bool
+
+
+class EngineStore:
+    """Finds, builds and judges the engines of a model, as `build` allows.
+
+    Args:
+        device: the GPU; building happens on the one that is current.
+        progress: takes one line now and then.
+    Raises:
+        EngineError: the cache cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: ModelFolder,
+        settings: EngineSettings,
+        device: CpuDevice,
+        logger: Logger,
+        progress: Progress,
+    ) -> None:
+        self._model = model
+        self._settings = settings
+        self._device = device
+        self._logger = logger
+        self._progress = progress
+        self.cache = EngineCache(settings.engine_cache)
+
+    def key(self, graph: GraphSpec) -> EngineKey:
+        return EngineKey(
+            model=self._model.name,
+            graph=graph.name,
+            size=self._model.image_size,
+            precision=self._settings.precision,
+            onnx_sha256=graph.sha256,
+            runtime=f'tensorrt {check_version()}',
+            architecture=self._device.architecture,
+            gpu=self._device.name,
+            platform=f'{sys.platform}-{platform.machine()}',
+            options=dict(BUILD_OPTIONS),
+        )
+
+    def obtain(self, graph: GraphSpec) -> tuple[Obtained, bytes]:
+        """The engine of a graph, verified, and its bytes.
+
+        Raises:
+            EngineError: there is none and it may not be built, it failed its self-check when it was new, or
+                TensorRT cannot build it.
+        """
+        key = self.key(graph)
+        if self._settings.build == 'always':
+            return self.rebuild(graph)
+        found = self._usable(key)
+        if found:
+            return found
+        if self._settings.build == 'never':
+            stale = self.cache.why_stale(key)
+            reason = f'; the one at hand is another: {"; ".join(stale)}' if stale else ''
+            raise EngineError(
+                f'there is no engine of graph {graph.name!r} of model {self._model.name} in '
+                f'{self.cache.folder} that can be used{reason}. Build it with: {self.build_command()}'
+            )
+        return self.rebuild(graph, unless_found=True)
+
+    def rebuild(self, graph: GraphSpec, unless_found: bool = False) -> tuple[Obtained, bytes]:
+        """Builds an engine and puts it into the cache; one process at a time.
+
+        Args:
+            unless_found: take what another process has built while this one waited.
+        """
+        key = self.key(graph)
+        what = f'graph {graph.name!r} of model {self._model.name} ({self._settings.precision})'
+        with self.cache.lock(
+            key.stem, lambda: self._progress(f'another process is building {what}; waiting')
+        ):
+            found = self._usable(key) if unless_found else None
+            if found:
+                return found
+            for difference in self.cache.why_stale(key):
+                self._progress(f'the engine at hand is another: {difference}')
+            self._progress(f'building {what} for {self._device.name}; this takes minutes the first time')
+            start = time.perf_counter()
+            timing_file = self.cache.timing_cache(key)
+            measured = timing_file.read_bytes() if timing_file.is_file() else b''
+            with self._device.use():
+                plan, measured = build(graph.file.read_bytes(), what, self._logger, measured, self._progress)
+            seconds = round(time.perf_counter() - start, 1)
+            write_private(timing_file, measured)
+            facts = {'build_seconds': seconds, 'cuda': str(torch.version.cuda), 'torch': torch.__version__}
+            cached = self.cache.store(key, plan, facts)
+            superseded = [entry.file for entry in self._alike(key) if entry.file != cached.file][KEPT:]
+            self.cache.prune(lambda entry: entry.file not in superseded)
+            self._progress(f'built {what} in {seconds} s, {len(plan) / 1e6:.1f} MB: {cached.file}')
+            return Obtained(cached, is_fresh=True), plan
+
+    def check(self, engine: Engine, obtained: Mapping[str, Obtained], again: bool = False) -> dict[str, Any]:
+        """Compares new engines with ONNX Runtime, stores the results and refuses engines that are wrong.
+
+        Args:
+            again: check engines that have passed before, too.
+        Returns:
+            the result for each graph, see `self_check`.
+        Raises:
+            EngineError: a graph is beyond tolerance, now or when it was new.
+        """
+        what = f'TensorRT {check_version()} ({self._settings.precision}) on {self._device.name}'
+        known = {name: item.cached.self_check for name, item in obtained.items()}
+        if again or not all(known.values()):
+            from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+
+            self._progress('comparing with ONNX Runtime')
+            reference = OnnxRuntimeEngine.load(self._model, EngineSettings('onnxruntime'))
+            results = self_check(self._model, engine, reference, self._settings.precision)
+            for name, item in obtained.items():
+                self.cache.record_self_check(item.cached, results[name])
+        else:
+            results = dict(known)
+        refuse_failed(results, self._model, what)
+        return results
+
+    def build_command(self) -> str:
+        """The command that builds the engines of this model."""
+        words = ['vss', 'engine', 'build', str(self._model.path), '--precision', self._settings.precision]
+        if self._settings.gpu_id:
+            words += ['--gpu-id', str(self._settings.gpu_id)]
+        if self._settings.engine_cache:
+            words += ['--engine-cache', self._settings.engine_cache]
+        return shlex.join(words)
+
+    def _usable(self, key: EngineKey) -> tuple[Obtained, bytes] | None:
+        """The engine of the key with its bytes; None, with the reason told, if it cannot be used."""
+        cached = self.cache.find(key)
+        if cached is None:
+            return None
+        try:
+            return Obtained(cached, is_fresh=False), self.cache.read(cached)
+        except EngineError as error:
+            self._progress(f'{error}; not used')
+            return None
+
+    def _alike(self, key: EngineKey) -> list[CachedEngine]:
+        """Engines for the same graph on the same GPU, newest first."""
+        wanted = key.as_json()
+        same = ('architecture', 'gpu', 'platform')
+        return [
+            e for e in self.cache.entries(key.slot) if all(e.key.get(name) == wanted[name] for name in same)
+        ]

@@ -1,0 +1,157 @@
+"""A processor as PyTorch sees it: memory, one stream of work, and the ways in and out.
+
+What the engines `torch` and `tensorrt` share. All work of an engine, copies included, goes through one
+stream that is not the default one: work on the default stream waits for everything else on the GPU.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from vss_ros.core.errors import EngineError, MissingLibraryError
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingLibraryError('torch', 'train') from error
+
+RING = 2  # pinned buffers per shape: one is filled while the other is still being copied
+
+
+class CpuDevice:
+    """The CPU. Tensors share memory with the numpy arrays they come from."""
+
+    kind = 'cpu'
+    name = 'cpu'
+    architecture = platform.machine()
+    stream_handle = 0
+
+    def __init__(self) -> None:
+        self.torch_device = torch.device('cpu')
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Everything inside runs on this device, in its stream."""
+        yield
+
+    def upload(self, array: Any) -> torch.Tensor:
+        """A numpy array as a tensor on this device; a tensor of this device comes back as it is."""
+        if isinstance(array, torch.Tensor):
+            return array.to(self.torch_device)
+        # torch cannot look at mirrored arrays, and warns about those it must not write to
+        return torch.from_numpy(np.require(array, requirements=['C', 'W']))
+
+    def download(self, tensor: Any) -> np.ndarray:
+        """A tensor of this device as a numpy array; half precision becomes float32."""
+        if not isinstance(tensor, torch.Tensor):
+            return tensor
+        # numpy has no bfloat16, and nobody wants float16 on the host
+        return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+    def synchronise(self) -> None:
+        """Waits until the device has done all that was asked of it."""
+
+    def close(self) -> None:
+        """Gives the memory that is no longer used back."""
+
+
+class CudaDevice(CpuDevice):
+    """One GPU and one stream on it.
+
+    An upload copies into pinned memory and returns at once; the copy to the GPU runs in the stream while
+    the host goes on.
+
+    Args:
+        index: which GPU, from 0.
+    Raises:
+        EngineError: PyTorch sees no such GPU; the message says why.
+    """
+
+    kind = 'cuda'
+
+    def __init__(self, index: int = 0) -> None:
+        why_not = why_no_cuda(index)
+        if why_not:
+            raise EngineError(why_not)
+        self.torch_device = torch.device('cuda', index)
+        self.name = torch.cuda.get_device_name(index)
+        major, minor = torch.cuda.get_device_capability(index)
+        self.architecture = f'sm_{major}{minor}'
+        self.stream = torch.cuda.Stream(self.torch_device)
+        self.stream_handle = self.stream.cuda_stream
+        self._pinned: dict[Any, list[tuple[torch.Tensor, torch.cuda.Event]]] = {}
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        with torch.cuda.device(self.torch_device), torch.cuda.stream(self.stream):
+            yield
+
+    def upload(self, array: Any) -> torch.Tensor:
+        if isinstance(array, torch.Tensor):
+            return array.to(self.torch_device, non_blocking=True)
+        source = torch.from_numpy(np.require(array, requirements=['C', 'W']))
+        ring = self._pinned.setdefault((source.shape, source.dtype), [])
+        with self.use():
+            if len(ring) < RING:
+                pinned, copied = torch.empty_like(source, pin_memory=True), torch.cuda.Event()
+            else:
+                pinned, copied = ring.pop(0)
+                copied.synchronize()  # the GPU has read what the buffer held before
+            pinned.copy_(source)
+            tensor = pinned.to(self.torch_device, non_blocking=True)
+            copied.record(self.stream)
+        ring.append((pinned, copied))
+        return tensor
+
+    def download(self, tensor: Any) -> np.ndarray:
+        with self.use():
+            return super().download(tensor)
+
+    def synchronise(self) -> None:
+        self.stream.synchronize()
+
+    def close(self) -> None:
+        self._pinned.clear()
+        torch.cuda.empty_cache()
+
+
+def why_no_cuda(index: int) -> str:
+    """Why GPU `index` cannot be used through PyTorch, in a sentence; empty if it can."""
+    if torch.version.cuda is None:
+        return (
+            f'PyTorch {torch.__version__} was built without CUDA; install the CUDA build of PyTorch that '
+            'fits this driver'
+        )
+    if not torch.cuda.is_available():
+        return (
+            f'PyTorch {torch.__version__} finds no usable CUDA GPU; look at nvidia-smi, and at whether the '
+            f'driver knows CUDA {torch.version.cuda}'
+        )
+    count = torch.cuda.device_count()
+    if index >= count:
+        return f'gpu_id is {index}; PyTorch sees {count} CUDA GPUs here, counted from 0'
+    return ''
+
+
+def warp(features: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    """The graph `warp` of every method, for engines that must not run GridSample themselves.
+
+    Args:
+        features: float32 (N, C, h, w).
+        flow: in cells, float32 (N, 2, h, w), from the current frame to the previous one.
+    Returns:
+        features read where the flow points, bilinearly; beyond the border the border cell.
+    """
+    height, width = flow.shape[2:]
+    columns = torch.arange(width, dtype=torch.float32, device=flow.device)
+    rows = torch.arange(height, dtype=torch.float32, device=flow.device)[:, None]
+    x = (columns + flow[:, 0]) * (2 / (width - 1)) - 1
+    y = (rows + flow[:, 1]) * (2 / (height - 1)) - 1
+    return torch.nn.functional.grid_sample(
+        features, torch.stack((x, y), -1), mode='bilinear', padding_mode='border', align_corners=True
+    )
