@@ -1,12 +1,12 @@
 """PyTorch on CUDA or the CPU: the engine that the others are compared with.
 
 It runs the method itself, not the ONNX files, with the weights of the model folder. It takes the GPU
-`gpu_id` where CUDA is there, else the CPU; `describe` says which.
+`gpu_id` where CUDA is there, else the CPU; `describe` says which, and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,87 +14,143 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, why_no_cuda
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
+from vss_ros.methods.lower_precision import lower_precision
 from vss_ros.methods.method import Method
 from vss_ros.methods.weights import load_method
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+Tensors = dict[str, Tensor]
 
 
 class TorchEngine:
-    """Runs the graphs of a method. Arrays are tensors on its device, where the state stays."""
+    """Runs the graphs of a method. Arrays are tensors on its device, where the state stays.
+
+    Args:
+        method: on the CPU, in eval mode; it is changed.
+        record: whether to record the launches of each graph as a CUDA graph. Only on a GPU.
+    """
 
     name = 'torch'
 
-    def __init__(self, method: Method, device: torch.device, precision: str) -> None:
-        self._method = method.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, method: Method, device: CpuDevice, precision: str, record: bool = False) -> None:
+        if precision != 'fp32':
+            lower_precision(method, DTYPES[precision])
+        with device.use():
+            self._method = method.to(device.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
         self._precision = precision
+        self._record = record and device.kind == 'cuda'
+        self._recordings: dict[str, Callable[[Tensors], Tensors]] = {}
         self._inputs = {graph: method.inputs_of(graph) for graph in method.graphs}
         self.notes: dict[str, str] = {}
+        if record and not self._record:
+            self.notes['cuda_graphs'] = 'off: there is no GPU'
 
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> TorchEngine:
+        method = load_method(model)
         device = _device(settings)
         _check_precision(settings.precision, device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        if device.type == 'cuda':
+        if device.kind == 'cuda':
             torch.backends.cudnn.benchmark = True  # shapes never change
             torch.backends.cudnn.allow_tf32 = settings.precision != 'fp32'  # fp32 is the reference
-        return cls(load_method(model), device, settings.precision)
+        engine = cls(method, device, settings.precision, settings.cuda_graphs)
+        if device.kind == 'cpu':
+            engine.notes['no_gpu'] = why_no_cuda(settings.gpu_id)
+        return engine
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         given = take_inputs(graph, self._inputs, tensors)
-        inputs = {name: self._on_device(tensor) for name, tensor in given.items()}
-        lower = self._precision != 'fp32'
-        with torch.inference_mode(), torch.autocast(self._device.type, DTYPES[self._precision], lower):
-            outputs = self._method.run(graph, inputs)
+        with self._device.use(), torch.inference_mode():
+            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
+            outputs = self._runner(graph, inputs)(inputs)
         uploaded = {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
         return uploaded | outputs
 
     def to_host(self, tensor: Any) -> np.ndarray:
-        if not isinstance(tensor, Tensor):
-            return tensor
-        # numpy has no bfloat16, and nobody wants float16 on the host
-        return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+        return self._device.download(tensor)
 
     def describe(self) -> dict[str, str]:
-        on_gpu = self._device.type == 'cuda'
         return {
             'engine': self.name,
             'version': torch.__version__,
-            'device': torch.cuda.get_device_name(self._device) if on_gpu else 'cpu',
+            'device': self._device.name,
             'precision': self._precision,
             'threads': str(torch.get_num_threads()),
             **self.notes,
         }
 
     def close(self) -> None:
+        self._recordings.clear()
         del self._method
-        if self._device.type == 'cuda':
-            torch.cuda.empty_cache()
+        self._device.close()
 
-    def _on_device(self, tensor: Any) -> Tensor:
-        if not isinstance(tensor, Tensor):
-            # torch cannot look at mirrored arrays, and warns about those it must not write to
-            tensor = torch.from_numpy(np.require(tensor, requirements=['C', 'W']))
-        return tensor.to(self._device)
+    def _runner(self, graph: str, inputs: Tensors) -> Callable[[Tensors], Tensors]:
+        """What runs a graph: the method itself, or a recording of it, made at first use."""
+
+        def eager(tensors: Tensors) -> Tensors:
+            return self._method.run(graph, tensors)
+
+        if not self._record:
+            return eager
+        if graph not in self._recordings:
+            try:
+                self._recordings[graph] = Recording(eager, inputs)
+                self.notes['cuda_graphs'] = 'on'
+            except RuntimeError as error:  # something in it cannot be recorded
+                self._record = False
+                self._recordings.clear()
+                self.notes['cuda_graphs'] = f'off: graph {graph!r} cannot be recorded: {error}'
+                return eager
+        return self._recordings[graph]
 
 
-def _device(settings: EngineSettings) -> torch.device:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if settings.gpu_id >= max(count, 1):
-        raise EngineError(f'gpu_id is {settings.gpu_id}; PyTorch sees {count} CUDA GPUs here')
-    return torch.device('cuda', settings.gpu_id) if count else torch.device('cpu')
+class Recording:
+    """A graph as one CUDA graph: one launch instead of hundreds.
+
+    A recording reads and writes fixed addresses, so inputs are copied to them and outputs from them, on
+    the GPU. The stream that is current records and replays.
+    """
+
+    def __init__(self, call: Callable[[Tensors], Tensors], inputs: Tensors) -> None:
+        self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        for _ in range(3):  # libraries choose their kernels and take their memory at first use
+            call(self._inputs)
+        torch.cuda.current_stream().synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        self._graph.capture_begin(capture_error_mode='thread_local')  # other threads may use the GPU
+        try:
+            self._outputs = call(self._inputs)
+        finally:
+            self._graph.capture_end()
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        for name, tensor in inputs.items():
+            self._inputs[name].copy_(tensor, non_blocking=True)
+        self._graph.replay()
+        return {name: tensor.clone() for name, tensor in self._outputs.items()}
 
 
-def _check_precision(precision: str, device: torch.device) -> None:
-    if precision == 'fp16' and device.type == 'cpu':
+def _device(settings: EngineSettings) -> CpuDevice:
+    if torch.cuda.is_available():
+        return CudaDevice(settings.gpu_id)
+    if settings.gpu_id:
+        raise EngineError(f'gpu_id is {settings.gpu_id}; PyTorch sees 0 CUDA GPUs here')
+    return CpuDevice()
+
+
+def _check_precision(precision: str, device: CpuDevice) -> None:
+    if precision not in DTYPES:
+        raise EngineError(f'engine torch has no precision {precision}; use one of {", ".join(DTYPES)}')
+    if precision == 'fp16' and device.kind == 'cpu':
         raise EngineError('engine torch runs fp16 on CUDA only, which is not there; set precision to fp32')
     if precision == 'bf16':
-        on_gpu = device.type == 'cuda'
+        on_gpu = device.kind == 'cuda'
         if not (torch.cuda.is_bf16_supported() if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()):
             raise EngineError('this processor has no bf16 arithmetic; set precision to fp32')

@@ -1,0 +1,91 @@
+"""The torch engine on a real GPU, and what of it can be checked without one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vss_ros.core.engines import load_engine
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings
+
+torch = pytest.importorskip('torch')
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='PyTorch finds no CUDA GPU here')
+
+
+def masks(model, engine, images):
+    segmenter = VideoSegmenter(model, engine)
+    return [segmenter.step(Frame(image, n * 50_000_000)).mask for n, image in enumerate(images)]
+
+
+@pytest.fixture(scope='module')
+def model(tiny_model):
+    return load_model(tiny_model)
+
+
+@pytest.fixture(scope='module')
+def expected(model, street):
+    """What ONNX Runtime gives; it is compared with PyTorch on the CPU elsewhere."""
+    return masks(model, load_engine(model, EngineSettings('onnxruntime')), street)
+
+
+def test_without_a_gpu_the_engine_says_why_and_that_nothing_is_recorded(model):
+    if torch.cuda.is_available():
+        pytest.skip('this machine has CUDA')
+    described = load_engine(model, EngineSettings('torch', cuda_graphs=True)).describe()
+    assert described['device'] == 'cpu'
+    assert 'CUDA' in described['no_gpu']
+    assert described['cuda_graphs'] == 'off: there is no GPU'
+
+
+def test_in_lower_precision_the_networks_change_and_the_tensors_between_them_do_not(model):
+    from vss_ros.methods.lower_precision import lower_precision
+    from vss_ros.methods.weights import load_method
+
+    method = lower_precision(load_method(model), torch.bfloat16)
+    assert {p.dtype for p in method.parameters()} == {torch.bfloat16}
+    image = torch.zeros(1, *model.image_size, 3, dtype=torch.uint8)
+    for graph, example in method.examples(image).items():
+        for name, spec in model.graphs[graph].outputs.items():
+            assert str(example.outputs[name].dtype) == f'torch.{spec.dtype}', name
+
+
+@needs_gpu
+@pytest.mark.parametrize(('precision', 'share'), [('fp32', 1e-3), ('fp16', 0.02), ('bf16', 0.05)])
+@pytest.mark.parametrize('cuda_graphs', [False, True])
+def test_the_gpu_gives_what_the_cpu_gives(model, street, expected, precision, share, cuda_graphs):
+    engine = load_engine(model, EngineSettings('torch', precision, cuda_graphs=cuda_graphs))
+    for found, wanted in zip(masks(model, engine, street), expected, strict=True):
+        assert (found != wanted).mean() <= share
+    if cuda_graphs:
+        assert engine.describe()['cuda_graphs'] == 'on'
+
+
+@needs_gpu
+def test_replaying_a_recording_equals_running_the_graph(model, street):
+    plain = masks(model, load_engine(model, EngineSettings('torch')), street)
+    replayed = masks(model, load_engine(model, EngineSettings('torch', cuda_graphs=True)), street)
+    assert all(np.array_equal(one, other) for one, other in zip(plain, replayed, strict=True))
+
+
+@needs_gpu
+def test_of_a_propagated_frame_only_the_results_come_down_from_the_gpu(model, street):
+    from torch.profiler import ProfilerActivity, profile
+
+    segmenter = VideoSegmenter(model, load_engine(model, EngineSettings('torch')))
+    for number in range(3):
+        segmenter.step(Frame(street[number], number * 50_000_000))
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        segmenter.step(Frame(street[3], 150_000_000))
+    names = [event.key for event in profiler.key_averages() for _ in range(event.count)]
+    assert sum('Memcpy DtoH' in name for name in names) == 3  # mask, confidence, corrected
+    assert sum('Memcpy HtoD' in name for name in names) == 2  # image, flow
+
+
+@needs_gpu
+def test_work_does_not_go_through_the_default_stream(model, street):
+    engine = load_engine(model, EngineSettings('torch'))
+    assert engine._device.stream_handle != torch.cuda.default_stream().cuda_stream
+    masks(model, engine, street[:2])

@@ -1,0 +1,39 @@
+"""A method whose networks compute in half precision, and nothing else does.
+
+The networks cost nearly all the time and bear it. What lies between them, scores, warping, fusing and
+deciding, stays in float32, as does the state; so the graphs take and give the same tensors in every
+precision, and a strongly typed runtime finds the precision written into the graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vss_ros.methods.method import Method
+
+
+def lower_precision(method: Method, dtype: torch.dtype) -> Method:
+    """Makes the networks of a method compute in `dtype` between float32 inputs and outputs, in place.
+
+    A network is a module that is an attribute of the method itself.
+
+    Returns:
+        the same method.
+    """
+    for network in method.children():
+        network.to(dtype)
+        network.register_forward_pre_hook(lambda _, tensors: _cast(tensors, dtype))
+        network.register_forward_hook(lambda _, tensors, output: _cast(output, torch.float32))
+    return method
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Floats, alone or in tuples and lists, as `dtype`."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)):
+        return tuple(_cast(entry, dtype) for entry in value)
+    return value
