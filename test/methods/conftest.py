@@ -77,6 +77,12 @@ def filled_davss(reference_arrays):
 
 
 @pytest.fixture(scope='session')
+def reference_weight():
+    """Makes one of the weights behind the reference arrays: reference_weight(name, shape)."""
+    return weight_of
+
+
+@pytest.fixture(scope='session')
 def reference_arrays():
     """Loads a file of reference arrays by name."""
     return lambda name: np.load(DATA / name)

@@ -34,6 +34,8 @@ class VideoSegmenter:
         self.resets: Counter[str] = Counter()  # how often a new stream began, by reason
         self._scheduler: Scheduler = FixedInterval(self.settings.key_frame_interval)
         self._motion = _host_motion(model, self.settings)
+        # A key step that does all of a propagated one, and more, only serves to start a stream.
+        self._all_in_full = set(model.steps.get('propagated', ())) <= set(model.steps['key'])
         self._wanted_reset: str | None = None
         self._key_requested = False
         self._state: dict[str, Any] = {}
@@ -99,6 +101,7 @@ class VideoSegmenter:
 
         self._state = {name: tensors[output] for output, name in self.model.state.items()}
         self._previous = frame
+        is_key = is_key or self._all_in_full
         if is_key:
             self._age, self._key_stamp_ns = 0, frame.stamp_ns
         else:
@@ -120,7 +123,7 @@ class VideoSegmenter:
         requested, self._key_requested = self._key_requested, False
         if requested or self._previous is None or not self.model.propagates:
             return True
-        return self._scheduler.is_key(self._age + 1)
+        return not self._all_in_full and self._scheduler.is_key(self._age + 1)
 
     def _new_stream_reason(self, frame: Frame) -> str | None:
         """Why the temporal state cannot be used for this frame, or None."""

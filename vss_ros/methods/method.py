@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ class Method(nn.Module):
         steps: stages of the `key` and of the `propagated` step, in running order.
         host_stages: stages that are no graphs: the caller brings the tensor of that name.
         state: name of an output -> name under which the next frame takes it.
+        delay_frames: how many frames the results are behind the newest image.
         classes: number of classes K.
         options: the constructor's other arguments; with the name they rebuild the method.
     """
@@ -36,6 +38,7 @@ class Method(nn.Module):
     steps: dict[str, tuple[str, ...]]
     state: dict[str, str]
     host_stages: tuple[str, ...] = ()
+    delay_frames: int = 0
 
     def __init__(self, classes: int, **options: Any) -> None:
         super().__init__()
@@ -58,6 +61,12 @@ class Method(nn.Module):
     def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
         """Examples of what the host stages bring, for an image of this size."""
         return {}
+
+    def fold(self, image_size: Sequence[int]) -> None:
+        """Make constant, before graphs are written, what is constant for images of this (H, W).
+
+        The graphs give the same afterwards; the method trains no more and its weights have other names.
+        """
 
     def run(self, graph: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Run one graph on the tensors it names.

@@ -1,0 +1,280 @@
+"""How STF+MAR groups, orders and keeps what it fuses, which sizes it takes, and what it refuses."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from vss_ros.core.errors import ModelError, SettingsError, ShapeError
+from vss_ros.methods import build_method
+from vss_ros.methods.blocks.icsa import BY_BLOCK, BY_OFFSET, Attention, Icsa, fitting_side, group, ungroup
+from vss_ros.methods.export import export
+from vss_ros.methods.import_weights import import_weights, missing_networks
+from vss_ros.methods.st_memory import ORDERS, StMemory
+
+CLASSES = 5
+
+
+@pytest.fixture(scope='module')
+def light():
+    """A light method whose memory is full; nobody may change it."""
+    torch.manual_seed(0)
+    method = StMemory(CLASSES, 'light', grid=(8, 12), keys_per_class=3).eval()
+    method.MAR.remember(torch.randn(CLASSES * 3, 128), torch.randn(CLASSES, 128))
+    return method
+
+
+@pytest.fixture(scope='module')
+def images():
+    torch.manual_seed(1)
+    return torch.randint(0, 256, (4, 64, 96, 3), dtype=torch.uint8).split(1)
+
+
+def stream(method, images):
+    """The tensors of every step of a stream."""
+    with torch.no_grad():
+        steps = [method.step('key', {'image': images[0]})]
+        for image in images[1:]:
+            steps.append(method.step('propagated', {'image': image, **method.state_of(steps[-1])}))
+    return steps
+
+
+def coordinates(frames=2, height=6, width=8):
+    """Tokens that hold their own place, (1, frames, height, width, 3)."""
+    axes = [torch.arange(length) for length in (frames, height, width)]
+    return torch.stack(torch.meshgrid(*axes, indexing='ij'), -1)[None]
+
+
+def test_a_group_of_the_long_range_is_a_lattice_through_all_frames():
+    for tokens in group(coordinates(), (3, 2), BY_OFFSET):
+        offsets = {(int(row) % 3, int(column) % 2) for _, row, column in tokens}
+        assert len(offsets) == 1
+        assert len({tuple(token.tolist()) for token in tokens}) == 2 * 2 * 4
+
+
+def test_a_group_of_the_short_range_is_a_block_through_all_frames():
+    for tokens in group(coordinates(), (3, 2), BY_BLOCK):
+        blocks = {(int(row) // 3, int(column) // 2) for _, row, column in tokens}
+        assert len(blocks) == 1
+        assert len({tuple(token.tolist()) for token in tokens}) == 2 * 3 * 2
+
+
+sides = st.integers(1, 4)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 2), st.integers(1, 3), sides, sides, sides, sides, st.sampled_from([BY_OFFSET, BY_BLOCK])
+)
+def test_ungrouping_puts_every_token_back(images, frames, rows, columns, down, across, order):
+    tokens = torch.rand(images, frames, rows * down, columns * across, 2)
+    groups = group(tokens, (rows, columns), order)
+    assert torch.equal(ungroup(groups, tokens.shape, (rows, columns), order), tokens)
+
+
+def test_attention_is_that_of_pytorch():
+    torch.manual_seed(0)
+    ours, theirs = Attention(8, 2, 0.0), nn.MultiheadAttention(8, 2, batch_first=True)
+    ours.load_state_dict(theirs.state_dict())
+    query, key, value = torch.rand(3, 5, 8), torch.rand(3, 7, 8), torch.rand(3, 7, 8)
+    torch.testing.assert_close(ours(query, key, value), theirs(query, key, value)[0])
+
+
+def test_one_block_of_the_whole_map_looks_everywhere_in_the_second_stage_only():
+    torch.manual_seed(0)
+    icsa = Icsa(8, 2, 0.0).eval()
+    tokens, places = torch.rand(1, 2, 3, 4, 8), torch.zeros(1, 2, 3, 4, 8)
+    found = icsa(tokens, tokens, places, places, (3, 4))
+    changed = tokens.clone()
+    changed[0, 1, 2, 3] += 1
+    assert ((icsa(changed, changed, places, places, (3, 4)) - found).abs().amax(-1) > 0).all()
+    first = icsa.self_attn_long(*[group(changed, (3, 4), BY_OFFSET)] * 3)
+    assert first.shape == (12, 2, 8)  # each cell sees itself in the two frames
+
+
+@pytest.mark.parametrize(
+    ('length', 'side'),
+    [(45, 15), (60, 15), (128, 16), (256, 16), (90, 15), (160, 16), (34, 17), (9, 9), (72, 18)],
+)
+def test_the_block_side_is_the_divisor_nearest_to_the_wanted_one(length, side):
+    assert fitting_side(length, 16) == side
+
+
+def test_a_map_that_no_block_divides_is_refused_with_a_size_that_fits():
+    with pytest.raises(ShapeError, match=r'47 cells cannot be cut into blocks of about 16; .* 48 say'):
+        fitting_side(47, 16)
+
+
+@pytest.mark.parametrize('size', [(360, 480), (120, 160)])
+def test_weights_fit_other_image_sizes(light, size):
+    image = torch.zeros(1, *size, 3, dtype=torch.uint8)
+    result = stream(light, [image])[0]
+    assert result['scores'].shape == (1, CLASSES, size[0] // 8, size[1] // 8)
+    assert result['mask'].shape == result['confidence'].shape == (1, *size)
+
+
+def test_image_sides_that_are_no_multiple_of_8_are_refused(light):
+    with pytest.raises(ShapeError, match=r'image is 100x64; .* multiples of 8'):
+        light.features(torch.zeros(1, 64, 100, 3, dtype=torch.uint8))
+
+
+def test_features_of_older_frames_are_kept_and_the_first_frame_stands_for_those_before_it(light, images):
+    steps = stream(light, images)
+    features = [step['features'] for step in steps]
+    kept = [(step['previous_features'], step['older_features']) for step in steps]
+    expected = [(0, 0), (0, 0), (1, 0), (2, 1)]
+    for (previous, older), (i, j) in zip(kept, expected, strict=True):
+        assert torch.equal(previous, features[i])
+        assert torch.equal(older, features[j])
+
+
+@pytest.mark.parametrize(
+    ('frames', 'slots', 'centre', 'delay'),
+    [('published', 'abc', 1, 1), ('causal', 'abc', 2, 0), ('centred', 'acb', 1, 0)],
+)
+def test_frames_go_where_the_order_says(light, monkeypatch, frames, slots, centre, delay):
+    monkeypatch.setattr(light, 'order', ORDERS[frames])
+    by_name = dict(zip('abc', torch.rand(3, 1, 128, 8, 12), strict=True))  # in the order of time
+    with torch.no_grad():
+        expected = light.STF(torch.stack([by_name[slot] for slot in slots], 2), centre)
+        scores = light.fusion(by_name['c'], by_name['b'], by_name['a'])['scores']
+        assert torch.equal(scores, light.pspnet.classify(light.MAR(expected)))
+    assert build_on_meta('light', frames=frames).delay_frames == delay
+
+
+def build_on_meta(backbone, **options):
+    """A method without memory for its weights."""
+    with torch.device('meta'):
+        return StMemory(19, backbone, **options)
+
+
+def parameters_of(module):
+    return sum(
+        tensor.numel() for tensor in [*module.parameters(), *module.buffers()] if tensor.is_floating_point()
+    )
+
+
+def test_the_published_networks_have_their_published_sizes():
+    method = build_on_meta('pspnet')
+    trained = sum(weight.numel() for weight in method.pspnet.parameters())
+    auxiliary = sum(weight.numel() for weight in method.pspnet.auxiliary_head.parameters())
+    assert round((trained - auxiliary) / 1e6, 2) == 46.61
+    assert round(auxiliary / 1e6, 2) == 2.36
+    assert round(parameters_of(method.STF) / 1e6, 2) == 73.94
+    assert round(parameters_of(method.MAR) / 1e6, 2) == 1.97
+
+
+def test_the_image_network_has_the_names_of_public_files():
+    shapes = {
+        name: tuple(tensor.shape) for name, tensor in build_on_meta('pspnet').pspnet.state_dict().items()
+    }
+    for name, shape in {
+        'backbone.stem.0.weight': (32, 3, 3, 3),
+        'backbone.stem.7.running_mean': (64,),
+        'backbone.layer1.0.downsample.0.weight': (256, 64, 1, 1),
+        'backbone.layer3.5.conv2.weight': (256, 256, 3, 3),
+        'backbone.layer4.0.downsample.1.num_batches_tracked': (),
+        'decode_head.psp_modules.3.1.conv.weight': (512, 2048, 1, 1),
+        'decode_head.psp_modules.0.1.bn.weight': (512,),
+        'decode_head.bottleneck.conv.weight': (512, 4096, 3, 3),
+        'decode_head.conv_seg.bias': (19,),
+        'auxiliary_head.convs.0.conv.weight': (256, 1024, 3, 3),
+        'auxiliary_head.convs.0.bn.bias': (256,),
+        'auxiliary_head.conv_seg.weight': (19, 256, 1, 1),
+    }.items():
+        assert shapes.pop(name) == shape
+    roots = {name.rsplit('.', 1)[0].split('.')[0] for name in shapes}
+    assert roots == {'backbone', 'decode_head', 'auxiliary_head'}
+    assert len(shapes) + 12 == 61 * 6 + 2 * 2  # convolutions with their norms, classifiers
+
+
+@pytest.mark.parametrize(('dilation', 'expected'), [('layer3', [1, 2, 2, 2, 2, 2]), ('layer4', [2, 4, 4])])
+def test_the_first_block_of_a_dilated_stage_has_half_its_dilation(dilation, expected):
+    blocks = getattr(build_on_meta('pspnet').pspnet.backbone, dilation)
+    assert [block.conv2.dilation[0] for block in blocks] == expected
+    assert all(block.conv2.padding == block.conv2.dilation for block in blocks)
+
+
+def test_folding_changes_no_result(light, images):
+    folded = deepcopy(light)
+    folded.fold((64, 96))
+    assert not hasattr(folded.MAR, 'memory_key')
+    for one, other in zip(stream(folded, images), stream(light, images), strict=True):
+        torch.testing.assert_close(one['scores'], other['scores'], rtol=0, atol=1e-4)
+
+
+def test_training_reaches_every_weight_and_not_the_memory(light, images):
+    method = deepcopy(light).train()
+    features = method.features(torch.cat(images[:3]))['features'].split(1)
+    scores = method.fusion(*reversed(features))['scores']
+    F.cross_entropy(scores, torch.zeros(1, 8, 12, dtype=torch.long)).backward()
+    still = [name for name, weight in method.named_parameters() if weight.grad is None]
+    assert still == []
+    assert not method.MAR.memory_key.requires_grad
+
+
+def test_results_and_state_stay_float32_where_networks_compute_in_bfloat16(light, images):
+    with torch.autocast('cpu', torch.bfloat16):
+        result = stream(light, images[:1])[0]
+    assert result['features'].dtype == result['scores'].dtype == torch.float32
+
+
+def test_without_refinement_there_is_no_memory(light, images):
+    method = StMemory(CLASSES, 'light', grid=(8, 12), refinement='none').eval()
+    wanted = {name: tensor for name, tensor in light.state_dict().items() if not name.startswith('MAR.')}
+    method.load_state_dict(wanted)
+    fused = stream(method, images[:1])[0]
+    assert not torch.equal(fused['scores'], stream(light, images[:1])[0]['scores'])
+
+
+def test_a_method_is_rebuilt_by_its_options():
+    first = build_method(
+        'st-memory', 3, {'backbone': 'light', 'frames': 'centred', 'grid': (4, 6), 'block': 4}
+    )
+    again = build_method('st-memory', 3, first.options)
+    again.load_state_dict(first.state_dict())
+    assert again.options == first.options
+    assert again.options['grid'] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'backbone': 'swin'}, "backbone is 'swin'; use one of pspnet, light"),
+        ({'frames': 'all'}, "frames is 'all'; use one of published, causal, centred"),
+        ({'block': 0}, 'block is 0; use 1 or more'),
+        ({'keys_per_class': 0}, 'keys_per_class is 0; use 1 or more'),
+        ({'grid': [4]}, r'grid is \[4\]; use \[rows, columns\]'),
+        ({'refinement': 'crf'}, "refinement is 'crf'; use one of memory, none"),
+        ({'decision': 'tenth'}, "decision is 'tenth'; use one of full"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options, message):
+    with pytest.raises(SettingsError, match=message):
+        build_method('st-memory', CLASSES, options)
+
+
+def test_a_published_file_loads_and_the_memory_may_be_in_none(light, tmp_path):
+    state = {f'module.{name}': tensor for name, tensor in light.state_dict().items()}
+    torch.save(state, tmp_path / 'all.pth')
+    torch.save({k: v for k, v in state.items() if '.MAR.' not in k}, tmp_path / 'fusion.pth')
+    method = StMemory(CLASSES, 'light', grid=(8, 12), keys_per_class=3)
+    fusion = import_weights([tmp_path / 'fusion.pth'], method)
+    assert missing_networks(fusion, method) == ['MAR']
+    method.load_state_dict(import_weights([tmp_path / 'all.pth'], method))
+    assert torch.equal(method.MAR.memory_key, light.MAR.memory_key)
+
+
+def test_results_that_are_late_are_not_exported(tmp_path):
+    late = StMemory(11, 'light', 'published', grid=(8, 12))
+    with pytest.raises(
+        ModelError, match='1 frame late, and whoever runs a model would stamp them with the newest'
+    ):
+        export(late, tmp_path / 'late', name='late', class_set='camvid11', image_size=(64, 96))
+    assert list(tmp_path.iterdir()) == []

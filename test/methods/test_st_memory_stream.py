@@ -1,0 +1,115 @@
+"""An exported STF+MAR segments a stream as PyTorch does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vss_ros.core.engines import load_engine
+from vss_ros.core.frame import Frame
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.methods.export import export
+from vss_ros.methods.st_memory import StMemory
+from vss_ros.methods.verify import example_frames
+
+SIZE = (64, 96)
+FRAMES = 12
+
+
+@pytest.fixture(scope='module')
+def images():
+    return example_frames(SIZE, FRAMES)
+
+
+@pytest.fixture(scope='module')
+def method(images):
+    """Seeded random weights that see a mixture of classes which follows the images."""
+    torch.manual_seed(0)
+    method = StMemory(11, 'light', keys_per_class=4)
+    method.MAR.remember(torch.randn(44, 128), torch.randn(11, 128))
+    batch = torch.from_numpy(np.stack(images[:6]))
+    with torch.no_grad():
+        method.train()
+        for _ in range(20):  # the norms learn what an image looks like
+            method.features(batch)
+        method.eval()
+        features = method.features(batch)['features']
+        refined = method.MAR(method.fuse(features[4:], features[2:4], features[:2]))
+        last, scores = method.pspnet.classifier, method.pspnet.classify(refined)
+        scale = 3 / scores.std((0, 2, 3))  # every class gets mean 0 and deviation 3 over the cells
+        last.weight *= scale.view(-1, 1, 1, 1)
+        last.bias.sub_(scores.mean((0, 2, 3))).mul_(scale)
+    return method
+
+
+@pytest.fixture(scope='module')
+def model(method, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('models') / 'st-memory'
+    return export(method, folder, name='st', class_set='camvid11', image_size=SIZE)
+
+
+@pytest.fixture(scope='module')
+def engine(model):
+    return load_engine(model, EngineSettings('onnxruntime', threads=1))
+
+
+@pytest.fixture(scope='module')
+def expected(method, images):
+    """Masks by PyTorch alone, every feature computed once."""
+    masks = []
+    tensors = {}
+    with torch.no_grad():
+        for i, image in enumerate(images):
+            image = torch.from_numpy(image[None])
+            state = method.state_of(tensors) if i else {}
+            tensors = method.step('propagated' if i else 'key', {'image': image, **state})
+            masks.append(tensors['mask'][0].numpy())
+    return masks
+
+
+def segment(model, engine, images, interval=5):
+    segmenter = VideoSegmenter(model, engine, StreamSettings(key_frame_interval=interval))
+    return [segmenter.step(Frame(image, i * 40_000_000)) for i, image in enumerate(images)]
+
+
+@pytest.mark.parametrize('interval', [1, 5])
+def test_a_stream_is_segmented_as_by_pytorch_whatever_the_interval_of_key_frames(
+    model, engine, images, expected, interval
+):
+    results = segment(model, engine, images, interval)
+    for result, mask in zip(results, expected, strict=True):
+        assert (result.mask != mask).mean() <= 2e-3  # near ties fall either way
+    assert len(np.unique(expected)) > 4
+
+
+def test_every_frame_is_computed_in_full_and_says_so(model, engine, images):
+    results = segment(model, engine, images)
+    assert [result.is_key for result in results] == [True] * FRAMES
+    assert [result.age_frames for result in results] == [0] * FRAMES
+    stages = [set(result.timings_ms) & {'features', 'start', 'fusion'} for result in results]
+    assert stages == [{'features', 'start', 'fusion'}] + [{'features', 'fusion'}] * (FRAMES - 1)
+
+
+def test_older_frames_change_the_result(model, engine, images):
+    fresh = segment(model, engine, images[2:3])[0]
+    assert (segment(model, engine, images[:3])[2].mask != fresh.mask).any()
+
+
+def test_a_reset_forgets_the_older_frames(model, engine, images):
+    segmenter = VideoSegmenter(model, engine)
+    for i in range(2):
+        segmenter.step(Frame(images[i], i))
+    segmenter.reset()
+    again = segmenter.step(Frame(images[2], 2))
+    assert np.array_equal(again.mask, segment(model, engine, images[2:3])[0].mask)
+
+
+def test_the_graphs_hold_no_more_of_the_memory_than_two_small_matrices(model):
+    onnx = pytest.importorskip('onnx')
+    graph = onnx.load(str(model.graphs['fusion'].file)).graph
+    shapes = {tuple(sorted(tensor.dims)) for tensor in graph.initializer}
+    assert {(44, 128)} <= shapes
+    assert not {(1, 44, 128), (64, 64)} & shapes
+    assert not any(45 in shape for shape in shapes)  # encodings lie there at the size of the map

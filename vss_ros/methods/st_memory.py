@@ -1,0 +1,159 @@
+"""STF+MAR: inter-frame feature fusion and inner-frame feature refinement (Zhuang, Wang, Li).
+
+Every frame costs the same: a network of single images gives its features, a transformer fuses them with
+those of two older frames (STF), a memory of the classes refines every cell (MAR), and a 1x1 convolution
+gives the scores. The features of older frames are kept, not computed again.
+Shapes: N batch, K classes, H x W image, h x w = H/8 x W/8, d features. Scores are class logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.core.errors import SettingsError, ShapeError
+from vss_ros.core.settings import check_choice
+from vss_ros.methods.blocks.decide import DECISIONS, decide
+from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.light_features import LightFeatures
+from vss_ros.methods.blocks.mar import Mar
+from vss_ros.methods.blocks.pspnet import PspNet
+from vss_ros.methods.blocks.stf import Stf
+from vss_ros.methods.method import Method
+
+STRIDE = 8  # of the features
+
+
+class Backbone(NamedTuple):
+    network: type[PspNet] | type[LightFeatures]
+    grid: tuple[int, int]  # of the positional encodings: rows, columns
+
+
+class Order(NamedTuple):
+    """What STF is given: ages of the three frames by slot, and the slot whose scores are wanted."""
+
+    ages: tuple[int, int, int]
+    centre: int
+
+    @property
+    def delay_frames(self) -> int:
+        return self.ages[self.centre]
+
+
+BACKBONES = {
+    'pspnet': Backbone(PspNet, (128, 256)),  # 1024 x 2048 images
+    'light': Backbone(LightFeatures, (45, 60)),  # 360 x 480 images
+}
+ORDERS = {
+    'published': Order((2, 1, 0), centre=1),
+    'causal': Order((2, 1, 0), centre=2),
+    'centred': Order((2, 0, 1), centre=1),
+}
+
+
+class StMemory(Method):
+    """Graphs: features, fusion on every frame; start before the first fusion. State: two older features.
+
+    Args:
+        classes: number of classes K.
+        backbone: `pspnet` (published, d = 512), or `light`, a small one with d = 128 for CPUs.
+        frames: the three frames that are fused for the result of frame T. `published`: T-1, T, T+1, one
+            frame late. `causal`: T-2, T-1, T, to be trained that way. `centred`: T-2, T, T-1, no delay
+            either, with T in the slot that published weights know it in.
+        block: wanted side of the blocks of attention, in cells of h x w; what is used is the side near
+            it that divides h or w: 15 for 360x480, 16 for 1024x2048. No weight depends on it.
+        grid: (rows, columns) of the stored positional encodings, which are resized to h x w; without it
+            128x256 for `pspnet` (published), 45x60 for `light`.
+        keys_per_class: hard features per class in the memory.
+        refinement: `memory` (MAR), or `none`: the first stage of training, STF alone.
+        decision: resolution of deciding a pixel's class, see `decide`.
+    Raises:
+        SettingsError: an option has a value that cannot be used.
+    """
+
+    steps = {'key': ('features', 'start', 'fusion'), 'propagated': ('features', 'fusion')}
+    state = {'features': 'previous_features', 'previous_features': 'older_features'}
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str = 'pspnet',
+        frames: str = 'causal',
+        block: int = 16,
+        grid: Sequence[int] | None = None,
+        keys_per_class: int = 10,
+        refinement: str = 'memory',
+        decision: str = 'full',
+    ) -> None:
+        check_choice('backbone', backbone, tuple(BACKBONES))
+        grid = list(grid or BACKBONES[backbone].grid)
+        super().__init__(
+            classes,
+            backbone=backbone,
+            frames=frames,
+            block=block,
+            grid=grid,
+            keys_per_class=keys_per_class,
+            refinement=refinement,
+            decision=decision,
+        )
+        check_options(self.options)
+        self.order = ORDERS[frames]
+        self.delay_frames = self.order.delay_frames
+        # Names as in published files.
+        self.pspnet = BACKBONES[backbone].network(classes)
+        self.STF = Stf(self.pspnet.width, grid, (block, block))
+        self.MAR: nn.Module = nn.Identity()
+        if refinement == 'memory':
+            self.MAR = Mar(self.pspnet.width, classes, keys_per_class)
+
+    def features(self, image: Tensor) -> dict[str, Tensor]:
+        """image uint8 (N, H, W, 3) BGR -> features (N, d, h, w)."""
+        height, width = image.shape[1:3]
+        if height % STRIDE or width % STRIDE:
+            raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {STRIDE}')
+        return {'features': self.pspnet.features(to_rgb(image)).float()}
+
+    def start(self, features: Tensor) -> dict[str, Tensor]:
+        """The first frame of a stream stands for the two before it, features (N, d, h, w)."""
+        return {'previous_features': features.clone(), 'older_features': features.clone()}
+
+    def fusion(
+        self, features: Tensor, previous_features: Tensor, older_features: Tensor
+    ) -> dict[str, Tensor]:
+        """Features of the newest frame, the one before and the one before that, all (N, d, h, w).
+
+        Returns:
+            scores: (N, K, h, w).
+            mask, confidence: see `decide`. All of the frame `delay_frames` before the newest one.
+        """
+        fused = self.fuse(features, previous_features, older_features)
+        scores = self.pspnet.classify(self.MAR(fused)).float()
+        size = [STRIDE * side for side in features.shape[2:]]
+        return {'scores': scores, **decide(scores, size, self.options['decision'])}
+
+    def fuse(self, *features_by_age: Tensor) -> Tensor:
+        """What STF makes of the features of three frames, newest first; all (N, d, h, w)."""
+        slots = [features_by_age[age] for age in self.order.ages]
+        return self.STF(torch.stack(slots, 2), self.order.centre)
+
+    def fold(self, image_size: Sequence[int]) -> None:
+        self.STF.fold([side // STRIDE for side in image_size])
+        if isinstance(self.MAR, Mar):
+            self.MAR = self.MAR.folded()
+
+
+def check_options(options: dict) -> None:
+    """Raises SettingsError unless every option of StMemory has a value that can be used."""
+    check_choice('frames', options['frames'], tuple(ORDERS))
+    check_choice('refinement', options['refinement'], ('memory', 'none'))
+    check_choice('decision', options['decision'], tuple(DECISIONS))
+    for name in ('block', 'keys_per_class'):
+        if options[name] < 1:
+            raise SettingsError(f'{name} is {options[name]}; use 1 or more')
+    grid = options['grid']
+    if len(grid) != 2 or min(grid) < 1:
+        raise SettingsError(f'grid is {grid}; use [rows, columns] of 1 or more')
