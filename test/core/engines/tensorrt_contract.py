@@ -109,6 +109,32 @@ class Cases:
         self.load()
         assert self.library.builds == len(self.model.graphs) - 1
 
+    def case_one_flow_warps_as_many_tensors_as_there_are(self):
+        torch, maps = self.module.torch, {'scores': (1, 5, 8, 12), 'picture': (1, 3, 8, 12)}
+        specs = {name: self.tensor_spec(shape) for name, shape in maps.items()}
+        flow = torch.randn(1, 2, 8, 12)
+        given = {name: torch.randn(shape) for name, shape in maps.items()}
+        runner = self.warp_runner({**specs, 'flow': self.tensor_spec((1, 2, 8, 12))}, specs)
+        found = runner({**given, 'flow': flow})
+        for name, tensor in given.items():
+            assert torch.equal(found[f'warped_{name}'], self.module.warp(tensor, flow))
+
+    def case_a_graph_that_is_called_warp_and_is_none_is_refused(self):
+        scores, flow = self.tensor_spec((1, 5, 8, 12)), self.tensor_spec((1, 2, 8, 12))
+        for inputs in ({'scores': scores}, {'flow': flow}, {'flow': flow, 'a': scores, 'b': scores}):
+            text = refusal(lambda inputs=inputs: self.warp_runner(inputs, {'scores': scores}))
+            assert 'Give a graph that does something else another name' in text
+
+    def tensor_spec(self, shape):
+        from vss_ros.core.model_folder import TensorSpec
+
+        return TensorSpec('float32', shape)
+
+    def warp_runner(self, inputs, outputs):
+        outputs = {f'warped_{name}': spec for name, spec in outputs.items()}
+        spec = dataclasses.replace(self.model.graphs['warp'], inputs=inputs, outputs=outputs)
+        return self.module.WarpRunner(spec)
+
     def case_a_second_start_builds_nothing_and_checks_nothing(self):
         self.load()
         self.library.builds = 0

@@ -132,21 +132,26 @@ class TensorRtEngine:
 
 
 class WarpRunner:
-    """The graph `warp` in PyTorch."""
+    """The graph `warp` in PyTorch: each of its tensors but `flow` read where the flow points.
+
+    The outputs are in the order of what is read.
+    """
 
     def __init__(self, spec: GraphSpec) -> None:
-        if len(spec.inputs) != 2 or 'flow' not in spec.inputs or len(spec.outputs) != 1:
+        features = [name for name in spec.inputs if name != 'flow']
+        shapes = [spec.inputs[name] for name in features]
+        if 'flow' not in spec.inputs or not features or shapes != list(spec.outputs.values()):
             raise EngineError(
-                f'graph {WARP!r} takes {", ".join(spec.inputs)}; expected flow and what it warps. '
+                f'graph {WARP!r} takes {", ".join(spec.inputs)} and gives {", ".join(spec.outputs)}; '
+                'expected flow and what it warps, as much of it and as large as what comes out. '
                 'Give a graph that does something else another name'
             )
         self.spec = spec
-        self._features = next(name for name in spec.inputs if name != 'flow')
-        self._output = next(iter(spec.outputs))
+        self._features = dict(zip(spec.outputs, features, strict=True))
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         _check(self.spec, inputs)
-        return {self._output: warp(inputs[self._features], inputs['flow'])}
+        return {output: warp(inputs[name], inputs['flow']) for output, name in self._features.items()}
 
 
 class GraphRunner:
