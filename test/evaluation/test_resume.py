@@ -37,36 +37,33 @@ def streets():
 
 @pytest.fixture
 def scorers(subjects):
-    """Makes protocols and a film as a new process would."""
+    """Makes protocols as a new process would."""
     classes = subjects[0].model.classes
 
     def make():
-        film = Filmstrip(classes)
-        protocols = [
-            DistanceProtocol(subjects[:2], classes, [0, 2], film),
-            DeploymentProtocol(subjects[:2], classes, 3, None),
+        return [
+            DistanceProtocol(subjects[:2], classes, [0, 2], Filmstrip(classes)),
+            DeploymentProtocol(subjects[:2], classes, 3, Filmstrip(classes)),
         ]
-        return protocols, film
 
     return make
 
 
-def counts(protocols, film):
-    return [protocol.arrays() for protocol in protocols] + [film.arrays()]
+def counts(protocols):
+    return [arrays for protocol in protocols for arrays in (protocol.arrays(), protocol.film.arrays())]
 
 
 def test_a_run_that_is_taken_up_again_ends_with_the_same_counts(streets, scorers, tmp_path):
     path = tmp_path / 'progress.npz'
-    straight, film = scorers()
-    evaluate(streets, straight, film)
-    interrupted, first_film = scorers()
+    straight = scorers()
+    evaluate(streets, straight)
     with pytest.raises(KeyboardInterrupt):
-        evaluate([*streets[:2], PulledPlug()], interrupted, first_film, Checkpoint(path, {'a': 1}, False))
-    resumed, second_film = scorers()
+        evaluate([*streets[:2], PulledPlug()], scorers(), Checkpoint(path, {'a': 1}, False))
+    resumed = scorers()
     checkpoint = Checkpoint(path, {'a': 1}, resume=True)
     assert checkpoint.clips_done == 2
-    evaluate([PulledPlug(), PulledPlug(), streets[2]], resumed, second_film, checkpoint)
-    for expected, found in zip(counts(straight, film), counts(resumed, second_film), strict=True):
+    evaluate([PulledPlug(), PulledPlug(), streets[2]], resumed, checkpoint)
+    for expected, found in zip(counts(straight), counts(resumed), strict=True):
         assert expected.keys() == found.keys()
         for name, values in expected.items():
             assert np.array_equal(values, found[name]), name
@@ -74,13 +71,13 @@ def test_a_run_that_is_taken_up_again_ends_with_the_same_counts(streets, scorers
 
 def test_without_resume_a_run_begins_anew(streets, scorers, tmp_path):
     path = tmp_path / 'progress.npz'
-    evaluate(streets[:1], *scorers(), Checkpoint(path, {}, False))
+    evaluate(streets[:1], scorers(), Checkpoint(path, {}, False))
     assert Checkpoint(path, {}, resume=False).clips_done == 0
 
 
 def test_counts_of_other_settings_are_refused(streets, scorers, tmp_path):
     path = tmp_path / 'progress.npz'
-    evaluate(streets[:1], *scorers(), Checkpoint(path, {'interval': 5}, False))
+    evaluate(streets[:1], scorers(), Checkpoint(path, {'interval': 5}, False))
     with pytest.raises(SettingsError, match='other models, data or settings'):
         Checkpoint(path, {'interval': 9}, resume=True)
 
@@ -88,7 +85,7 @@ def test_counts_of_other_settings_are_refused(streets, scorers, tmp_path):
 @pytest.mark.parametrize('damage', [b'', b'not a zip file', 'cut off'])
 def test_a_damaged_file_is_refused(streets, scorers, tmp_path, damage):
     path = tmp_path / 'progress.npz'
-    evaluate(streets[:1], *scorers(), Checkpoint(path, {}, False))
+    evaluate(streets[:1], scorers(), Checkpoint(path, {}, False))
     path.write_bytes(path.read_bytes()[:2000] if damage == 'cut off' else damage)
     with pytest.raises(SettingsError, match='is damaged'):
         Checkpoint(path, {}, resume=True)

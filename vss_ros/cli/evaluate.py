@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from vss_ros.evaluation.data import DataSet
-    from vss_ros.evaluation.filmstrip import Filmstrip
+    from vss_ros.evaluation.filmstrip import Sample
     from vss_ros.evaluation.protocols import ScoringProtocol
     from vss_ros.evaluation.subjects import Subject
 
@@ -98,7 +98,6 @@ def main(args: Namespace) -> int:
     from vss_ros.core.sources.open import SourceSettings
     from vss_ros.evaluation.data import open_data
     from vss_ros.evaluation.evaluate import Checkpoint, evaluate
-    from vss_ros.evaluation.filmstrip import Filmstrip
     from vss_ros.evaluation.report import make_report
     from vss_ros.evaluation.subjects import load_subjects
 
@@ -113,8 +112,7 @@ def main(args: Namespace) -> int:
     subjects = load_subjects(names, engine_settings(args), args.motion, args.warp_only, args.per_frame)
     classes = subjects[0].model.classes
     _check_classes(data, subjects)
-    film = Filmstrip(classes) if args.output else None
-    protocols = _protocols(args, subjects, film)
+    protocols = _protocols(args, subjects)
     checkpoint = None
     if args.output:
         checkpoint = Checkpoint(args.output / PROGRESS, _fingerprint(args, data, subjects), args.resume)
@@ -124,13 +122,14 @@ def main(args: Namespace) -> int:
         task = progress.add_task('scoring', total=sum(lengths) if all(lengths) else None)
         if checkpoint is not None:
             progress.update(task, completed=sum(lengths[: checkpoint.clips_done]))
-        evaluate(data.clips, protocols, film, checkpoint, lambda: progress.advance(task))
+        evaluate(data.clips, protocols, checkpoint, lambda: progress.advance(task))
     report = make_report(data, subjects, protocols, classes)
     _check_scored(report, args)
     for table in evaluate_tables.tables(report):
         console.print(table)
-    if args.output and film is not None and checkpoint is not None:
-        _write(args, report, film)
+    if checkpoint is not None:
+        films = [protocol.film.samples() for protocol in protocols if protocol.film is not None]
+        _write(args, report, next(filter(None, films), []))
         checkpoint.remove()
         console.print(f'written: {args.output}', markup=False, soft_wrap=True)
     return 0
@@ -165,18 +164,20 @@ def _check_classes(data: DataSet, subjects: list[Subject]) -> None:
         )
 
 
-def _protocols(args: Namespace, subjects: list[Subject], film: Filmstrip | None) -> list[ScoringProtocol]:
-    """The protocols that were asked for; the first of them takes the pictures."""
+def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol]:
+    """The protocols that were asked for, each with a film if there will be a page to show it on."""
+    from vss_ros.evaluation.filmstrip import Filmstrip
     from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
 
     classes = subjects[0].model.classes
     wanted = args.protocol or PROTOCOLS
     protocols: list[ScoringProtocol] = []
     if 'distance' in wanted:
+        film = Filmstrip(classes) if args.output else None
         protocols.append(DistanceProtocol(subjects, classes, args.distances, film))
     if 'deployment' in wanted:
-        own_film = None if protocols else film
-        protocols.append(DeploymentProtocol(subjects, classes, args.key_frame_interval, own_film))
+        film = Filmstrip(classes) if args.output else None
+        protocols.append(DeploymentProtocol(subjects, classes, args.key_frame_interval, film))
     return protocols
 
 
@@ -218,7 +219,7 @@ def _check_scored(report: dict[str, Any], args: Namespace) -> None:
     )
 
 
-def _write(args: Namespace, report: dict[str, Any], film: Filmstrip) -> None:
+def _write(args: Namespace, report: dict[str, Any], samples: list[Sample]) -> None:
     """Writes the report; report.json comes last, for it is what marks a folder as complete."""
     from vss_ros.core.drafts import write_file
     from vss_ros.evaluation.html import page
@@ -230,7 +231,7 @@ def _write(args: Namespace, report: dict[str, Any], film: Filmstrip) -> None:
         plots = draw_all(report)
     for name, png in plots.items():
         write_file(args.output / f'{name}.png', png)
-    write_file(args.output / PAGE, page(report, plots, film.samples()))
+    write_file(args.output / PAGE, page(report, plots, samples))
     write_file(args.output / REPORT, json.dumps(report, indent=1) + '\n')
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import SettingsError
 from vss_ros.evaluation.clips import Clip
-from vss_ros.evaluation.filmstrip import Filmstrip
 from vss_ros.evaluation.protocols import ScoringProtocol
 
 FILM = 'film'
@@ -40,23 +39,23 @@ class Checkpoint:
         if resume and path.exists():
             self._read()
 
-    def restore(self, protocols: Sequence[ScoringProtocol], film: Filmstrip | None) -> None:
+    def restore(self, protocols: Sequence[ScoringProtocol]) -> None:
         """Hands what the file held to those who counted it."""
         if not self.clips_done:
             return
         for protocol in protocols:
             protocol.add(self._of(protocol.name))
-        if film is not None:
-            film.restore(self._of(FILM))
+            if protocol.film is not None:
+                protocol.film.restore(self._of(f'{FILM}-{protocol.name}'))
         self._arrays = {}
 
-    def save(self, clips_done: int, protocols: Sequence[ScoringProtocol], film: Filmstrip | None) -> None:
+    def save(self, clips_done: int, protocols: Sequence[ScoringProtocol]) -> None:
         """Writes the file anew."""
-        arrays: dict[str, Any] = {
-            f'{protocol.name}/{k}': v for protocol in protocols for k, v in protocol.arrays().items()
-        }
-        if film is not None:
-            arrays |= {f'{FILM}/{key}': value for key, value in film.arrays().items()}
+        arrays: dict[str, Any] = {}
+        for protocol in protocols:
+            arrays |= _under(protocol.name, protocol.arrays())
+            if protocol.film is not None:
+                arrays |= _under(f'{FILM}-{protocol.name}', protocol.film.arrays())
         buffer = io.BytesIO()
         np.savez(buffer, settings=np.array(self._settings), clips_done=np.array(clips_done), **arrays)
         write_file(self._path, buffer.getvalue())
@@ -86,14 +85,12 @@ class Checkpoint:
 def evaluate(
     clips: Sequence[Clip],
     protocols: Sequence[ScoringProtocol],
-    film: Filmstrip | None = None,
     checkpoint: Checkpoint | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> None:
     """Scores all clips. Memory does not grow with their number or length.
 
     Args:
-        film: the one that a protocol of `protocols` adds to.
         checkpoint: its clips are not read again; it is saved after every clip.
         on_frame: called after every frame.
     """
@@ -101,7 +98,7 @@ def evaluate(
     before = None if None in contexts else max(context for context in contexts if context is not None)
     done = 0
     if checkpoint is not None:
-        checkpoint.restore(protocols, film)
+        checkpoint.restore(protocols)
         done = checkpoint.clips_done
     for index in range(done, len(clips)):
         for protocol in protocols:
@@ -113,4 +110,8 @@ def evaluate(
         for protocol in protocols:
             protocol.end_clip()
         if checkpoint is not None:
-            checkpoint.save(index + 1, protocols, film)
+            checkpoint.save(index + 1, protocols)
+
+
+def _under(owner: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f'{owner}/{name}': values for name, values in arrays.items()}

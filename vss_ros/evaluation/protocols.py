@@ -27,9 +27,10 @@ FLOW_SOURCE = 'DIS optical flow (OpenCV, medium preset), frame t to t - 1, full 
 
 
 class ScoringProtocol(Protocol):
-    """Takes the frames of one clip after the other."""
+    """Takes the frames of one clip after the other; adds pictures to its film, if it has one."""
 
     name: str
+    film: Filmstrip | None
 
     @property
     def context(self) -> int | None:
@@ -63,7 +64,7 @@ class DistanceProtocol:
 
     Args:
         distances: rising, 0 is the key frame itself.
-        film: takes pictures at the largest distance; None takes none.
+        film: gets pictures at the largest distance.
     """
 
     name = 'distance'
@@ -80,7 +81,7 @@ class DistanceProtocol:
             for distance in (distances if subject.propagates else distances[:1])
         }
         self._subjects = subjects
-        self._film = film
+        self.film = film
         self.start_clip('')
 
     def start_clip(self, name: str) -> None:
@@ -97,7 +98,7 @@ class DistanceProtocol:
         if frame.truth is None or len(self._recent) <= self.context:
             return
         self._chains = {key: chain for key, chain in self._chains.items() if key[1] >= number - self.context}
-        sample = None if self._film is None else self._film.offer(f'{self._clip}, frame {number}', frame)
+        sample = None if self.film is None else self.film.offer(f'{self._clip}, frame {number}', frame)
         for subject in self._subjects:
             for distance in self._distances_of(subject):
                 chain, segmentation = self._advance(subject, number - distance)
@@ -171,7 +172,7 @@ class DeploymentProtocol:
         self.consistency = {subject.name: TemporalConsistency(len(classes)) for subject in subjects}
         self._subjects = subjects
         self._classes = classes
-        self._film = film
+        self.film = film
         self._flow = _BackwardFlow()
         self._streams: dict[str, Stream] = {}
 
@@ -185,8 +186,8 @@ class DeploymentProtocol:
     def take(self, number: int, frame: Frame) -> None:
         flow = self._flow.update(frame.image)
         sample = None
-        if self._film is not None and frame.truth is not None:
-            sample = self._film.offer(f'{self._clip}, frame {number}', frame)
+        if self.film is not None and frame.truth is not None:
+            sample = self.film.offer(f'{self._clip}, frame {number}', frame)
         for subject in self._subjects:
             stream = self._streams[subject.name]
             segmentation = stream.step(frame)
