@@ -143,7 +143,19 @@ def without_correction(model: ModelFolder) -> ModelFolder | None:
     stages = stages[: stages.index(WARP) + 1]
     taken = {name for stage in stages if stage in model.graphs for name in model.graphs[stage].inputs}
     state = {output: name for output, name in model.state.items() if name in taken}
-    return replace(model, steps={**model.steps, 'propagated': (*stages, DECIDE)}, state=state)
+    variant = replace(model, steps={**model.steps, 'propagated': (*stages, DECIDE)}, state=state)
+    known = model.graphs[WARP].outputs
+    return variant if all(warped in known for warped in carried_by_warp(variant).values()) else None
+
+
+def carried_by_warp(model: ModelFolder) -> dict[str, str]:
+    """What the next frame's warp takes -> the output of this frame's warp that it is.
+
+    `warp` gives `warped` for `previous_scores`, and `warped_x` for any other `previous_x`.
+    """
+    taken = model.graphs[WARP].inputs
+    names = {output: name.removeprefix('previous_') for output, name in model.state.items() if name in taken}
+    return {output: WARPED if name == 'scores' else f'{WARPED}_{name}' for output, name in names.items()}
 
 
 def repeat_of(model: ModelFolder) -> int:
@@ -219,12 +231,11 @@ class _Decider(_Wrapper):
         super().__init__(engine)
         self._size = model.image_size
         self._repeat = repeat_of(model)
-        taken = model.graphs[WARP].inputs
-        self._carried = [output for output, name in model.state.items() if name in taken]
+        self._carried = carried_by_warp(model)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         if graph != DECIDE:
             return super().run(graph, tensors)
-        warped = tensors[WARPED]
-        mask, confidence = decide(self.to_host(warped)[0], self._size, self._repeat)
-        return {**dict.fromkeys(self._carried, warped), 'mask': mask[None], 'confidence': confidence[None]}
+        mask, confidence = decide(self.to_host(tensors[WARPED])[0], self._size, self._repeat)
+        carried = {output: tensors[warped] for output, warped in self._carried.items()}
+        return {**carried, 'mask': mask[None], 'confidence': confidence[None]}
