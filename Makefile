@@ -11,7 +11,7 @@ PYTHON ?= $(shell for name in $(SUPPORTED); do \
 
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
-PYTEST ?= -n 2
+PYTEST ?= -n auto --maxprocesses 4
 DEMO ?=
 
 # A sourced ROS 2 is used as it is; it was built for numpy 1. Elsewhere ROS comes as wheels.
@@ -27,8 +27,9 @@ TORCH ?= torch==2.13.0
 demo: $(VENV)/.demo
 	$(VENV)/bin/vss demo $(DEMO)
 
+# One thread each: the tests themselves run side by side.
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
