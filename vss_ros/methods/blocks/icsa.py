@@ -36,14 +36,17 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query (groups, q, d), key and value (groups, k, d) -> (groups, q, d)."""
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        query, key, value = (
-            functional.linear(tokens, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        )
+        query, key, value = (self.project(i, tokens) for i, tokens in enumerate((query, key, value)))
         dropped = self.dropped if self.training else 0.0
         found = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropped)
         return self.out_proj(found.transpose(1, 2).flatten(2))
+
+    def project(self, i: int, tokens: Tensor) -> Tensor:
+        """Tokens (groups, n, d) by the i-th of three linear maps, cut into (groups, heads, n, d / heads)."""
+        width = tokens.shape[-1]
+        rows = slice(i * width, (i + 1) * width)
+        projected = functional.linear(tokens, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Icsa(nn.Module):
