@@ -3,6 +3,8 @@
 Every stage takes frames in a row, RGB in [0, 1], (N, 3, H, W) each: the key frame, an intermediate one
 and the last, up to ten frames after the key. The last has true labels; for the others DeepLab's own
 take their place. Two frames are as good, one hop then, and so are more.
+The release uses Adam with a rate of 1e-4, and 1e-5 from the middle on; but it lists every parameter two to
+four times and so updates it as often per step. For a parameter listed once 3e-4 and 3e-5 come closest.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
 """
 
