@@ -3,7 +3,7 @@
 The recipe (a YAML file, or the name of one in config/train) says what is trained, in which stages and
 on what; --data says where that lies. A run that was stopped goes on with --resume, on the same curve:
 
-    vss train evss-lite --data camvid:camvid/train --data video:highway.mp4 -o models/mine
+    vss train evss-lite --data camvid:camvid/train --data drive:highway.mp4 -o models/mine
 """
 
 from __future__ import annotations
