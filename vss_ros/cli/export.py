@@ -4,6 +4,8 @@ The weights stay as they are; the graphs are made anew from them and proved agai
 frame. Nothing is written if they differ. Example: a model for 640x480 images that decides every pixel,
 
     vss export camvid-evss-lite -o evss-lite-640 --size 640x480 --set decision=full
+
+With --precision, and without -o, graphs of that precision are added to the model as it is.
 """
 
 from __future__ import annotations
@@ -11,18 +13,24 @@ from __future__ import annotations
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from vss_ros.core.errors import MissingLibraryError
+from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.model_folder import load_model
+from vss_ros.core.sources.open import open_source
+
+CALIBRATION_FRAMES = 100
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('model', help='model folder, or the name of a model that came with the package')
-    parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the new model')
+    parser.add_argument('-o', '--output', type=Path, help='folder of the new model')
     parser.add_argument('--size', type=image_size, help='width and height of the images, such as 480x360')
     parser.add_argument(
         '--set',
@@ -37,31 +45,76 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--weights', choices=('fp32', 'fp16'), default='fp32', help='how the weights are stored'
     )
+    parser.add_argument(
+        '--precision',
+        choices=('fp16', 'int8'),
+        action='append',
+        default=[],
+        help='also write graphs that compute in this precision: fp16 for TensorRT, int8 for CPUs; '
+        'may be repeated',
+    )
+    parser.add_argument(
+        '--calibration',
+        type=Path,
+        metavar='FOLDER',
+        help='images of a drive, in order, that int8 is calibrated on, the first hundred; needed for int8',
+    )
 
 
 def main(args: Namespace) -> int:
     model = load_model(args.model)
     try:
         from vss_ros.methods.export import export
+        from vss_ros.methods.precisions import add_fp16, add_int8
         from vss_ros.methods.weights import load_method
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
 
-    method = load_method(model, dict(args.set))
-    made = export(
-        method,
-        args.output,
-        name=args.name or args.output.resolve().name,
-        class_set=args.classes or model.classes.name,
-        image_size=args.size or model.image_size,
-        training=dict(model.training),
-        weights_dtype=args.weights,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    _check(args)
+    made = model
+    if args.output:
+        made = export(
+            load_method(model, dict(args.set)),
+            args.output,
+            name=args.name or args.output.resolve().name,
+            class_set=args.classes or model.classes.name,
+            image_size=args.size or model.image_size,
+            training=dict(model.training),
+            weights_dtype=args.weights,
+            progress=_progress,
+        )
+    if 'fp16' in args.precision:
+        made = add_fp16(made, _progress)
+    if 'int8' in args.precision:
+        made = add_int8(made, _calibration_images(args), _progress)
     height, width = made.image_size
     megabytes = sum(graph.file.stat().st_size for graph in made.graphs.values()) / 1e6
     print(f'{made.path}: {made.name} for {width}x{height}, {len(made.graphs)} graphs, {megabytes:.1f} MB')
     return 0
+
+
+def _check(args: Namespace) -> None:
+    if not args.output and not args.precision:
+        raise SettingsError('nothing to write: name a folder with -o, or a --precision to add')
+    if not args.output and (args.size or args.set or args.classes or args.name):
+        raise SettingsError(
+            'another size, option, class set or name makes a new model; name a folder with -o'
+        )
+    if 'int8' in args.precision and not args.calibration:
+        raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibration')
+
+
+def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:
+    source = open_source(str(args.calibration))
+    try:
+        for frame in islice(source, CALIBRATION_FRAMES):
+            yield frame.image
+    finally:
+        source.close()
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -55,9 +55,15 @@ class OnnxRuntimeEngine:
                 f'engine onnxruntime runs fp32 and int8 on the CPU, precision is {settings.precision}; '
                 'set precision to fp32'
             )
+        return cls.of_graphs(model.graphs_in(settings.precision), settings, settings.precision)
+
+    @classmethod
+    def of_graphs(
+        cls, graphs: Mapping[str, GraphSpec], settings: EngineSettings, precision: str
+    ) -> OnnxRuntimeEngine:
+        """An engine for graphs as they are, whatever their precision."""
         threads = _shared_pool(settings.threads or (os.cpu_count() or 1))
-        graphs = model.graphs_in(settings.precision)
-        return cls({name: _session(graph) for name, graph in graphs.items()}, threads, settings.precision)
+        return cls({name: _session(graph) for name, graph in graphs.items()}, threads, precision)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         feeds = take_inputs(graph, self._inputs, tensors)

@@ -60,13 +60,21 @@ class TensorRtEngine:
         self._inputs = {graph: list(runner.spec.inputs) for graph, runner in runners.items()}
         self._facts = dict(facts)
         self.notes: dict[str, str] = {}
+        self.self_check: dict[str, Any] = {}  # the result for each graph
 
     @classmethod
     def load(
-        cls, model: ModelFolder, settings: EngineSettings, progress: Progress | None = None
+        cls,
+        model: ModelFolder,
+        settings: EngineSettings,
+        progress: Progress | None = None,
+        check_again: bool = False,
     ) -> TensorRtEngine:
         """Takes the engines from the cache or builds them, and checks them against ONNX Runtime.
 
+        Args:
+            progress: takes one line now and then.
+            check_again: check engines that have passed before, too.
         Raises:
             EngineError: no GPU, no engine and no leave to build one, or TensorRT cannot build, load or
                 compute it; the message names the graph and says what to do.
@@ -108,7 +116,7 @@ class TensorRtEngine:
             'warp': 'torch',
         }
         engine = cls(device, runners, facts)
-        store.check(engine, engines)
+        engine.self_check = store.check(engine, engines, again=check_again)
         return engine
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:

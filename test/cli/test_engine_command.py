@@ -1,0 +1,62 @@
+"""`vss engine`, as far as it goes without a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from vss_ros.cli.main import main
+from vss_ros.core.engines.engine_cache import EngineCache, EngineKey
+
+
+@pytest.fixture
+def cache(tmp_path) -> EngineCache:
+    """A cache with one engine of the model `tiny` and one of another."""
+    cache = EngineCache(tmp_path / 'cache')
+    for model in ('tiny', 'other'):
+        key = EngineKey(model, 'flow', (64, 96), 'fp16', model, 'tensorrt 10.3.0', 'sm_87', 'Orin', 'linux')
+        engine = cache.store(key, b'engine', {'build_seconds': 61.5})
+        cache.record_self_check(engine, {'passed': model == 'tiny', 'agreement': 0.999, 'error': 0.01})
+    return cache
+
+
+def test_list_shows_engines_with_their_self_check(cache, capsys):
+    assert main(['engine', 'list', '--engine-cache', str(cache.folder)]) == 0
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert 'passed' in shown
+    assert 'FAILED' in shown
+
+
+def test_list_of_an_empty_cache_says_so(tmp_path, capsys):
+    assert main(['engine', 'list', '--engine-cache', str(tmp_path / 'none')]) == 0
+    assert 'holds no engine' in capsys.readouterr().out
+
+
+def test_prune_of_a_model_removes_its_engines_and_no_others(cache, tiny_model, capsys):
+    assert main(['engine', 'prune', str(tiny_model), '--engine-cache', str(cache.folder)]) == 0
+    assert '1 engines removed, 1 kept' in capsys.readouterr().out
+    assert [entry.key['model'] for entry in cache.entries()] == ['other']
+
+
+def test_prune_without_a_model_removes_only_what_is_no_complete_engine(cache, capsys):
+    (cache.folder / 'half.engine').write_bytes(b'')
+    assert main(['engine', 'prune', '--engine-cache', str(cache.folder)]) == 0
+    assert '1 engines removed, 2 kept' in capsys.readouterr().out
+
+
+def test_build_without_a_model_is_refused(capsys):
+    assert main(['engine', 'build']) == 2
+    assert 'needs a model' in capsys.readouterr().err
+
+
+def test_build_without_tensorrt_says_what_to_install(tiny_model, capsys):
+    try:
+        import tensorrt  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        pytest.skip('TensorRT is installed')
+    assert main(['engine', 'build', str(tiny_model)]) == 2
+    assert (
+        "tensorrt is not installed; install it with: pip install 'vss_ros[tensorrt]'"
+        in capsys.readouterr().err
+    )

@@ -1,0 +1,116 @@
+"""Graphs of other precisions beside those in fp32."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from vss_ros.core.engines import load_engine
+from vss_ros.core.errors import EngineError, ModelError
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings
+
+pytest.importorskip('onnxscript')
+from vss_ros.methods import precisions
+
+
+@pytest.fixture(scope='module')
+def model(tiny_model, tmp_path_factory, street):
+    """The tiny model with fp16 and int8 graphs."""
+    folder = tmp_path_factory.mktemp('precisions') / 'tiny'
+    shutil.copytree(tiny_model, folder)
+    precisions.add_fp16(load_model(folder))
+    return precisions.add_int8(load_model(folder), street)
+
+
+def test_an_fp16_graph_computes_in_half_precision_between_float32_tensors(model):
+    for name in ('segmenter', 'correction'):
+        proto = onnx.load(str(model.graphs_in('fp16')[name].file))
+        kernels = [tensor.data_type for tensor in proto.graph.initializer if len(tensor.dims) == 4]
+        assert set(kernels) == {TensorProto.FLOAT16}
+        border = [*proto.graph.input, *proto.graph.output]
+        assert {value.type.tensor_type.elem_type for value in border} <= {
+            TensorProto.FLOAT,
+            TensorProto.UINT8,
+        }
+
+
+def test_the_warp_stays_in_float32(model):
+    assert model.graphs_in('fp16')['warp'] == model.graphs['warp']
+    assert model.graphs_in('int8')['warp'] == model.graphs['warp']
+
+
+def test_adding_a_precision_leaves_the_fp32_graphs_as_they_were(model, tiny_model):
+    for name, graph in load_model(tiny_model).graphs.items():
+        assert (model.graphs[name].sha256, model.graphs[name].inputs) == (graph.sha256, graph.inputs)
+
+
+def test_int8_graphs_quantise_convolutions_and_nothing_else(model):
+    nodes = onnx.load(str(model.graphs_in('int8')['segmenter'].file)).graph.node
+    dequantised = {name for node in nodes if node.op_type == 'DequantizeLinear' for name in node.output}
+    convolutions = [node for node in nodes if node.op_type == 'Conv']
+    assert convolutions
+    assert all({node.input[0], node.input[1]} <= dequantised for node in convolutions)
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_an_int8_stream_differs_from_fp32_in_few_pixels(model, street, engine, tmp_path):
+    if engine == 'openvino':
+        pytest.importorskip('openvino')
+    masks = {}
+    for precision in ('fp32', 'int8'):
+        settings = EngineSettings(engine, precision, engine_cache=str(tmp_path / 'cache'))
+        loaded = load_engine(model, settings)
+        assert loaded.describe()['precision'] == precision
+        segmenter = VideoSegmenter(model, loaded)
+        stream = [Frame(image, n * 50_000_000) for n, image in enumerate(street)]
+        masks[precision] = np.stack([segmenter.step(frame).mask for frame in stream])
+    assert 0.8 < (masks['fp32'] == masks['int8']).mean() < 1  # random weights: many near ties
+
+
+def test_onnx_runtime_on_the_cpu_does_not_pretend_to_run_fp16(model):
+    with pytest.raises(EngineError, match='precision is fp16; set precision to fp32'):
+        load_engine(model, EngineSettings('onnxruntime', 'fp16'))
+
+
+def test_a_precision_that_is_not_there_is_named_with_the_command_that_makes_it(tiny_model):
+    with pytest.raises(
+        ModelError, match=r'has no int8 graphs; make them with: vss export .* --precision int8'
+    ):
+        load_engine(load_model(tiny_model), EngineSettings('onnxruntime', 'int8'))
+
+
+def test_graphs_beyond_tolerance_are_refused_and_nothing_is_written(tiny_model, tmp_path, monkeypatch):
+    folder = tmp_path / 'tiny'
+    shutil.copytree(tiny_model, folder)
+    before = sorted(file.name for file in folder.iterdir())
+
+    def spoilt(method, dtype):
+        for parameter in method.parameters():
+            parameter.data.mul_(1.3)
+        return lower(method, dtype)
+
+    lower = precisions.lower_precision
+    monkeypatch.setattr(precisions, 'lower_precision', spoilt)
+    with pytest.raises(ModelError, match=r"fp16 computes graph 'segmenter' .* wrongly.*Nothing was written"):
+        precisions.add_fp16(load_model(folder))
+    assert sorted(file.name for file in folder.iterdir()) == before
+
+
+def test_int8_without_images_is_refused(tiny_model):
+    with pytest.raises(ModelError, match='no images to calibrate int8 on'):
+        precisions.add_int8(load_model(tiny_model), [])
+
+
+def test_a_damaged_file_of_another_precision_is_found(model, tmp_path):
+    folder = tmp_path / 'tiny'
+    shutil.copytree(model.path, folder)
+    (folder / 'segmenter.fp16.onnx').write_bytes(b'')
+    with pytest.raises(ModelError, match=r'segmenter\.fp16\.onnx is damaged'):
+        load_model(folder)

@@ -1,0 +1,127 @@
+"""Build, list, check and remove the TensorRT engines of this machine.
+
+An engine fits one GPU, one TensorRT and one model file, so it is built on the robot, once, and kept in a
+cache. The node builds what is missing at its start, which may take minutes; do it beforehand with
+
+    vss engine build camvid-evss-lite --precision fp16
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from vss_ros.core.engines.engine_cache import CachedEngine, EngineCache
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.settings import EngineSettings
+
+ACTIONS = {
+    'build': 'build what is missing, compare it with ONNX Runtime, and keep it',
+    'list': 'show the engines in the cache',
+    'check': 'compare the engines in the cache with ONNX Runtime again',
+    'prune': 'remove the engines of a model; without one, only files that are no complete engine',
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    listing = '; '.join(f'{name}: {text}' for name, text in ACTIONS.items())
+    parser.add_argument('action', choices=ACTIONS, help=listing)
+    parser.add_argument('model', nargs='?', help='name of a model or its folder')
+    parser.add_argument('--precision', choices=('fp32', 'fp16', 'int8'), default='fp32')
+    parser.add_argument('--gpu-id', type=int, default=0, metavar='N')
+    parser.add_argument(
+        '--engine-cache',
+        default='',
+        metavar='FOLDER',
+        help="default: vss_ros/engines in the user's cache folder",
+    )
+    parser.add_argument('--force', action='store_true', help='build again what is there already')
+
+
+def main(args: Namespace) -> int:
+    if args.model is None and args.action in ('build', 'check'):
+        raise SettingsError(f'vss engine {args.action} needs a model; name one')
+    actions = {'build': _build, 'check': _check, 'list': _list, 'prune': _prune}
+    return actions[args.action](args)
+
+
+def _build(args: Namespace) -> int:
+    from vss_ros.core.engines.tensor_rt import TensorRtEngine
+
+    engine = TensorRtEngine.load(
+        load_model(args.model), _settings(args, 'always' if args.force else 'if_missing'), _say
+    )
+    print(', '.join(f'{name} {value}' for name, value in engine.describe().items()))
+    engine.close()
+    return 0
+
+
+def _check(args: Namespace) -> int:
+    from vss_ros.core.engines.tensor_rt import TensorRtEngine
+
+    engine = TensorRtEngine.load(load_model(args.model), _settings(args, 'never'), _say, check_again=True)
+    for graph, entry in engine.self_check.items():
+        print(f'{graph}: {entry["agreement"]:.3%} of the labels agree, floats differ by {entry["error"]:.2g}')
+    return 0
+
+
+def _list(args: Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    cache = EngineCache(args.engine_cache)
+    table = Table('engine', 'MB', 'for', 'built', 'self-check', title=str(cache.folder))
+    for entry in _chosen(cache, args):
+        key = entry.key
+        table.add_row(
+            entry.file.stem,
+            f'{entry.size_bytes / 1e6:.1f}',
+            f'{key["gpu"]}, {key["runtime"]}',
+            f'{entry.facts.get("created", "")} in {entry.facts.get("build_seconds", "?")} s',
+            _outcome(entry.self_check),
+        )
+    if table.row_count:
+        Console().print(table)
+    else:
+        print(f'{cache.folder} holds no engine')
+    return 0
+
+
+def _prune(args: Namespace) -> int:
+    cache = EngineCache(args.engine_cache)
+    if args.model is None:
+        removed = cache.prune(lambda entry: True)
+    else:
+        unwanted = {entry.file for entry in _chosen(cache, args)}
+        removed = cache.prune(lambda entry: entry.file not in unwanted)
+    for file in removed:
+        print(f'removed {file}')
+    print(f'{len(removed)} engines removed, {len(cache.entries())} kept')
+    return 0
+
+
+def _chosen(cache: EngineCache, args: Namespace) -> list[CachedEngine]:
+    """The engines in the cache, those of one model if it is named."""
+    if args.model is None:
+        return cache.entries()
+    name = load_model(args.model).name
+    return [entry for entry in cache.entries() if entry.key.get('model') == name]
+
+
+def _outcome(self_check: Any) -> str:
+    if not self_check:
+        return 'not made'
+    word = 'passed' if self_check['passed'] else 'FAILED'
+    return f'{word}: {self_check["agreement"]:.2%}, {self_check["error"]:.1g}'
+
+
+def _settings(args: Namespace, build: str) -> EngineSettings:
+    return EngineSettings(
+        'tensorrt', args.precision, args.gpu_id, engine_cache=args.engine_cache, build=build
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

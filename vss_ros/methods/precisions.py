@@ -1,0 +1,170 @@
+"""Adds graphs of another precision to a model folder, beside those in fp32.
+
+They take and give the same tensors, so nothing but the arithmetic changes. What is added is proved first:
+ONNX Runtime runs it against the fp32 graphs on frames of a synthetic street.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import yaml
+from onnx import TensorProto
+
+from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+from vss_ros.core.engines.self_check import refuse_failed, self_check
+from vss_ros.core.errors import EngineError, ModelError
+from vss_ros.core.model_folder import HOST_FLOWS, MODEL_FILE, GraphSpec, ModelFolder, load_model, sha256_of
+from vss_ros.core.motion import make_motion
+from vss_ros.core.segmenter import fit
+from vss_ros.core.settings import EngineSettings
+from vss_ros.methods.export import _Row, _write_graph, _write_yaml
+from vss_ros.methods.lower_precision import lower_precision
+from vss_ros.methods.quantise import QUANTISED
+from vss_ros.methods.verify import example_frames
+from vss_ros.methods.weights import load_method
+
+Progress = Callable[[str], None]
+KEY_EVERY = 5  # of the frames that int8 is calibrated on
+
+
+def add_fp16(model: ModelFolder, progress: Progress = lambda line: None) -> ModelFolder:
+    """Adds graphs whose networks compute in fp16, with casts at their borders, for TensorRT.
+
+    A graph without a network, `warp` say, gets no file: it stays fp32.
+
+    Raises:
+        ModelError: a graph breaks a rule of export, or differs from fp32 by more than rounding.
+    """
+    method = load_method(model)
+    method.fold(model.image_size)
+    frames = [torch.from_numpy(frame[None]) for frame in example_frames(model.image_size, 2)]
+    examples = method.examples(*frames)  # in fp32; the tensors at the borders are the same
+    lower_precision(method, torch.float16)
+    with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=model.path) as drafts:
+        files: dict[str, Path] = {}
+        for graph, example in examples.items():
+            progress(f'writing graph {graph} in fp16')
+            _write_graph(method, graph, example, Path(drafts))
+            file = Path(drafts) / f'{graph}.onnx'
+            if _has_fp16(file):
+                files[graph] = file
+        return _install(model, 'fp16', files, progress)
+
+
+def add_int8(
+    model: ModelFolder, images: Iterable[np.ndarray], progress: Progress = lambda line: None
+) -> ModelFolder:
+    """Adds graphs whose convolutions compute in int8: activations uint8, weights int8 per channel.
+
+    The form that ONNX Runtime and OpenVINO are fast with on CPUs.
+
+    Args:
+        images: BGR frames of a drive, in order, that show what the camera will see; a hundred are enough.
+    Raises:
+        ModelError: there are no images, or the graphs differ from fp32 by more than int8 may.
+    """
+    inputs = _collected_inputs(model, images)
+    if not inputs:
+        raise ModelError('there are no images to calibrate int8 on; use a folder of frames of a drive')
+    with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=model.path) as drafts:
+        files = {}
+        for name, graph in model.graphs.items():
+            if not any(node.op_type in QUANTISED for node in onnx.load(str(graph.file)).graph.node):
+                continue
+            progress(f'quantising graph {name} on {len(inputs[name])} frames')
+            file = Path(drafts) / f'{name}.onnx'
+            _quantise(graph.file, file, inputs[name])
+            files[name] = file
+        return _install(model, 'int8', files, progress)
+
+
+def _install(model: ModelFolder, precision: str, files: dict[str, Path], progress: Progress) -> ModelFolder:
+    """Proves the files and moves them into the model folder; model.yaml names them last."""
+    if not files:
+        raise ModelError(f'model {model.name} has no network that could compute in {precision}')
+    progress(f'comparing {precision} with fp32 in ONNX Runtime')
+    reference = OnnxRuntimeEngine.load(model, EngineSettings('onnxruntime'))
+    changed: dict[str, GraphSpec] = {
+        name: replace(graph, file=files.get(name, graph.file)) for name, graph in model.graphs.items()
+    }
+    candidate = OnnxRuntimeEngine.of_graphs(changed, EngineSettings('onnxruntime'), precision)
+    results = self_check(model, candidate, reference, precision)
+    for name, entry in results.items():
+        progress(f'{name}: {entry["agreement"]:.2%} of labels agree, floats differ by {entry["error"]:.2g}')
+    try:
+        refuse_failed(results, model, precision)
+    except EngineError as error:
+        raise ModelError(f'{error}. Nothing was written') from error
+
+    content: dict[str, Any] = yaml.safe_load((model.path / MODEL_FILE).read_text())
+    for entry in content['graphs'].values():  # back to one line per tensor
+        for side in ('inputs', 'outputs'):
+            entry[side] = {name: _Row([dtype, _Row(shape)]) for name, (dtype, shape) in entry[side].items()}
+    for name, draft in files.items():
+        file = model.path / f'{name}.{precision}.onnx'
+        os.replace(draft, file)
+        content['graphs'][name].setdefault('precisions', {})[precision] = {
+            'file': file.name,
+            'sha256': sha256_of(file),
+        }
+    draft = model.path / f'.unfinished-{MODEL_FILE}'
+    _write_yaml(content, draft)
+    os.replace(draft, model.path / MODEL_FILE)
+    return load_model(model.path)
+
+
+def _has_fp16(file: Path) -> bool:
+    return any(t.data_type == TensorProto.FLOAT16 for t in onnx.load(str(file)).graph.initializer)
+
+
+def _collected_inputs(
+    model: ModelFolder, images: Iterable[np.ndarray]
+) -> dict[str, list[dict[str, np.ndarray]]]:
+    """What every graph takes while the model runs over the images, in fp32."""
+    engine = OnnxRuntimeEngine.load(model, EngineSettings('onnxruntime'))
+    motion = make_motion('dis')
+    inputs: dict[str, list[dict[str, np.ndarray]]] = {}
+    state: dict[str, Any] = {}
+    for number, picture in enumerate(images):
+        image = np.ascontiguousarray(fit(picture, model.image_size))
+        is_key = number % KEY_EVERY == 0 or not model.propagates
+        tensors: dict[str, Any] = {'image': image[None], **state}
+        flow = motion.update(image, wanted=not is_key)
+        if model.flow in HOST_FLOWS and flow is not None:
+            tensors['flow'] = flow
+        for stage in model.steps['key' if is_key else 'propagated']:
+            if stage not in model.graphs:
+                continue
+            taken = {name: tensors[name] for name in model.graphs[stage].inputs}
+            inputs.setdefault(stage, []).append(taken)
+            tensors |= engine.run(stage, tensors)
+        state = {later: tensors[name] for name, later in model.state.items()}
+    return inputs
+
+
+def _quantise(source: Path, target: Path, inputs: list[dict[str, np.ndarray]]) -> None:
+    """Quantises one file in a process of its own.
+
+    The quantiser makes sessions with their own thread pools, and ONNX Runtime refuses those in a process
+    that has made the shared pool.
+    """
+    arrays = target.with_suffix('.npz')
+    named = {f'{i}/{name}': array for i, feeds in enumerate(inputs) for name, array in feeds.items()}
+    np.savez(arrays, **named)  # type: ignore[arg-type]
+    command = [sys.executable, '-m', 'vss_ros.methods.quantise', str(source), str(target), str(arrays)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    arrays.unlink()
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ['no message'])[-1]
+        raise ModelError(f'{source} cannot be quantised: {last}')
