@@ -77,7 +77,7 @@ def test_a_report_that_exists_is_kept_unless_it_may_be_replaced(report, tiny_mod
 def test_the_table_names_every_row(tiny_model, capsys):
     assert run('synthetic:3x3', '--model', tiny_model, '--warp-only', '--distances', 0, 1) == 0
     printed = capsys.readouterr().out
-    assert 'mIoU by distance from the key frame, 2 frames' in printed
+    assert 'mIoU by distance from the key frame, on 2 labelled' in printed
     assert 'warp only' in printed
     assert max(map(len, printed.splitlines())) <= 80
 

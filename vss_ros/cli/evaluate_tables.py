@@ -48,7 +48,7 @@ def _table(title: str, headings: list[str]) -> Table:
 
 def _by_distance(report: dict[str, Any], distances: list[int]) -> Table:
     frames = max(scores['frames'] for scores in report['rows'][0]['distance'].values())
-    table = _table(f'mIoU by distance from the key frame, {frames} frames, %', [str(d) for d in distances])
+    table = _table(f'mIoU by distance from the key frame, on {frames} labelled, %', [str(d) for d in distances])
     for row in report['rows']:
         found = [at_distance(row, distance) for distance in distances]
         table.add_row(_name(row), *(_value(scores, 'miou_percent') for scores in found))
