@@ -16,14 +16,15 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.model_folder import load_model
-from vss_ros.core.sources.open import open_source
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CALIBRATION_FRAMES = 100
 
@@ -105,6 +106,8 @@ def _check(args: Namespace) -> None:
 
 
 def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:
+    from vss_ros.core.sources.open import open_source
+
     source = open_source(str(args.calibration))
     try:
         for frame in islice(source, CALIBRATION_FRAMES):

@@ -114,6 +114,7 @@ def _graph_table(model: ModelFolder) -> Table:
 
 def _engine_table(model: ModelFolder | None) -> Table:
     """Which engines work here: with a model they load it, without one they are only imported."""
+    from rich.markup import escape
     from rich.table import Table
 
     from vss_ros.core.engines import ENGINE_CLASSES, engine_class, load_engine
@@ -132,7 +133,7 @@ def _engine_table(model: ModelFolder | None) -> Table:
                 engine.close()
                 state = ', '.join(f'{key} {value}' for key, value in described.items() if key != 'engine')
         except VssError as error:
-            state = f'no: {error}'
+            state = escape(f'no: {error}')
         table.add_row(name, state)
     return table
 
