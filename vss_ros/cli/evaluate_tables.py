@@ -38,9 +38,9 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
 
 
 def _table(title: str, headings: list[str]) -> Table:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table('', title=title, min_width=len(title))  # or the title would break
+    table = Table(Column(overflow='fold'), title=title, min_width=len(title))  # or the title would break
     for heading in headings:
         table.add_column(heading, justify='right')
     return table
@@ -48,7 +48,9 @@ def _table(title: str, headings: list[str]) -> Table:
 
 def _by_distance(report: dict[str, Any], distances: list[int]) -> Table:
     frames = max(scores['frames'] for scores in report['rows'][0]['distance'].values())
-    table = _table(f'mIoU by distance from the key frame, on {frames} labelled, %', [str(d) for d in distances])
+    table = _table(
+        f'mIoU by distance from the key frame, on {frames} labelled, %', [str(d) for d in distances]
+    )
     for row in report['rows']:
         found = [at_distance(row, distance) for distance in distances]
         table.add_row(_name(row), *(_value(scores, 'miou_percent') for scores in found))
