@@ -53,7 +53,7 @@ $(VENV)/.demo: setup.py | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.demo
 	@echo 'Installing PyTorch and the test tools into $(VENV) ...'
-	$(PIP) -e '.[train,bags,test]' $(TORCH) $(NUMPY)
+	$(PIP) -e '.[train,bags,openvino,test]' $(TORCH) $(NUMPY)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test

@@ -23,7 +23,7 @@ COLUMNS = 5
 ROWS = ('camera', 'mask', 'confidence', 'distortion')
 COLUMN_INCHES = 3.0
 PIXELS_PER_INCH = 110
-INK, PAPER = '#24292f', '#ffffff'
+INK, FRAME, PAPER = '#24292f', '#c0c7ce', '#ffffff'
 
 
 def write_contact_sheet(path: Path, answers: Sequence[Answer], classes: ClassSet) -> None:
@@ -51,7 +51,7 @@ def write_contact_sheet(path: Path, answers: Sequence[Answer], classes: ClassSet
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(_picture(name, answer, classes), interpolation='none')
             axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
+            axes.spines[:].set(color=FRAME, linewidth=0.8)
             if row == 0:
                 axes.set_title(_caption(answer, shown[0], classes), fontsize=11, color=INK, linespacing=1.4)
             if column == 0:
@@ -102,7 +102,7 @@ def _picture(name: str, answer: Answer, classes: ClassSet) -> np.ndarray:
     if name == 'mask':
         return cv2.cvtColor(overlay(image, picture, classes, 0.7), cv2.COLOR_BGR2RGB)
     if name == 'confidence':
-        return cv2.cvtColor(cv2.applyColorMap(picture, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(cv2.applyColorMap(picture, cv2.COLORMAP_BONE), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB) // 2
     heat = cv2.cvtColor(cv2.applyColorMap(picture, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     weight = picture[..., None].astype(np.float32) / 255
@@ -147,7 +147,7 @@ def _legend(figure: Any, classes: ClassSet, size: tuple[float, float]) -> None:
     )  # fmt: skip
     figure.text(
         0.5, 0.2 / size[1],
-        'confidence: blue is low, yellow is high     distortion: bright where the warped labels are not '
+        'confidence: white is sure, dark is in doubt     distortion: bright where the warped labels are not '
         'trusted and the correction takes over',
         ha='center', fontsize=11, color=INK,
     )  # fmt: skip
