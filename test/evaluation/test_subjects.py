@@ -13,9 +13,9 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import TensorSpec, load_model
 from vss_ros.core.motion.dis import DisMotion
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.segmenter import VideoSegmenter, fit, fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
-from vss_ros.evaluation.subjects import carried_by_warp, decide, load_subjects, repeat_of, without_correction
+from vss_ros.evaluation.subjects import carried_by_warp, decide, load_subjects, part_of, without_correction
 
 INTERVAL = 4
 
@@ -44,9 +44,9 @@ def test_warping_alone_carries_the_scores_of_the_key_frame_and_nothing_else(subj
             scores = subject.engine.run('segmenter', {'image': frame.image[None]})['scores']
             continue
         scores = subject.engine.run('warp', {'previous_scores': scores, 'flow': flow})['warped']
-        expected, confidence = decide(scores[0], frame.size, repeat_of(subject.model))
-        assert np.array_equal(segmentation.mask, expected)
-        assert np.array_equal(segmentation.confidence, confidence)
+        expected, confidence = decide(scores[0], frame.size, part_of(subject.model))
+        assert np.array_equal(segmentation.mask, fit_labels(expected, frame.size))
+        assert np.array_equal(segmentation.confidence, fit(confidence, frame.size))
 
 
 def test_the_warped_mask_of_a_model_is_that_of_warping_alone_on_the_first_frame(subjects, street):
@@ -117,23 +117,23 @@ def test_two_models_of_one_name_are_refused(tiny_model, tmp_path):
 @pytest.mark.parametrize('decision', ['full', 'half', 'quarter'])
 def test_deciding_on_the_host_is_deciding_in_the_graph(decision):
     torch = pytest.importorskip('torch')
-    from vss_ros.evaluation.subjects import REPEATS
+    from vss_ros.evaluation.subjects import PARTS
     from vss_ros.methods.blocks.decide import decide as decide_in_graph
 
     scores = torch.randn(1, 5, 16, 24, generator=torch.Generator().manual_seed(0))
     expected = decide_in_graph(scores, (64, 96), decision)
-    mask, confidence = decide(scores[0].numpy(), (64, 96), REPEATS[decision])
+    mask, confidence = decide(scores[0].numpy(), (64, 96), PARTS[decision])
     assert np.mean(mask != expected['mask'][0].numpy()) < 1e-3  # ties of the last bit
     difference = confidence.astype(int) - expected['confidence'][0].numpy()
     assert np.abs(difference).max() <= 1
 
 
 def test_the_decision_of_a_model_is_known_here(subjects):
-    from vss_ros.evaluation.subjects import REPEATS
+    from vss_ros.evaluation.subjects import PARTS
 
     torch = pytest.importorskip('torch')
     assert torch is not None
     from vss_ros.methods.blocks.decide import DECISIONS
 
-    assert REPEATS == DECISIONS
-    assert repeat_of(subjects[0].model) == DECISIONS[subjects[0].model.options['decision']]
+    assert PARTS == DECISIONS
+    assert part_of(subjects[0].model) == DECISIONS[subjects[0].model.options['decision']]

@@ -160,14 +160,15 @@ def test_state_is_what_carry_and_fusion_say(light, tensors, monkeypatch, fusion,
     assert found['corrected'] == (labels_of(low) != labels_of(warped)).float().mean()
 
 
-@pytest.mark.parametrize('decision', ['half', 'quarter'])
-def test_decision_changes_only_the_mask_and_its_confidence(light, tensors, monkeypatch, decision):
+@pytest.mark.parametrize(('decision', 'part'), [('half', 2), ('quarter', 4)])
+def test_decision_changes_only_the_mask_and_its_confidence(light, tensors, monkeypatch, decision, part):
     full = correct(light, tensors, monkeypatch, fusion='quarter')
     coarse = correct(light, tensors, monkeypatch, decision=decision)
     for name in ('scores', 'appearance', 'distortion', 'corrected'):
         assert torch.equal(full[name], coarse[name])
-    assert full['mask'].shape == coarse['mask'].shape
-    assert not torch.equal(full['mask'], coarse['mask'])
+    assert coarse['mask'].shape[1:] == (full['mask'].shape[1] // part, full['mask'].shape[2] // part)
+    enlarged = coarse['mask'].repeat_interleave(part, 1).repeat_interleave(part, 2)
+    assert not torch.equal(full['mask'], enlarged)
 
 
 def test_a_still_scene_is_not_corrected(light, images):

@@ -145,14 +145,15 @@ def test_state_is_what_carry_and_reference_say(evss, tensors, monkeypatch, fusio
     assert found['corrected'] == (labels_of(low) != labels_of(warped)).float().mean()
 
 
-@pytest.mark.parametrize('decision', ['half', 'quarter'])
-def test_decision_changes_only_the_mask_and_its_confidence(evss, tensors, monkeypatch, decision):
+@pytest.mark.parametrize(('decision', 'part'), [('half', 2), ('quarter', 4)])
+def test_decision_changes_only_the_mask_and_its_confidence(evss, tensors, monkeypatch, decision, part):
     full = correct(evss, tensors, monkeypatch, fusion='quarter')
     coarse = correct(evss, tensors, monkeypatch, decision=decision)
     for name in ('scores', 'labels', 'distortion', 'corrected'):
         assert torch.equal(full[name], coarse[name])
-    assert full['mask'].shape == coarse['mask'].shape
-    assert 0.7 < (full['mask'] == coarse['mask']).float().mean() < 1
+    assert coarse['mask'].shape[1:] == (full['mask'].shape[1] // part, full['mask'].shape[2] // part)
+    enlarged = coarse['mask'].repeat_interleave(part, 1).repeat_interleave(part, 2)
+    assert 0.7 < (full['mask'] == enlarged).float().mean() < 1
 
 
 def test_merge_keeps_the_warp_where_distortion_is_0_and_the_update_where_it_is_1():

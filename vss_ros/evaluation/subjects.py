@@ -24,7 +24,7 @@ from vss_ros.core.settings import EngineSettings, StreamSettings
 
 MODEL, WARP_ONLY, PER_FRAME = 'model', 'warp only', 'per frame'
 WARP, WARPED, DECIDE = 'warp', 'warped', 'decide'  # a stage, what it gives, and the stage that is ours
-REPEATS = {'full': 1, 'half': 2, 'quarter': 4}  # pixels per decision, by the model's option `decision`
+PARTS = {'full': 1, 'half': 2, 'quarter': 4}  # pixels per decision, by the model's option `decision`
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Stream:
         # Frames of a clip follow each other, whatever their stamps say.
         settings = StreamSettings(interval, max_frame_gap_s=float('inf'), motion=subject.motion)
         self._segmenter = VideoSegmenter(subject.model, self._recorder, settings)
-        self._repeat = repeat_of(subject.model)
+        self._part = part_of(subject.model)
         self._size = subject.model.image_size
 
     def step(self, frame: Frame) -> Segmentation:
@@ -85,7 +85,7 @@ class Stream:
         if self._recorder.warped is None:
             return None
         scores = self._recorder.to_host(self._recorder.warped)[0]
-        return fit_labels(decide(scores, self._size, self._repeat)[0], size)
+        return fit_labels(decide(scores, self._size, self._part)[0], size)
 
 
 def load_subjects(
@@ -158,35 +158,31 @@ def carried_by_warp(model: ModelFolder) -> dict[str, str]:
     return {output: WARPED if name == 'scores' else f'{WARPED}_{name}' for output, name in names.items()}
 
 
-def repeat_of(model: ModelFolder) -> int:
+def part_of(model: ModelFolder) -> int:
     """Side of the squares of pixels that the model gives one label to."""
-    return REPEATS.get(str(model.options.get('decision', 'full')), 1)
+    return PARTS.get(str(model.options.get('decision', 'full')), 1)
 
 
-def decide(scores: np.ndarray, size: tuple[int, int], repeat: int) -> tuple[np.ndarray, np.ndarray]:
+def decide(scores: np.ndarray, size: tuple[int, int], part: int) -> tuple[np.ndarray, np.ndarray]:
     """Class and confidence of every pixel, as the graphs decide them.
 
     Args:
         scores: class logits, float (K, h, w).
         size: height and width of the image.
-        repeat: the class is decided at this fraction of the image's size, and repeated.
+        part: the class is decided at this fraction of the image's size.
 
     Returns:
-        mask: class ids, uint8 (H, W).
-        confidence: round(255 * largest class probability), uint8 (H, W).
+        mask: class ids, uint8 (H / part, W / part).
+        confidence: round(255 * largest class probability), uint8, of the same size.
     """
     height, width = size
     planes: np.ndarray = np.ascontiguousarray(scores.transpose(1, 2, 0), np.float32)
-    small = (width // repeat, height // repeat)
+    small = (width // part, height // part)
     if planes.shape[1::-1] != small:
         planes = cv2.resize(planes, small, interpolation=cv2.INTER_LINEAR)
     mask = planes.argmax(axis=2).astype(np.uint8)
     confidence = 255 / np.exp(planes - planes.max(axis=2, keepdims=True)).sum(axis=2)
-    both = np.stack([mask, np.rint(confidence).astype(np.uint8)], axis=2)
-    if repeat == 1:
-        return both[..., 0], both[..., 1]
-    large = cv2.resize(both, (width, height), interpolation=cv2.INTER_NEAREST)
-    return large[..., 0], large[..., 1]
+    return mask, np.rint(confidence).astype(np.uint8)
 
 
 class _Wrapper:
@@ -230,12 +226,12 @@ class _Decider(_Wrapper):
     def __init__(self, engine: Engine, model: ModelFolder) -> None:
         super().__init__(engine)
         self._size = model.image_size
-        self._repeat = repeat_of(model)
+        self._part = part_of(model)
         self._carried = carried_by_warp(model)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         if graph != DECIDE:
             return super().run(graph, tensors)
-        mask, confidence = decide(self.to_host(tensors[WARPED])[0], self._size, self._repeat)
+        mask, confidence = decide(self.to_host(tensors[WARPED])[0], self._size, self._part)
         carried = {output: tensors[warped] for output, warped in self._carried.items()}
         return {**carried, 'mask': mask[None], 'confidence': confidence[None]}

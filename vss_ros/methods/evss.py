@@ -89,6 +89,10 @@ class Evss(Method):
         """
         return CsrNet(classes), FlowNet(), CoNet(classes)
 
+    def look(self, image: Tensor) -> Tensor:
+        """A camera image, uint8 (N, H, W, 3) BGR, as CSRNet and CoNet take it."""
+        return to_rgb(image)
+
     def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
         if not self.host_stages:
             return {}
@@ -97,7 +101,7 @@ class Evss(Method):
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
-        scores = self.csrnet(to_rgb(image)).float()  # the state stays float32 under autocast
+        scores = self.csrnet(self.look(image)).float()  # the state stays float32 under autocast
         decided = decide(scores, image.shape[1:3], self.options['decision'])
         return {'scores': scores, 'labels': labels_of(scores).to(torch.uint8), **decided}
 
@@ -124,7 +128,7 @@ class Evss(Method):
         """
         size = image.shape[1:3]
         reference = reference_labels.float()
-        edge, updated = self.conet(to_rgb(image), warped)
+        edge, updated = self.conet(self.look(image), warped)
         merged, distortion = self.rectify(warped, updated, edge, reference, size)
 
         carried = resize(merged, warped.shape[2:])

@@ -6,9 +6,13 @@ takes its flow from the host (see `flow`) and fuses at a quarter of the image.
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
 
 from vss_ros.methods.blocks.flownet import FlowNet
+from vss_ros.methods.blocks.image import to_planes
 from vss_ros.methods.blocks.lite import LiteCorrection, LiteSegmenter
 from vss_ros.methods.evss import Evss
 
@@ -31,6 +35,17 @@ class EvssLite(Evss):
         flow: str = 'dis',
     ) -> None:
         super().__init__(classes, w_f, reference, fusion, carry, decision, flow)
+        self.folded: bool = False
 
     def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module, nn.Module]:
         return LiteSegmenter(classes), FlowNet(), LiteCorrection(classes)
+
+    def fold(self, image_size: Sequence[int]) -> None:
+        """Let the first convolutions take the camera's bytes as they are."""
+        networks: list[Any] = [self.csrnet, self.conet]
+        for network in networks:
+            network.take_camera_bytes()
+        self.folded = True
+
+    def look(self, image: Tensor) -> Tensor:
+        return to_planes(image) if self.folded else super().look(image)

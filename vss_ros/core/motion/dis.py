@@ -11,32 +11,30 @@ from vss_ros.core.motion import CELL
 
 
 class DisMotion:
-    """DIS flow of grey images: the ULTRAFAST preset with fewer patches.
+    """DIS flow, ULTRAFAST preset, of grey images that are shrunk to the 1/4 map first.
 
-    1.3 instead of 1.8 ms at 480x360 on one core; on a motorway drive warped labels agree with the
-    segmenter's as often as with the preset (within 0.2 % of the cells, one to nine frames on).
+    The preset searches at a quarter of the image anyway and enlarges what it finds; shrinking first finds
+    the same flow without that. With a patch every 7 cells instead of every 4 it takes 0.7 ms at 480x360 on
+    one core, the preset on the whole image 1.7; on synthetic streets the end-point error rises from 0.48 to
+    0.66 cells, and labels warped nine frames on agree with the segmenter's by 0.1 to 0.4 % less.
     """
 
     def __init__(self) -> None:
         self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._dis.setPatchStride(5)  # of 8 pixels; preset: 4
+        self._dis.setFinestScale(0)
+        self._dis.setPatchStride(7)  # patches have 8 cells; preset: 4
         self._previous: np.ndarray | None = None
 
     def update(self, image: np.ndarray, wanted: bool) -> np.ndarray | None:
+        height, width = image.shape[:2]
+        cells = (-(-width // CELL), -(-height // CELL))
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        grey = cv2.resize(grey, cells, interpolation=cv2.INTER_AREA)
         previous, self._previous = self._previous, grey
         if not wanted or previous is None:
             return None
-        flow = self._dis.calc(grey, previous, None)
-        return flow_of_cells(flow)
+        flow = self._dis.calc(grey, previous, None)  # (h, w, 2)
+        return np.ascontiguousarray(flow.transpose(2, 0, 1)[None])
 
     def reset(self) -> None:
         self._previous = None
-
-
-def flow_of_cells(flow: np.ndarray) -> np.ndarray:
-    """Averages a flow of pixels, float32 (H, W, 2), to the 1/4 map: (1, 2, h, w) in cells."""
-    height, width = flow.shape[:2]
-    cells = (-(-width // CELL), -(-height // CELL))
-    small = cv2.resize(flow, cells, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small.transpose(2, 0, 1)[None]) * np.float32(1 / CELL)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.resize import resize
@@ -23,21 +22,19 @@ def decide(
         scores: class logits, (N, K, h, w).
         size: the image's (H, W).
         decision: resolution at which pixels are decided: `full`, or `half` or `quarter` of the image
-            with the result repeated up to the image's size (3 and 10 times faster on a CPU).
+            (3 and 10 times faster on a CPU). Whoever shows the mask enlarges it, as it must do anyway
+            where the camera's images are larger than the network's.
         align_corners: see `resize`.
     Returns:
-        mask: class ids, uint8 (N, H, W).
-        confidence: round(255 * largest class probability), uint8 (N, H, W).
+        mask: class ids, uint8 (N, H, W), or a half or a quarter of it.
+        confidence: round(255 * largest class probability), uint8, of the same size.
     """
-    repeat = DECISIONS[decision]
-    scores = resize(scores, (size[0] // repeat, size[1] // repeat), align_corners)
+    part = DECISIONS[decision]
+    scores = resize(scores, (size[0] // part, size[1] // part), align_corners)
     best = scores.amax(1, keepdim=True)
     # The largest softmax without a softmax over channels, which is far slower on a CPU.
     confidence = 255 / (scores - best).exp().sum(1)
-    mask = scores.argmax(1).float()
-    if repeat > 1:
-        both = torch.stack((mask, confidence), 1)
-        mask, confidence = F.interpolate(both, tuple(size), mode='nearest').unbind(1)
+    mask = labels_of(scores)[:, 0]
     return {'mask': mask.to(torch.uint8), 'confidence': confidence.round().to(torch.uint8)}
 
 

@@ -10,8 +10,8 @@ from vss_ros.core.errors import ShapeError
 STRIDE = 4  # all maps live at a quarter of the image
 
 
-def to_rgb(image: Tensor) -> Tensor:
-    """Camera image, uint8 (N, H, W, 3) BGR, as RGB in [0, 1], float (N, 3, H, W).
+def to_planes(image: Tensor) -> Tensor:
+    """Camera image, uint8 (N, H, W, 3) BGR, as float (N, 3, H, W), still BGR in [0, 255].
 
     Raises:
         ShapeError: H or W is not a multiple of 4, so that maps and image would not align.
@@ -20,7 +20,16 @@ def to_rgb(image: Tensor) -> Tensor:
     if height % STRIDE or width % STRIDE:
         raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {STRIDE}')
     # Cast before moving axes: TensorRT takes uint8 only as the input of a cast.
-    return image.float().permute(0, 3, 1, 2).flip(1) / 255
+    return image.float().permute(0, 3, 1, 2)
+
+
+def to_rgb(image: Tensor) -> Tensor:
+    """Camera image, uint8 (N, H, W, 3) BGR, as RGB in [0, 1], float (N, 3, H, W).
+
+    Raises:
+        ShapeError: as `to_planes`.
+    """
+    return to_planes(image).flip(1) / 255
 
 
 class Normalise(nn.Module):

@@ -31,6 +31,13 @@ def resize_like(x: Tensor, other: Tensor) -> Tensor:
     return functional.interpolate(x, size=other.shape[-2:], mode='bilinear', align_corners=False)
 
 
+def take_camera_bytes(stem: nn.Module) -> None:
+    """Change the first convolution from RGB in [0, 1] to BGR in [0, 255], for the same result."""
+    first = next(module for module in stem.modules() if isinstance(module, nn.Conv2d))
+    with torch.no_grad():
+        first.weight.copy_(first.weight.flip(1) / 255)
+
+
 class Residual(nn.Module):
     """Two 3x3 convolutions beside a shortcut; a 1x1 convolution where the shape changes."""
 
@@ -84,6 +91,7 @@ class LiteSegmenter(nn.Module):
     ) -> None:
         super().__init__()
         width_4, width_8, width_16, width_32 = widths
+        self.grey = MIDDLE_GREY
         self.stem = nn.Sequential(convolution(3, width_4, 3, 2), convolution(width_4, width_4, 3, 2))
         self.encoder_4 = residuals(width_4, width_4, 2, 1)
         self.encoder_8 = residuals(width_4, width_8, 2, 2)
@@ -98,6 +106,11 @@ class LiteSegmenter(nn.Module):
         self.decoder_4 = convolution(decoder, decoder)
         self.scores = nn.Conv2d(decoder, classes, 1)
 
+    def take_camera_bytes(self) -> None:
+        """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
+        take_camera_bytes(self.stem)
+        self.grey = 255 * MIDDLE_GREY
+
     def forward(self, rgb: Tensor) -> Tensor:
         """Score every class.
 
@@ -106,7 +119,7 @@ class LiteSegmenter(nn.Module):
         Returns:
             Logits, (N, K, h, w).
         """
-        features_4 = self.encoder_4(self.stem(rgb - MIDDLE_GREY))
+        features_4 = self.encoder_4(self.stem(rgb - self.grey))
         features_8 = self.encoder_8(features_4)
         features_16 = self.encoder_16(features_8)
         x = self.context(self.encoder_32(features_16))
@@ -142,6 +155,10 @@ class LiteCorrection(nn.Module):
         self.decoder_4 = convolution(width_4, width_4)
         self.heads = nn.Conv2d(width_4, 2 + classes, 1)
         nn.init.zeros_(self.heads.weight[2:])
+
+    def take_camera_bytes(self) -> None:
+        """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
+        take_camera_bytes(self.stem)
 
     def forward(self, rgb: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
         """Look at the image again.
