@@ -38,7 +38,9 @@ def robot_in(probe):
 
 @pytest.mark.parametrize('signals', [[signal.SIGTERM], [signal.SIGINT] * 3], ids=['SIGTERM', '3 SIGINT'])
 def test_a_signal_while_a_frame_is_in_work_ends_the_process_cleanly(tmp_path, slow_model, robot_in, signals):
-    with NodeProcess(tmp_path, 'ending', model=slow_model, key_frame_interval=1) as node:
+    with NodeProcess(
+        tmp_path, 'ending', model=slow_model, engine='onnxruntime', key_frame_interval=1
+    ) as node:
         robot = robot_in('ending')
         robot.listen('mask', Image)
         robot.start()

@@ -213,7 +213,7 @@ def test_many_bad_frames_in_a_row_are_an_error_until_a_good_one_comes(stream):
 
 
 def test_a_queue_loses_nothing_and_keeps_the_order(robot, slow_model):
-    assert robot.set(model=str(slow_model), drop_policy='queue', queue_size=30) == ''
+    assert robot.set(model=str(slow_model), engine='onnxruntime', drop_policy='queue', queue_size=30) == ''
     robot.listen('mask', Image)
     robot.start()
     images = [robot.image(n % 11) for n in range(20)]
@@ -225,7 +225,16 @@ def test_a_queue_loses_nothing_and_keeps_the_order(robot, slow_model):
 
 
 def test_a_queue_that_overflows_says_so(robot, slow_model):
-    assert robot.set(model=str(slow_model), drop_policy='queue', queue_size=2, key_frame_interval=1) == ''
+    assert (
+        robot.set(
+            model=str(slow_model),
+            engine='onnxruntime',
+            drop_policy='queue',
+            queue_size=2,
+            key_frame_interval=1,
+        )
+        == ''
+    )
     robot.start()
     for _ in range(12):
         robot.camera.publish(robot.image())
@@ -235,7 +244,7 @@ def test_a_queue_that_overflows_says_so(robot, slow_model):
 
 
 def test_a_live_camera_gets_the_newest_image_and_the_rest_is_counted(robot, slow_model):
-    assert robot.set(model=str(slow_model), key_frame_interval=1) == ''
+    assert robot.set(model=str(slow_model), engine='onnxruntime', key_frame_interval=1) == ''
     robot.listen('mask', Image)
     robot.start()
     images = [robot.image() for _ in range(12)]
