@@ -38,7 +38,7 @@ EXTRAS = {
         'hypothesis',
         'onnx>=1.16',
         'scikit-learn',
-        'setuptools>=64',
+        'setuptools>=70.1',
     ],
     'dev': ['ruff>=0.6', 'mypy>=1.10', 'types-PyYAML'],
 }
