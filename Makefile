@@ -1,6 +1,8 @@
 # The two commands are `make demo` and `make test`. Each first makes what it needs in .venv.
 #
 #   PYTHON=python3.12   which Python makes .venv (default: the first of 3.10 to 3.13 that is found)
+#   TORCH=torch==2.13.0 which PyTorch the tests run with; where pip's index has only builds with CUDA, add one
+#                       with builds for the CPU through PIP_EXTRA_INDEX_URL
 #   PYTEST="..."        options of pytest
 #   DEMO="..."          options of `vss demo`, see `.venv/bin/vss demo --help`
 
