@@ -15,7 +15,6 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import list_models
 from vss_ros.core.segmenter import open_segmenter
 from vss_ros.core.share import DEFAULT_MODEL
 from vss_ros.ros.conversions import image_message
@@ -122,7 +121,6 @@ def test_settings_that_cannot_be_used_are_named_one_after_the_other(tmp_path, ec
         assert robot.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
 
 
-@pytest.mark.skipif(DEFAULT_MODEL not in list_models(), reason=f'models/ holds no {DEFAULT_MODEL}')
 def test_the_default_model_gives_live_what_it_gives_offline(tmp_path, street, robot_in):
     offline = open_segmenter(DEFAULT_MODEL)
     with NodeProcess(tmp_path, 'default', drop_policy='queue'):

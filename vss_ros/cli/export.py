@@ -29,18 +29,23 @@ if TYPE_CHECKING:
 CALIBRATION_FRAMES = 100
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument('model', help='model folder, or the name of a model that came with the package')
-    parser.add_argument('-o', '--output', type=Path, help='folder of the new model')
-    parser.add_argument('--size', type=image_size, help='width and height of the images, such as 480x360')
+def add_set_argument(parser: ArgumentParser) -> None:
+    """`--set OPTION=VALUE`: options of a method, as pairs in `args.set`."""
     parser.add_argument(
         '--set',
         type=option,
         action='append',
         default=[],
         metavar='OPTION=VALUE',
-        help='another value for an option of the method, such as w_f=0.5; may be repeated',
+        help='value for an option of the method, such as w_f=0.5; may be repeated',
     )
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('model', help='model folder, or the name of a model that came with the package')
+    parser.add_argument('-o', '--output', type=Path, help='folder of the new model')
+    parser.add_argument('--size', type=image_size, help='width and height of the images, such as 480x360')
+    add_set_argument(parser)
     parser.add_argument('--classes', help='another class set with as many classes, by name')
     parser.add_argument('--name', help='name of the new model; default: that of its folder')
     parser.add_argument(

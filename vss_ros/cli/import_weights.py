@@ -14,7 +14,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from vss_ros.cli.export import image_size, option
+from vss_ros.cli.export import add_set_argument, image_size
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import MissingLibraryError, ModelError
 
@@ -27,14 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--size', type=image_size, required=True, help='width and height of the images, such as 960x720'
     )
     parser.add_argument('--method', default='evss', help='what the weights belong to; default: evss')
-    parser.add_argument(
-        '--set',
-        type=option,
-        action='append',
-        default=[],
-        metavar='OPTION=VALUE',
-        help='value for an option of the method, such as w_f=0.5; may be repeated',
-    )
+    add_set_argument(parser)
     parser.add_argument('--name', help='name of the new model; default: that of its folder')
     parser.add_argument('--partial', action='store_true', help='leave networks that are in no file untrained')
 

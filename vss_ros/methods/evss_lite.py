@@ -21,7 +21,7 @@ class EvssLite(Evss):
     """EVSS with the light networks; options as in `Evss`, with defaults for speed.
 
     Deciding at a quarter costs 0.6 points of mIoU against `full` and is what makes a propagated frame
-    cost a third of a key frame; use `full` or `half` where that does not matter.
+    cost little more than a third of a key frame; use `full` or `half` where that does not matter.
     """
 
     def __init__(
