@@ -17,25 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.settings import check_choice
 from vss_ros.methods.blocks.cfnet import CfNet
 from vss_ros.methods.blocks.decide import DECISIONS, check_decision, decide, labels_of
 from vss_ros.methods.blocks.deeplab import DeepLab, LightBackbone
 from vss_ros.methods.blocks.dmnet import DmNet
-from vss_ros.methods.blocks.flownet import FlowNet
 from vss_ros.methods.blocks.image import STRIDE, to_rgb
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.method import Method
+from vss_ros.methods.flow_warping import FlowWarping
 
-CHOICES = {
-    'backbone': ('xception', 'light'),
-    'fusion': ('full', 'quarter'),
-    'carry': ('warped', 'merged'),
-    'decision': tuple(DECISIONS),
-    'flow': ('network', 'dis', 'motion_vectors'),
-}
 LIGHT_MOMENTUM = 0.1  # the published one needs tens of thousands of steps to forget where it started
 
 
@@ -43,12 +34,11 @@ class Networks(NamedTuple):
     """The networks of DAVSS; RGB in [0, 1], float (N, 3, H, W), for each of them but DMNet."""
 
     deeplab: nn.Module  # rgb -> scores (N, K, h, w)
-    flownet: nn.Module  # rgb, previous rgb -> flow (N, 2, h, w)
     cfnet: nn.Module  # rgb -> correction cue, scores (N, K, h, w)
     dmnet: nn.Module  # two pictures (N, 3, h, w) -> distortion map (N, 1, h, w)
 
 
-class Davss(Method):
+class Davss(FlowWarping):
     """Graphs: segmenter | flow, warp, correction. State: the image, the scores, the appearance.
 
     The appearance is the key frame at 1/4, RGB in [0, 1], float (N, 3, h, w), carried along with the
@@ -65,13 +55,17 @@ class Davss(Method):
         carry: what the next frame is handed: `warped`, nothing of the correction (the release), or
             `merged`, corrected scores and an appearance corrected alike (a reading of the paper).
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
-        flow: `network`, or the host that brings `flow` (1, 2, h, w) with every propagated frame; the
-            method then has no flow network and no `flow` graph.
+        flow: see `FlowWarping`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
-    steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'correction')}
+    choices = {
+        'backbone': ('xception', 'light'),
+        'fusion': ('full', 'quarter'),
+        'carry': ('warped', 'merged'),
+        'decision': tuple(DECISIONS),
+    }
     state = {
         'image': 'previous_image',
         'scores': 'previous_scores',
@@ -97,33 +91,22 @@ class Davss(Method):
             decision=decision,
             flow=flow,
         )
-        check_options(self.options)
-        self.deeplab, self.flownet, self.cfnet, self.dmnet = self.build_networks(classes)
-        if flow != 'network':
-            del self.flownet
-            self.host_stages = ('flow',)
+        if not isinstance(align_corners, bool):
+            raise SettingsError(f'align_corners is {align_corners!r}; use true or false')
+        check_decision(fusion, decision)
+        self.deeplab, self.cfnet, self.dmnet = self.build_networks(classes)
 
     def build_networks(self, classes: int) -> Networks:
         if self.options['backbone'] == 'xception':
-            return Networks(DeepLab(classes), FlowNet(), CfNet(classes), DmNet())
+            return Networks(DeepLab(classes), CfNet(classes), DmNet())
         deeplab = DeepLab(classes, LightBackbone(), width=96, projected=32, momentum=LIGHT_MOMENTUM)
-        return Networks(deeplab, FlowNet(), CfNet(classes, width=16), DmNet(LIGHT_MOMENTUM))
-
-    def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
-        if not self.host_stages:
-            return {}
-        height, width = image.shape[1] // STRIDE, image.shape[2] // STRIDE
-        return {'flow': torch.zeros(len(image), 2, height, width, device=image.device)}
+        return Networks(deeplab, CfNet(classes, width=16), DmNet(LIGHT_MOMENTUM))
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
         rgb = to_rgb(image)
         scores = self.deeplab(rgb).float()  # the state stays float32 under autocast
         return {'scores': scores, 'appearance': self.quarter(rgb), **self.decide(scores, rgb.shape[2:])}
-
-    def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
-        """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w)."""
-        return {'flow': self.flownet(to_rgb(image), to_rgb(previous_image)).float()}
 
     def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
@@ -183,12 +166,3 @@ class Davss(Method):
 
     def decide(self, scores: Tensor, size: Sequence[int]) -> dict[str, Tensor]:
         return decide(scores, size, self.options['decision'], self.options['align_corners'])
-
-
-def check_options(options: dict) -> None:
-    """Raises SettingsError unless every option of Davss has a value that can be used."""
-    for name, choices in CHOICES.items():
-        check_choice(name, options[name], choices)
-    if not isinstance(options['align_corners'], bool):
-        raise SettingsError(f'align_corners is {options["align_corners"]!r}; use true or false')
-    check_decision(options['fusion'], options['decision'])

@@ -18,23 +18,14 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.decide import DECISIONS, check_decision, decide, labels_of
-from vss_ros.methods.blocks.flownet import FlowNet
-from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.method import Method
-
-CHOICES = {
-    'reference': ('key', 'previous'),
-    'fusion': ('full', 'quarter'),
-    'carry': ('warped', 'merged'),
-    'decision': tuple(DECISIONS),
-    'flow': ('network', 'dis', 'motion_vectors'),
-}
+from vss_ros.methods.flow_warping import FlowWarping
 
 
-class Evss(Method):
+class Evss(FlowWarping):
     """Graphs: segmenter | flow, warp, correction. State: the image, the scores, the reference labels.
 
     Args:
@@ -47,13 +38,17 @@ class Evss(Method):
             fuses where they are (the paper, and much cheaper).
         carry: scores handed to the next frame, `warped` (the paper) or `merged`.
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
-        flow: `network`, or the host that brings `flow` (1, 2, h, w) with every propagated frame; the
-            method then has no flow network and no `flow` graph.
+        flow: see `FlowWarping`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
-    steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'correction')}
+    choices = {
+        'reference': ('key', 'previous'),
+        'fusion': ('full', 'quarter'),
+        'carry': ('warped', 'merged'),
+        'decision': tuple(DECISIONS),
+    }
     state = {'image': 'previous_image', 'scores': 'previous_scores', 'labels': 'reference_labels'}
 
     def __init__(
@@ -75,39 +70,28 @@ class Evss(Method):
             decision=decision,
             flow=flow,
         )
-        check_options(self.options)
-        self.csrnet, self.flownet, self.conet = self.build_networks(classes)
-        if flow != 'network':
-            del self.flownet
-            self.host_stages = ('flow',)
+        if not 0 <= w_f <= 1:
+            raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
+        check_decision(fusion, decision)
+        self.csrnet, self.conet = self.build_networks(classes)
 
-    def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """CSRNet, flow network and CoNet; RGB in [0, 1], float (N, 3, H, W), for each of them.
+    def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module]:
+        """CSRNet and CoNet; RGB in [0, 1], float (N, 3, H, W), for each of them.
 
-        csrnet(rgb) -> scores (N, K, h, w). flownet(rgb, previous rgb) -> flow (N, 2, h, w).
+        csrnet(rgb) -> scores (N, K, h, w).
         conet(rgb, warped) -> edge logits (N, 2, h, w), updated scores (N, K, h, w).
         """
-        return CsrNet(classes), FlowNet(), CoNet(classes)
+        return CsrNet(classes), CoNet(classes)
 
     def look(self, image: Tensor) -> Tensor:
         """A camera image, uint8 (N, H, W, 3) BGR, as CSRNet and CoNet take it."""
         return to_rgb(image)
-
-    def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
-        if not self.host_stages:
-            return {}
-        height, width = image.shape[1] // STRIDE, image.shape[2] // STRIDE
-        return {'flow': torch.zeros(len(image), 2, height, width, device=image.device)}
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
         scores = self.csrnet(self.look(image)).float()  # the state stays float32 under autocast
         decided = decide(scores, image.shape[1:3], self.options['decision'])
         return {'scores': scores, 'labels': labels_of(scores).to(torch.uint8), **decided}
-
-    def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
-        """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w)."""
-        return {'flow': self.flownet(to_rgb(image), to_rgb(previous_image)).float()}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
@@ -168,13 +152,3 @@ def distortion_map(coarse: Tensor, edge: Tensor, w_f: float) -> Tensor:
     """
     # Softmax of two channels is a sigmoid of their difference.
     return w_f * coarse + (1 - w_f) * (edge[:, 1:] - edge[:, :1]).sigmoid()
-
-
-def check_options(options: dict) -> None:
-    """Raises SettingsError unless every option of Evss has a value that can be used."""
-    for name, choices in CHOICES.items():
-        if options[name] not in choices:
-            raise SettingsError(f'{name} is {options[name]!r}; use one of {", ".join(choices)}')
-    if not 0 <= options['w_f'] <= 1:
-        raise SettingsError(f'w_f is {options["w_f"]}; use a weight from 0 to 1')
-    check_decision(options['fusion'], options['decision'])

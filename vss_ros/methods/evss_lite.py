@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vss_ros.methods.blocks.flownet import FlowNet
 from vss_ros.methods.blocks.image import to_planes
 from vss_ros.methods.blocks.lite import LiteCorrection, LiteSegmenter
 from vss_ros.methods.evss import Evss
@@ -37,8 +36,8 @@ class EvssLite(Evss):
         super().__init__(classes, w_f, reference, fusion, carry, decision, flow)
         self.folded: bool = False
 
-    def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-        return LiteSegmenter(classes), FlowNet(), LiteCorrection(classes)
+    def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module]:
+        return LiteSegmenter(classes), LiteCorrection(classes)
 
     def fold(self, image_size: Sequence[int]) -> None:
         """Let the first convolutions take the camera's bytes as they are."""
