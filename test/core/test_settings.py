@@ -23,6 +23,14 @@ def test_an_unusable_engine_setting_is_refused_with_its_value_and_what_to_use(se
     [
         ('key_frame_interval', 0, 'use 1'),
         ('key_frame_interval', -5, 'use 1'),
+        ('scheduler', 'random', 'use one of fixed, adaptive'),
+        ('key_frame_threshold', 90.0, 'use a share from 0 to 1'),
+        ('key_frame_threshold', float('nan'), 'use a share from 0 to 1'),
+        ('min_interval', 0, 'use 1'),
+        ('max_interval', 1, r'use min_interval \(2\) or more'),
+        ('max_key_share', 0.0, 'use a share above 0, up to 1'),
+        ('max_key_share', 1.2, 'use a share above 0, up to 1'),
+        ('key_share_window', 0, 'use 1 frames or more'),
         ('max_frame_gap_s', 0.0, 'use a time above 0'),
         ('max_frame_gap_s', float('nan'), 'use a time above 0'),
         ('confidence_threshold', 1.5, 'use a value from 0 to 1'),
@@ -41,3 +49,14 @@ def test_the_limits_themselves_are_allowed():
     EngineSettings(gpu_id=0, threads=0)
     StreamSettings(key_frame_interval=1, confidence_threshold=0.0)
     StreamSettings(confidence_threshold=1.0)
+
+
+def test_a_budget_that_the_intervals_break_is_refused():
+    with pytest.raises(SettingsError, match=r'max_key_share is 0.05, and max_interval 15 alone makes'):
+        StreamSettings(max_key_share=0.05)
+    StreamSettings(max_key_share=0.05, max_interval=20)
+
+
+def test_a_window_in_which_the_budget_is_no_key_frame_is_refused():
+    with pytest.raises(SettingsError, match='key_share_window is 9; use 10 frames or more'):
+        StreamSettings(max_key_share=0.1, key_share_window=9)

@@ -75,3 +75,11 @@ def test_structural_parameters_change_only_while_unconfigured(entry):
 def test_one_bad_value_refuses_the_whole_set():
     with pytest.raises(SettingsError, match=r'engine is .warp drive.; use one of auto'):
         checked_change(defaults(), {'overlay_alpha': 0.1, 'engine': 'warp drive'}, configured=False)
+
+
+def test_the_scheduler_and_its_budget_change_together_or_not_at_all():
+    changes = {'scheduler': 'adaptive', 'key_frame_threshold': 0.8, 'max_key_share': 0.05}
+    with pytest.raises(SettingsError, match='max_interval 15 alone makes one frame in 15 a key frame'):
+        checked_change(defaults(), changes, configured=True)
+    stream = checked_change(defaults(), changes | {'max_interval': 40}, configured=True).stream
+    assert (stream.scheduler, stream.key_frame_threshold, stream.max_interval) == ('adaptive', 0.8, 40)

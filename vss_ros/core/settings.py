@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from vss_ros.core.errors import SettingsError
@@ -11,6 +12,7 @@ PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
 BUILDS = ('never', 'if_missing', 'always')
 OUTPUT_SIZES = ('input', 'network')
 MOTIONS = ('model', 'network', 'dis', 'motion_vectors')
+SCHEDULERS = ('fixed', 'adaptive')
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -45,7 +47,13 @@ class EngineSettings:
 class StreamSettings:
     """How one camera stream is segmented. All of it may change while the stream runs."""
 
-    key_frame_interval: int = 5  # 1 makes every frame a key frame
+    key_frame_interval: int = 5  # scheduler fixed: 1 makes every frame a key frame
+    scheduler: str = 'fixed'  # key frames at an interval, or where propagating is expected to fail
+    key_frame_threshold: float = 0.9  # adaptive: least expected share of pixels as if computed in full
+    min_interval: int = 2  # adaptive: from a key frame to the next, in frames
+    max_interval: int = 15  # adaptive: the same
+    max_key_share: float = 1.0  # adaptive: the compute budget, largest share of key frames ...
+    key_share_window: int = 30  # adaptive: ... in so many frames in a row
     max_frame_gap_s: float = 0.5  # a longer silence starts a new stream
     confidence_threshold: float = 0.0  # below it the mask says 255
     output_size: str = 'input'  # of the mask: that of the camera image, or that of the network
@@ -56,6 +64,7 @@ class StreamSettings:
             raise SettingsError(
                 f'key_frame_interval is {self.key_frame_interval}; use 1 (every frame is a key frame) or more'
             )
+        self._check_adaptive()
         if not self.max_frame_gap_s > 0:
             raise SettingsError(f'max_frame_gap_s is {self.max_frame_gap_s}; use a time above 0')
         if not 0 <= self.confidence_threshold <= 1:
@@ -64,3 +73,28 @@ class StreamSettings:
             )
         check_choice('output_size', self.output_size, OUTPUT_SIZES)
         check_choice('motion', self.motion, MOTIONS)
+
+    def _check_adaptive(self) -> None:
+        check_choice('scheduler', self.scheduler, SCHEDULERS)
+        if not 0 <= self.key_frame_threshold <= 1:
+            raise SettingsError(f'key_frame_threshold is {self.key_frame_threshold}; use a share from 0 to 1')
+        if self.min_interval < 1:
+            raise SettingsError(
+                f'min_interval is {self.min_interval}; use 1 (key frames may follow each other) or more'
+            )
+        if self.max_interval < self.min_interval:
+            raise SettingsError(
+                f'max_interval is {self.max_interval}; use min_interval ({self.min_interval}) or more'
+            )
+        if not 0 < self.max_key_share <= 1:
+            raise SettingsError(f'max_key_share is {self.max_key_share}; use a share above 0, up to 1')
+        if not self.max_key_share * self.key_share_window >= 1:
+            raise SettingsError(
+                f'key_share_window is {self.key_share_window}; use {math.ceil(1 / self.max_key_share)} frames '
+                f'or more, in fewer a share of {self.max_key_share} is no key frame at all'
+            )
+        if self.max_key_share * self.max_interval < 1:
+            raise SettingsError(
+                f'max_key_share is {self.max_key_share}, and max_interval {self.max_interval} alone makes '
+                f'one frame in {self.max_interval} a key frame; raise one of them'
+            )

@@ -28,6 +28,7 @@ from vss_ros.core.settings import (
     MOTIONS,
     OUTPUT_SIZES,
     PRECISIONS,
+    SCHEDULERS,
     EngineSettings,
     StreamSettings,
 )
@@ -35,7 +36,6 @@ from vss_ros.ros.settings import (
     CONFIDENCE_ENCODINGS,
     DROP_POLICIES,
     IMAGE_TRANSPORTS,
-    SCHEDULERS,
     NodeSettings,
     Settings,
 )
@@ -109,13 +109,55 @@ TABLE = (
     Entry('overlay_alpha', NodeSettings, 'weight of the colours in ~/overlay', range=(0, 1), live=True),
     Entry('publish_confidence', NodeSettings, 'publish ~/confidence', live=True),
     Entry(
+        'scheduler',
+        StreamSettings,
+        'how key frames are chosen: at an interval, or where propagating is expected to fail',
+        choices=SCHEDULERS,
+        live=True,
+    ),
+    Entry(
         'key_frame_interval',
         StreamSettings,
-        'every n-th processed frame is computed in full; 1 is every frame',
+        'scheduler fixed: every n-th processed frame is computed in full; 1 is every frame',
         range=(1, 100000),
         live=True,
     ),
-    Entry('scheduler', NodeSettings, 'how key frames are chosen', choices=SCHEDULERS, live=True),
+    Entry(
+        'key_frame_threshold',
+        StreamSettings,
+        'scheduler adaptive: a frame of which a smaller share of pixels is expected to be as if computed in '
+        'full is a key frame',
+        range=(0, 1),
+        live=True,
+    ),
+    Entry(
+        'min_interval',
+        StreamSettings,
+        'scheduler adaptive: fewest frames from a key frame to the next',
+        range=(1, 100000),
+        live=True,
+    ),
+    Entry(
+        'max_interval',
+        StreamSettings,
+        'scheduler adaptive: most frames from a key frame to the next',
+        range=(1, 100000),
+        live=True,
+    ),
+    Entry(
+        'max_key_share',
+        StreamSettings,
+        'scheduler adaptive: largest share of key frames in key_share_window frames; 1 is no limit',
+        range=(1e-5, 1),
+        live=True,
+    ),
+    Entry(
+        'key_share_window',
+        StreamSettings,
+        'scheduler adaptive: frames in which max_key_share is kept',
+        range=(1, 100000),
+        live=True,
+    ),
     Entry(
         'max_frame_gap_s',
         StreamSettings,

@@ -11,7 +11,6 @@ from vss_ros.core.share import DEFAULT_MODEL
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 CONFIDENCE_ENCODINGS = ('mono8', '32FC1')
 DROP_POLICIES = ('latest', 'queue')
-SCHEDULERS = ('fixed',)
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,6 @@ class NodeSettings:
     confidence_encoding: str = 'mono8'
     publish_confidence: bool = True
     overlay_alpha: float = 0.5  # 0 shows the camera image, 1 the colours
-    scheduler: str = 'fixed'
     drop_policy: str = 'latest'
     queue_size: int = 30  # frames that may wait with drop_policy: queue
     max_rate: float = 0.0  # frames per second; 0 is no limit
@@ -38,7 +36,6 @@ class NodeSettings:
         check_choice('image_transport', self.image_transport, IMAGE_TRANSPORTS)
         check_choice('confidence_encoding', self.confidence_encoding, CONFIDENCE_ENCODINGS)
         check_choice('drop_policy', self.drop_policy, DROP_POLICIES)
-        check_choice('scheduler', self.scheduler, SCHEDULERS)
         if not self.model:
             raise SettingsError('model is empty; use a name under models/ or the path of a model folder')
         if not 0 <= self.overlay_alpha <= 1:
