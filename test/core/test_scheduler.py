@@ -81,7 +81,8 @@ def test_no_interval_is_shorter_or_longer_than_allowed(expected, shortest, more,
     scheduler = adaptive(
         key_frame_threshold=threshold, min_interval=shortest, max_interval=shortest + more, max_key_share=1.0
     )
-    line = places(scheduler, len(expected), lambda age, values=iter(expected): next(values))
+    values = iter(expected)
+    line = places(scheduler, len(expected), lambda age: next(values))
     gaps = [len(gap) for gap in line[1:].split('K')]
     assert all(gap <= shortest + more - 1 for gap in gaps)
     assert all(gap >= shortest - 1 for gap in gaps[:-1])
@@ -97,7 +98,8 @@ def test_no_window_has_more_key_frames_than_the_budget_allows(expected, window, 
         key_share_window=window,
         key_frame_threshold=1.0,
     )
-    line = places(scheduler, len(expected), lambda age, values=iter(expected): next(values))
+    values = iter(expected)
+    line = places(scheduler, len(expected), lambda age: next(values))
     most = max(line[start : start + window].count('K') for start in range(len(line)))
     assert most <= max(1, share * window)
 

@@ -89,9 +89,10 @@ class StreamSettings:
         if not 0 < self.max_key_share <= 1:
             raise SettingsError(f'max_key_share is {self.max_key_share}; use a share above 0, up to 1')
         if not self.max_key_share * self.key_share_window >= 1:
+            least = math.ceil(1 / self.max_key_share)
             raise SettingsError(
-                f'key_share_window is {self.key_share_window}; use {math.ceil(1 / self.max_key_share)} frames '
-                f'or more, in fewer a share of {self.max_key_share} is no key frame at all'
+                f'key_share_window is {self.key_share_window}; use {least} frames or more, in fewer a share '
+                f'of {self.max_key_share} is no key frame at all'
             )
         if self.max_key_share * self.max_interval < 1:
             raise SettingsError(
