@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 # A robot segments without PyTorch, and its tests run without it as well.
 HAS_TORCH = find_spec('torch') is not None
@@ -38,6 +41,16 @@ def tiny_model(tmp_path_factory) -> Path:
         if not folder.exists():
             export(tiny_method(), folder, name='tiny', class_set='camvid11', image_size=TINY_SIZE)
     return folder
+
+
+@pytest.fixture(scope='session')
+def late_models(tmp_path_factory) -> dict[int, Path]:
+    """Model folders by how many frames their results are late; see `late_model.py`."""
+    pytest.importorskip('onnxruntime')
+    from late_model import write_late_model
+
+    folder = tmp_path_factory.mktemp('late')
+    return {delay: write_late_model(folder / f'late-{delay}', delay) for delay in (1, 2, 3)}
 
 
 @pytest.fixture(scope='session')

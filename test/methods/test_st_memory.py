@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from vss_ros.core.errors import ModelError, SettingsError, ShapeError
+from vss_ros.core.errors import SettingsError, ShapeError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.icsa import BY_BLOCK, BY_OFFSET, Attention, Icsa, fitting_side, group, ungroup
-from vss_ros.methods.export import export
 from vss_ros.methods.import_weights import import_weights, missing_networks
 from vss_ros.methods.st_memory import ORDERS, StMemory
 
@@ -269,12 +268,3 @@ def test_a_published_file_loads_and_the_memory_may_be_in_none(light, tmp_path):
     assert missing_networks(fusion, method) == ['MAR']
     method.load_state_dict(import_weights([tmp_path / 'all.pth'], method))
     assert torch.equal(method.MAR.memory_key, light.MAR.memory_key)
-
-
-def test_results_that_are_late_are_not_exported(tmp_path):
-    late = StMemory(11, 'light', 'published', grid=(8, 12))
-    with pytest.raises(
-        ModelError, match='1 frame late, and whoever runs a model would stamp them with the newest'
-    ):
-        export(late, tmp_path / 'late', name='late', class_set='camvid11', image_size=(64, 96))
-    assert list(tmp_path.iterdir()) == []

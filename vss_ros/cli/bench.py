@@ -149,7 +149,8 @@ def measure(contenders: Sequence[Contender], frames: Sequence[Frame]) -> None:
         first = number % len(contenders)  # nobody is always first
         for contender in [*contenders[first:], *contenders[:first]]:
             for frame in frames[start : start + TURN]:
-                contender.timings.write(frame, contender.segmenter.step(frame))
+                for answer in contender.segmenter.answers(frame):
+                    contender.timings.write(*answer)
 
 
 def _contenders(args: Namespace, frames: Sequence[Frame]) -> list[Contender]:
@@ -170,7 +171,8 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> list[Contender]:
             settings = StreamSettings(interval, max_frame_gap_s=float('inf'), motion=args.motion)
             segmenter = VideoSegmenter(model, engine, settings)
             for frame in frames[:WARM_UP]:
-                segmenter.step(frame)
+                list(segmenter.answers(frame))
+            list(segmenter.flush())
             segmenter.reset('warmed up')
             contenders.append(
                 Contender(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Segmentation:
         age_ns: time since the key frame.
         stamp_ns: the frame's stamp.
         reset_reason: why a new stream began with this frame, or None.
-        timings_ms: wall time of each stage in the order it ran.
+        timings_ms: wall time of each stage in the order it ran, in the step that gave this result.
         corrected_share: share (0..1) of pixels whose label the correction changed (EVSS eq. 9), or None.
         read_distortion: reads the fine distortion map from the engine, or None; see `distortion`.
     """
@@ -84,3 +85,10 @@ class Segmentation:
         if self.read_distortion is None:
             return np.zeros_like(self.mask)
         return self.read_distortion()
+
+
+class Answer(NamedTuple):
+    """The result of a frame, which is not the newest one where a model gives its results late."""
+
+    frame: Frame
+    segmentation: Segmentation

@@ -28,6 +28,7 @@ RESULTS = ('mask', 'confidence')  # what every step must give
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
 HOST_FLOWS = ('dis', 'motion_vectors')  # flow computed beside the engine, see core/motion
 MAX_IMAGE_SIDE = 8192
+MAX_DELAY_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class ModelFolder:
         flow: where the tensor `flow` comes from: `network` (a graph), `dis`, `motion_vectors` or `none`.
         steps: stage names of the `key` and the `propagated` step, in order.
         state: output name -> input name on the next frame.
+        delay_frames: how many frames before the newest image the results of a step belong to.
     """
 
     path: Path
@@ -83,6 +85,7 @@ class ModelFolder:
     graphs: Mapping[str, GraphSpec]
     weights: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    delay_frames: int = 0
 
     @property
     def propagates(self) -> bool:
@@ -177,6 +180,9 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
     height, width = int(content['image']['height']), int(content['image']['width'])
     if not (0 < height <= MAX_IMAGE_SIDE and 0 < width <= MAX_IMAGE_SIDE):
         raise ValueError(f'image is {width}x{height}; expected sides of 1 to {MAX_IMAGE_SIDE}')
+    delay_frames = content.get('delay_frames', 0)
+    if type(delay_frames) is not int or not 0 <= delay_frames <= MAX_DELAY_FRAMES:
+        raise ValueError(f'delay_frames is {delay_frames!r}; expected 0 to {MAX_DELAY_FRAMES}')
     weights = content.get('weights')
     return ModelFolder(
         path=path,
@@ -204,6 +210,7 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
         },
         weights=_checked_file(path, weights) if weights else None,
         training=dict(content.get('training') or {}),
+        delay_frames=delay_frames,
     )
 
 
@@ -247,6 +254,8 @@ def check_steps(model: ModelFolder) -> None:
     """
     if 'key' not in model.steps or set(model.steps) - {'key', 'propagated'}:
         raise ModelError(f'{model.path}: steps are {list(model.steps)}; expected key, propagated')
+    if model.delay_frames:
+        _check_delay(model)
     state: dict[str, TensorSpec] = {}
     for step in [name for name in ('key', 'propagated') if name in model.steps]:
         known = _walk(model, step, state)
@@ -257,6 +266,16 @@ def check_steps(model: ModelFolder) -> None:
         for name in state:
             _check_same(model, f'the next frame takes {name!r}', state[name], step, given[name])
         state = given
+
+
+def _check_delay(model: ModelFolder) -> None:
+    """Late results need an unbroken row of frames, so the key step only starts a stream."""
+    stages = model.steps.get('propagated', ())
+    if not stages or 'flow' in stages or not set(stages) <= set(model.steps['key']):
+        raise ModelError(
+            f'{model.path}: delay_frames is {model.delay_frames}; expected a propagated step whose stages '
+            f'are all in the key step, without flow; the steps are {dict(model.steps)}'
+        )
 
 
 def _walk(model: ModelFolder, step: str, state: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:

@@ -10,23 +10,30 @@ from vss_ros.core.sinks import Sink
 
 
 def run(
-    source: Iterable[Frame],
+    source: Iterable[Frame | None],
     segmenter: VideoSegmenter,
     sinks: Sequence[Sink],
-    on_error: Callable[[Frame, Exception], None] | None = None,
+    on_error: Callable[[Exception], None] | None = None,
 ) -> None:
-    """Segments every frame of `source` and hands it to every sink, in order.
+    """Segments every frame of `source` and hands it to every sink with its result, in order.
 
     Args:
+        source: a live one may give None where nothing comes for a while: then, as at the end, the
+            frames that wait for those after them are answered without them.
         on_error: a live stream passes a function that reports the lost frame, and goes on; without
             one the first error ends the run.
     """
-    for frame in source:
+
+    def take(frame: Frame | None) -> None:
         try:
-            segmentation = segmenter.step(frame)
-            for sink in sinks:
-                sink.write(frame, segmentation)
+            for answer in segmenter.flush() if frame is None else segmenter.answers(frame):
+                for sink in sinks:
+                    sink.write(answer.frame, answer.segmentation)
         except Exception as error:
             if on_error is None:
                 raise
-            on_error(frame, error)
+            on_error(error)
+
+    for frame in source:
+        take(frame)
+    take(None)

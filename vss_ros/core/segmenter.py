@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from dataclasses import replace
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import ModelError
-from vss_ros.core.frame import UNLABELLED, Frame, Segmentation
+from vss_ros.core.frame import UNLABELLED, Answer, Frame, Segmentation
 from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder, load_model
 from vss_ros.core.motion import Motion, make_motion
 from vss_ros.core.scheduler import FixedInterval, Scheduler
@@ -23,15 +24,20 @@ from vss_ros.core.settings import EngineSettings, StreamSettings
 class VideoSegmenter:
     """Segments one camera stream. Make one per stream: it is cheap, the engine is what costs.
 
-    `step` belongs to one thread. `reset`, `request_key_frame` and `settings` may be used from any other;
-    they take effect with the next frame.
+    `step`, or `answers` and `flush`, belong to one thread. `reset`, `request_key_frame` and `settings` may
+    be used from any other; they take effect with the next frame.
+
+    Attributes:
+        resets: how often a new stream began, by reason.
+        given_up: frames without an answer, because the engine failed while it was owed.
     """
 
     def __init__(self, model: ModelFolder, engine: Engine, settings: StreamSettings | None = None) -> None:
         self.model = model
         self.engine = engine
         self.settings = settings or StreamSettings()
-        self.resets: Counter[str] = Counter()  # how often a new stream began, by reason
+        self.resets: Counter[str] = Counter()
+        self.given_up = 0
         self._scheduler: Scheduler = FixedInterval(self.settings.key_frame_interval)
         self._motion = _host_motion(model, self.settings)
         # A key step that does all of a propagated one, and more, only serves to start a stream.
@@ -40,6 +46,7 @@ class VideoSegmenter:
         self._key_requested = False
         self._state: dict[str, Any] = {}
         self._previous: Frame | None = None
+        self._owed = self._nothing_owed()
         self._age = 0
         self._key_stamp_ns = 0
 
@@ -57,21 +64,67 @@ class VideoSegmenter:
         self._key_requested = True
 
     def step(self, frame: Frame) -> Segmentation:
-        """Segments the next frame of the stream.
+        """Segments the next frame of the stream, with a model whose results are not late.
 
         An error leaves the segmenter usable: the next frame starts a new stream.
+
+        Raises:
+            ModelError: the model's results are late; they are had by `answers` and `flush`.
+        """
+        if self.model.delay_frames:
+            raise ModelError(
+                f'{self.model.name} gives its results {self.model.delay_frames} frames late; '
+                'ask for answers(frame), and at the end for flush(), instead of step(frame)'
+            )
+        [answer] = self.answers(frame)
+        return answer.segmentation
+
+    def answers(self, frame: Frame) -> Iterator[Answer]:
+        """Segments the next frame of the stream and gives what is known now, the oldest frame first.
+
+        Every frame is answered once: at once, or `delay_frames` frames later if the model needs to see
+        those first. Where a new stream begins, the answers that the old one owes come first, see `flush`.
+        The work is done as the answers are taken, so take them all.
+
+        An error leaves the segmenter usable: the next frame starts a new stream. Answers that were owed
+        are given up and counted.
         """
         reason = self._new_stream_reason(frame)
         if reason is not None:
+            yield from self.flush()
             self.resets[reason] += 1
             self._forget()
         try:
-            return self._step(frame, reason)
+            yield from self._step(frame, reason)
         except Exception:
-            self.reset('error')
+            self._give_up()
             raise
 
-    def _step(self, frame: Frame, reset_reason: str | None) -> Segmentation:
+    def flush(self) -> Iterator[Answer]:
+        """Gives the answers that are owed without waiting for more frames: the newest one stands for them.
+
+        The stream is as before, except that these frames are not answered again. So a live stream may
+        flush in a pause, and go on.
+        """
+        newest, state = self._previous, self._state
+        if newest is None or not any(self._owed):
+            return
+        try:
+            for number in range(len(self._owed)):
+                clock = _Stopwatch()
+                image = fit(newest.image, self.model.image_size)
+                clock.lap('resize')
+                tensors: dict[str, Any] = {'image': image[None], **state}
+                self._run('propagated', tensors, clock)
+                state = self._state_of(tensors)
+                owed, self._owed[number] = self._owed[number], None
+                if owed is not None:
+                    yield self._answer(owed, tensors, clock)
+        except Exception:
+            self._give_up()
+            raise
+
+    def _step(self, frame: Frame, reset_reason: str | None) -> Iterator[Answer]:
         clock = _Stopwatch()
         image = fit(frame.image, self.model.image_size)
         clock.lap('resize')
@@ -82,11 +135,34 @@ class VideoSegmenter:
             is_key = is_key or flow is None
             tensors['flow'] = flow
             clock.lap('flow')
-        for stage in self.model.steps['key' if is_key else 'propagated']:
+        self._run('key' if is_key else 'propagated', tensors, clock)
+
+        self._state = self._state_of(tensors)
+        self._previous = frame
+        is_key = is_key or self._all_in_full
+        if is_key:
+            self._age, self._key_stamp_ns = 0, frame.stamp_ns
+        else:
+            self._age += 1
+        self._owed.append(_Owed(frame, is_key, self._age, frame.stamp_ns - self._key_stamp_ns, reset_reason))
+        owed = self._owed.popleft()
+        if owed is not None:
+            yield self._answer(owed, tensors, clock)
+
+    def _run(self, step: str, tensors: dict[str, Any], clock: _Stopwatch) -> None:
+        """Runs the stages of a step; each adds its tensors."""
+        for stage in self.model.steps[step]:
             if stage == 'flow' and self._motion is not None:
                 continue
             tensors |= self.engine.run(stage, tensors)
             clock.lap(stage)
+
+    def _state_of(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        return {name: tensors[output] for output, name in self.model.state.items()}
+
+    def _answer(self, owed: _Owed, tensors: dict[str, Any], clock: _Stopwatch) -> Answer:
+        """What the results of a step say about the frame that they belong to."""
+        frame = owed.frame
         mask = self.engine.to_host(tensors['mask'])[0]
         confidence = self.engine.to_host(tensors['confidence'])[0]
         corrected = tensors.get('corrected')
@@ -98,32 +174,25 @@ class VideoSegmenter:
             doubtful = confidence < self.settings.confidence_threshold * 255
             mask = np.where(doubtful, np.uint8(UNLABELLED), mask)
         clock.lap('output')
-
-        self._state = {name: tensors[output] for output, name in self.model.state.items()}
-        self._previous = frame
-        is_key = is_key or self._all_in_full
-        if is_key:
-            self._age, self._key_stamp_ns = 0, frame.stamp_ns
-        else:
-            self._age += 1
-        return Segmentation(
+        segmentation = Segmentation(
             mask=mask,
             confidence=confidence,
-            is_key=is_key,
-            age_frames=self._age,
-            age_ns=frame.stamp_ns - self._key_stamp_ns,
+            is_key=owed.is_key,
+            age_frames=owed.age_frames,
+            age_ns=owed.age_ns,
             stamp_ns=frame.stamp_ns,
-            reset_reason=reset_reason,
+            reset_reason=owed.reset_reason,
             timings_ms=clock.laps_ms,
             corrected_share=corrected_share,
             read_distortion=self._distortion_reader(tensors.get('distortion'), frame),
         )
+        return Answer(frame, segmentation)
 
     def _is_key(self) -> bool:
         requested, self._key_requested = self._key_requested, False
-        if requested or self._previous is None or not self.model.propagates:
+        if self._previous is None or not self.model.propagates:
             return True
-        return not self._all_in_full and self._scheduler.is_key(self._age + 1)
+        return not self._all_in_full and (requested or self._scheduler.is_key(self._age + 1))
 
     def _new_stream_reason(self, frame: Frame) -> str | None:
         """Why the temporal state cannot be used for this frame, or None."""
@@ -149,9 +218,20 @@ class VideoSegmenter:
         """The whole story of starting over."""
         self._state = {}
         self._previous = None
+        self._owed = self._nothing_owed()
         self._age = 0
         if self._motion is not None:
             self._motion.reset()
+
+    def _nothing_owed(self) -> deque[_Owed | None]:
+        """The first results of a stream whose results are late belong to frames before it."""
+        return deque([None] * self.model.delay_frames)
+
+    def _give_up(self) -> None:
+        """After an error of the engine nothing of the stream is to be trusted."""
+        self.given_up += sum(owed is not None for owed in self._owed)
+        self._owed = self._nothing_owed()
+        self.reset('error')
 
     def _output_size(self, frame: Frame) -> tuple[int, int]:
         return frame.size if self.settings.output_size == 'input' else self.model.image_size
@@ -209,6 +289,17 @@ def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
     if kind not in HOST_FLOWS or 'flow' not in model.steps.get('propagated', ()):
         return None
     return make_motion(kind)
+
+
+@dataclass(frozen=True)
+class _Owed:
+    """A frame that waits for its answer, and what is known of it; see `Segmentation`."""
+
+    frame: Frame
+    is_key: bool
+    age_frames: int
+    age_ns: int
+    reset_reason: str | None
 
 
 class _Stopwatch:

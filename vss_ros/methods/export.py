@@ -63,8 +63,8 @@ def export(
             with the stored values.
         progress: takes one line per stage.
     Raises:
-        ModelError: a graph breaks a rule or differs from PyTorch, the classes do not fit, the results
-            would be late, or `folder` holds something that is no model. Nothing is written then.
+        ModelError: a graph breaks a rule or differs from PyTorch, the classes do not fit, or `folder`
+            holds something that is no model. Nothing is written then.
         SettingsError, ShapeError: an argument cannot be used; the message says which.
         MissingLibraryError: ONNX Runtime is not installed.
     """
@@ -76,11 +76,6 @@ def export(
         raise ModelError(f'the method has {method.classes} classes, class set {class_set} has {count}')
     if min(image_size) < 1:
         raise SettingsError(f'image_size is {image_size}; use a height and a width above 0')
-    if method.delay_frames:
-        raise ModelError(
-            f'its results are {method.delay_frames} frame late, and whoever runs a model would stamp them '
-            'with the newest frame; choose options without a delay'
-        )
 
     state = stored_state(method, weights_dtype)
     method = copy.deepcopy(method).cpu().eval()
@@ -107,6 +102,7 @@ def export(
             'flow': str(method.options.get('flow', 'none')),
             'steps': {step: list(stages) for step, stages in method.steps.items()},
             'state': dict(method.state),
+            'delay_frames': method.delay_frames,
             'graphs': graphs,
             'weights': {'file': WEIGHTS_FILE, 'sha256': sha256_of(draft.path / WEIGHTS_FILE)},
             'training': training or {},

@@ -46,6 +46,11 @@ class Inbox(Generic[T]):
                     self._changed.wait()
         return None
 
+    def wait(self, longest_s: float) -> bool:
+        """Waits for an item and leaves it; False if none came in time. True once closed."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._items) or self._closed, longest_s)
+
     def clear(self) -> None:
         """Forgets what waits."""
         with self._changed:

@@ -118,7 +118,7 @@ class CameraStream:
         self._segmenter.reset('bad frame')
         self._report('bad', error)
 
-    def _on_failed(self, frame: Frame, error: Exception) -> None:
+    def _on_failed(self, error: Exception) -> None:
         if self._node.context.ok():  # when the process is being ended, publishing fails, and that is fine
             self._segmenter.reset('error')
             self._report('failed', error)
@@ -139,4 +139,4 @@ def warm_up(model: ModelFolder, engine: Engine, settings: StreamSettings) -> Non
     """Runs each step once, so that an engine that cannot run fails here and the first frame is not slow."""
     segmenter = VideoSegmenter(model, engine, replace(settings, key_frame_interval=2))
     for stamp_ns in range(2):
-        segmenter.step(Frame(np.zeros((*model.image_size, 3), np.uint8), stamp_ns))
+        list(segmenter.answers(Frame(np.zeros((*model.image_size, 3), np.uint8), stamp_ns)))

@@ -25,6 +25,7 @@ from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 
 CAMERA_INFOS = 16  # kept to find the one that belongs to an image
+PAUSE_S = 0.5  # of silence, after which nobody should wait for the next image
 MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
 
 
@@ -108,8 +109,14 @@ class TopicSource:
             for info in self._node.get_publishers_info_by_topic(self.topic)
         ]
 
-    def __iter__(self) -> Iterator[TopicFrame]:
-        while (item := self._inbox.take(not_before=self._due_s)) is not None:
+    def __iter__(self) -> Iterator[TopicFrame | None]:
+        """Frames as they come, and None in every pause."""
+        while True:
+            if not self._inbox.wait(PAUSE_S):
+                yield None
+            item = self._inbox.take(not_before=self._due_s)
+            if item is None:
+                return
             self._pace()
             received_s, message = item
             try:
