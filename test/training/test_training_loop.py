@@ -19,13 +19,13 @@ CPU = torch.device('cpu')
 class LineStage:
     """Fits y = 2 x - 1; from step `breaks_at` on, the data is not a number."""
 
-    name = 'line'
+    name, size = 'line', 16
 
     def __init__(self, breaks_at=10**9):
         torch.manual_seed(0)
         self.module, self.breaks_at = nn.Linear(1, 1), breaks_at
 
-    def batch(self, step):
+    def batch(self, step, samples=None):
         x = np.random.default_rng(step).normal(size=(16, 1)).astype(np.float32)
         return {'x': x * (np.nan if step >= self.breaks_at else 1), 'y': 2 * x - 1}
 
@@ -38,7 +38,7 @@ class LineStage:
 
 def settings(steps, **changes):
     defaults = {'learning_rate': 0.05, 'weight_decay': 0.0, 'warmup_steps': 2, 'averaging': 0.9}
-    return FitSettings(steps, **{**defaults, 'bf16': False, 'save_every_steps': 10, **changes})
+    return FitSettings(steps, **{**defaults, 'precision': 'fp32', 'save_every_steps': 10, **changes})
 
 
 def curve(folder, name='line'):
@@ -134,7 +134,10 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-@pytest.mark.parametrize('wrong', [{'steps': 0}, {'learning_rate': 0.0}, {'averaging': 1.0}])
+WRONG = [{'steps': 0}, {'learning_rate': 0.0}, {'averaging': 1.0}, {'precision': 'fp8'}]
+
+
+@pytest.mark.parametrize('wrong', WRONG)
 def test_settings_of_no_use_are_refused(wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         FitSettings(**{'steps': 1, **wrong})

@@ -15,23 +15,18 @@ from vss_ros.core.motion.dis import DisMotion
 from vss_ros.methods import build_method
 from vss_ros.training.clip_sources import ClipLibrary, draw_streets
 from vss_ros.training.clips import Clip
-from vss_ros.training.correction import (
-    CorrectionSettings,
-    CorrectionStage,
-    host_flows,
-    mean_iou_by_distance,
-    propagate,
-)
+from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.data import class_frequencies
 from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
+from vss_ros.training.propagation import host_flows
 from vss_ros.training.recipe import parse_recipe
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
 from vss_ros.training.trainer import Trainer
 
 CPU = torch.device('cpu')
 HEIGHT, WIDTH, CLASSES = 64, 96, 11
-FIT = {'learning_rate': 3e-3, 'warmup_steps': 2, 'averaging': 0.5, 'bf16': False}
+FIT = {'learning_rate': 3e-3, 'warmup_steps': 2, 'averaging': 0.5, 'precision': 'fp32'}
 
 
 @pytest.fixture(scope='module')
@@ -114,16 +109,18 @@ def test_clips_run_like_the_graphs_of_the_method(streets, carry):
     images = streets[0].images
     flows = host_flows('dis', images)
     batch = {'images': torch.from_numpy(images[None]), 'flows': torch.from_numpy(flows[None])}
-    networks = torch.nn.ModuleDict({'conet': method.conet})
+    stage = correction_stage(method, streets)
+    stage.module.eval()
     with torch.no_grad():
-        frames = list(propagate(method, networks, batch, [1, 2, 3]))
+        frames = list(stage.run(batch, [1, 2, 3]))
         state = method.state_of(method.step('key', {'image': batch['images'][:, 0]}))
-        for index, (_, prediction) in enumerate(frames, 1):
+        for index, frame in enumerate(frames, 1):
             inputs = {'image': batch['images'][:, index], 'flow': batch['flows'][:, index - 1], **state}
             step = method.step('propagated', inputs)
             state = method.state_of(step)
-            assert torch.allclose(prediction.warped, step['warped'], atol=1e-4)
-    carried = frames[-1][1].merged if carry == 'merged' else frames[-1][1].warped
+            assert torch.allclose(frame.prediction.warped, step['warped'], atol=1e-4)
+    last = frames[-1].prediction
+    carried = last.merged if carry == 'merged' else last.warped
     assert torch.allclose(carried, step['scores'], atol=1e-4)
 
 
@@ -136,7 +133,7 @@ def test_host_flows_are_those_of_the_stream(streets):
 def test_scores_by_distance_compare_with_warping_alone(streets):
     method = lite(flow='dis').eval()
     stage = correction_stage(method, streets)
-    scores = mean_iou_by_distance(method, stage.module, stage._aside)
+    scores = stage.validate(stage.module)
     assert set(scores) == {f'{kind}_{d}' for kind in ('corrected', 'warped') for d in (1, 2, 3)}
 
 
@@ -158,7 +155,7 @@ def test_flow_pairs_come_from_stills_and_from_clips(streets):
 
 
 def tiny_recipe(**changes):
-    stage = {'fit': {'steps': 2, 'bf16': False}, 'shares': {'camvid': 0.5, 'streets': 0.5}}
+    stage = {'fit': {'steps': 2, 'precision': 'fp32'}, 'shares': {'camvid': 0.5, 'streets': 0.5}}
     return {
         'method': 'evss-lite',
         'classes': 'camvid11',

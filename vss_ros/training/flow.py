@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,12 +15,18 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.motion import CELL
 from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.method import Method
 from vss_ros.training.augment import recolour
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
+from vss_ros.training.recipe import STREETS, StageRecipe
+
+if TYPE_CHECKING:
+    from vss_ros.training.gather import Gathered
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class FlowStage:
     """Trains `flownet` on random pairs: towards the least end-point error, in cells of the 1/4 map."""
 
     name = 'flow'
+    settings_class = FlowSettings
+    method_class = Method
 
     def __init__(
         self,
@@ -48,13 +57,26 @@ class FlowStage:
     ) -> None:
         """`stills` and their shares; `clips` with flow and their `clip_share`."""
         self.module, self._settings, self._seed = flownet, settings, seed
+        flownet.requires_grad_(True)  # a stage before may have frozen it
+        self.size = settings.batch
         self._stills = [images for images, _ in stills]
         self._clips = clips
         shares = np.array([share for _, share in stills] + [clip_share if clips else 0.0])
         self._shares = shares / shares.sum()
 
-    def batch(self, step: int) -> Batch:
-        pairs = [self._pair(step, index) for index in range(self._settings.batch)]
+    @classmethod
+    def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> FlowStage:
+        flownet = getattr(method, 'flownet', None)
+        if flownet is None:
+            raise SettingsError(
+                f'the method has no flownet with options {method.options}; leave out the stage {cls.name}'
+            )
+        share = recipe.shares.get(STREETS, 0.0)
+        stills, clips = data.images(recipe.shares), data.streets if share else []
+        return cls(flownet, stills, clips, share, recipe.sampling, data.seed)
+
+    def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
+        pairs = [self._pair(step, index) for index in (range(self.size) if samples is None else samples)]
         names = ('images', 'previous', 'flows')
         return {name: np.stack(part) for name, part in zip(names, zip(*pairs, strict=True), strict=True)}
 

@@ -6,20 +6,22 @@ import copy
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError, VssError
+from vss_ros.core.settings import check_choice
 from vss_ros.training import checkpoint
 
 Batch = dict[str, np.ndarray]
+PRECISIONS = ('bf16', 'fp32')
 
 
 class DivergedError(VssError):
@@ -37,13 +39,14 @@ class FitSettings:
     averaging: float = 0.998  # decay of the moving average of the weights; what is kept in the end
     clip_gradient: float = 10.0
     save_every_steps: int = 500
-    bf16: bool = True
+    precision: str = 'bf16'  # of the networks: bf16 or fp32
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise SettingsError(f'steps is {self.steps}; use 1 or more')
         if not self.learning_rate > 0:
             raise SettingsError(f'learning_rate is {self.learning_rate}; use more than 0')
+        check_choice('precision', self.precision, PRECISIONS)
         if not 0 <= self.averaging < 1:
             raise SettingsError(f'averaging is {self.averaging}; use 0 (off) to below 1')
 
@@ -58,11 +61,15 @@ class FitSettings:
 class Stage(Protocol):
     """What is trained, on what, towards what."""
 
-    name: str
+    name: ClassVar[str]
     module: nn.Module
+    size: int  # samples in a batch
 
-    def batch(self, step: int) -> Batch:
-        """The arrays of one step; a pure function of `step`, called from another thread."""
+    def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
+        """The arrays of one step, or these samples of it, of 0 to `size` - 1.
+
+        A pure function of both, called from another thread: each process of several takes its part.
+        """
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weighted terms; their sum is minimised."""
@@ -132,7 +139,7 @@ def _step(
     for group in optimiser.param_groups:
         group['lr'] = rate
     batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == 'bf16'):
         terms = stage.losses(batch)
     loss = torch.stack([term.float() for term in terms.values()]).sum()
     if torch.isfinite(loss):

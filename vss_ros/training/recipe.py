@@ -12,13 +12,10 @@ import yaml
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.share import share_path
 from vss_ros.training.clips import SceneClasses
-from vss_ros.training.correction import CorrectionSettings
-from vss_ros.training.flow import FlowSettings
 from vss_ros.training.loop import FitSettings
-from vss_ros.training.segmenter import SegmenterSettings
+from vss_ros.training.stages import stage_class
 
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
-SAMPLING = {'segmenter': SegmenterSettings, 'flow': FlowSettings, 'correction': CorrectionSettings}
 Settings = TypeVar('Settings')
 
 
@@ -43,7 +40,10 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training. `stages` run in the order in which they are written."""
+    """A whole training. `stages` run in the order in which they are written.
+
+    `start`: networks that begin with the weights of an existing model, see `start_from`.
+    """
 
     name: str
     method: str
@@ -52,6 +52,7 @@ class Recipe:
     width: int
     stages: tuple[StageRecipe, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     held_out: float = 0.1
     weights: str = 'fp32'
@@ -97,13 +98,14 @@ def parse_recipe(name: str, content: Any) -> Recipe:
         raise SettingsError('a recipe needs image: {height: ..., width: ...} and at least one stage')
     entries['streets'] = _build(StreetSettings, 'streets', entries.get('streets', {}))
     entries['scene'] = _build(SceneClasses, 'scene', entries.get('scene', {}))
+    for entry in ('options', 'start'):
+        entries[entry] = _mapping(entry, entries.get(entry, {}))
     entries['stages'] = tuple(_stage(stage, value) for stage, value in stages.items())
     return _build(Recipe, 'the recipe', {'name': name, **image, **entries})
 
 
 def _stage(name: str, content: Any) -> StageRecipe:
-    if name not in SAMPLING:
-        raise SettingsError(f'{name!r} is no stage; use {", ".join(SAMPLING)}')
+    settings_class = stage_class(name).settings_class
     entries = dict(_mapping(name, content))
     unknown = set(entries) - {'fit', 'sampling', 'shares'}
     if unknown:
@@ -118,7 +120,7 @@ def _stage(name: str, content: Any) -> StageRecipe:
     return StageRecipe(
         name,
         _build(FitSettings, f'{name}: fit', entries.get('fit', {})),
-        _build(SAMPLING[name], f'{name}: sampling', entries.get('sampling', {})),
+        _build(settings_class, f'{name}: sampling', entries.get('sampling', {})),
         shares,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,10 +14,17 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.method import Method
 from vss_ros.training import augment
 from vss_ros.training.data import LabelledImages, class_frequencies
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_weights, segmentation_losses
+
+if TYPE_CHECKING:
+    from vss_ros.training.gather import Gathered
+    from vss_ros.training.recipe import StageRecipe
+
+NETWORKS = ('csrnet', 'deeplab')  # what methods call the network: RGB (N, 3, H, W) -> scores (N, K, h, w)
 
 
 @dataclass(frozen=True)
@@ -36,13 +44,15 @@ class SegmenterSettings:
 
 
 class SegmenterStage:
-    """Trains `csrnet` on random views of labelled images, from one or several sets in turn."""
+    """Trains the key-frame network on random views of labelled images, from one or several sets in turn."""
 
     name = 'segmenter'
+    settings_class = SegmenterSettings
+    method_class = Method
 
     def __init__(
         self,
-        csrnet: nn.Module,
+        network: nn.Module,
         classes: int,
         sets: Sequence[tuple[LabelledImages, float]],
         aside: LabelledImages,
@@ -50,16 +60,25 @@ class SegmenterStage:
         seed: int = 0,
     ) -> None:
         """`sets`: labelled images and the share of every batch drawn from them."""
-        self.module, self._classes, self._settings, self._seed = csrnet, classes, settings, seed
-        csrnet.requires_grad_(True)  # a correction trained before has frozen it
+        self.module, self._classes, self._settings, self._seed = network, classes, settings, seed
+        network.requires_grad_(True)  # a correction trained before has frozen it
+        self.size = settings.batch
         self._sets, self._aside = [images for images, _ in sets], aside
         self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
         frequencies = class_frequencies(self._sets[0].labels, classes)
         weights = class_weights(frequencies, settings.weight_softness)
         self._weights = torch.from_numpy(weights).float()
 
-    def batch(self, step: int) -> Batch:
-        views = [self._view(step, index) for index in range(self._settings.batch)]
+    @classmethod
+    def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> SegmenterStage:
+        name = next((name for name in NETWORKS if hasattr(method, name)), None)
+        if name is None:
+            raise SettingsError(f'the stage {cls.name} trains {" or ".join(NETWORKS)}; the method has none')
+        stills = data.stills(recipe.shares)
+        return cls(getattr(method, name), data.classes, stills, data.aside, recipe.sampling, data.seed)
+
+    def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
+        views = [self._view(step, index) for index in (range(self.size) if samples is None else samples)]
         images, labels = zip(*views, strict=True)
         return {'images': np.stack(images), 'labels': np.stack(labels)}
 

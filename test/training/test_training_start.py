@@ -1,0 +1,63 @@
+"""Networks that begin with the weights of an existing model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.methods import build_method
+from vss_ros.training.recipe import parse_recipe
+from vss_ros.training.start import start_from
+from vss_ros.training.trainer import Trainer
+
+DEFAULT = 'camvid-evss-lite'
+
+
+def lite(classes=11, **options):
+    return build_method('evss-lite', classes, options)
+
+
+def test_a_network_starts_with_the_weights_of_a_model_and_nothing_else_changes(tmp_path):
+    recipe = {
+        'method': 'evss-lite',
+        'classes': 'camvid11',
+        'image': {'height': 64, 'width': 96},
+        'stages': {'correction': {'fit': {'steps': 1}, 'shares': {'streets': 1}}},
+    }
+    fresh = Trainer(parse_recipe('a', recipe), {}, tmp_path).method.state_dict()
+    started = Trainer(parse_recipe('a', {**recipe, 'start': {'csrnet': f'{DEFAULT}/csrnet'}}), {}, tmp_path)
+    again = lite()
+    start_from(again, {'csrnet': f'{DEFAULT}/csrnet', 'conet': f'{DEFAULT}/conet'})
+    for name, value in started.method.state_dict().items():
+        expected = again.state_dict()[name] if name.startswith('csrnet.') else fresh[name]
+        assert torch.equal(value, expected), name
+
+
+def test_a_part_of_a_network_can_start_alone():
+    method = build_method('davss', 11, {'backbone': 'light'})
+    start_from(method, {'deeplab.xception_features.stem': f'{DEFAULT}/csrnet.stem'})
+    stem = lite()
+    start_from(stem, {'csrnet': f'{DEFAULT}/csrnet'})
+    first = method.deeplab.xception_features.stem[0][0].weight
+    assert torch.equal(first, stem.csrnet.stem[0][0].weight)
+
+
+@pytest.mark.parametrize(
+    ('start', 'error', 'message'),
+    [
+        ({'csrnet': DEFAULT}, SettingsError, 'MODEL/PREFIX'),
+        ({'deeplab': f'{DEFAULT}/csrnet'}, SettingsError, 'no network deeplab; it has csrnet'),
+        ({'csrnet': f'{DEFAULT}/deeplab'}, ModelError, r'no weights deeplab\.\*; it has conet, csrnet'),
+        ({'csrnet': f'{DEFAULT}/conet'}, ModelError, 'does not fit csrnet: no .* and .* more'),
+        ({'csrnet': 'no-such/csrnet'}, ModelError, "'no-such' was not found"),
+    ],
+)
+def test_a_start_that_cannot_be_made_is_explained(start, error, message):
+    with pytest.raises(error, match=message):
+        start_from(lite(), start)
+
+
+def test_weights_for_another_number_of_classes_are_refused():
+    with pytest.raises(ModelError, match=r'scores.weight is \(11, 64, 1, 1\), not \(5, 64, 1, 1\)'):
+        start_from(lite(classes=5), {'csrnet': f'{DEFAULT}/csrnet'})

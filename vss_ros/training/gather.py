@@ -1,0 +1,118 @@
+"""The data of a recipe, read or drawn when a stage first asks for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vss_ros.core.classes import load_classes
+from vss_ros.core.errors import SettingsError
+from vss_ros.training.clip_sources import ClipLibrary, draw_streets, read_video
+from vss_ros.training.clips import Clip, StillDriver
+from vss_ros.training.data import LabelledImages, class_frequencies, load_folder
+from vss_ros.training.propagation import ClipSource
+from vss_ros.training.recipe import STREETS, Recipe
+
+CLIPS_ASIDE = 16  # clips driven into the images kept aside, to judge propagated frames by
+
+log = logging.getLogger(__name__)
+
+
+class Gathered:
+    """What the stages of a recipe learn from.
+
+    Args:
+        paths: where each name of `recipe.data` lies: a folder with images/ and labels/, or a video.
+    Raises:
+        SettingsError: data is missing or unknown.
+        SourceError, once it is read: data cannot be read.
+    """
+
+    def __init__(self, recipe: Recipe, paths: Mapping[str, Path]) -> None:
+        missing, unknown = recipe.data - set(paths), set(paths) - recipe.data
+        if missing or unknown:
+            raise SettingsError(
+                f'recipe {recipe.name} needs data {", ".join(sorted(recipe.data)) or "of no kind"}, '
+                f'given {", ".join(sorted(paths)) or "none"}; use --data NAME:PATH for each'
+            )
+        self._recipe, self._paths = recipe, paths
+        self.seed = recipe.seed
+        self.classes = len(load_classes(recipe.classes))
+
+    def stills(self, shares: Mapping[str, float]) -> list[tuple[LabelledImages, float]]:
+        """Labelled images of each name, and its share; the frames of drawn streets on their own."""
+        videos = [name for name in shares if not self._is_labelled(name)]
+        if videos:
+            raise SettingsError(f'this stage needs labels; {", ".join(videos)} has none')
+        return [(self._stills(name), share) for name, share in shares.items()]
+
+    def images(self, shares: Mapping[str, float]) -> list[tuple[LabelledImages, float]]:
+        """As `stills`, videos without labels too, but no streets."""
+        return [(self._stills(name), share) for name, share in shares.items() if name != STREETS]
+
+    def clips(self, shares: Mapping[str, float]) -> list[tuple[ClipSource, float]]:
+        """Sources of clips: drives into labelled images, and what is a clip already."""
+        return [(self._clips(name), share) for name, share in shares.items()]
+
+    def clips_aside(self, frames: int) -> list[Clip]:
+        """Clips driven into the images kept aside, always the same ones."""
+        if not len(self.aside):
+            return []
+        driver = StillDriver(self.aside, self._recipe.scene, recoloured=False)
+        seeds = ([self.seed, 1, index] for index in range(CLIPS_ASIDE))
+        return [driver.clip(np.random.default_rng(seed), frames) for seed in seeds]
+
+    @cached_property
+    def aside(self) -> LabelledImages:
+        """Labelled images that nothing learns from."""
+        parts = [aside for _, aside in self._split.values()]
+        return LabelledImages(
+            [name for part in parts for name in part.names],
+            [image for part in parts for image in part.images],
+            [label for part in parts for label in part.labels],
+        )
+
+    @cached_property
+    def streets(self) -> Sequence[Clip]:
+        """Drawn streets, with exact labels and flow."""
+        streets = self._recipe.streets
+        log.info('drawing %d clips of synthetic streets', streets.clips)
+        return draw_streets(
+            streets.seed, streets.clips, streets.frames, self._recipe.height, self._recipe.width
+        )
+
+    @cached_property
+    def frequencies(self) -> np.ndarray:
+        """Share of each class in the labelled images, or in the streets where there are none."""
+        real = [label for kept, _ in self._split.values() for label in kept.labels]
+        drawn: Any = real or [label for clip in self.streets for label in clip.labels]
+        return class_frequencies(drawn, self.classes)
+
+    def _is_labelled(self, name: str) -> bool:
+        return name == STREETS or self._paths[name].is_dir()
+
+    def _stills(self, name: str) -> LabelledImages:
+        if name != STREETS and self._is_labelled(name):
+            return self._split[name][0]
+        return self._library(name).stills()
+
+    def _clips(self, name: str) -> ClipSource:
+        if name != STREETS and self._is_labelled(name):
+            return StillDriver(self._split[name][0], self._recipe.scene)
+        return self._library(name)
+
+    def _library(self, name: str) -> ClipLibrary:
+        clips = self.streets if name == STREETS else [read_video(self._paths[name])]
+        return ClipLibrary(clips, self._recipe.height, self._recipe.width)
+
+    @cached_property
+    def _split(self) -> dict[str, tuple[LabelledImages, LabelledImages]]:
+        """Labelled folders by name: what is trained on, and what is kept aside."""
+        size = self._recipe.height, self._recipe.width
+        folders = {name: path for name, path in self._paths.items() if path.is_dir()}
+        return {name: load_folder(path, *size).split(self._recipe.held_out) for name, path in folders.items()}

@@ -1,0 +1,275 @@
+"""What the training of every method's propagated frames has in common: clips, run as streams.
+
+The first frame of a clip is segmented in full, every other one goes on from what it was handed. So the
+networks meet the warp as it is after one to nine steps. Of some frames, the judged ones, a loss is taken.
+
+To train another method, write a subclass of `PropagationStage` in a file of its own: it names the networks
+that learn (all others are frozen) and says how a stream starts, advances by one frame and is judged;
+`correction.py` is an example. Then add a line to `STAGES` in `stages.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.core.motion import make_motion
+from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.method import Method
+from vss_ros.training.clips import Clip
+from vss_ros.training.data import IGNORE
+from vss_ros.training.loop import Batch
+from vss_ros.training.losses import class_weights
+
+if TYPE_CHECKING:
+    from vss_ros.training.gather import Gathered
+    from vss_ros.training.recipe import StageRecipe
+
+State = TypeVar('State')
+Trained = TypeVar('Trained', bound=Method)
+
+
+class ClipSource(Protocol):
+    """Gives labelled clips; 255 where the class is not known."""
+
+    def clip(self, rng: Generator, frames: int) -> Clip: ...
+
+
+class Predicted(Protocol):
+    """What a method makes of a propagated frame, as much of it as every method has."""
+
+    @property
+    def merged(self) -> Tensor:
+        """The scores in the end, (N, K, any height, any width)."""
+
+
+@dataclass(frozen=True)
+class PropagationSettings:
+    """Sampling of clips."""
+
+    batch: int = 4
+    frames: int = 10  # of a clip, its key frame included
+    judged: int = 4  # propagated frames of a clip that a loss is taken on
+    pseudo_labels: bool = False  # the segmenter's classes as the target even where true ones exist
+    weight_softness: float = 0.0  # of class weights in the losses, see `class_weights`; 0: all the same
+
+    def __post_init__(self) -> None:
+        if self.batch < 2:
+            raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
+        if not 1 <= self.judged < self.frames:
+            raise SettingsError(
+                f'judged is {self.judged} of {self.frames} frames; use 1 to {self.frames - 1}, '
+                'the key frame is never judged'
+            )
+
+
+class Judged(NamedTuple):
+    """A frame of a clip that was run: its place in it, RGB, flow to the frame before, what was predicted."""
+
+    place: int
+    image: Tensor
+    flow: Tensor | None
+    prediction: Any
+
+
+class PropagationStage(ABC, Generic[Trained, State]):
+    """A stage of the training that learns from clips. `State` is what a frame is handed by the one before."""
+
+    name: ClassVar[str]
+    settings_class: ClassVar[type[PropagationSettings]] = PropagationSettings
+    method_class: ClassVar[type[Method]]
+    trained: ClassVar[tuple[str, ...]]  # attributes of the method; options may leave one out
+
+    def __init__(
+        self,
+        method: Trained,
+        sources: Sequence[tuple[ClipSource, float]],
+        aside: Sequence[Clip],
+        frequencies: np.ndarray,
+        settings: Any,
+        seed: int = 0,
+    ) -> None:
+        """`sources`: where clips come from and the share of each; `frequencies`: of the classes."""
+        self.method, self.settings, self._seed = method, settings, seed
+        self.module: nn.Module = train_only(method, self.trained)
+        self.size: int = settings.batch
+        self._sources = [source for source, _ in sources]
+        self._shares = np.array([share for _, share in sources]) / sum(s for _, s in sources)
+        self._weights: Tensor | None = None
+        if settings.weight_softness:
+            weights = class_weights(frequencies, settings.weight_softness)
+            self._weights = torch.from_numpy(weights).float()
+        self._aside = [self._arrays([clip]) for clip in aside]
+
+    @classmethod
+    def create(cls, method: Trained, data: Gathered, recipe: StageRecipe) -> PropagationStage:
+        """The stage of a recipe.
+
+        Raises:
+            SettingsError: the method has none of the networks, or the data cannot be used.
+        """
+        sampling, clips = recipe.sampling, data.clips(recipe.shares)
+        return cls(method, clips, data.clips_aside(sampling.frames), data.frequencies, sampling, data.seed)
+
+    # What a method's stage says.
+
+    @abstractmethod
+    def segment(self, image: Tensor) -> Tensor:
+        """Scores of a key frame, float32 (N, K, h, w). Images here are RGB in [0, 1], (N, 3, H, W)."""
+
+    @abstractmethod
+    def start(self, image: Tensor, scores: Tensor) -> State:
+        """What a key frame with these scores hands on."""
+
+    @abstractmethod
+    def advance(
+        self, state: State, image: Tensor, flow: Tensor | None, judged: bool
+    ) -> tuple[State, Predicted | None]:
+        """Go on to the next frame: what it hands on, and what it predicts.
+
+        Args:
+            flow: from this frame to the one before, (N, 2, h, w), see `flow`.
+            judged: a loss will be taken, so that a prediction is needed. Gradients flow only then; the
+                state should be detached where no gradient is to run back to the frame before.
+        """
+
+    @abstractmethod
+    def terms(self, prediction: Any, labels: Tensor) -> dict[str, Tensor]:
+        """Weighted losses of one frame; `labels` uint8 (N, H, W), 255 where the class is not known."""
+
+    def flow(self, image: Tensor, previous: Tensor) -> Tensor | None:
+        """Flow (N, 2, h, w) where no host brings it; none for methods that do without."""
+        network = getattr(self.method, 'flownet', None)
+        return None if network is None else network(image, previous).float()
+
+    # What all of them share.
+
+    def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
+        clips = []
+        for index in range(self.size) if samples is None else samples:
+            rng = np.random.default_rng([self._seed, step, index])
+            source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+            clips.append(source.clip(rng, self.settings.frames))
+        rng = np.random.default_rng([self._seed, step])
+        judged = 1 + rng.permutation(self.settings.frames - 1)[: self.settings.judged]
+        return {**self._arrays(clips), 'judged': np.sort(judged)}
+
+    def _arrays(self, clips: Sequence[Clip]) -> Batch:
+        arrays = {
+            'images': np.stack([clip.images for clip in clips]),
+            'labels': np.stack([clip.labels for clip in clips]),
+        }
+        if 'flow' in self.method.host_stages:
+            kind = self.method.options['flow']
+            arrays['flows'] = np.stack([host_flows(kind, clip.images) for clip in clips])
+        return arrays
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        judged = batch['judged'].tolist()
+        totals: dict[str, Tensor] = {}
+        for frame in self.run(batch, judged):
+            labels = self._targets(batch['labels'][:, frame.place], frame.image)
+            for name, term in self.terms(frame.prediction, labels).items():
+                totals[name] = totals.get(name, torch.zeros(())) + term / len(judged)
+        return totals
+
+    def run(self, batch: dict[str, Tensor], judged: Sequence[int]) -> Iterator[Judged]:
+        """Run clips as streams and yield the judged frames as they are reached."""
+        images = batch['images']
+        current = to_rgb(images[:, 0])
+        with torch.no_grad():
+            state = self.start(current, self.segment(current))
+        for index in range(1, max(judged) + 1):
+            previous, current = current, to_rgb(images[:, index])
+            with torch.set_grad_enabled(torch.is_grad_enabled() and index in judged):
+                flow = batch['flows'][:, index - 1] if 'flows' in batch else self.flow(current, previous)
+                state, prediction = self.advance(state, current, flow, index in judged)
+            if index in judged:
+                yield Judged(index, current, flow, prediction)
+
+    @torch.no_grad()
+    def _targets(self, labels: Tensor, image: Tensor) -> Tensor:
+        """True classes, and the segmenter's own where there are none; uint8 (N, H, W)."""
+        unknown = (labels == IGNORE).flatten(1).all(1)
+        if self.settings.pseudo_labels or bool(unknown.all()):
+            return resize(self.segment(image), image.shape[2:]).argmax(1).byte()
+        if bool(unknown.any()):
+            labels = labels.clone()
+            labels[unknown] = self._targets(labels[unknown], image[unknown])
+        return labels
+
+    @torch.no_grad()
+    def validate(self, average: nn.Module) -> dict[str, float]:
+        """`corrected_<d>` and `warped_<d>`, mIoU in per cent at full resolution d frames after the key.
+
+        `warped` is what warping alone gives, with the same flow and no correction anywhere.
+        """
+        assert isinstance(average, nn.ModuleDict)
+        device = next(self.method.parameters()).device
+        counts: dict[str, ConfusionMatrix] = {}
+
+        def count(name: str, scores: Tensor, truth: Tensor) -> None:
+            mask = resize(scores, truth.shape[1:]).argmax(1)[0].byte()
+            matrix = counts.setdefault(name, ConfusionMatrix(self.method.classes))
+            matrix.update(truth[0].cpu().numpy(), mask.cpu().numpy())
+
+        with using(self.method, average.eval()):
+            for arrays in self._aside:
+                batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+                only_warped = self.segment(to_rgb(batch['images'][:, 0]))
+                for frame in self.run(batch, range(1, batch['images'].shape[1])):
+                    truth = batch['labels'][:, frame.place]
+                    count(f'corrected_{frame.place}', frame.prediction.merged, truth)
+                    if frame.flow is not None:
+                        only_warped = warp(only_warped, frame.flow)
+                        count(f'warped_{frame.place}', only_warped, truth)
+        return {name: 100 * matrix.miou() for name, matrix in counts.items()}
+
+
+def train_only(method: Method, names: Sequence[str]) -> nn.ModuleDict:
+    """Let these networks of the method learn and freeze all others, in eval mode; returns those that learn.
+
+    Raises:
+        SettingsError: the method has none of them.
+    """
+    networks = nn.ModuleDict({name: net for name, net in method.named_children() if name in names})
+    if not networks:
+        raise SettingsError(
+            f'a method with options {method.options} has no {", ".join(names)}; leave out the stage for them'
+        )
+    for name, network in method.named_children():
+        network.requires_grad_(name in networks).train(name in networks)
+    return networks
+
+
+@contextmanager
+def using(method: Method, networks: nn.ModuleDict) -> Iterator[None]:
+    """Let the method use other networks, such as the averaged ones, for a while."""
+    own = {name: getattr(method, name) for name in networks}
+    try:
+        for name, network in networks.items():
+            setattr(method, name, network)
+        yield
+    finally:
+        for name, network in own.items():
+            setattr(method, name, network)
+
+
+def host_flows(kind: str, images: np.ndarray) -> np.ndarray:
+    """Flow of each frame but the first to the one before, float32 (T - 1, 2, h, w), in cells."""
+    motion = make_motion(kind)
+    flows = [motion.update(image, wanted=index > 0) for index, image in enumerate(images)]
+    still = np.zeros((2, -(-images.shape[1] // 4), -(-images.shape[2] // 4)), np.float32)
+    return np.stack([still if flow is None else flow[0] for flow in flows[1:]])

@@ -1,0 +1,53 @@
+"""The stages a recipe can name, each in a file of its own.
+
+A stage is a class with
+
+* `name`, the name in recipes; `settings_class`, a frozen dataclass: the entries of `sampling`;
+* `method_class`, the methods it can train;
+* `create(method, data, stage recipe)`, which makes one, and what `loop.Stage` says: batches, losses, scores.
+
+Methods whose propagated frames learn from clips subclass `PropagationStage` and write little more than
+their losses. Several stages may share a file where they share its idea.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.training.loop import Stage
+
+if TYPE_CHECKING:
+    from vss_ros.methods.method import Method
+    from vss_ros.training.gather import Gathered
+    from vss_ros.training.recipe import StageRecipe
+
+STAGES = {
+    'segmenter': 'vss_ros.training.segmenter:SegmenterStage',
+    'flow': 'vss_ros.training.flow:FlowStage',
+    'correction': 'vss_ros.training.correction:CorrectionStage',
+}
+
+
+class StageClass(Protocol):
+    """What `STAGES` leads to."""
+
+    name: ClassVar[str]
+    settings_class: ClassVar[type[Any]]
+    method_class: ClassVar[type[Method]]
+
+    @staticmethod
+    def create(method: Any, data: Gathered, recipe: StageRecipe) -> Stage: ...
+
+
+def stage_class(name: str) -> StageClass:
+    """The class of a stage, by its name in recipes.
+
+    Raises:
+        SettingsError: there is no such stage; the message lists those there are.
+    """
+    if name not in STAGES:
+        raise SettingsError(f'{name!r} is no stage; use {", ".join(STAGES)}')
+    module, class_name = STAGES[name].split(':')
+    return getattr(import_module(module), class_name)

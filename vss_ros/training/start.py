@@ -1,0 +1,74 @@
+"""Networks that begin with the weights of an existing model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.model_folder import load_model
+from vss_ros.methods.method import Method
+
+
+def start_from(method: Method, start: Mapping[str, str]) -> None:
+    """Initialise networks from models: `{deeplab: camvid-evss-lite/csrnet}`.
+
+    Args:
+        start: name of a network, or of a part of one (`twnet.encoder`) -> the folder or name of a model, a
+            slash, and the prefix in its weights.
+    Raises:
+        SettingsError: an entry is not of that form, or the method has no such network.
+        ModelError: there is no such model, or its weights do not fit.
+    """
+    for name, origin in start.items():
+        model_name, _, prefix = str(origin).rpartition('/')
+        if not (model_name and prefix):
+            raise SettingsError(
+                f'start: {name} is {origin!r}; write MODEL/PREFIX, such as camvid-evss-lite/csrnet'
+            )
+        try:
+            network = method.get_submodule(name)
+        except AttributeError:
+            have = ', '.join(child for child, _ in method.named_children())
+            raise SettingsError(f'start: the method has no network {name}; it has {have}') from None
+        state = _part(model_name, prefix)
+        wanted = network.state_dict()
+        problems = [
+            *(f'no {key}' for key in wanted if key not in state),
+            *(f'{key} is of no use' for key in state if key not in wanted),
+            *(
+                f'{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}'
+                for key, value in wanted.items()
+                if key in state and state[key].shape != value.shape
+            ),
+        ]
+        if problems:
+            more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
+            raise ModelError(
+                f'start: {origin} does not fit {name}: {"; ".join(problems[:3])}{more}. '
+                'Choose options that build the same network, or start from another model'
+            )
+        with torch.no_grad():
+            network.load_state_dict(state)
+
+
+def _part(model_name: str, prefix: str) -> dict[str, Tensor]:
+    """The weights of a model whose names begin with `prefix.`, without it."""
+    model = load_model(model_name)
+    if model.weights is None:
+        raise ModelError(f'start: {model.path} has no weights, only graphs; use a model that vss export made')
+    try:
+        state = load_file(str(model.weights))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f'start: {model.weights} cannot be read: {error}') from error
+    part = {
+        key.removeprefix(f'{prefix}.'): value for key, value in state.items() if key.startswith(f'{prefix}.')
+    }
+    if not part:
+        have = ', '.join(sorted({key.split('.')[0] for key in state}))
+        raise ModelError(f'start: {model.weights} has no weights {prefix}.*; it has {have}')
+    return part
