@@ -25,7 +25,7 @@ from vss_ros.methods.blocks.image import STRIDE, to_rgb
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.flow_warping import FlowWarping
+from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 
 LIGHT_MOMENTUM = 0.1  # the published one needs tens of thousands of steps to forget where it started
 
@@ -53,7 +53,8 @@ class Davss(FlowWarping):
         fusion: resolution of fusing; `full` resizes scores, cue and map first (the release), `quarter`
             fuses where they are (cheaper, and not quite equal).
         carry: what the next frame is handed: `warped`, nothing of the correction (the release), or
-            `merged`, corrected scores and an appearance corrected alike (a reading of the paper).
+            `merged`, corrected scores and an appearance corrected alike (a reading of the paper); or
+            `composed`, the key frame's own, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
         flow: see `FlowWarping`.
     Raises:
@@ -63,7 +64,7 @@ class Davss(FlowWarping):
     choices = {
         'backbone': ('xception', 'light'),
         'fusion': ('full', 'quarter'),
-        'carry': ('warped', 'merged'),
+        'carry': ('warped', 'merged', COMPOSED),
         'decision': tuple(DECISIONS),
     }
     state = {
@@ -106,7 +107,8 @@ class Davss(FlowWarping):
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
         rgb = to_rgb(image)
         scores = self.deeplab(rgb).float()  # the state stays float32 under autocast
-        return {'scores': scores, 'appearance': self.quarter(rgb), **self.decide(scores, rgb.shape[2:])}
+        carried = self.from_key(scores=scores, appearance=self.quarter(rgb))
+        return {**carried, **self.decide(scores, rgb.shape[2:])}
 
     def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
@@ -122,7 +124,7 @@ class Davss(FlowWarping):
             warped: (N, K, h, w).
             warped_appearance: (N, 3, h, w).
         Returns:
-            scores, appearance: what the next frame takes.
+            scores, appearance: what the next frame takes; absent if `carry` is `composed`.
             mask, confidence: see `decide`.
             distortion: 0 trusts the warp, 1 the cue; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar.
@@ -136,8 +138,10 @@ class Davss(FlowWarping):
         carried = self.resize(merged, warped.shape[2:])
         feeds_back = self.options['carry'] == 'merged'
         return {
-            'scores': carried if feeds_back else warped,
-            'appearance': merge(warped_appearance, seen, distortion) if feeds_back else warped_appearance,
+            **self.carried_on(
+                scores=carried if feeds_back else warped,
+                appearance=merge(warped_appearance, seen, distortion) if feeds_back else warped_appearance,
+            ),
             **self.decide(merged, rgb.shape[2:]),
             'distortion': wide_distortion,
             'corrected': (labels_of(carried) != labels_of(warped)).float().mean(),

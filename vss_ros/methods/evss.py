@@ -22,7 +22,7 @@ from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.flow_warping import FlowWarping
+from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 
 
 class Evss(FlowWarping):
@@ -36,7 +36,8 @@ class Evss(FlowWarping):
             release does, in training too) or of the `previous` frame (Algorithm 1 of the paper).
         fusion: resolution of fusing; `full` resizes scores and maps first (the release), `quarter`
             fuses where they are (the paper, and much cheaper).
-        carry: scores handed to the next frame, `warped` (the paper) or `merged`.
+        carry: scores handed to the next frame, `warped` (the paper) or `merged`; or `composed`, those of
+            the key frame, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
         flow: see `FlowWarping`.
     Raises:
@@ -46,7 +47,7 @@ class Evss(FlowWarping):
     choices = {
         'reference': ('key', 'previous'),
         'fusion': ('full', 'quarter'),
-        'carry': ('warped', 'merged'),
+        'carry': ('warped', 'merged', COMPOSED),
         'decision': tuple(DECISIONS),
     }
     state = {'image': 'previous_image', 'scores': 'previous_scores', 'labels': 'reference_labels'}
@@ -91,7 +92,8 @@ class Evss(FlowWarping):
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
         scores = self.csrnet(self.look(image)).float()  # the state stays float32 under autocast
         decided = decide(scores, image.shape[1:3], self.options['decision'])
-        return {'scores': scores, 'labels': labels_of(scores).to(torch.uint8), **decided}
+        labels = labels_of(scores).to(torch.uint8)
+        return {**self.from_key(scores=scores), 'labels': labels, **decided}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
@@ -105,7 +107,7 @@ class Evss(FlowWarping):
             warped: (N, K, h, w).
             reference_labels: uint8 (N, 1, h, w).
         Returns:
-            scores, labels: what the next frame takes, like its inputs.
+            scores, labels: what the next frame takes, like its inputs; no scores if `carry` is `composed`.
             mask, confidence: see `decide`.
             distortion: 0 trusts the warp, 1 the update; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar (EVSS eq. 9).
@@ -119,7 +121,7 @@ class Evss(FlowWarping):
         labels = labels_of(carried)
         follows = self.options['reference'] == 'previous'
         return {
-            'scores': carried if self.options['carry'] == 'merged' else warped,
+            **self.carried_on(scores=carried if self.options['carry'] == 'merged' else warped),
             'labels': (labels if follows else reference).to(torch.uint8),
             **decide(merged, size, self.options['decision']),
             'distortion': distortion,

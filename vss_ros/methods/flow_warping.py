@@ -1,4 +1,4 @@
-"""What the methods share that carry something along the optical flow: where that flow comes from."""
+"""What the methods share that carry something along the optical flow: its source, and how it is followed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from torch import Tensor, nn
 from vss_ros.core.settings import check_choice
 from vss_ros.methods.blocks.flownet import FlowNet
 from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.warp import compose
 from vss_ros.methods.method import Method
 
 FLOWS = ('network', 'dis', 'motion_vectors')
+COMPOSED = 'composed'  # a value of `carry`
 
 
 class FlowWarping(Method):
     """A method whose propagated frames take `flow`, from a network of its own or from the host.
 
     Flow is in cells of h x w = H/4 x W/4 and points from the current frame to the previous one.
+
+    What is carried is what the graph `warp` takes as `previous_...`. A method with an option `carry` may
+    let it be `composed`: then that of the key frame stays as it is, as `key_...`; a graph `compose` follows
+    the flow back to the key frame, and `warp` reads there once. Warping from frame to frame instead
+    interpolates what was interpolated before, and blurs it.
 
     Args:
         classes: number of classes K.
@@ -42,6 +49,19 @@ class FlowWarping(Method):
             self.flownet = self.build_flownet()
         else:
             self.host_stages = ('flow',)
+        self.composes = self.options.get('carry') == COMPOSED
+        if self.composes:
+            carried = {name for name in super().inputs_of('warp') if name.startswith('previous_')}
+            kept = {output: later for output, later in self.state.items() if later not in carried}
+            of_key = {_of_key(name): _of_key(name) for name in sorted(carried)}
+            self.state = kept | of_key | {'key_flow': 'previous_key_flow'}
+            stages = self.steps['propagated']
+            at = stages.index('warp')
+            self.steps = {**self.steps, 'propagated': (*stages[:at], 'compose', *stages[at:])}
+
+    def inputs_of(self, graph: str) -> tuple[str, ...]:
+        names = super().inputs_of(graph)
+        return tuple(map(_of_key, names)) if self.composes and graph == 'warp' else names
 
     def build_flownet(self) -> nn.Module:
         """flownet(rgb, previous rgb) -> flow (N, 2, h, w); RGB in [0, 1], float (N, 3, H, W)."""
@@ -56,3 +76,24 @@ class FlowWarping(Method):
     def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
         """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w)."""
         return {'flow': self.flownet(to_rgb(image), to_rgb(previous_image)).float()}
+
+    def compose(self, flow: Tensor, previous_key_flow: Tensor) -> dict[str, Tensor]:
+        """Flow to the previous frame, and that frame's to the key frame -> flow to the key frame."""
+        return {'key_flow': compose(flow, previous_key_flow)}
+
+    def from_key(self, **carried: Tensor) -> dict[str, Tensor]:
+        """What a key frame leaves to be carried, under the names of the state."""
+        if not self.composes:
+            return carried
+        some = next(iter(carried.values()))
+        still = 0 * some[:, :1].expand(-1, 2, -1, -1)  # not a constant, which some runtimes do not give
+        return {f'key_{name}': maps for name, maps in carried.items()} | {'key_flow': still}
+
+    def carried_on(self, **carried: Tensor) -> dict[str, Tensor]:
+        """What a propagated frame hands on of what it carried; nothing where the key frame's stays."""
+        return {} if self.composes else carried
+
+
+def _of_key(name: str) -> str:
+    """`previous_scores` -> `key_scores`, `flow` -> `key_flow`."""
+    return f'key_{name.removeprefix("previous_")}'

@@ -1,4 +1,4 @@
-"""Backward warping along a flow."""
+"""Backward warping along a flow, and following one flow after another."""
 
 from __future__ import annotations
 
@@ -51,3 +51,16 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     upper, lower = row(cell), row(cell + width)
     warped = upper + share_y * (lower - upper)
     return warped.reshape(channels, count, height, width).transpose(0, 1).to(features.dtype)
+
+
+def compose(flow: Tensor, earlier: Tensor) -> Tensor:
+    """Follow two flows, one after the other: output(p) = flow(p) + earlier(p + flow(p)).
+
+    Args:
+        flow: from the current frame to the previous one, in cells, (N, 2, h, w).
+        earlier: from the previous frame to one before it, same shape. Beyond the border it is that of
+            the border.
+    Raises:
+        ShapeError: the two differ in height or width, or are a single row or column.
+    """
+    return flow + warp(earlier, flow)
