@@ -24,7 +24,7 @@ class StreetClips:
             for number, frame in enumerate(SyntheticSource(seed, frames, **SIZE))
         ]
 
-    def frames(self, before):
+    def frames(self, before, after=0):
         return iter(enumerate(self.all))
 
 
@@ -40,7 +40,7 @@ def scored_by_hand(subject, frames, distance, labelled):
     for number in labelled:
         stream = subject.stream(interval=100)
         for frame in frames[number - distance : number + 1]:
-            segmentation = stream.step(frame)
+            [(_, segmentation)] = stream.answers(frame)
         assert segmentation.age_frames == distance
         matrix.update(frames[number].truth, segmentation.mask)
     return matrix.counts

@@ -27,12 +27,13 @@ class Clip(Protocol):
 
     name: str
 
-    def frames(self, before: int | None) -> Iterator[tuple[int, Frame]]:
+    def frames(self, before: int | None, after: int = 0) -> Iterator[tuple[int, Frame]]:
         """Numbers and frames in order.
 
         Args:
             before: only labelled frames and up to this many frames before each are needed, and the rest
                 may be left out; None asks for all.
+            after: so many frames after each labelled one are needed as well.
 
         Raises:
             SourceError: a file cannot be read.
@@ -64,8 +65,8 @@ class FileClip:
     def __len__(self) -> int:
         return len(self.files)
 
-    def frames(self, before: int | None) -> Iterator[tuple[int, Frame]]:
-        for number in self.wanted(before):
+    def frames(self, before: int | None, after: int = 0) -> Iterator[tuple[int, Frame]]:
+        for number in self.wanted(before, after):
             file = self.files[number]
             truth = None if file.label is None else self._read_truth(file.label)
             try:
@@ -73,12 +74,13 @@ class FileClip:
             except FrameError as error:
                 raise SourceError(f'{file.image} and {file.label}: {error}') from error
 
-    def wanted(self, before: int | None) -> list[int]:
+    def wanted(self, before: int | None, after: int = 0) -> list[int]:
         """Numbers of the frames that `frames` gives."""
         if before is None:
             return list(range(len(self.files)))
         labelled = [number for number, file in enumerate(self.files) if file.label is not None]
-        return sorted({n for last in labelled for n in range(max(0, last - before), last + 1)})
+        near = {n for number in labelled for n in range(number - before, number + after + 1)}
+        return sorted(near & set(range(len(self.files))))
 
 
 class SourceClip:
@@ -102,7 +104,7 @@ class SourceClip:
     def __length_hint__(self) -> int:
         return self._length
 
-    def frames(self, before: int | None) -> Iterator[tuple[int, Frame]]:
+    def frames(self, before: int | None, after: int = 0) -> Iterator[tuple[int, Frame]]:
         with closing(self._open()) as source:
             for number, frame in enumerate(source):
                 if self._labels is not None and (label := self._labels.get(frame.stamp_ns)):

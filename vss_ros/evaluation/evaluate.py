@@ -96,6 +96,7 @@ def evaluate(
     """
     contexts = [protocol.context for protocol in protocols]
     before = None if None in contexts else max(context for context in contexts if context is not None)
+    after = max(protocol.following for protocol in protocols)
     done = 0
     if checkpoint is not None:
         checkpoint.restore(protocols)
@@ -103,7 +104,7 @@ def evaluate(
     for index in range(done, len(clips)):
         for protocol in protocols:
             protocol.start_clip(clips[index].name)
-        for number, frame in clips[index].frames(before):
+        for number, frame in clips[index].frames(before, after):
             for protocol in protocols:
                 protocol.take(number, frame)
             on_frame()

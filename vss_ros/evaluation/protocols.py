@@ -8,18 +8,18 @@ frame every n frames over the whole clip, every labelled frame scored.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.frame import Frame, Segmentation
+from vss_ros.core.frame import Answer, Frame, Segmentation
 from vss_ros.core.metrics import TemporalConsistency
 from vss_ros.core.settings import StreamSettings
-from vss_ros.evaluation.filmstrip import Filmstrip
+from vss_ros.evaluation.filmstrip import Filmstrip, Sample
 from vss_ros.evaluation.scores import Scores, percent, total
 from vss_ros.evaluation.subjects import MODEL, Stream, Subject
 
@@ -31,6 +31,7 @@ class ScoringProtocol(Protocol):
 
     name: str
     film: Filmstrip | None
+    following: int  # frames after a labelled one that are needed
 
     @property
     def context(self) -> int | None:
@@ -60,7 +61,7 @@ class DistanceProtocol:
     All distances are scored on the same frames: the labelled ones with as many frames before them in the
     clip as the largest distance needs. A stream that starts at frame k serves every labelled frame that
     lies at one of the distances behind it, so on a clip with all frames labelled each frame starts one
-    stream and no work is done twice.
+    stream and no work is done twice. A model whose results are late is shown the frames that it needs.
 
     Args:
         distances: rising, 0 is the key frame itself.
@@ -75,6 +76,7 @@ class DistanceProtocol:
         if not distances or list(distances) != sorted(set(distances)) or distances[0] < 0:
             raise SettingsError(f'distances are {list(distances)}; give rising numbers of 0 or more')
         self.context = distances[-1]
+        self.following = max(subject.model.delay_frames for subject in subjects)
         self.scores = {
             (subject.name, distance): Scores(classes)
             for subject in subjects
@@ -86,29 +88,37 @@ class DistanceProtocol:
 
     def start_clip(self, name: str) -> None:
         self._clip = name
-        self._recent: deque[Frame] = deque(maxlen=self.context + 1)
-        self._number = -1  # of the newest of the recent frames
+        self._frames: dict[int, Frame] = {}  # the last ones without a gap, by number
         self._chains: dict[tuple[str, int], _Chain] = {}  # by subject and number of the key frame
 
     def take(self, number: int, frame: Frame) -> None:
-        if number != self._number + 1:
-            self.start_clip(self._clip)
-        self._recent.append(frame)
-        self._number = number
-        if frame.truth is None or len(self._recent) <= self.context:
+        if number - 1 not in self._frames:
+            self.end_clip()
+        self._frames[number] = frame
+        self._frames.pop(number - self.following - self.context - 1, None)
+        self._score(number - self.following)
+
+    def end_clip(self) -> None:
+        """Scores those that wait for frames that do not come."""
+        waiting = list(self._frames)[-self.following :] if self.following else []
+        for number in waiting:
+            self._score(number)
+        self.start_clip(self._clip)
+
+    def _score(self, number: int) -> None:
+        frame = self._frames.get(number)
+        if frame is None or frame.truth is None or number - self.context not in self._frames:
             return
         self._chains = {key: chain for key, chain in self._chains.items() if key[1] >= number - self.context}
         sample = None if self.film is None else self.film.offer(f'{self._clip}, frame {number}', frame)
         for subject in self._subjects:
             for distance in self._distances_of(subject):
-                chain, segmentation = self._advance(subject, number - distance)
+                chain = self._chain(subject, number - distance)
+                segmentation = chain.result(number, self._frames)
                 warped = chain.warped_mask(frame.size) if subject.kind == MODEL and distance else None
                 self.scores[subject.name, distance].update(frame.truth, segmentation, warped)
             if sample is not None:
                 sample.add(subject.name, frame, segmentation)
-
-    def end_clip(self) -> None:
-        self.start_clip('')
 
     def arrays(self) -> dict[str, np.ndarray]:
         return _flat(self.scores)
@@ -129,29 +139,54 @@ class DistanceProtocol:
     def _distances_of(self, subject: Subject) -> list[int]:
         return [distance for name, distance in self.scores if name == subject.name]
 
-    def _advance(self, subject: Subject, key_number: int) -> tuple[_Chain, Segmentation]:
-        """Brings the stream that began at a frame up to the newest one."""
+    def _chain(self, subject: Subject, key_number: int) -> _Chain:
         key = subject.name, key_number
         if key not in self._chains:
-            self._chains[key] = _Chain(subject.stream(interval=self.context + 1), key_number)
-        chain = self._chains[key]
-        oldest = self._number - len(self._recent) + 1
-        return chain, chain.advance(list(self._recent)[chain.next_number - oldest :])
+            delay = subject.model.delay_frames
+            self._chains[key] = _Chain(subject.stream(interval=self.context + 1), key_number, delay)
+        return self._chains[key]
 
 
 class _Chain:
     """One stream from its key frame on."""
 
-    def __init__(self, stream: Stream, key_number: int) -> None:
+    def __init__(self, stream: Stream, key_number: int, delay: int) -> None:
         self._stream = stream
-        self.next_number = key_number
+        self._delay = delay
+        self._next = key_number  # the frame to be seen next
+        self._answered = key_number  # the frame to be answered next
+        self._results: dict[int, Segmentation] = {}  # that nobody asked for yet, by number
         self.warped_mask = stream.warped_mask
 
-    def advance(self, frames: Sequence[Frame]) -> Segmentation:
-        for frame in frames:
-            segmentation = self._stream.step(frame)
-        self.next_number += len(frames)
-        return segmentation
+    def result(self, number: int, frames: Mapping[int, Frame]) -> Segmentation:
+        """What the stream makes of a frame; it sees no more frames than it needs for that.
+
+        Args:
+            number: higher than in the call before.
+            frames: by number, with all from the one to be seen next.
+        """
+        last = min(number + self._delay, max(frames))
+        for following in range(self._next, last + 1):
+            self._collect(self._stream.answers(frames[following]))
+        self._next = max(self._next, last + 1)
+        if number >= self._answered:
+            self._collect(self._stream.flush())
+        result = self._results[number]
+        self._results = {later: kept for later, kept in self._results.items() if later > number}
+        return result
+
+    def _collect(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            self._results[self._answered] = answer.segmentation
+            self._answered += 1
+
+
+class _Taken(NamedTuple):
+    """A frame and what is needed once it is answered: the flow to the frame before, and pictures to fill."""
+
+    frame: Frame
+    flow: np.ndarray | None
+    sample: Sample | None
 
 
 class DeploymentProtocol:
@@ -168,12 +203,14 @@ class DeploymentProtocol:
     ) -> None:
         StreamSettings(interval)  # refuses intervals below 1
         self.interval = interval
+        self.following = max(subject.model.delay_frames for subject in subjects)
         self.scores: dict[tuple[str, int], Scores] = defaultdict(lambda: Scores(classes))
         self.consistency = {subject.name: TemporalConsistency(len(classes)) for subject in subjects}
         self._subjects = subjects
         self._classes = classes
         self.film = film
         self._flow = _BackwardFlow()
+        self._taken: deque[_Taken] = deque(maxlen=self.following + 1)
         self._streams: dict[str, Stream] = {}
 
     def start_clip(self, name: str) -> None:
@@ -188,19 +225,25 @@ class DeploymentProtocol:
         sample = None
         if self.film is not None and frame.truth is not None:
             sample = self.film.offer(f'{self._clip}, frame {number}', frame)
+        self._taken.append(_Taken(frame, flow, sample))
         for subject in self._subjects:
-            stream = self._streams[subject.name]
-            segmentation = stream.step(frame)
+            self._count(subject, self._streams[subject.name].answers(frame))
+
+    def end_clip(self) -> None:
+        for subject in self._subjects:
+            self._count(subject, self._streams[subject.name].flush())
+            self.consistency[subject.name].end_clip()
+
+    def _count(self, subject: Subject, answers: Iterable[Answer]) -> None:
+        for frame, segmentation in answers:
+            _, flow, sample = next(taken for taken in self._taken if taken.frame is frame)
             self.consistency[subject.name].update(segmentation.mask, flow)
             if frame.truth is not None:
+                stream = self._streams[subject.name]
                 warped = stream.warped_mask(frame.size) if subject.kind == MODEL else None
                 self.scores[subject.name, segmentation.age_frames].update(frame.truth, segmentation, warped)
             if sample is not None:
                 sample.add(subject.name, frame, segmentation)
-
-    def end_clip(self) -> None:
-        for consistency in self.consistency.values():
-            consistency.end_clip()
 
     def arrays(self) -> dict[str, np.ndarray]:
         consistency = {f'{name}/-1/tc': measure.counts for name, measure in self.consistency.items()}

@@ -15,6 +15,8 @@ FORMAT = 1
 RULES = {
     'miou': 'mean over classes of TP / (TP + FP + FN), counted over the whole set; 255 is ignored',
     'distance': 'frames from the key frame to the scored one; all distances are scored on the same frames',
+    'delay_frames': 'frames after the scored one that the model sees first; at the end of a clip the last '
+    'frame stands for them',
     'gmac': '10^9 multiply-adds of convolutions and matrix products, counted from the ONNX graphs; norms, '
     'activations, resizes, warps and optical flow computed on the host are not counted. Per frame: '
     '(key + l * propagated) / (l + 1) at distance l',
@@ -50,6 +52,7 @@ def make_report(
                 'model': subject.model.name,
                 'method': subject.model.method,
                 'image': list(subject.model.image_size),
+                'delay_frames': subject.model.delay_frames,
                 'engine': subject.engine.describe(),
                 'motion': subject.model.flow if subject.motion == 'model' else subject.motion,
                 'gmac': None if subject.gmacs is None else dict(subject.gmacs),

@@ -7,7 +7,7 @@ segmenter on the same engine, and their cost is counted by the same rule.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from vss_ros.core.cost import step_macs
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import MissingLibraryError, SettingsError
-from vss_ros.core.frame import Frame, Segmentation
+from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.segmenter import VideoSegmenter, fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -75,13 +75,20 @@ class Stream:
         self._part = part_of(subject.model)
         self._size = subject.model.image_size
 
-    def step(self, frame: Frame) -> Segmentation:
-        """Segments the next frame."""
+    def answers(self, frame: Frame) -> Iterator[Answer]:
+        """Segments the next frame, see `VideoSegmenter.answers`."""
         self._recorder.warped = None
-        return self._segmenter.step(frame)
+        yield from self._segmenter.answers(frame)
+
+    def flush(self) -> Iterator[Answer]:
+        """Gives the answers that are owed, see `VideoSegmenter.flush`."""
+        yield from self._segmenter.flush()
 
     def warped_mask(self, size: tuple[int, int]) -> np.ndarray | None:
-        """The mask the last step would have given without correction, uint8 (H, W); None on a key frame."""
+        """The mask that the answer just taken would have without correction, uint8 (H, W).
+
+        None on a key frame, and so for models whose results are late: they compute every frame in full.
+        """
         if self._recorder.warped is None:
             return None
         scores = self._recorder.to_host(self._recorder.warped)[0]
@@ -114,7 +121,7 @@ def load_subjects(
         elif warp_only:
             _log.warning('%s has no stage that warps scores; there is no row of warping alone', model.name)
         if per_frame and model.propagates:
-            in_full = replace(model, steps={'key': model.steps['key']}, state={})
+            in_full = replace(model, steps={'key': model.steps['key']}, state={}, delay_frames=0)
             subjects.append(_subject(in_full, PER_FRAME, loaded, 'model'))
     return subjects
 
