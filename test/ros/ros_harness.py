@@ -97,7 +97,7 @@ class NodeProcess:
         finally:
             if error[0] is not None:
                 print(self.log)
-        assert code == 0, self.log
+        assert code == 0, (code, self.log)
         assert 'Traceback' not in self.log
 
 

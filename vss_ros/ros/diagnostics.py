@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
+from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.stream import CameraStream
 
@@ -26,10 +27,14 @@ class Diagnostics:
     """Watches a stream and says what is wrong with it, by name.
 
     The owner sets `state` (of the lifecycle), `error` (of the last transition) and `enabled` as they change.
+
+    Args:
+        log: its newest line tells how far the configuration is.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, log: CoreLog) -> None:
         self._node = node
+        self._log = log
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # The steady clock: under simulated time a stalled /clock must not silence this.
         self.clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -61,6 +66,8 @@ class Diagnostics:
         self._publisher.publish(message)
 
     def _summary(self) -> str:
+        if self.state == 'configuring':
+            return f'configuring: {self._log.last}'
         return self.state if self.enabled else f'{self.state}, disabled'
 
     def _values(self) -> dict[str, Any]:

@@ -51,13 +51,14 @@ def main(args: list[str] | None = None) -> int:
             raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end with code -2
-        if node is not None:
-            node.close()
+        has_ended = node is None or node.close()
         if executor is not None:
             executor.shutdown()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+        if not has_ended:
+            os._exit(0)  # building an engine takes minutes; nothing half written of it is ever used
     return 0
 
 

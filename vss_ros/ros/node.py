@@ -6,14 +6,17 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from vss_ros.core.errors import VssError
+from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.diagnostics import Diagnostics
 from vss_ros.ros.labels import Labels
+from vss_ros.ros.loading import Loading
 from vss_ros.ros.parameters import Parameters
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.statistics import StreamStatistics
@@ -29,9 +32,11 @@ class SegmentationNode(LifecycleNode):
         super().__init__(name, **arguments)
         self._stream: CameraStream | None = None
         self._labels: Labels | None = None
+        self._loading: Loading | None = None
         self._enabled = True
-        self._declared = Parameters(self, lambda: self._stream is not None, self._settings_changed)
-        self._diagnostics = Diagnostics(self)
+        self._declared = Parameters(self, self._is_configured, self._settings_changed)
+        self._core_log = CoreLog(self)
+        self._diagnostics = Diagnostics(self, self._core_log)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/request_key_frame', self._on_request_key_frame)
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -39,20 +44,29 @@ class SegmentationNode(LifecycleNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
             post_callback=self._on_clock_jump,
         )
+        # A transition may last; what is in the default group is served meanwhile.
+        self._transitions = MutuallyExclusiveCallbackGroup()
         self._guard_transitions()
         if self.get_parameter('autostart').value:
-            self._autostart = self.create_timer(0.0, self._start_by_itself, clock=self._diagnostics.clock)
+            self._autostart = self.create_timer(
+                0.0, self._start_by_itself, self._transitions, self._diagnostics.clock
+            )
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         def configure() -> None:
-            settings = self._declared.read()
-            self._stream = CameraStream(self, settings, StreamStatistics())
+            self._diagnostics.state, self._diagnostics.error = 'configuring', ''
+            self._loading = Loading(self._declared.read())
+            loaded = self._loading.wait(self)
+            settings = self._declared.read()  # live parameters may have changed meanwhile
+            self._stream = CameraStream(self, settings, StreamStatistics(), loaded)
             self._labels = Labels(self, self._stream.model.classes, settings)
             self._diagnostics.stream = self._stream
             super(SegmentationNode, self).on_configure(state)
 
         result = self._transition('configure', 'inactive', configure)
+        self._loading = None
         if result is not SUCCESS:
+            self._diagnostics.state = 'unconfigured'
             self._free()
         return result
 
@@ -85,10 +99,19 @@ class SegmentationNode(LifecycleNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition('recover', 'unconfigured', self._free)
 
-    def close(self) -> None:
-        """Ends the worker and frees the engine; for the end of the process."""
+    def close(self) -> bool:
+        """Ends the worker and frees the engine; for the end of the process.
+
+        Returns:
+            False if a model is still being loaded, which cannot be stopped.
+        """
         self._jumps.unregister()
         self._free()
+        self._core_log.close()
+        return self._loading is None or not self._loading.is_running
+
+    def _is_configured(self) -> bool:
+        return self._stream is not None or self._loading is not None
 
     def _transition(self, verb: str, goal: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         """Runs a transition's action; a failure is one logged line, kept for the diagnostics."""
@@ -157,10 +180,15 @@ class SegmentationNode(LifecycleNode):
             self.trigger_activate()
 
     def _guard_transitions(self) -> None:
-        """Keeps an invalid transition id from ending the process (rclpy issue 1209)."""
+        """Keeps an invalid transition id from ending the process (rclpy issue 1209).
+
+        Also gives the service its own callback group, as `LifecycleNode` has no argument for that.
+        """
         service = getattr(self, '_service_change_state', None)
         if service is None:
             return
+        self._transitions.add_entity(service)
+        service.callback_group = self._transitions
         change_state = service.callback
 
         def guarded(request: Any, response: Any) -> Any:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from threading import Thread
 
-import numpy as np
 from rclpy.lifecycle import LifecycleNode
 
 from vss_ros.core import pipeline
-from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import VssError
-from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.segmenter import VideoSegmenter
-from vss_ros.core.settings import StreamSettings
+from vss_ros.ros.loading import Loaded
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_sink import TopicSink
@@ -26,29 +21,23 @@ THROTTLE_S = 5.0
 class CameraStream:
     """Segments the images of one camera topic between `start` and `stop`.
 
-    Raises:
-        VssError: the model or the engine cannot be used; the message says what to do.
+    Args:
+        loaded: belongs to the stream from now on, which closes the engine.
     """
 
-    def __init__(self, node: LifecycleNode, settings: Settings, statistics: StreamStatistics) -> None:
+    def __init__(
+        self, node: LifecycleNode, settings: Settings, statistics: StreamStatistics, loaded: Loaded
+    ) -> None:
         self._node = node
         self.settings = settings
         self.statistics = statistics
-        log = node.get_logger()
-        log.info(f'loading model {settings.node.model}')
-        self.model = load_model(settings.node.model)
-        log.info(
-            f'preparing engine {settings.engine.engine} ({settings.engine.precision}) for {self.model.path}'
-        )
-        self.engine: Engine = load_engine(self.model, settings.engine)
+        self.model, self.engine = loaded.model, loaded.engine
         try:
             self._segmenter = VideoSegmenter(self.model, self.engine, settings.stream)
-            warm_up(self.model, self.engine, settings.stream)
             self._sink = TopicSink(node, self.model, settings.node, statistics)
         except Exception:
             self.engine.close()
             raise
-        log.info('ready: ' + ', '.join(f'{key} {value}' for key, value in self.engine.describe().items()))
         self.source: TopicSource | None = None
         self._worker: Thread | None = None
 
@@ -133,10 +122,3 @@ class CameraStream:
             )
         else:
             log.warning(f'frame skipped: {text}', throttle_duration_sec=THROTTLE_S)
-
-
-def warm_up(model: ModelFolder, engine: Engine, settings: StreamSettings) -> None:
-    """Runs each step once, so that an engine that cannot run fails here and the first frame is not slow."""
-    segmenter = VideoSegmenter(model, engine, replace(settings, key_frame_interval=2))
-    for stamp_ns in range(2):
-        list(segmenter.answers(Frame(np.zeros((*model.image_size, 3), np.uint8), stamp_ns)))

@@ -1,0 +1,112 @@
+"""While a model is being loaded, which may take minutes, the node answers and can be ended."""
+
+import logging
+import signal
+import time
+
+import pytest
+from echo_model import write_echo_model
+from lifecycle_msgs.srv import ChangeState
+from ros_harness import DEADLINE_S, TRANSITIONS, NodeProcess, Robot, values_of
+
+A_WHILE, FOR_EVER = 2_000_000, 500_000_000  # rounds of a loop in each key step; a round takes 2 us or more
+
+
+@pytest.fixture(scope='module')
+def lasting_model(tmp_path_factory):
+    """A real model whose first run, which is part of loading it, takes a while."""
+    return write_echo_model(tmp_path_factory.mktemp('models') / 'lasting', rounds=A_WHILE)
+
+
+@pytest.fixture
+def robot_in(probe):
+    robots = []
+
+    def make(namespace: str) -> Robot:
+        robots.append(Robot(probe, namespace))
+        return robots[-1]
+
+    yield make
+    for robot in robots:
+        robot.close()
+
+
+def begin_to_configure(robot):
+    """Asks for the transition, and returns its answer to come once it is under way."""
+    client = robot.probe.node.create_client(ChangeState, f'{robot.name}/change_state')
+    robot.probe.until(client.service_is_ready, 'the service')
+    request = ChangeState.Request()
+    request.transition.id = TRANSITIONS['configure']
+    answer = client.call_async(request)
+    robot.probe.until(lambda: robot.state == 'configuring', 'the transition')
+    return answer
+
+
+def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
+    tmp_path, lasting_model, robot_in
+):
+    with NodeProcess(tmp_path, 'patient', model=lasting_model, engine='onnxruntime') as node:
+        robot = robot_in('patient')
+        answer = begin_to_configure(robot)
+        assert robot.set(overlay_alpha=0.25) == ''
+        assert 'can change only while the node is unconfigured' in robot.set(precision='int8')
+        assert 'not configured' in robot.trigger('reset').message
+        status = robot.diagnostics(lambda status: 'running each step' in status.message, 'the progress')
+        assert status.message.startswith('configuring: ')
+        assert values_of(status)['state'] == 'configuring'
+        assert not answer.done()  # all of this was answered before
+        robot.probe.until(answer.done, 'the end of the transition')
+        assert answer.result().success
+        assert robot.state == 'inactive'
+        assert robot.get('overlay_alpha') == 0.25
+        assert 'preparing engine onnxruntime' in node.log
+        robot.diagnostics(lambda status: status.message == 'inactive', 'the new state')
+        assert robot.change('activate')
+
+
+def test_a_transition_asked_for_meanwhile_waits_for_its_turn(tmp_path, lasting_model, robot_in):
+    with NodeProcess(tmp_path, 'queued', model=lasting_model, engine='onnxruntime', autostart=True):
+        robot = robot_in('queued')
+        robot.probe.until(lambda: robot.state == 'configuring', 'the automatic start')
+        assert robot.change('deactivate')  # after the start has configured and activated
+        assert robot.state == 'inactive'
+
+
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_model_is_loaded_ends_the_process_at_once(tmp_path, robot_in, sent):
+    model = write_echo_model(tmp_path / 'endless', rounds=FOR_EVER)
+    name = f'unloading_{sent.name.lower()}'
+    with NodeProcess(tmp_path, name, model=model, engine='onnxruntime') as node:
+        robot = robot_in(name)
+        begin_to_configure(robot)
+        start = time.monotonic()
+        assert node.end(sent) == 0
+        assert time.monotonic() - start < DEADLINE_S / 2
+        assert 'Traceback' not in node.log
+        assert 'error' not in node.log.lower()
+
+
+def test_what_the_core_says_stands_in_the_log_of_the_node(probe):
+    from vss_ros.ros.core_log import CoreLog
+
+    said = []
+
+    class Node:
+        """Keeps what is logged; the real log goes to the terminal and cannot be read back."""
+
+        def get_logger(self):
+            return self
+
+        def __getattr__(self, severity):
+            return lambda text: said.append((severity, text))
+
+    log = CoreLog(Node())
+    core = logging.getLogger('vss_ros.core.engines')
+    core.info('building: %d %%', 40)
+    core.warning('two\nlines')
+    core.error('out of memory')
+    core.debug('of no interest')
+    log.close()
+    core.error('said to nobody')
+    assert said == [('info', 'building: 40 %'), ('warning', 'two lines'), ('error', 'out of memory')]
+    assert log.last == 'out of memory'

@@ -1,0 +1,50 @@
+"""What the core says, in the node's log.
+
+The core knows no ROS: engines tell how their building goes through Python's logging.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from rclpy.node import Node
+
+PACKAGE = 'vss_ros'
+
+
+class CoreLog(logging.Handler):
+    """Passes every record of this package on to the node's log until it is closed.
+
+    Close it before ROS is shut down: after that, logging ends the process.
+
+    Attributes:
+        last: the newest line that is information or more, to tell how far something is.
+    """
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(logging.INFO)
+        self._node_log = node.get_logger()
+        self.last = ''
+        self._is_closed = False
+        logger = logging.getLogger(PACKAGE)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._is_closed:  # by another thread, after this record had set out
+            return
+        text = self.last = ' '.join(record.getMessage().split())  # one line
+        # rclpy wants a place in the code of its own for each severity.
+        if record.levelno >= logging.ERROR:
+            self._node_log.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._node_log.warning(text)
+        else:
+            self._node_log.info(text)
+
+    def close(self) -> None:
+        logging.getLogger(PACKAGE).removeHandler(self)
+        self.acquire()  # what another thread says now is said before this returns
+        self._is_closed = True
+        self.release()
+        super().close()

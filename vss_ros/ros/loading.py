@@ -1,0 +1,110 @@
+"""Loads a model and its engine on a thread of its own, while the node goes on answering.
+
+Building an engine can take minutes. A transition must not return before it is done, and for as long the
+executor that called it can call nothing else. So the transition spins the node itself meanwhile, with an
+executor that lives only as long: the one that called gets the node back.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from threading import Thread
+
+import numpy as np
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+
+from vss_ros.core.engines import Engine, load_engine
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import StreamSettings
+from vss_ros.ros.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and an engine that has run each of its steps."""
+
+    model: ModelFolder
+    engine: Engine
+
+
+class Loading:
+    """Begins at once to load what the settings name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loaded: Future = Future()
+        self._thread = Thread(target=self._load, name='loading')
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def wait(self, node: Node) -> Loaded:
+        """What was loaded. Services, parameters and timers of the node are served meanwhile.
+
+        To be called by a callback whose callback group is not needed for that.
+
+        Raises:
+            VssError: the model or the engine cannot be used; the message says what to do.
+            KeyboardInterrupt: the process is being ended. rclpy would swallow an Exception.
+        """
+        caller = node.executor
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        try:
+            executor.spin_until_future_complete(self._loaded)
+        except ExternalShutdownException:
+            raise KeyboardInterrupt from None
+        finally:
+            if caller is None:
+                executor.remove_node(node)
+            else:
+                caller.add_node(node)
+            executor.shutdown()
+        if not self._loaded.done():
+            raise KeyboardInterrupt
+        self._thread.join()
+        return self._loaded.result()
+
+    def _load(self) -> None:
+        try:
+            self._loaded.set_result(load(self._settings))
+        except Exception as error:
+            self._loaded.set_exception(error)
+
+
+def load(settings: Settings) -> Loaded:
+    """Loads the model and the engine, and says in the log how it goes.
+
+    Raises:
+        VssError: see `load_model`, `load_engine` and `VideoSegmenter`.
+    """
+    _log.info('loading model %s', settings.node.model)
+    model = load_model(settings.node.model)
+    _log.info(
+        'preparing engine %s (%s) for %s', settings.engine.engine, settings.engine.precision, model.path
+    )
+    engine = load_engine(model, settings.engine)
+    try:
+        _log.info('running each step of %s once', model.name)
+        warm_up(model, engine, settings.stream)
+    except Exception:
+        engine.close()
+        raise
+    _log.info('ready: %s', ', '.join(f'{key} {value}' for key, value in engine.describe().items()))
+    return Loaded(model, engine)
+
+
+def warm_up(model: ModelFolder, engine: Engine, settings: StreamSettings) -> None:
+    """Runs each step once, so that an engine that cannot run fails here and the first frame is not slow."""
+    segmenter = VideoSegmenter(model, engine, replace(settings, key_frame_interval=2))
+    for stamp_ns in range(2):
+        list(segmenter.answers(Frame(np.zeros((*model.image_size, 3), np.uint8), stamp_ns)))
