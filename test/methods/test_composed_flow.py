@@ -13,7 +13,7 @@ from vss_ros.methods import build_method
 from vss_ros.methods.blocks.warp import compose, warp
 
 HEIGHT, WIDTH = 12, 16
-METHODS = {'evss-lite': {}, 'davss': {'backbone': 'light', 'flow': 'dis'}}
+METHODS = {'evss-lite': {}, 'davss': {'backbone': 'lite', 'flow': 'dis'}}
 small = st.integers(-250, 250).map(lambda hundredths: hundredths / 100)  # cells
 matrices = st.tuples(*[st.integers(-80, 80).map(lambda thousandths: thousandths / 1000)] * 4)
 

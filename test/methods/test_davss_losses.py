@@ -168,7 +168,7 @@ def test_running_statistics_after_a_joint_step_agree_with_the_release(joint, arr
 @pytest.fixture(scope='module')
 def light():
     torch.manual_seed(0)
-    return Davss(5, backbone='light', flow='dis').eval()
+    return Davss(5, backbone='lite', flow='dis').eval()
 
 
 def test_two_frames_are_a_single_hop(light):

@@ -25,7 +25,7 @@ from vss_ros.methods.weights import load_method
 METHODS = {  # the variant of each that is quickest to write
     'evss': {},
     'evss-lite': {},
-    'davss': {'backbone': 'light'},
+    'davss': {'backbone': 'lite'},
 }
 CLASSES = 11
 SIZE = (64, 96)

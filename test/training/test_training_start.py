@@ -35,12 +35,14 @@ def test_a_network_starts_with_the_weights_of_a_model_and_nothing_else_changes(t
 
 
 def test_a_part_of_a_network_can_start_alone():
-    method = build_method('davss', 11, {'backbone': 'light'})
-    start_from(method, {'deeplab.xception_features.stem': f'{DEFAULT}/csrnet.stem'})
-    stem = lite()
-    start_from(stem, {'csrnet': f'{DEFAULT}/csrnet'})
-    first = method.deeplab.xception_features.stem[0][0].weight
-    assert torch.equal(first, stem.csrnet.stem[0][0].weight)
+    method = build_method('davss', 11, {'backbone': 'lite'})
+    start_from(method, {'deeplab.stem': f'{DEFAULT}/csrnet.stem'})
+    whole = lite()
+    start_from(whole, {'csrnet': f'{DEFAULT}/csrnet'})
+    assert torch.equal(method.deeplab.stem[0][0].weight, whole.csrnet.stem[0][0].weight)
+    assert not torch.equal(
+        method.deeplab.encoder_4[0].first[0].weight, whole.csrnet.encoder_4[0].first[0].weight
+    )
 
 
 @pytest.mark.parametrize(

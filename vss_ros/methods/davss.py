@@ -19,15 +19,17 @@ from torch import Tensor, nn
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.cfnet import CfNet
 from vss_ros.methods.blocks.decide import DECISIONS, check_decision, decide, labels_of
-from vss_ros.methods.blocks.deeplab import DeepLab, LightBackbone
+from vss_ros.methods.blocks.deeplab import DeepLab
 from vss_ros.methods.blocks.dmnet import DmNet
-from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.image import STRIDE, to_planes, to_rgb
+from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 
-LIGHT_MOMENTUM = 0.1  # the published one needs tens of thousands of steps to forget where it started
+LITE_MOMENTUM = 0.1  # the published one needs tens of thousands of steps to forget where it started
+LITE_CUE = (16, 32, 96, 128)  # widths of the network of cues: a propagated frame costs 0.3 of a key frame
 
 
 class Networks(NamedTuple):
@@ -46,8 +48,8 @@ class Davss(FlowWarping):
 
     Args:
         classes: number of classes K.
-        backbone: `xception` (published), or `light`: a small encoder, narrow heads and half of CFNet's
-            width, for training and running on CPUs.
+        backbone: `xception` (published), or `lite`: the segmenter of evss-lite, whose weights fit, and a
+            narrow one of its kind in CFNet's place, for training and running on CPUs.
         align_corners: how maps and images are resized, see `resize`. The release trains with true and
             scores Cityscapes with false.
         fusion: resolution of fusing; `full` resizes scores, cue and map first (the release), `quarter`
@@ -62,7 +64,7 @@ class Davss(FlowWarping):
     """
 
     choices = {
-        'backbone': ('xception', 'light'),
+        'backbone': ('xception', 'lite'),
         'fusion': ('full', 'quarter'),
         'carry': ('warped', 'merged', COMPOSED),
         'decision': tuple(DECISIONS),
@@ -95,20 +97,37 @@ class Davss(FlowWarping):
         if not isinstance(align_corners, bool):
             raise SettingsError(f'align_corners is {align_corners!r}; use true or false')
         check_decision(fusion, decision)
+        self.folded = False
         self.deeplab, self.cfnet, self.dmnet = self.build_networks(classes)
 
     def build_networks(self, classes: int) -> Networks:
         if self.options['backbone'] == 'xception':
             return Networks(DeepLab(classes), CfNet(classes), DmNet())
-        deeplab = DeepLab(classes, LightBackbone(), width=96, projected=32, momentum=LIGHT_MOMENTUM)
-        return Networks(deeplab, CfNet(classes, width=16), DmNet(LIGHT_MOMENTUM))
+        cfnet = LiteSegmenter(classes, LITE_CUE, decoder=32)
+        return Networks(LiteSegmenter(classes), cfnet, DmNet(LITE_MOMENTUM))
+
+    def fold(self, image_size: Sequence[int]) -> None:
+        """Let the first convolutions of the light networks take the camera's bytes as they are."""
+        for network in (self.deeplab, self.cfnet):
+            if isinstance(network, LiteSegmenter):
+                network.take_camera_bytes()
+                self.folded = True
+
+    def look(self, image: Tensor) -> Tensor:
+        """A camera image, uint8 (N, H, W, 3) BGR, as DeepLab and CFNet take it, (N, 3, H, W)."""
+        return to_planes(image) if self.folded else to_rgb(image)
+
+    def small(self, seen: Tensor) -> Tensor:
+        """What `look` gives, at a quarter, RGB in [0, 1]: (N, 3, H, W) -> (N, 3, h, w)."""
+        quarter = self.quarter(seen)
+        return quarter.flip(1) / 255 if self.folded else quarter
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
-        rgb = to_rgb(image)
-        scores = self.deeplab(rgb).float()  # the state stays float32 under autocast
-        carried = self.from_key(scores=scores, appearance=self.quarter(rgb))
-        return {**carried, **self.decide(scores, rgb.shape[2:])}
+        seen = self.look(image)
+        scores = self.deeplab(seen).float()  # the state stays float32 under autocast
+        carried = self.from_key(scores=scores, appearance=self.small(seen))
+        return {**carried, **self.decide(scores, seen.shape[2:])}
 
     def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
@@ -129,20 +148,20 @@ class Davss(FlowWarping):
             distortion: 0 trusts the warp, 1 the cue; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar.
         """
-        rgb = to_rgb(image)
-        seen = self.quarter(rgb)
-        distortion = self.dmnet(warped_appearance, seen)
-        cue = self.cfnet(rgb).float()
-        merged, wide_distortion = self.rectify(warped, cue, distortion, rgb.shape[2:])
+        seen = self.look(image)
+        small = self.small(seen)
+        distortion = self.dmnet(warped_appearance, small)
+        cue = self.cfnet(seen).float()
+        merged, wide_distortion = self.rectify(warped, cue, distortion, seen.shape[2:])
 
         carried = self.resize(merged, warped.shape[2:])
         feeds_back = self.options['carry'] == 'merged'
         return {
             **self.carried_on(
                 scores=carried if feeds_back else warped,
-                appearance=merge(warped_appearance, seen, distortion) if feeds_back else warped_appearance,
+                appearance=merge(warped_appearance, small, distortion) if feeds_back else warped_appearance,
             ),
-            **self.decide(merged, rgb.shape[2:]),
+            **self.decide(merged, seen.shape[2:]),
             'distortion': wide_distortion,
             'corrected': (labels_of(carried) != labels_of(warped)).float().mean(),
         }

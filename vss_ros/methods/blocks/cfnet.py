@@ -10,14 +10,11 @@ from vss_ros.methods.blocks.flownet import crop, upsampling
 
 
 class CfNet(nn.Module):
-    """RGB in [0, 1], (N, 3, H, W) -> correction cue, class logits (N, K, H/4, W/4), sides rounded up.
+    """RGB in [0, 1], (N, 3, H, W) -> correction cue, class logits (N, K, H/4, W/4), sides rounded up."""
 
-    Args:
-        width: of the first layer; the others are multiples of it.
-    """
-
-    def __init__(self, classes: int, width: int = 32) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
+        width = 32  # of the first layer; the others are multiples of it
         self.conv1 = convolution(3, width, 2)
         self.conv2 = convolution(width, 2 * width, 2)
         self.conv3 = convolution(2 * width, 4 * width, 2)

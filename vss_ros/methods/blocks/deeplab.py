@@ -7,7 +7,6 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from vss_ros.methods.blocks.lite import MIDDLE_GREY, convolution, residuals
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.separable import RELEASED_MOMENTUM, SeparableConv
 from vss_ros.methods.blocks.xception import Xception
@@ -17,37 +16,20 @@ DROPPED = 0.1  # of the channels, in training
 
 
 class DeepLab(nn.Module):
-    """RGB in [0, 1], (N, 3, H, W) -> class logits (N, K, H/4, W/4), sides rounded up.
+    """RGB in [0, 1], (N, 3, H, W) -> class logits (N, K, H/4, W/4), sides rounded up."""
 
-    Args:
-        backbone: rgb -> features at 1/4 and at 1/16, as many as its attribute `widths` says; Xception
-            if not given.
-        width: of the pyramid and the decoder.
-        projected: what is left of the features at 1/4.
-        momentum: of the norms behind the backbone.
-    """
-
-    def __init__(
-        self,
-        classes: int,
-        backbone: Xception | LightBackbone | None = None,
-        width: int = 256,
-        projected: int = 48,
-        momentum: float = RELEASED_MOMENTUM,
-    ) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
-        backbone = backbone or Xception()
-        low, deep = backbone.widths
 
         def norm(width: int, eps: float = 1e-5) -> nn.BatchNorm2d:
-            return nn.BatchNorm2d(width, eps, momentum)
+            return nn.BatchNorm2d(width, eps, RELEASED_MOMENTUM)
 
-        self.xception_features = backbone  # published files call it so
+        self.xception_features = Xception()
+        low, deep = self.xception_features.widths
+        width, projected = 256, 48  # of the pyramid and the decoder; what is left of the features at 1/4
         plain = OrderedDict(conv=nn.Conv2d(deep, width, 1, bias=False), bn=norm(width), relu=nn.ReLU())
         self.aspp0 = atrous(nn.Sequential(plain))
-        self.aspp1, self.aspp2, self.aspp3 = (
-            atrous(head(deep, width, dilation=rate, momentum=momentum)) for rate in RATES
-        )
+        self.aspp1, self.aspp2, self.aspp3 = (atrous(head(deep, width, dilation=rate)) for rate in RATES)
         self.image_pooling = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(deep, width, 1, bias=False), norm(width), nn.ReLU()
         )
@@ -56,9 +38,7 @@ class DeepLab(nn.Module):
         )
         self.feature_projection0_conv = nn.Conv2d(low, projected, 1, bias=False)
         self.feature_projection0_bn = norm(projected, eps=1e-3)
-        self.decoder = nn.Sequential(
-            head(width + projected, width, momentum=momentum), head(width, width, momentum=momentum)
-        )
+        self.decoder = nn.Sequential(head(width + projected, width), head(width, width))
         self.logits = nn.Conv2d(width, classes, 1)
 
     def forward(self, rgb: Tensor) -> Tensor:
@@ -72,29 +52,9 @@ class DeepLab(nn.Module):
         return self.logits(self.decoder(torch.cat((context, detail), 1)))
 
 
-class LightBackbone(nn.Module):
-    """The encoder of evss-lite down to 1/16: RGB in [0, 1] -> features at 1/4 and at 1/16.
-
-    Its names are those of `LiteSegmenter`, so that a training can start from the weights of one.
-    """
-
-    widths = (32, 128)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(convolution(3, 32, 3, 2), convolution(32, 32, 3, 2))
-        self.encoder_4 = residuals(32, 32, 2, 1)
-        self.encoder_8 = residuals(32, 64, 2, 2)
-        self.encoder_16 = residuals(64, 128, 2, 2)
-
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        features_4 = self.encoder_4(self.stem(rgb - MIDDLE_GREY))
-        return features_4, self.encoder_16(self.encoder_8(features_4))
-
-
-def head(inputs: int, outputs: int, dilation: int = 1, momentum: float = 0.1) -> SeparableConv:
+def head(inputs: int, outputs: int, dilation: int = 1) -> SeparableConv:
     """A separable convolution with the initial weights of DeepLab's head."""
-    block = SeparableConv(inputs, outputs, dilation=dilation, momentum=momentum)
+    block = SeparableConv(inputs, outputs, dilation=dilation)
     nn.init.normal_(block.depthwise.weight, std=0.33)
     nn.init.normal_(block.pointwise.weight, std=0.33)
     return block
