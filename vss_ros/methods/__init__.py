@@ -15,6 +15,7 @@ METHODS = {
     'evss': 'vss_ros.methods.evss:Evss',
     'evss-lite': 'vss_ros.methods.evss_lite:EvssLite',
     'davss': 'vss_ros.methods.davss:Davss',
+    'twnet': 'vss_ros.methods.twnet:TwNet',
     'st-memory': 'vss_ros.methods.st_memory:StMemory',
 }
 

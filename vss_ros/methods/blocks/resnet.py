@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,3 +46,12 @@ class ResNet18(nn.Module):
         features_8 = self.layer2(features_4)
         features_16 = self.layer3(features_8)
         return features_4, features_8, features_16, self.layer4(features_16)
+
+
+def resnet18() -> nn.Sequential:
+    """The same layers in a row, under the same names: normalised RGB (N, 3, H, W) -> (N, 512, H/32, W/32)."""
+    network = ResNet18()
+    layers = dict(network.named_children())
+    stem = {'conv1': layers.pop('conv1'), 'bn1': layers.pop('bn1')}
+    pooled = {'relu': nn.ReLU(), 'maxpool': nn.MaxPool2d(3, 2, padding=1)}
+    return nn.Sequential(OrderedDict({**stem, **pooled, **layers}))

@@ -1,0 +1,68 @@
+"""The non-key-frame CNN of TWNet: correct the warped context features, then finish the segmentation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vss_ros.methods.blocks.u_shape import UShape
+
+
+class NonKeyCnn(nn.Module):
+    """What still runs of the per-frame CNN when one of its lateral connections has warped features, and CFR.
+
+    Args:
+        cnn: the per-frame CNN; what is needed of it is copied.
+        layer: 1 or 2, the lateral connection.
+    """
+
+    def __init__(self, cnn: UShape, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.cnn = cnn.after(layer)
+        self.rectification = Rectification(cnn.widths[layer - 1])
+
+    def forward(self, rgb: Tensor, warped: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Correct and finish.
+
+        Args:
+            rgb: the current frame in [0, 1], (N, 3, H, W).
+            warped: context features of the frame before, warped, (N, c, h, w).
+            residual: absolute difference of the current and the warped previous image, (N, 3, h, w).
+        Returns:
+            Corrected context features, scores (N, K, H/4, W/4), attention (N, 1, h, w) in 0..1.
+        """
+        laterals = self.cnn.laterals(rgb, self.layer)
+        features, attention = self.rectification(warped, halve(laterals[self.layer + 1]), residual)
+        return features, self.cnn.finish(features, laterals), attention
+
+
+class Rectification(nn.Module):
+    """CFR under RGA (TWNet sec. 3): F' = F + A * phi([F, S]), A = sigmoid(psi(R)).
+
+    F are warped context features, S spatial features of the current frame, R its residual. phi starts at
+    zero, so that training starts at plain warping.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.phi = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.psi = nn.Conv2d(3, 1, 3, padding=1)
+        nn.init.zeros_(self.phi.weight)
+        nn.init.zeros_(self.phi.bias)  # type: ignore[arg-type]
+
+    def forward(self, warped: Tensor, spatial: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """warped and spatial (N, c, h, w), residual (N, 3, h, w) -> F' (N, c, h, w), A (N, 1, h, w)."""
+        attention = self.psi(residual).sigmoid()
+        return warped + attention * self.phi(torch.cat((warped, spatial), 1)), attention
+
+
+def halve(maps: Tensor) -> Tensor:
+    """Means over 2x2 cells: (N, C, h, w) -> (N, C, h/2, w/2), sides rounded up."""
+    return shrink(maps, 2)
+
+
+def shrink(maps: Tensor, by: int) -> Tensor:
+    """Means over squares of cells; those at the far borders count the cells they have."""
+    return F.avg_pool2d(maps, by, by, ceil_mode=True, count_include_pad=False)

@@ -1,0 +1,92 @@
+"""The CNN of TWNet: an encoder of four heads and, back up from it, three lateral connections.
+
+Lateral connection n, for n = 1, 2, 3, works at 1/16, 1/8 and 1/4. It takes the features of the encoder's
+head 4 - n through a 1x1 convolution (the lateral feature), adds the enlarged coarser features and merges them
+by a 3x3 convolution. Its output is what TWNet carries along the flow with `layer` n.
+Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Sides are rounded up.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+LAST = 3  # of the lateral connections
+
+
+class UShape(nn.Module):
+    """Parts by number; what is left of the network on a propagated frame is `after` a lateral connection.
+
+    A subclass says what its parts are: `head`, `take_context`, `lateral`, `connect` and `classify`.
+
+    Attributes:
+        widths: channels that leave each lateral connection. The next one's lateral feature has as many.
+    """
+
+    widths: tuple[int, int, int]
+
+    def head(self, number: int, maps: Tensor) -> Tensor:
+        """RGB in [0, 1] for head 1, else the features of the head before -> features at half the size."""
+        raise NotImplementedError
+
+    def take_context(self, maps: Tensor) -> Tensor:
+        """Features of head 4 -> the same with what lies far away mixed in."""
+        raise NotImplementedError
+
+    def lateral(self, number: int, maps: Tensor) -> Tensor:
+        """Features of head 4 - number -> lateral feature."""
+        raise NotImplementedError
+
+    def connect(self, number: int, coarse: Tensor, lateral: Tensor) -> Tensor:
+        """Coarser features and the lateral feature -> what leaves the lateral connection."""
+        raise NotImplementedError
+
+    def classify(self, features: Tensor) -> Tensor:
+        """What leaves lateral connection 3 -> scores (N, K, h, w)."""
+        raise NotImplementedError
+
+    def without(self, heads: int, laterals: int) -> None:
+        """Drop the heads from number `heads` + 1 on, the context, and the first `laterals` connections."""
+        raise NotImplementedError
+
+    def after(self, layer: int) -> UShape:
+        """A copy of what still runs when lateral connection `layer` has its features from elsewhere."""
+        rest = copy.deepcopy(self)
+        rest.without(LAST - layer, layer)
+        return rest
+
+    def encode(self, rgb: Tensor, heads: int) -> list[Tensor]:
+        """Features of the first heads, the largest first."""
+        maps, encoded = rgb, []
+        for number in range(1, heads + 1):
+            maps = self.head(number, maps)
+            encoded.append(maps)
+        return encoded
+
+    def laterals(self, rgb: Tensor, layer: int) -> dict[int, Tensor]:
+        """Lateral features of the connections after `layer`, by their number."""
+        encoded = self.encode(rgb, LAST - layer)
+        return {number: self.lateral(number, encoded[LAST - number]) for number in range(layer + 1, LAST + 1)}
+
+    def finish(self, features: Tensor, laterals: dict[int, Tensor]) -> Tensor:
+        """Features that left a lateral connection, and all the later lateral features -> scores."""
+        for number in sorted(laterals):
+            features = self.connect(number, features, laterals[number])
+        return self.classify(features)
+
+    def forward(self, maps: Tensor, layer: int, is_last: bool = False) -> tuple[Tensor, Tensor]:
+        """Features of lateral connection `layer`, and scores (N, K, h, w).
+
+        Args:
+            maps: RGB in [0, 1], (N, 3, H, W); with `is_last` the features of the last connection, of which
+                only scores are made.
+        """
+        if is_last:
+            return maps, self.classify(maps)
+        *encoded, deepest = self.encode(maps, LAST + 1)
+        laterals = {number: self.lateral(number, encoded[LAST - number]) for number in range(1, LAST + 1)}
+        features = self.take_context(deepest)
+        for number in range(1, layer + 1):
+            features = self.connect(number, features, laterals.pop(number))
+        return features, self.finish(features, laterals)

@@ -1,0 +1,183 @@
+"""TWNet: tamed warping network for semantic video segmentation (Feng, Li, Li).
+
+A key frame is segmented in full by a U-shaped CNN. A propagated frame warps features from inside that CNN
+along the motion vectors of the video, as a codec warps images; a small network then corrects them (CFR), most
+where the warped image differs from the current one (RGA). The corrected features are finished by the last
+layers of the CNN and handed to the next frame.
+Shapes: N batch, K classes, H x W image. The features are those of lateral connection `layer`, (N, c, h, w):
+at 1/16, 1/8 or 1/4 of the image, c = 128, 64 or 64 (`lite`: 64). Flow is in cells of H/4 x W/4 and points
+from the current frame to the previous one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.methods.blocks.decide import DECISIONS, decide
+from vss_ros.methods.blocks.image import STRIDE, to_planes, to_rgb
+from vss_ros.methods.blocks.light_fpn import ENCODERS, LightFpn
+from vss_ros.methods.blocks.lite_u_shape import LiteUShape
+from vss_ros.methods.blocks.nonkey import NonKeyCnn, shrink
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.u_shape import LAST
+from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.flow_warping import FlowWarping
+
+LITE = 'lite'
+HEADS = ('published', 'stem')
+
+
+class TwNet(FlowWarping):
+    """Graphs: segmenter | flow, compensation, correction. State: the image, the features, the picture.
+
+    The picture is the image at the resolution of the residual, RGB in [0, 1], float. `layer` 3 has no
+    correction and no picture: segmenter | flow, warp, classification.
+
+    Args:
+        classes: number of classes K.
+        encoder: of the per-frame CNN: `mobilenet_v1` (published), `mobilenet_v2`, `resnet18`, or `lite`: the
+            whole segmenter of evss-lite.
+        layer: whose lateral connection's features are warped: 1 (most accurate), 2, or 3 (plain warping).
+        heads: what of the encoder runs on propagated frames: `published`, every head that a later lateral
+            connection needs, or `stem` (only `lite`, layer 2): of the only such head its first two layers.
+        residual: resolution at which images are compared: `full`, `half` or `quarter` of the image.
+        decision: resolution of deciding a pixel's class, see `decide`.
+        flow: see `FlowWarping`. The paper takes motion vectors.
+    Raises:
+        SettingsError: an option has a value that cannot be used.
+    """
+
+    choices = {
+        'encoder': (*ENCODERS, LITE),
+        'heads': HEADS,
+        'residual': tuple(DECISIONS),
+        'decision': tuple(DECISIONS),
+    }
+
+    def __init__(
+        self,
+        classes: int,
+        encoder: str = 'mobilenet_v1',
+        layer: int = 1,
+        heads: str = 'published',
+        residual: str = 'half',
+        decision: str = 'full',
+        flow: str = 'motion_vectors',
+    ) -> None:
+        super().__init__(
+            classes,
+            encoder=encoder,
+            layer=layer,
+            heads=heads,
+            residual=residual,
+            decision=decision,
+            flow=flow,
+        )
+        if layer not in (1, 2, LAST):
+            raise SettingsError(f'layer is {layer!r}; use 1, 2 or {LAST}')
+        if heads == 'stem' and (encoder, layer) != (LITE, 2):
+            raise SettingsError(f"heads is 'stem' with encoder {encoder} and layer {layer}; use lite and 2")
+        self.layer = layer
+        self.folded = False
+        self.cnn = LiteUShape(classes) if encoder == LITE else LightFpn(classes, encoder)
+        self.steps = {'key': ('segmenter',), 'propagated': ('flow', 'compensation', 'correction')}
+        self.state = {
+            'image': 'previous_image',
+            'features': 'previous_features',
+            'picture': 'previous_picture',
+        }
+        if layer == LAST:
+            self.steps['propagated'] = ('flow', 'warp', 'classification')
+            del self.state['picture']
+        else:
+            self.nonkey = NonKeyCnn(self.cnn, layer)
+            if heads == 'stem':
+                self.nonkey.cnn.encoder_4 = nn.Identity()
+
+    def fold(self, image_size: Sequence[int]) -> None:
+        """Let the first convolutions of `lite` take the camera's bytes as they are."""
+        if self.options['encoder'] != LITE:
+            return
+        networks: list[Any] = [self.cnn] if self.layer == LAST else [self.cnn, self.nonkey.cnn]
+        for network in networks:
+            network.take_camera_bytes()
+        self.folded = True
+
+    def look(self, image: Tensor) -> Tensor:
+        """A camera image, uint8 (N, H, W, 3) BGR, as the networks take it."""
+        return to_planes(image) if self.folded else to_rgb(image)
+
+    def segmenter(self, image: Tensor) -> dict[str, Tensor]:
+        """image uint8 (N, H, W, 3) BGR -> features (N, c, h, w), picture, mask, confidence."""
+        features, scores = self.cnn(self.look(image), self.layer)
+        picture = {} if self.layer == LAST else {'picture': self.picture(image)}
+        return {'features': features.float(), **picture, **self.decide(scores)}
+
+    def compensation(
+        self, image: Tensor, previous_picture: Tensor, previous_features: Tensor, flow: Tensor
+    ) -> dict[str, Tensor]:
+        """What the frame before says of this one, and how far its image is from the truth.
+
+        It is not called `warp`: engines may compute a graph of that name by themselves, and then nothing
+        else in it.
+
+        Args:
+            image: uint8 (N, H, W, 3) BGR.
+            previous_picture, previous_features: of the frame before.
+            flow: (N, 2, H/4, W/4).
+        Returns:
+            warped_features: (N, c, h, w).
+            residual: mean absolute difference of the picture and the warped previous one in each cell, in
+                0..1, (N, 3, h, w).
+            picture: what the next frame takes.
+        """
+        stride = STRIDE * self.cells
+        part = DECISIONS[self.options['residual']]
+        picture = self.picture(image)
+        seen = warp(previous_picture, resize(flow, picture.shape[2:]) * (STRIDE / part))
+        return {
+            'warped_features': warp(previous_features, shrink(flow, self.cells) / self.cells),
+            'residual': shrink((picture - seen).abs(), stride // part),
+            'picture': picture,
+        }
+
+    def correction(self, image: Tensor, warped_features: Tensor, residual: Tensor) -> dict[str, Tensor]:
+        """Correct the warped features where image and warped image differ, and finish the segmentation.
+
+        Args:
+            image: uint8 (N, H, W, 3) BGR.
+            warped_features, residual: see `compensation`.
+        Returns:
+            features: what the next frame takes: the corrected ones.
+            mask, confidence: see `decide`.
+            distortion: the attention, 0 keeps the warped features, 1 corrects them in full, (N, 1, h, w).
+        """
+        features, scores, attention = self.nonkey(self.look(image), warped_features, residual)
+        return {'features': features.float(), **self.decide(scores), 'distortion': attention.float()}
+
+    def warp(self, previous_features: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Layer 3: features (N, c, H/4, W/4) and flow (N, 2, H/4, W/4) -> warped_features."""
+        return {'warped_features': warp(previous_features, flow)}
+
+    def classification(self, warped_features: Tensor) -> dict[str, Tensor]:
+        """Layer 3: warped features (N, c, H/4, W/4) -> features, mask, confidence."""
+        features, scores = self.cnn(warped_features, self.layer, is_last=True)
+        return {'features': features.float(), **self.decide(scores)}
+
+    @property
+    def cells(self) -> int:
+        """Side of a cell of the features, in cells of H/4 x W/4."""
+        return 2 ** (LAST - self.layer)
+
+    def picture(self, image: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) BGR -> RGB in [0, 1], float, at the resolution of the residual."""
+        return shrink(to_planes(image), DECISIONS[self.options['residual']]).flip(1) / 255
+
+    def decide(self, scores: Tensor) -> dict[str, Tensor]:
+        """Scores (N, K, H/4, W/4) -> mask, confidence."""
+        size = STRIDE * scores.shape[2], STRIDE * scores.shape[3]
+        return decide(scores.float(), size, self.options['decision'])
