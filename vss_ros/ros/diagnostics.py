@@ -101,7 +101,11 @@ class Diagnostics:
             key if key == 'engine' else f'engine_{key}': v for key, v in stream.engine.describe().items()
         }
         values |= {f'resets.{reason}': count for reason, count in stream.resets.items()}
-        values |= {'resets': sum(stream.resets.values()), 'last_error': statistics.last_error}
+        values |= {
+            'given_up': stream.given_up,
+            'resets': sum(stream.resets.values()),
+            'last_error': statistics.last_error,
+        }
         return values
 
     def _problems(self) -> list[Problem]:

@@ -47,6 +47,11 @@ class CameraStream:
         return dict(self._segmenter.resets)
 
     @property
+    def given_up(self) -> int:
+        """Frames whose late results were lost with an error of the engine."""
+        return self._segmenter.given_up
+
+    @property
     def is_running(self) -> bool:
         return self._worker is not None and self._worker.is_alive()
 
