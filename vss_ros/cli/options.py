@@ -5,7 +5,15 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from vss_ros.core.settings import ENGINES, MOTIONS, OUTPUT_SIZES, PRECISIONS, EngineSettings, StreamSettings
+from vss_ros.core.settings import (
+    ENGINES,
+    MOTIONS,
+    OUTPUT_SIZES,
+    PRECISIONS,
+    PROVIDERS,
+    EngineSettings,
+    StreamSettings,
+)
 
 
 def add_engine_arguments(parser: ArgumentParser) -> None:
@@ -17,10 +25,19 @@ def add_engine_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         '--threads', type=int, default=defaults.threads, metavar='N', help='CPU threads; 0: one per core'
     )
+    group.add_argument(
+        '--provider', choices=PROVIDERS, default=defaults.provider, help='of engine onnxruntime'
+    )
+    group.add_argument('--spinning', action='store_true', help='let idle threads of ONNX Runtime wait busily')
+    group.add_argument(
+        '--cuda-graphs', action='store_true', help='record the launches of a graph once and replay them (GPU)'
+    )
 
 
-def engine_settings(args: Namespace) -> EngineSettings:
-    return EngineSettings(args.engine, args.precision, args.gpu_id, args.threads)
+def engine_settings(args: Namespace, **other: str) -> EngineSettings:
+    """The settings of the options of `add_engine_arguments`; `other` ones take their place."""
+    names = ('engine', 'precision', 'gpu_id', 'threads', 'provider', 'spinning', 'cuda_graphs')
+    return EngineSettings(**{name: getattr(args, name) for name in names} | other)
 
 
 def add_stream_arguments(parser: ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from vss_ros.core.errors import SettingsError
 
 ENGINES = ('auto', 'tensorrt', 'torch', 'openvino', 'onnxruntime')
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
+PROVIDERS = ('cpu', 'cuda', 'tensorrt')
 BUILDS = ('never', 'if_missing', 'always')
 OUTPUT_SIZES = ('input', 'network')
 MOTIONS = ('model', 'network', 'dis', 'motion_vectors')
@@ -32,11 +33,19 @@ class EngineSettings:
     engine_cache: str = ''  # folder of engines built here; empty: vss_ros/ in the user's cache folder
     build: str = 'if_missing'  # whether a TensorRT engine that is not in the cache may be built
     cuda_graphs: bool = False  # record the launches of a graph once and replay them
+    provider: str = 'cpu'  # of engine onnxruntime
+    spinning: bool = False  # whether idle threads of ONNX Runtime wait busily for the next graph
 
     def __post_init__(self) -> None:
         check_choice('engine', self.engine, ENGINES)
         check_choice('precision', self.precision, PRECISIONS)
         check_choice('build', self.build, BUILDS)
+        check_choice('provider', self.provider, PROVIDERS)
+        if self.provider != 'cpu' and self.engine != 'onnxruntime':
+            raise SettingsError(
+                f'provider is {self.provider!r} and engine is {self.engine!r}; only engine '
+                'onnxruntime has providers, set engine to it'
+            )
         if self.gpu_id < 0:
             raise SettingsError(f'gpu_id is {self.gpu_id}; use 0 for the first GPU')
         if self.threads < 0:

@@ -88,6 +88,13 @@ def load_engine(model: ModelFolder, settings: EngineSettings) -> Engine:
     Raises:
         EngineError, MissingLibraryError: none works; the message says why for each that was tried.
     """
+    engine = _load(model, settings)
+    if settings.cuda_graphs and 'cuda_graphs' not in engine.describe():
+        engine.notes['cuda_graphs'] = f'off: engine {engine.name} does not record launches'
+    return engine
+
+
+def _load(model: ModelFolder, settings: EngineSettings) -> Engine:
     if settings.engine != 'auto':
         return engine_class(settings.engine).load(model, settings)
     refusals = []

@@ -1,7 +1,11 @@
-"""ONNX Runtime on the CPU: the default engine where there is no GPU.
+"""ONNX Runtime: the default engine where there is no GPU, and a second way to one.
 
 All graphs of a process share one thread pool. Separate pools spin against each other and make the same
-graphs about 1.5 times slower on two cores.
+graphs about 1.5 times slower on two cores. Between two runs the pool's threads sleep unless `spinning` is
+set: waiting busily saves some microseconds per graph and takes the cores from the robot's other nodes.
+
+With `provider` cuda or tensorrt the graphs run on an NVIDIA GPU, for those who have no PyTorch there. The
+engines `torch` and `tensorrt` do more: pinned uploads, recorded launches, a self-check.
 """
 
 from __future__ import annotations
@@ -9,11 +13,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines.engine_cache import EngineCache
+from vss_ros.core.engines.onnx_providers import (
+    PROVIDERS,
+    Provider,
+    check_available,
+    check_precision,
+    check_used,
+)
 from vss_ros.core.errors import EngineError, MissingLibraryError
 from vss_ros.core.model_folder import GraphSpec, ModelFolder
 from vss_ros.core.settings import EngineSettings
@@ -23,23 +36,29 @@ try:
 except ImportError as error:
     raise MissingLibraryError('onnxruntime', 'onnxruntime') from error
 
-PROVIDER = 'CPUExecutionProvider'
-PRECISIONS = ('fp32', 'int8')  # fp16 and bf16 are slower here than fp32
+WARP = 'warp'  # the graph that TensorRT must not run, see tensor_rt.py
 _log = logging.getLogger(__name__)
 _pool_threads: int | None = None  # the pool is made once per process and cannot be changed
 
 
 class OnnxRuntimeEngine:
-    """Runs ONNX graphs in fp32 on the CPU. Arrays are numpy arrays."""
+    """Runs ONNX graphs. Arrays are numpy arrays, or ONNX Runtime's own where a device holds them.
+
+    Args:
+        device: where tensors stay between graphs, such as `('cuda', 0)`; None passes numpy arrays.
+    """
 
     name = 'onnxruntime'
 
     def __init__(
-        self, sessions: dict[str, onnxruntime.InferenceSession], threads: int, precision: str = 'fp32'
+        self,
+        sessions: dict[str, onnxruntime.InferenceSession],
+        facts: Mapping[str, str],
+        device: tuple[str, int] | None = None,
     ) -> None:
         self._sessions = sessions
-        self._threads = threads
-        self._precision = precision
+        self._facts = dict(facts)
+        self._device = device
         self.notes: dict[str, str] = {}
         self._inputs = {
             graph: [entry.name for entry in session.get_inputs()] for graph, session in sessions.items()
@@ -50,12 +69,11 @@ class OnnxRuntimeEngine:
 
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> OnnxRuntimeEngine:
-        if settings.precision not in PRECISIONS:
-            raise EngineError(
-                f'engine onnxruntime runs fp32 and int8 on the CPU, precision is {settings.precision}; '
-                'set precision to fp32'
-            )
-        return cls.of_graphs(model.graphs_in(settings.precision), settings, settings.precision)
+        provider = PROVIDERS[settings.provider]
+        check_precision(provider, settings.precision)
+        check_available(provider, onnxruntime.get_available_providers())
+        graphs = model.graphs_in(provider.file_precision(settings.precision))
+        return cls.of_graphs(graphs, settings, settings.precision)
 
     @classmethod
     def of_graphs(
@@ -63,31 +81,54 @@ class OnnxRuntimeEngine:
     ) -> OnnxRuntimeEngine:
         """An engine for graphs as they are, whatever their precision."""
         threads = _shared_pool(settings.threads or (os.cpu_count() or 1))
-        return cls({name: _session(graph) for name, graph in graphs.items()}, threads, precision)
+        provider = PROVIDERS[settings.provider]
+        sessions = {name: _session(graph, provider, settings, precision) for name, graph in graphs.items()}
+        facts = {
+            'version': onnxruntime.__version__,
+            'device': f'cuda:{settings.gpu_id}' if provider.is_gpu else 'cpu',
+            'provider': provider.title,
+            'precision': precision,
+            'threads': str(threads),
+            'spinning': 'on' if settings.spinning else 'off',
+        }
+        return cls(sessions, facts, ('cuda', settings.gpu_id) if provider.is_gpu else None)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         feeds = take_inputs(graph, self._inputs, tensors)
         names = self._outputs[graph]
         try:
+            if self._device is not None:
+                return self._run_on_device(graph, feeds, self._device)
             return dict(zip(names, self._sessions[graph].run(names, feeds), strict=True))
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise EngineError(f'graph {graph!r} failed in ONNX Runtime: {error}') from error
 
     def to_host(self, tensor: Any) -> np.ndarray:
-        return tensor
+        return tensor.numpy() if isinstance(tensor, onnxruntime.OrtValue) else tensor
 
     def describe(self) -> dict[str, str]:
-        return {
-            'engine': self.name,
-            'version': onnxruntime.__version__,
-            'device': 'cpu',
-            'precision': self._precision,
-            'threads': str(self._threads),
-            **self.notes,
-        }
+        return {'engine': self.name, **self._facts, **self.notes}
 
     def close(self) -> None:
         self._sessions.clear()
+
+    def _run_on_device(
+        self, graph: str, feeds: Mapping[str, Any], device: tuple[str, int]
+    ) -> dict[str, onnxruntime.OrtValue]:
+        """Runs a graph between tensors that stay on the device; gives what it uploaded, too."""
+        # A new binding each time: one that is used again writes its next results over the last ones.
+        binding = self._sessions[graph].io_binding()
+        uploaded = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *device)
+            for name, array in feeds.items()
+            if not isinstance(array, onnxruntime.OrtValue)
+        }
+        for name, value in {**feeds, **uploaded}.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs[graph]:
+            binding.bind_output(name, *device)
+        self._sessions[graph].run_with_iobinding(binding)
+        return uploaded | dict(zip(self._outputs[graph], binding.get_outputs(), strict=True))
 
 
 def _shared_pool(threads: int) -> int:
@@ -105,14 +146,24 @@ def _shared_pool(threads: int) -> int:
     return _pool_threads
 
 
-def _session(graph: GraphSpec) -> onnxruntime.InferenceSession:
+def _session(
+    graph: GraphSpec, wanted: Provider, settings: EngineSettings, precision: str
+) -> onnxruntime.InferenceSession:
+    provider = PROVIDERS['cuda'] if wanted.setting == 'tensorrt' and graph.name == WARP else wanted
     options = onnxruntime.SessionOptions()
     options.use_per_session_threads = False
     options.log_severity_level = 3
+    # The pool is shared, so whether it may spin is not asked of the pool but stopped after each run.
+    options.add_session_config_entry('session.force_spinning_stop', '0' if settings.spinning else '1')
+    if provider.is_gpu:
+        options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')
+    providers = provider.options(settings.gpu_id, precision, _cache(graph, provider, settings))
     try:
-        session = onnxruntime.InferenceSession(str(graph.file), options, providers=[PROVIDER])
+        session = onnxruntime.InferenceSession(str(graph.file), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions share no base class
-        raise EngineError(f'ONNX Runtime refuses {graph.file}: {error}') from error
+        where = f' with {provider.title}' if provider.is_gpu else ''
+        raise EngineError(f'ONNX Runtime refuses {graph.file}{where}: {error}') from error
+    check_used(provider, session.get_providers(), graph.file)
     for what, found, expected in (
         ('inputs', session.get_inputs(), graph.inputs),
         ('outputs', session.get_outputs(), graph.outputs),
@@ -122,3 +173,12 @@ def _session(graph: GraphSpec) -> onnxruntime.InferenceSession:
         }:
             raise EngineError(f'{graph.file}: its {what} are not those of model.yaml; export it again')
     return session
+
+
+def _cache(graph: GraphSpec, provider: Provider, settings: EngineSettings) -> Path | None:
+    """Where TensorRT keeps its engines of one file; None for providers that build none."""
+    if provider.setting != 'tensorrt':
+        return None
+    folder = EngineCache(settings.engine_cache).folder / 'onnxruntime' / graph.sha256[:16]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

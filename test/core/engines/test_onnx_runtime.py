@@ -1,0 +1,130 @@
+"""What is ONNX Runtime's alone: its providers, its threads, tensors that stay on a device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from vss_ros.core.engines import load_engine, onnx_runtime
+from vss_ros.core.engines.onnx_providers import PROVIDERS, check_available, check_used
+from vss_ros.core.errors import EngineError, SettingsError
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings
+
+GPU_PROVIDERS = ('cuda', 'tensorrt')
+AVAILABLE = onnx_runtime.onnxruntime.get_available_providers()
+
+
+@pytest.fixture(scope='module')
+def model(tiny_model):
+    return load_model(tiny_model)
+
+
+def segment(model, engine, images):
+    segmenter = VideoSegmenter(model, engine)
+    return [segmenter.step(Frame(image, n * 50_000_000)) for n, image in enumerate(images)]
+
+
+@pytest.mark.parametrize('provider', GPU_PROVIDERS)
+def test_a_provider_that_is_not_installed_is_refused_with_what_there_is(model, provider):
+    if PROVIDERS[provider].title in AVAILABLE:
+        pytest.skip('this ONNX Runtime has it')
+    with pytest.raises(EngineError) as error:
+        load_engine(model, EngineSettings('onnxruntime', provider=provider))
+    assert PROVIDERS[provider].title in str(error.value)
+    assert 'onnxruntime ' in str(error.value)  # the package, with its version
+    assert 'CPUExecutionProvider' in str(error.value)
+    assert 'install onnxruntime-gpu' in str(error.value)
+
+
+@pytest.mark.parametrize('provider', GPU_PROVIDERS)
+def test_a_session_that_fell_back_to_the_cpu_is_refused(model, provider, monkeypatch):
+    """ONNX Runtime itself falls back here, as it does on a robot with a broken CUDA."""
+    if PROVIDERS[provider].title in AVAILABLE:
+        pytest.skip('this ONNX Runtime has it')
+    monkeypatch.setattr(onnx_runtime, 'check_available', lambda *_: None)
+    settings = EngineSettings('onnxruntime', provider=provider)
+    title = PROVIDERS[provider].title
+    with (
+        pytest.raises(EngineError, match=f'with {title}: .*fallback to CPU'),
+        pytest.warns(UserWarning, match=title),
+    ):
+        load_engine(model, settings)
+
+
+def test_of_several_providers_of_a_session_the_first_one_counts(tmp_path):
+    cuda = PROVIDERS['cuda']
+    check_used(cuda, ['CUDAExecutionProvider', 'CPUExecutionProvider'], tmp_path)
+    with pytest.raises(EngineError, match=r'would run .* with CPUExecutionProvider'):
+        check_used(cuda, ['CPUExecutionProvider', 'CUDAExecutionProvider'], tmp_path)
+
+
+def test_tensorrt_is_not_there_without_cuda_for_what_it_leaves():
+    check_available(PROVIDERS['tensorrt'], ['TensorrtExecutionProvider', 'CUDAExecutionProvider'])
+    with pytest.raises(EngineError, match='no CUDAExecutionProvider'):
+        check_available(PROVIDERS['tensorrt'], ['TensorrtExecutionProvider'])
+
+
+@pytest.mark.parametrize('engine', ['auto', 'openvino', 'torch'])
+def test_a_provider_belongs_to_onnx_runtime(engine):
+    with pytest.raises(SettingsError, match='only engine onnxruntime has providers'):
+        EngineSettings(engine, provider='cuda')
+
+
+@pytest.mark.parametrize(('provider', 'precision'), [('cpu', 'fp16'), ('cuda', 'int8'), ('tensorrt', 'bf16')])
+def test_a_precision_that_a_provider_only_pretends_to_have_is_refused(model, provider, precision):
+    with pytest.raises(EngineError, match=f'provider {provider} runs .*precision is {precision}'):
+        load_engine(model, EngineSettings('onnxruntime', precision, provider=provider))
+
+
+def test_two_files_never_share_a_folder_of_tensorrt_engines(model, tmp_path):
+    settings = EngineSettings('onnxruntime', provider='tensorrt', engine_cache=str(tmp_path / 'cache'))
+    tensorrt = PROVIDERS['tensorrt']
+    folders = {onnx_runtime._cache(graph, tensorrt, settings) for graph in model.graphs.values()}
+    assert len(folders) == len(model.graphs)
+    assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
+    other = dataclasses.replace(model.graphs['warp'], sha256='0' * 64)  # the same graph, other weights
+    assert onnx_runtime._cache(other, tensorrt, settings) not in folders
+
+
+@pytest.mark.parametrize('spinning', [False, True])
+def test_idle_threads_spin_only_if_they_are_told_to(model, spinning):
+    engine = load_engine(model, EngineSettings('onnxruntime', spinning=spinning))
+    assert engine.describe()['spinning'] == ('on' if spinning else 'off')
+    for session in engine._sessions.values():
+        options = session.get_session_options()
+        stops = options.get_session_config_entry('session.force_spinning_stop')
+        assert stops == ('0' if spinning else '1')
+        assert not options.use_per_session_threads  # one pool for all
+
+
+def test_tensors_that_stay_on_a_device_give_what_arrays_give(model, street):
+    """The way of the GPU providers, with the CPU for a device."""
+    plain = load_engine(model, EngineSettings('onnxruntime'))
+    bound = onnx_runtime.OnnxRuntimeEngine(plain._sessions, {}, ('cpu', 0))
+    for found, expected in zip(segment(model, bound, street), segment(model, plain, street), strict=True):
+        assert np.array_equal(found.mask, expected.mask)
+        assert np.array_equal(found.confidence, expected.confidence)
+        assert found.corrected_share == expected.corrected_share
+
+
+def test_on_a_device_the_state_is_not_copied_and_the_next_frame_leaves_it_alone(model, street):
+    plain = load_engine(model, EngineSettings('onnxruntime'))
+    bound = onnx_runtime.OnnxRuntimeEngine(plain._sessions, {}, ('cpu', 0))
+    first = bound.run('segmenter', {'image': street[0][None]})
+    kept = bound.to_host(first['scores']).copy()
+    second = bound.run('segmenter', {'image': street[5][None]})
+    assert first['scores'].data_ptr() != second['scores'].data_ptr()
+    assert np.array_equal(bound.to_host(first['scores']), kept)
+    again = bound.run('segmenter', {'image': first['image']})  # what was uploaded is not uploaded again
+    assert 'image' not in again
+    assert np.array_equal(bound.to_host(again['scores']), kept)
+
+
+def test_an_engine_that_records_no_launches_says_so(model):
+    described = load_engine(model, EngineSettings('onnxruntime', cuda_graphs=True)).describe()
+    assert described['cuda_graphs'] == 'off: engine onnxruntime does not record launches'
