@@ -62,6 +62,8 @@ class Segmentation:
         reset_reason: why a new stream began with this frame, or None.
         timings_ms: wall time of each stage in the order it ran, in the step that gave this result.
         corrected_share: share (0..1) of pixels whose label the correction changed (EVSS eq. 9), or None.
+        expected_accuracy: share (0..1) of pixels that were expected to get the class that computing the
+            frame in full would give, on a propagated frame where the model or the scheduler asks; or None.
         read_distortion: reads the fine distortion map from the engine, or None; see `distortion`.
     """
 
@@ -74,6 +76,7 @@ class Segmentation:
     reset_reason: str | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     corrected_share: float | None = None
+    expected_accuracy: float | None = None
     read_distortion: Callable[[], np.ndarray] | None = None
 
     def distortion(self) -> np.ndarray:

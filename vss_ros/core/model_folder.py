@@ -19,6 +19,7 @@ import yaml
 
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.expected_accuracy import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.motion import CELL
 from vss_ros.core.share import share_path
 
@@ -71,6 +72,7 @@ class ModelFolder:
         steps: stage names of the `key` and the `propagated` step, in order.
         state: output name -> input name on the next frame.
         delay_frames: how many frames before the newest image the results of a step belong to.
+        expected_accuracy: predicts how well a frame will be propagated; None: not fitted to this model.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class ModelFolder:
     weights: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     delay_frames: int = 0
+    expected_accuracy: AccuracyModel | None = None
 
     @property
     def propagates(self) -> bool:
@@ -211,7 +214,16 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
         weights=_checked_file(path, weights) if weights else None,
         training=dict(content.get('training') or {}),
         delay_frames=delay_frames,
+        expected_accuracy=_accuracy_model(content.get(EXPECTED_ACCURACY)),
     )
+
+
+def _accuracy_model(entry: Any) -> AccuracyModel | None:
+    if entry is None:
+        return None
+    weights = {name: float(weight) for name, weight in entry['weights'].items()}
+    notes = {name: value for name, value in entry.items() if name not in ('bias', 'weights')}
+    return AccuracyModel(float(entry['bias']), weights, notes)
 
 
 def _plain_name(name: Any) -> str:

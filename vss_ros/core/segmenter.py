@@ -14,10 +14,11 @@ import numpy as np
 
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import ModelError
+from vss_ros.core.expected_accuracy import EXPECTED_ACCURACY, Expectation, accuracy_graph_of
 from vss_ros.core.frame import UNLABELLED, Answer, Frame, Segmentation
 from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder, load_model
 from vss_ros.core.motion import Motion, make_motion
-from vss_ros.core.scheduler import FixedInterval, Scheduler
+from vss_ros.core.scheduler import Scheduler, make_scheduler
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 
@@ -38,10 +39,13 @@ class VideoSegmenter:
         self.settings = settings or StreamSettings()
         self.resets: Counter[str] = Counter()
         self.given_up = 0
-        self._scheduler: Scheduler = FixedInterval(self.settings.key_frame_interval)
-        self._motion = _host_motion(model, self.settings)
         # A key step that does all of a propagated one, and more, only serves to start a stream.
         self._all_in_full = set(model.steps.get('propagated', ())) <= set(model.steps['key'])
+        self._scheduler: Scheduler = make_scheduler(self.settings)
+        self._accuracy_graph = accuracy_graph_of(model)
+        self._expectation = self._make_expectation(self.settings)
+        self._motion = _host_motion(model, self.settings)
+        self._new_schedule: tuple[Scheduler, Expectation | None] | None = None  # from the next frame on
         self._wanted_reset: str | None = None
         self._key_requested = False
         self._state: dict[str, Any] = {}
@@ -51,9 +55,15 @@ class VideoSegmenter:
         self._key_stamp_ns = 0
 
     def configure(self, settings: StreamSettings) -> None:
-        """Takes new settings for the frames to come. `motion` cannot change while a stream runs."""
-        self.settings = replace(settings, motion=self.settings.motion)
-        self._scheduler = FixedInterval(settings.key_frame_interval)
+        """Takes new settings for the frames to come. `motion` cannot change while a stream runs.
+
+        Raises:
+            ModelError: this model cannot be run with them; nothing has changed then.
+        """
+        settings = replace(settings, motion=self.settings.motion)
+        if settings != self.settings:
+            self._new_schedule = make_scheduler(settings), self._make_expectation(settings)
+            self.settings = settings
 
     def reset(self, reason: str = 'requested') -> None:
         """Makes the next frame the first of a new stream."""
@@ -128,18 +138,26 @@ class VideoSegmenter:
         clock = _Stopwatch()
         image = fit(frame.image, self.model.image_size)
         clock.lap('resize')
-        is_key = self._is_key()
+        begins = self._takes_new_schedule()
+        is_key = self._is_key() or begins
         tensors: dict[str, Any] = {'image': image[None], **self._state}
         if self._motion is not None:
             flow = self._motion.update(image, wanted=not is_key)
             is_key = is_key or flow is None
             tensors['flow'] = flow
             clock.lap('flow')
-        self._run('key' if is_key else 'propagated', tensors, clock)
+        begun = list(tensors)
+        if not is_key and not self._propagate(image, tensors, clock):
+            is_key, tensors = True, {name: tensors[name] for name in begun}
+        if is_key:
+            self._run('key', tensors, clock)
 
         self._state = self._state_of(tensors)
         self._previous = frame
         is_key = is_key or self._all_in_full
+        self._scheduler.took(is_key)
+        if self._expectation is not None:
+            self._expectation.note(image, is_key, lambda name: self._read(tensors[name]))
         if is_key:
             self._age, self._key_stamp_ns = 0, frame.stamp_ns
         else:
@@ -152,10 +170,36 @@ class VideoSegmenter:
     def _run(self, step: str, tensors: dict[str, Any], clock: _Stopwatch) -> None:
         """Runs the stages of a step; each adds its tensors."""
         for stage in self.model.steps[step]:
-            if stage == 'flow' and self._motion is not None:
+            self._run_stage(stage, tensors, clock)
+
+    def _run_stage(self, stage: str, tensors: dict[str, Any], clock: _Stopwatch) -> None:
+        if stage == 'flow' and self._motion is not None:
+            return
+        tensors |= self.engine.run(stage, tensors)
+        clock.lap(stage)
+
+    def _propagate(self, image: np.ndarray, tensors: dict[str, Any], clock: _Stopwatch) -> bool:
+        """Runs a propagated step; False if a stage showed that a key frame is due, and the rest was left."""
+        asked_after = self._accuracy_graph if self._expectation is None else self._expectation.stage
+        for stage in self.model.steps['propagated']:
+            self._run_stage(stage, tensors, clock)
+            if stage != asked_after:
                 continue
-            tensors |= self.engine.run(stage, tensors)
-            clock.lap(stage)
+            if self._expectation is not None:
+                expected = self._expectation.look(image, lambda name: self._read(tensors[name]))
+                tensors[EXPECTED_ACCURACY] = np.array(expected, np.float32)
+                clock.lap('expectation')
+            if self._scheduler.is_key(self._age + 1, self._expected_accuracy(tensors)):
+                return False
+        return True
+
+    def _expected_accuracy(self, tensors: dict[str, Any]) -> float | None:
+        expected = tensors.get(EXPECTED_ACCURACY)
+        return None if expected is None else float(self._read(expected).item())
+
+    def _read(self, tensor: Any) -> np.ndarray:
+        """A tensor of the engine's, or one that the host brought."""
+        return tensor if isinstance(tensor, np.ndarray) else self.engine.to_host(tensor)
 
     def _state_of(self, tensors: dict[str, Any]) -> dict[str, Any]:
         return {name: tensors[output] for output, name in self.model.state.items()}
@@ -167,6 +211,7 @@ class VideoSegmenter:
         confidence = self.engine.to_host(tensors['confidence'])[0]
         corrected = tensors.get('corrected')
         corrected_share = None if corrected is None else float(self.engine.to_host(corrected).item())
+        expected_accuracy = self._expected_accuracy(tensors)
         clock.lap('download')
         mask = fit_labels(mask, self._output_size(frame))
         confidence = fit(confidence, self._output_size(frame))
@@ -184,9 +229,18 @@ class VideoSegmenter:
             reset_reason=owed.reset_reason,
             timings_ms=clock.laps_ms,
             corrected_share=corrected_share,
+            expected_accuracy=expected_accuracy,
             read_distortion=self._distortion_reader(tensors.get('distortion'), frame),
         )
         return Answer(frame, segmentation)
+
+    def _takes_new_schedule(self) -> bool:
+        """Whether a new schedule begins that has to follow the stream from a key frame on."""
+        new, self._new_schedule = self._new_schedule, None
+        if new is None:
+            return False
+        self._scheduler, self._expectation = new
+        return self._expectation is not None
 
     def _is_key(self) -> bool:
         requested, self._key_requested = self._key_requested, False
@@ -222,6 +276,13 @@ class VideoSegmenter:
         self._age = 0
         if self._motion is not None:
             self._motion.reset()
+        if self._expectation is not None:
+            self._expectation.reset()
+
+    def _make_expectation(self, settings: StreamSettings) -> Expectation | None:
+        """What predicts how well a frame would be propagated, where that is asked and no graph says it."""
+        decides = self.model.propagates and not self._all_in_full and settings.scheduler == 'adaptive'
+        return Expectation(self.model) if decides and self._accuracy_graph is None else None
 
     def _nothing_owed(self) -> deque[_Owed | None]:
         """The first results of a stream whose results are late belong to frames before it."""

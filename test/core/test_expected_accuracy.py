@@ -1,0 +1,207 @@
+"""How well a frame is expected to be propagated, and the key frames that follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vss_ros.core.engines import load_engine
+from vss_ros.core.errors import ModelError
+from vss_ros.core.expected_accuracy import NEEDS, SIGNALS, AccuracyModel, Expectation
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import MODEL_FILE, load_model
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings, StreamSettings
+
+ADAPTIVE = StreamSettings(scheduler='adaptive', key_frame_threshold=0.5, min_interval=1)
+FALLING = AccuracyModel(2.5, {'age': -1.0})  # 0.82, 0.62, 0.38: a key frame every third
+
+
+@pytest.fixture(scope='module')
+def model(tiny_model):
+    return load_model(tiny_model)
+
+
+@pytest.fixture(scope='module')
+def engine(model):
+    return load_engine(model, EngineSettings('onnxruntime', threads=1))
+
+
+def frames(images):
+    return [Frame(image, number * 10**8) for number, image in enumerate(images)]
+
+
+def predicting(model, bias, **weights):
+    return dataclasses.replace(model, expected_accuracy=AccuracyModel(bias, weights))
+
+
+def line_of(found):
+    return ''.join('K' if each.is_key else '.' for each in found)
+
+
+def test_the_prediction_is_the_logistic_function_of_the_weighted_signals():
+    model = AccuracyModel(1.0, {'age': -0.5, 'path': 2.0})
+    signals = {'age': 4.0, 'path': 0.25, 'residual': 99.0}
+    assert model.predict(signals) == pytest.approx(1 / (1 + math.exp(0.5)))
+
+
+@given(st.floats(-1e30, 1e30), st.floats(-1e30, 1e30))
+def test_the_prediction_is_a_share_however_large_the_signals(bias, weight):
+    assert 0 <= AccuracyModel(bias, {'age': weight}).predict({'age': 1000.0}) <= 1
+
+
+def test_signals_of_a_shift_are_its_length_and_what_the_flow_does_not_explain(model):
+    """A picture that moves by two cells: the true flow explains it, no flow does not."""
+    height, width = model.image_size
+    rng = np.random.default_rng(0)
+    wide = cv2.resize(rng.integers(0, 255, (height // 8, width // 8 + 2, 3), np.uint8), (width + 16, height))
+    before, now = wide[:, :width], wide[:, 8 : width + 8]
+    shift = np.zeros((1, 2, height // 4, width // 4), np.float32)
+    shift[:, 0] = 2.0
+    found = {}
+    for name, flow in (('true', shift), ('none', 0 * shift)):
+        follower = Expectation(predicting(model, 0.0, path=1.0, residual=1.0))
+        follower.note(before, True, lambda name: np.full(1, 200, np.uint8))
+        follower.look(now, lambda name, flow=flow: flow)
+        found[name] = dict(follower.signals)
+    assert found['true']['path'] == pytest.approx(2 / (width / 4))
+    assert found['none']['path'] == 0
+    assert 4 * found['true']['residual'] < found['none']['residual']
+    assert found['true']['age'] == found['none']['age'] == 1
+
+
+def test_signals_add_up_from_frame_to_frame_and_begin_anew_with_a_key_frame(model):
+    follower = Expectation(predicting(model, 0.0, path=1.0, doubt=1.0, corrected=1.0))
+    image = np.zeros((*model.image_size, 3), np.uint8)
+    flow = np.full((1, 2, model.image_size[0] // 4, model.image_size[1] // 4), 3.0, np.float32)
+    results = {'confidence': np.full((1, 4, 4), 204, np.uint8), 'corrected': np.float32(0.25)}
+    follower.note(image, True, lambda name: np.full(1, 255, np.uint8))
+    for _ in range(3):
+        follower.look(image, lambda name: flow)
+        follower.note(image, False, results.__getitem__)
+    length = math.hypot(3, 3) / (model.image_size[1] // 4)
+    assert follower.signals['path'] == pytest.approx(3 * length)
+    assert follower.signals['doubt'] == pytest.approx(0.2)
+    assert follower.signals['corrected'] == 0.25
+    follower.note(image, True, results.__getitem__)
+    assert set(follower.signals.values()) == {0.0}
+
+
+def test_key_frames_come_where_too_little_is_expected(model, engine, street):
+    segmenter = VideoSegmenter(dataclasses.replace(model, expected_accuracy=FALLING), engine, ADAPTIVE)
+    found = [segmenter.step(frame) for frame in frames(street[:7])]
+    assert line_of(found) == 'K..K..K'
+    assert [each.expected_accuracy is None for each in found] == [each.is_key for each in found]
+    assert found[1].expected_accuracy == pytest.approx(1 / (1 + math.exp(-1.5)))
+
+
+def test_a_frame_that_becomes_a_key_frame_is_as_if_it_had_been_one_from_the_start(model, engine, street):
+    adaptive = VideoSegmenter(dataclasses.replace(model, expected_accuracy=FALLING), engine, ADAPTIVE)
+    fixed = VideoSegmenter(model, engine, StreamSettings(3))
+    for frame in frames(street[:7]):
+        one, other = adaptive.step(frame), fixed.step(frame)
+        assert (one.is_key, one.age_frames) == (other.is_key, other.age_frames)
+        assert np.array_equal(one.mask, other.mask)
+        assert one.corrected_share == other.corrected_share
+
+
+def test_a_cut_in_the_film_makes_a_key_frame_and_quiet_frames_make_none(model, engine, street):
+    watching = predicting(model, 3.0, residual=-60.0)
+    quiet = [street[0]] * 4
+    cut = [np.ascontiguousarray(255 - street[5][::-1])] * 4
+    segmenter = VideoSegmenter(watching, engine, ADAPTIVE)
+    assert line_of([segmenter.step(frame) for frame in frames(quiet + cut)]) == 'K...K...'
+
+
+def test_every_signal_of_a_real_stream_can_be_asked_for(model, engine, street):
+    everything = AccuracyModel(0.0, dict.fromkeys(SIGNALS, 0.1))
+    segmenter = VideoSegmenter(dataclasses.replace(model, expected_accuracy=everything), engine, ADAPTIVE)
+    found = [segmenter.step(frame) for frame in frames(street[:5])]
+    assert line_of(found) == 'K....'
+    assert all(0.5 < each.expected_accuracy < 1 for each in found[1:])
+
+
+def test_the_default_weights_serve_a_model_without_weights_of_its_own(model, engine, street):
+    assert model.expected_accuracy is None
+    segmenter = VideoSegmenter(model, engine, dataclasses.replace(ADAPTIVE, key_frame_threshold=0.01))
+    found = [segmenter.step(frame) for frame in frames(street[:4])]
+    assert line_of(found) == 'K...'
+    assert all(0 < each.expected_accuracy < 1 for each in found[1:])
+
+
+def test_a_scheduler_that_is_changed_follows_from_a_key_frame_on(model, engine, street):
+    segmenter = VideoSegmenter(
+        dataclasses.replace(model, expected_accuracy=FALLING), engine, StreamSettings(10)
+    )
+    stream = frames(street[:11])
+    line = line_of([segmenter.step(frame) for frame in stream[:3]])
+    segmenter.configure(ADAPTIVE)
+    line += line_of([segmenter.step(frame) for frame in stream[3:8]])
+    segmenter.configure(StreamSettings(3))
+    line += line_of([segmenter.step(frame) for frame in stream[8:]])
+    assert line == 'K..K..K..K.'
+
+
+def test_a_new_stream_starts_the_signals_anew(model, engine, street):
+    segmenter = VideoSegmenter(dataclasses.replace(model, expected_accuracy=FALLING), engine, ADAPTIVE)
+    stream = frames(street[:6])
+    for frame in stream[:2]:
+        segmenter.step(frame)
+    segmenter.reset()
+    assert line_of([segmenter.step(frame) for frame in stream[2:]]) == 'K..K'
+
+
+@pytest.mark.parametrize('signal', NEEDS)
+def test_a_signal_the_model_does_not_give_is_refused_by_name(model, engine, signal):
+    poor = dataclasses.replace(
+        model,
+        steps={'key': ('segmenter',), 'propagated': ('segmenter', 'warp')},
+        expected_accuracy=AccuracyModel(0.0, {signal: 1.0}),
+    )
+    with pytest.raises(ModelError, match=rf'needs {signal!r} .* but tiny gives no {NEEDS[signal]}; fit'):
+        VideoSegmenter(poor, engine, ADAPTIVE)
+    VideoSegmenter(poor, engine, StreamSettings())  # nobody asks
+
+
+def test_a_change_that_is_refused_changes_nothing(model, engine, street):
+    poor = dataclasses.replace(model, steps={'key': ('segmenter',), 'propagated': ('segmenter', 'warp')})
+    segmenter = VideoSegmenter(poor, engine, StreamSettings(7))
+    with pytest.raises(ModelError, match='scheduler adaptive needs'):
+        segmenter.configure(ADAPTIVE)
+    assert segmenter.settings == StreamSettings(7)
+
+
+def written(tiny_model, folder, entry):
+    shutil.copytree(tiny_model, folder)
+    content = yaml.safe_load((folder / MODEL_FILE).read_text())
+    (folder / MODEL_FILE).write_text(yaml.safe_dump({**content, 'expected_accuracy': entry}))
+    return folder
+
+
+def test_the_weights_are_read_from_the_model_folder(tiny_model, tmp_path):
+    entry = {'bias': 2, 'weights': {'age': -0.5}, 'fitted_on': 'a drive'}
+    found = load_model(written(tiny_model, tmp_path / 'm', entry)).expected_accuracy
+    assert found == AccuracyModel(2.0, {'age': -0.5}, {'fitted_on': 'a drive'})
+
+
+@pytest.mark.parametrize(
+    ('entry', 'reason'),
+    [
+        ({'bias': 1, 'weights': {'weather': 1.0}}, 'there is no signal weather; use age, path'),
+        ({'bias': float('nan'), 'weights': {}}, 'must be finite'),
+        ({'bias': 1, 'weights': {'age': 'much'}}, 'could not convert string to float'),
+        ({'weights': {}}, "no entry 'bias'"),
+        ([1, 2], 'list indices must be integers'),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused_with_the_reason(tiny_model, tmp_path, entry, reason):
+    with pytest.raises(ModelError, match=reason):
+        load_model(written(tiny_model, tmp_path / 'm', entry))
