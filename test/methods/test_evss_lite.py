@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from vss_ros.core.engines import load_engine
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.settings import EngineSettings
 from vss_ros.methods import build_method
-from vss_ros.methods.blocks.lite import LiteCorrection, LiteSegmenter
+from vss_ros.methods.blocks.lite import CameraConvolution, LiteCorrection, LiteSegmenter
 from vss_ros.methods.evss import Evss
 
 CLASSES = 11
@@ -80,6 +84,44 @@ def test_a_key_step_and_a_propagated_step_close():
         propagated = method.step('propagated', inputs)
     assert propagated['mask'].shape == (1, 16, 24)  # decided at a quarter
     assert propagated['scores'].shape == key['scores'].shape
+
+
+@pytest.mark.parametrize(
+    ('kernel', 'stride', 'bias'), [(3, 2, False), (1, 1, True), (4, 4, True), (7, 4, False)]
+)
+def test_a_convolution_over_camera_bytes_gives_what_the_one_over_rgb_gives(kernel, stride, bias):
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 5, kernel, stride, kernel // 2, bias=bias)
+    bgr = torch.randint(0, 256, (2, 3, 16, 20)).float()
+    expected = first(bgr.flip(1) / 255)
+    found = CameraConvolution(first)(bgr)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_no_axis_of_the_image_is_moved_in_an_exported_graph(tiny_model):
+    """The transpositions before the first convolution cancel, in the file or when a runtime loads it."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    load_engine(load_model(tiny_model), EngineSettings('onnxruntime'))  # makes the pool of threads
+    for graph in ('segmenter', 'correction'):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tiny_model.parent / f'{graph}.optimized.onnx')
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.use_per_session_threads = False
+        onnxruntime.InferenceSession(str(tiny_model / f'{graph}.onnx'), options)
+        nodes = onnx.load(options.optimized_model_filepath).graph.node
+        first = next(n for n, node in enumerate(nodes) if node.op_type == 'Conv' and is_of_image(nodes, node))
+        assert 'Transpose' not in [node.op_type for node in nodes[:first]]
+
+
+def is_of_image(nodes, node):
+    """Whether what a node takes is the image and nothing that a convolution made."""
+    makers = {name: maker for maker in nodes for name in maker.output}
+    while node.input[0] in makers:
+        node = makers[node.input[0]]
+        if node.op_type == 'Conv':
+            return False
+    return node.input[0] == 'image'
 
 
 def test_folding_for_export_changes_no_result():
