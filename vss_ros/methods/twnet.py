@@ -81,7 +81,7 @@ class TwNet(FlowWarping):
             raise SettingsError(f'layer is {layer!r}; use 1, 2 or {LAST}')
         if heads == 'stem' and (encoder, layer) != (LITE, 2):
             raise SettingsError(f"heads is 'stem' with encoder {encoder} and layer {layer}; use lite and 2")
-        self.layer = layer
+        self.layer, self.part = layer, DECISIONS[residual]
         self.folded = False
         self.cnn = LiteUShape(classes) if encoder == LITE else LightFpn(classes, encoder)
         self.steps = {'key': ('segmenter',), 'propagated': ('flow', 'compensation', 'correction')}
@@ -135,15 +135,9 @@ class TwNet(FlowWarping):
                 0..1, (N, 3, h, w).
             picture: what the next frame takes.
         """
-        stride = STRIDE * self.cells
-        part = DECISIONS[self.options['residual']]
         picture = self.picture(image)
-        seen = warp(previous_picture, resize(flow, picture.shape[2:]) * (STRIDE / part))
-        return {
-            'warped_features': warp(previous_features, shrink(flow, self.cells) / self.cells),
-            'residual': shrink((picture - seen).abs(), stride // part),
-            'picture': picture,
-        }
+        warped, residual = self.compensate(picture, previous_picture, previous_features, flow)
+        return {'warped_features': warped, 'residual': residual, 'picture': picture}
 
     def correction(self, image: Tensor, warped_features: Tensor, residual: Tensor) -> dict[str, Tensor]:
         """Correct the warped features where image and warped image differ, and finish the segmentation.
@@ -165,17 +159,26 @@ class TwNet(FlowWarping):
 
     def classification(self, warped_features: Tensor) -> dict[str, Tensor]:
         """Layer 3: warped features (N, c, H/4, W/4) -> features, mask, confidence."""
-        features, scores = self.cnn(warped_features, self.layer, is_last=True)
-        return {'features': features.float(), **self.decide(scores)}
+        scores = self.cnn(warped_features, is_last=True)
+        return {'features': warped_features, **self.decide(scores)}
 
-    @property
-    def cells(self) -> int:
-        """Side of a cell of the features, in cells of H/4 x W/4."""
-        return 2 ** (LAST - self.layer)
+    def compensate(
+        self, picture: Tensor, previous_picture: Tensor, previous_features: Tensor, flow: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Warped features and residual; see `compensation`."""
+        cells = 2 ** (LAST - self.layer)  # side of a cell of the features, in cells of the flow
+        warped = warp(previous_features, shrink(flow, cells) / cells)
+        pixels = STRIDE // self.part  # side of a cell of the flow, in pixels of the picture
+        seen = warp(previous_picture, pixels * resize(flow, picture.shape[2:]))
+        return warped, shrink((picture - seen).abs(), cells * pixels)
 
     def picture(self, image: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) BGR -> RGB in [0, 1], float, at the resolution of the residual."""
-        return shrink(to_planes(image), DECISIONS[self.options['residual']]).flip(1) / 255
+        return self.shrink(to_planes(image)).flip(1) / 255
+
+    def shrink(self, planes: Tensor) -> Tensor:
+        """(N, 3, H, W) -> the same at the resolution of the residual."""
+        return shrink(planes, self.part)
 
     def decide(self, scores: Tensor) -> dict[str, Tensor]:
         """Scores (N, K, H/4, W/4) -> mask, confidence."""

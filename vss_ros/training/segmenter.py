@@ -16,6 +16,7 @@ from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
 from vss_ros.training import augment
+from vss_ros.training.augment import check_crop
 from vss_ros.training.data import LabelledImages, class_frequencies
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_weights, segmentation_losses
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
     from vss_ros.training.recipe import StageRecipe
 
-NETWORKS = ('csrnet', 'deeplab')  # what methods call the network: RGB (N, 3, H, W) -> scores (N, K, h, w)
+NETWORKS = ('csrnet', 'deeplab', 'cnn')  # what methods call the network: RGB (N, 3, H, W) -> scores (N, K, h, w)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class SegmenterSettings:
     """Sampling and losses of the segmenter stage."""
 
     batch: int = 8
+    crop: tuple[int, ...] = ()  # height, width of a view; that of the images if not given
     scales: tuple[float, float] = (0.6, 2.0)
     paste: float = 0.5  # share of views that get objects of another view
     paste_classes: tuple[int, ...] = (2, 6, 8, 9, 10)  # CamVid-11: pole, sign, car, people
@@ -41,6 +43,7 @@ class SegmenterSettings:
     def __post_init__(self) -> None:
         if self.batch < 2:
             raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
+        check_crop(self.crop)
 
 
 class SegmenterStage:
@@ -94,8 +97,9 @@ class SegmenterStage:
     def _window(self, rng: np.random.Generator, chosen: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
         index = int(rng.integers(len(chosen)))
         label = chosen.labels[index]
-        window = augment.random_window(rng, label.shape[0], label.shape[1], self._settings.scales)
-        return augment.view(chosen.images[index], label, window)
+        crop, scales = self._settings.crop, self._settings.scales
+        window = augment.random_window(rng, label.shape[0], label.shape[1], scales, crop)
+        return augment.view(chosen.images[index], label, window, crop)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         scores = self.module(to_rgb(batch['images']))

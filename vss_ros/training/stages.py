@@ -27,6 +27,7 @@ STAGES = {
     'segmenter': 'vss_ros.training.segmenter:SegmenterStage',
     'flow': 'vss_ros.training.flow:FlowStage',
     'correction': 'vss_ros.training.correction:CorrectionStage',
+    'rectification': 'vss_ros.training.rectification:RectificationStage',
 }
 
 

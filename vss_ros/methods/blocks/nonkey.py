@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vss_ros.methods.blocks.u_shape import UShape
+from vss_ros.methods.blocks.u_shape import LAST, UShape
 
 
 class NonKeyCnn(nn.Module):
@@ -23,6 +23,11 @@ class NonKeyCnn(nn.Module):
         self.cnn = cnn.after(layer)
         self.rectification = Rectification(cnn.widths[layer - 1])
 
+    def start_from(self, cnn: UShape) -> None:
+        """Take the weights of the per-frame CNN, which has learnt since it was copied; CFR keeps its own."""
+        weights = cnn.state_dict()
+        self.cnn.load_state_dict({name: weights[name] for name in self.cnn.state_dict()})
+
     def forward(self, rgb: Tensor, warped: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Correct and finish.
 
@@ -33,7 +38,7 @@ class NonKeyCnn(nn.Module):
         Returns:
             Corrected context features, scores (N, K, H/4, W/4), attention (N, 1, h, w) in 0..1.
         """
-        laterals = self.cnn.laterals(rgb, self.layer)
+        laterals = self.cnn.laterals(self.cnn.encode(rgb, LAST - self.layer), self.layer)
         features, attention = self.rectification(warped, halve(laterals[self.layer + 1]), residual)
         return features, self.cnn.finish(features, laterals), attention
 

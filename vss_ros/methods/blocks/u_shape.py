@@ -64,10 +64,16 @@ class UShape(nn.Module):
             encoded.append(maps)
         return encoded
 
-    def laterals(self, rgb: Tensor, layer: int) -> dict[int, Tensor]:
+    def laterals(self, encoded: list[Tensor], layer: int) -> dict[int, Tensor]:
         """Lateral features of the connections after `layer`, by their number."""
-        encoded = self.encode(rgb, LAST - layer)
         return {number: self.lateral(number, encoded[LAST - number]) for number in range(layer + 1, LAST + 1)}
+
+    def interior(self, encoded: list[Tensor], layer: int) -> Tensor:
+        """Features of all four heads -> features of lateral connection `layer`; 0 is the context."""
+        features = self.take_context(encoded[LAST])
+        for number in range(1, layer + 1):
+            features = self.connect(number, features, self.lateral(number, encoded[LAST - number]))
+        return features
 
     def finish(self, features: Tensor, laterals: dict[int, Tensor]) -> Tensor:
         """Features that left a lateral connection, and all the later lateral features -> scores."""
@@ -75,18 +81,18 @@ class UShape(nn.Module):
             features = self.connect(number, features, laterals[number])
         return self.classify(features)
 
-    def forward(self, maps: Tensor, layer: int, is_last: bool = False) -> tuple[Tensor, Tensor]:
-        """Features of lateral connection `layer`, and scores (N, K, h, w).
+    def forward(
+        self, maps: Tensor, layer: int | None = None, is_last: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Scores (N, K, h, w); with `layer` the features of that lateral connection before them.
 
         Args:
-            maps: RGB in [0, 1], (N, 3, H, W); with `is_last` the features of the last connection, of which
-                only scores are made.
+            maps: RGB in [0, 1], (N, 3, H, W); with `is_last` the features of the last lateral connection, of
+                which scores are made and nothing else.
         """
         if is_last:
-            return maps, self.classify(maps)
-        *encoded, deepest = self.encode(maps, LAST + 1)
-        laterals = {number: self.lateral(number, encoded[LAST - number]) for number in range(1, LAST + 1)}
-        features = self.take_context(deepest)
-        for number in range(1, layer + 1):
-            features = self.connect(number, features, laterals.pop(number))
-        return features, self.finish(features, laterals)
+            return self.classify(maps)
+        encoded = self.encode(maps, LAST + 1)
+        features = self.interior(encoded, layer or 0)
+        scores = self.finish(features, self.laterals(encoded, layer or 0))
+        return scores if layer is None else (features, scores)
