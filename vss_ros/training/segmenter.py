@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
     from vss_ros.training.recipe import StageRecipe
 
-NETWORKS = ('csrnet', 'deeplab', 'cnn')  # what methods call the network: RGB (N, 3, H, W) -> scores (N, K, h, w)
+# What methods call the network: RGB (N, 3, H, W) -> scores (N, K, h, w).
+NETWORKS = ('csrnet', 'deeplab', 'cnn')
 
 
 @dataclass(frozen=True)
