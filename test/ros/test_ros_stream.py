@@ -283,3 +283,22 @@ def test_the_rate_can_be_limited(stream):
     start = stream.probe.node.get_clock().now()
     stream.answer(images[-1].header)
     assert (stream.probe.node.get_clock().now() - start).nanoseconds > 3 * 10**8
+
+
+def test_no_frame_waits_for_a_key_frame_that_is_computed_in_the_background(robot, slow_model):
+    settings = {'background_key_frames': True, 'drop_policy': 'queue', 'engine': 'onnxruntime'}
+    assert robot.set(model=str(slow_model), **settings) == ''
+    robot.listen('mask', Image)
+    robot.listen('frame_info', DiagnosticArray)
+    robot.start()
+    infos = [show(robot)]
+    while int(infos[-1]['age_frames']) >= len(infos) - 1:  # until a younger key frame has taken effect
+        infos.append(show(robot))
+        assert len(infos) < 200
+    assert [info['kind'] for info in infos] == ['key'] + ['propagated'] * (len(infos) - 1)
+    assert all('segmenter_ms' not in info for info in infos[1:])
+    assert int(infos[-1]['age_frames']) == len(infos) - 1 - 5
+    status = robot.diagnostics(
+        lambda status: values_of(status).get('background_key_frames', '0') != '0', 'the key frame'
+    )
+    assert values_of(status)['background_failures'] == '0'

@@ -57,6 +57,18 @@ def add_stream_arguments(parser: ArgumentParser) -> None:
         help='where the optical flow comes from; model: from where the model was made for (default)',
     )
     group.add_argument(
+        '--background-key-frames',
+        action='store_true',
+        help='compute key frames on a second thread; until one is there, frames rest on the one before',
+    )
+    group.add_argument(
+        '--background-delay',
+        type=int,
+        default=defaults.background_delay_frames,
+        metavar='N',
+        help='frames until such a key frame takes effect; 0: as soon as it is there (default)',
+    )
+    group.add_argument(
         '--confidence-threshold',
         type=float,
         default=defaults.confidence_threshold,
@@ -82,6 +94,8 @@ def stream_settings(args: Namespace) -> StreamSettings:
         confidence_threshold=args.confidence_threshold,
         output_size=args.output_size,
         motion=args.motion,
+        background_key_frames=args.background_key_frames,
+        background_delay_frames=args.background_delay,
     )
 
 

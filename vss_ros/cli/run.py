@@ -22,7 +22,7 @@ import operator
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -75,8 +75,10 @@ def main(args: Namespace) -> int:
     if args.frames is not None and args.frames < 1:
         raise SettingsError(f'frames is {args.frames}; use 1 or more')
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
-    with closing(open_source(args.source, settings)) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(closing(open_source(args.source, settings)))
         segmenter = open_segmenter(args.model, engine_settings(args), stream_settings(args))
+        stack.callback(segmenter.close)
         classes = segmenter.model.classes
         frames: Iterable[Frame] = source if args.frames is None else islice(source, args.frames)
         known = operator.length_hint(source)

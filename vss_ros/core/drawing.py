@@ -8,7 +8,7 @@ import numpy as np
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import ShapeError
 from vss_ros.core.frame import UNLABELLED, Segmentation
-from vss_ros.core.segmenter import fit_labels
+from vss_ros.core.resize import fit_labels
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, classes: ClassSet, alpha: float) -> np.ndarray:

@@ -89,6 +89,7 @@ class Expectation:
     def _start(self, confidence: float) -> None:
         self._key_confidence = confidence
         self.signals = dict.fromkeys(SIGNALS, 0.0)
+        self._marked = dict(self.signals)
 
     def look(self, image: np.ndarray, read: Callable[[str], np.ndarray]) -> float:
         """Accuracy (0..1) that is expected if this frame is propagated.
@@ -118,6 +119,25 @@ class Expectation:
         for name in ('corrected', 'distortion'):
             if name in self._wanted:
                 self.signals[name] = float(read(name).mean())
+
+    def mark(self) -> None:
+        """Remembers the newest frame, which is being computed in full in the background."""
+        self._marked = dict(self.signals)
+
+    def hand_over(self, read_confidence: Callable[[], np.ndarray]) -> None:
+        """Takes the frame that was marked for the key frame, as if it had been from the start.
+
+        The confidence of the frame before stays that of its answer, which did not rest on this key frame.
+
+        Args:
+            read_confidence: reads the confidence of that key frame.
+        """
+        for name in ('age', 'path', 'residual'):
+            self.signals[name] -= self._marked[name]
+        if 'doubt' in self._wanted:
+            confidence = float(read_confidence().mean()) / 255
+            self.signals['doubt'] += confidence - self._key_confidence
+            self._key_confidence = confidence
 
     def _move(self, image: np.ndarray, flow: np.ndarray) -> None:
         across, down = flow.astype(np.float32, copy=False)

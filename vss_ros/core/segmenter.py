@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import ModelError
 from vss_ros.core.expected_accuracy import EXPECTED_ACCURACY, Expectation, accuracy_graph_of
 from vss_ros.core.frame import UNLABELLED, Answer, Frame, Segmentation
 from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder, load_model
 from vss_ros.core.motion import Motion, make_motion
+from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.scheduler import Scheduler, make_scheduler
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stopwatch import Stopwatch
+
+_log = logging.getLogger(__name__)
 
 
 class VideoSegmenter:
@@ -31,6 +35,10 @@ class VideoSegmenter:
     Attributes:
         resets: how often a new stream began, by reason.
         given_up: frames without an answer, because the engine failed while it was owed.
+        background: computes the key frames beside the stream, if that is wanted and the model propagates.
+
+    Raises:
+        EngineError: key frames are wanted in the background, and the engine cannot be used by two threads.
     """
 
     def __init__(self, model: ModelFolder, engine: Engine, settings: StreamSettings | None = None) -> None:
@@ -45,6 +53,10 @@ class VideoSegmenter:
         self._accuracy_graph = accuracy_graph_of(model)
         self._expectation = self._make_expectation(self.settings)
         self._motion = _host_motion(model, self.settings)
+        self.background: BackgroundKeyFrames | None = None
+        if self.settings.background_key_frames and model.propagates and not self._all_in_full:
+            self.background = BackgroundKeyFrames(model, engine, self.settings.background_delay_frames)
+        self._due_in_background = False
         self._new_schedule: tuple[Scheduler, Expectation | None] | None = None  # from the next frame on
         self._wanted_reset: str | None = None
         self._key_requested = False
@@ -55,12 +67,15 @@ class VideoSegmenter:
         self._key_stamp_ns = 0
 
     def configure(self, settings: StreamSettings) -> None:
-        """Takes new settings for the frames to come. `motion` cannot change while a stream runs.
+        """Takes new settings for the frames to come.
+
+        `motion` and what concerns the background cannot change while a stream runs.
 
         Raises:
             ModelError: this model cannot be run with them; nothing has changed then.
         """
-        settings = replace(settings, motion=self.settings.motion)
+        kept = ('motion', 'background_key_frames', 'background_delay_frames')
+        settings = replace(settings, **{name: getattr(self.settings, name) for name in kept})
         if settings != self.settings:
             self._new_schedule = make_scheduler(settings), self._make_expectation(settings)
             self.settings = settings
@@ -69,8 +84,13 @@ class VideoSegmenter:
         """Makes the next frame the first of a new stream."""
         self._wanted_reset = reason
 
+    def close(self) -> None:
+        """Ends the work in the background, if there is any. The segmenter is not used afterwards."""
+        if self.background is not None:
+            self.background.close()
+
     def request_key_frame(self) -> None:
-        """Makes the next frame a key frame."""
+        """Makes the next frame a key frame, never in the background."""
         self._key_requested = True
 
     def step(self, frame: Frame) -> Segmentation:
@@ -121,7 +141,7 @@ class VideoSegmenter:
             return
         try:
             for number in range(len(self._owed)):
-                clock = _Stopwatch()
+                clock = Stopwatch()
                 image = fit(newest.image, self.model.image_size)
                 clock.lap('resize')
                 tensors: dict[str, Any] = {'image': image[None], **state}
@@ -135,17 +155,21 @@ class VideoSegmenter:
             raise
 
     def _step(self, frame: Frame, reset_reason: str | None) -> Iterator[Answer]:
-        clock = _Stopwatch()
+        clock = Stopwatch()
         image = fit(frame.image, self.model.image_size)
         clock.lap('resize')
         begins = self._takes_new_schedule()
+        self._take_over()
         is_key = self._is_key() or begins
-        tensors: dict[str, Any] = {'image': image[None], **self._state}
+        given: dict[str, Any] = {'image': image[None]}
         if self._motion is not None:
             flow = self._motion.update(image, wanted=not is_key)
             is_key = is_key or flow is None
-            tensors['flow'] = flow
+            given['flow'] = flow
             clock.lap('flow')
+        if self.background is not None and not is_key:
+            self.background.follow(given)
+        tensors = {**given, **self._state}
         begun = list(tensors)
         if not is_key and not self._propagate(image, tensors, clock):
             is_key, tensors = True, {name: tensors[name] for name in begun}
@@ -155,9 +179,10 @@ class VideoSegmenter:
         self._state = self._state_of(tensors)
         self._previous = frame
         is_key = is_key or self._all_in_full
-        self._scheduler.took(is_key)
         if self._expectation is not None:
             self._expectation.note(image, is_key, lambda name: self._read(tensors[name]))
+        self._scheduler.took(is_key or self._due_in_background)
+        self._hand_to_background(given, frame, is_key)
         if is_key:
             self._age, self._key_stamp_ns = 0, frame.stamp_ns
         else:
@@ -167,18 +192,18 @@ class VideoSegmenter:
         if owed is not None:
             yield self._answer(owed, tensors, clock)
 
-    def _run(self, step: str, tensors: dict[str, Any], clock: _Stopwatch) -> None:
+    def _run(self, step: str, tensors: dict[str, Any], clock: Stopwatch) -> None:
         """Runs the stages of a step; each adds its tensors."""
         for stage in self.model.steps[step]:
             self._run_stage(stage, tensors, clock)
 
-    def _run_stage(self, stage: str, tensors: dict[str, Any], clock: _Stopwatch) -> None:
+    def _run_stage(self, stage: str, tensors: dict[str, Any], clock: Stopwatch) -> None:
         if stage == 'flow' and self._motion is not None:
             return
         tensors |= self.engine.run(stage, tensors)
         clock.lap(stage)
 
-    def _propagate(self, image: np.ndarray, tensors: dict[str, Any], clock: _Stopwatch) -> bool:
+    def _propagate(self, image: np.ndarray, tensors: dict[str, Any], clock: Stopwatch) -> bool:
         """Runs a propagated step; False if a stage showed that a key frame is due, and the rest was left."""
         asked_after = self._accuracy_graph if self._expectation is None else self._expectation.stage
         for stage in self.model.steps['propagated']:
@@ -189,7 +214,7 @@ class VideoSegmenter:
                 expected = self._expectation.look(image, lambda name: self._read(tensors[name]))
                 tensors[EXPECTED_ACCURACY] = np.array(expected, np.float32)
                 clock.lap('expectation')
-            if self._scheduler.is_key(self._age + 1, self._expected_accuracy(tensors)):
+            if self._is_due(self._expected_accuracy(tensors)):
                 return False
         return True
 
@@ -204,7 +229,7 @@ class VideoSegmenter:
     def _state_of(self, tensors: dict[str, Any]) -> dict[str, Any]:
         return {name: tensors[output] for output, name in self.model.state.items()}
 
-    def _answer(self, owed: _Owed, tensors: dict[str, Any], clock: _Stopwatch) -> Answer:
+    def _answer(self, owed: _Owed, tensors: dict[str, Any], clock: Stopwatch) -> Answer:
         """What the results of a step say about the frame that they belong to."""
         frame = owed.frame
         mask = self.engine.to_host(tensors['mask'])[0]
@@ -246,7 +271,43 @@ class VideoSegmenter:
         requested, self._key_requested = self._key_requested, False
         if self._previous is None or not self.model.propagates:
             return True
-        return not self._all_in_full and (requested or self._scheduler.is_key(self._age + 1))
+        return not self._all_in_full and (requested or self._is_due())
+
+    def _is_due(self, expected_accuracy: float | None = None) -> bool:
+        """Whether the frame has to be computed in full, and not in the background."""
+        is_due = self._scheduler.is_key(self._age + 1, expected_accuracy)
+        if self.background is None:
+            return is_due
+        self._due_in_background |= is_due and not self.background.is_busy
+        return False
+
+    def _hand_to_background(self, given: Mapping[str, Any], frame: Frame, is_key: bool) -> None:
+        """A frame that was due is computed in full beside the stream, unless it was already."""
+        is_due, self._due_in_background = self._due_in_background, False
+        if self.background is None:
+            return
+        if is_key:
+            self.background.drop()
+        elif is_due:
+            self.background.begin(given, frame.stamp_ns)
+            if self._expectation is not None:
+                self._expectation.mark()
+
+    def _take_over(self) -> None:
+        """Goes on from a key frame that was computed in the background, once it is level with the stream."""
+        if self.background is None:
+            return
+        try:
+            handover = self.background.take()
+        except Exception as error:  # whatever it was: in the foreground it is an error, or over
+            _log.warning('a key frame in the background failed; the next one is not there: %s', error)
+            self._key_requested = True
+            return
+        if handover is not None:
+            self._state = handover.state
+            self._age, self._key_stamp_ns = handover.age_frames, handover.stamp_ns
+            if self._expectation is not None:
+                self._expectation.hand_over(lambda: self._read(handover.confidence))
 
     def _new_stream_reason(self, frame: Frame) -> str | None:
         """Why the temporal state cannot be used for this frame, or None."""
@@ -274,6 +335,8 @@ class VideoSegmenter:
         self._previous = None
         self._owed = self._nothing_owed()
         self._age = 0
+        if self.background is not None:
+            self.background.drop()
         if self._motion is not None:
             self._motion.reset()
         if self._expectation is not None:
@@ -323,25 +386,6 @@ def open_segmenter(
     return VideoSegmenter(folder, load_engine(folder, engine or EngineSettings()), stream)
 
 
-def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a uint8 image, (H, W) or (H, W, 3), to (height, width); returns it as it is if it fits.
-
-    Shrinking averages, so that thin things do not flicker; growing interpolates.
-    """
-    if image.shape[:2] == size:
-        return image
-    shrinks = size[0] < image.shape[0] and size[1] < image.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, size[::-1], interpolation=method)
-
-
-def fit_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes class ids, uint8 (H, W), to (height, width) without inventing labels."""
-    if mask.shape == size:
-        return mask
-    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-
-
 def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
     """The estimator that gives `flow` beside the engine, or None where a graph does or none is needed."""
     kind = model.flow if settings.motion == 'model' else settings.motion
@@ -361,16 +405,3 @@ class _Owed:
     age_frames: int
     age_ns: int
     reset_reason: str | None
-
-
-class _Stopwatch:
-    """Wall time from lap to lap."""
-
-    def __init__(self) -> None:
-        self.laps_ms: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps_ms[name] = (now - self._last) * 1e3
-        self._last = now

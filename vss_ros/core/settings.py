@@ -67,6 +67,8 @@ class StreamSettings:
     confidence_threshold: float = 0.0  # below it the mask says 255
     output_size: str = 'input'  # of the mask: that of the camera image, or that of the network
     motion: str = 'model'  # where the flow comes from; `model` takes what the model was made for
+    background_key_frames: bool = False  # no frame waits for a key frame; it is computed on a second thread
+    background_delay_frames: int = 0  # until it takes effect; 0: as soon as it is there
 
     def __post_init__(self) -> None:
         if self.key_frame_interval < 1:
@@ -82,6 +84,11 @@ class StreamSettings:
             )
         check_choice('output_size', self.output_size, OUTPUT_SIZES)
         check_choice('motion', self.motion, MOTIONS)
+        if self.background_delay_frames < 0:
+            raise SettingsError(
+                f'background_delay_frames is {self.background_delay_frames}; '
+                'use 0 (as soon as possible) or more'
+            )
 
     def _check_adaptive(self) -> None:
         check_choice('scheduler', self.scheduler, SCHEDULERS)

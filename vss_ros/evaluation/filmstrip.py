@@ -11,7 +11,7 @@ import numpy as np
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.drawing import overlay
 from vss_ros.core.frame import UNLABELLED, Frame, Segmentation
-from vss_ros.core.segmenter import fit
+from vss_ros.core.resize import fit
 
 WIDTH = 320  # pixels of a picture
 MOST = 6  # samples at the end; up to twice as many are held on the way

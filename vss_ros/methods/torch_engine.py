@@ -7,6 +7,7 @@ It runs the method itself, not the ONNX files, with the weights of the model fol
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class TorchEngine:
         self._precision = precision
         self._record = record and device.kind == 'cuda'
         self._recordings: dict[str, Callable[[Tensors], Tensors]] = {}
+        self._is_second = False
         self._inputs = {graph: method.inputs_of(graph) for graph in method.graphs}
         self.notes: dict[str, str] = {}
         if record and not self._record:
@@ -70,11 +72,20 @@ class TorchEngine:
         with self._device.use(), torch.inference_mode():
             inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
             outputs = self._runner(graph, inputs)(inputs)
+            if self._is_second:
+                self._device.synchronise()  # what it gives is read in another stream
         uploaded = {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
         return uploaded | outputs
 
     def to_host(self, tensor: Any) -> np.ndarray:
         return self._device.download(tensor)
+
+    def second(self) -> TorchEngine:
+        second = copy(self)  # the networks are the same
+        second._device = self._device.second()
+        second._recordings = {}
+        second._is_second = True
+        return second
 
     def describe(self) -> dict[str, str]:
         return {

@@ -100,6 +100,9 @@ class Diagnostics:
         values |= {
             key if key == 'engine' else f'engine_{key}': v for key, v in stream.engine.describe().items()
         }
+        if stream.background is not None:
+            values['background_key_frames'] = stream.background.handed_over
+            values['background_failures'] = stream.background.failed
         values |= {f'resets.{reason}': count for reason, count in stream.resets.items()}
         values |= {
             'given_up': stream.given_up,

@@ -105,6 +105,8 @@ def load(settings: Settings) -> Loaded:
 
 def warm_up(model: ModelFolder, engine: Engine, settings: StreamSettings) -> None:
     """Runs each step once, so that an engine that cannot run fails here and the first frame is not slow."""
-    segmenter = VideoSegmenter(model, engine, replace(settings, key_frame_interval=2))
+    segmenter = VideoSegmenter(
+        model, engine, replace(settings, key_frame_interval=2, background_key_frames=False)
+    )
     for stamp_ns in range(2):
         list(segmenter.answers(Frame(np.zeros((*model.image_size, 3), np.uint8), stamp_ns)))

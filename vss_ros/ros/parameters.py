@@ -170,6 +170,17 @@ TABLE = (
     ),
     Entry('motion', StreamSettings, 'where the flow of propagated frames comes from', choices=MOTIONS),
     Entry(
+        'background_key_frames',
+        StreamSettings,
+        'compute key frames on a second thread; until one is there, frames rest on the one before',
+    ),
+    Entry(
+        'background_delay_frames',
+        StreamSettings,
+        'frames until such a key frame takes effect; 0 is as soon as it is there',
+        range=(0, 1000),
+    ),
+    Entry(
         'drop_policy',
         NodeSettings,
         'latest: the newest image wins (live cameras); queue: images wait, reliably received (replay)',

@@ -7,6 +7,7 @@ from threading import Thread
 from rclpy.lifecycle import LifecycleNode
 
 from vss_ros.core import pipeline
+from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.errors import VssError
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.ros.loading import Loaded
@@ -47,6 +48,11 @@ class CameraStream:
         return dict(self._segmenter.resets)
 
     @property
+    def background(self) -> BackgroundKeyFrames | None:
+        """What computes the key frames beside the stream, if that is wanted."""
+        return self._segmenter.background
+
+    @property
     def given_up(self) -> int:
         """Frames whose late results were lost with an error of the engine."""
         return self._segmenter.given_up
@@ -75,6 +81,7 @@ class CameraStream:
         """Frees everything."""
         self.stop()
         self._sink.close()
+        self._segmenter.close()
         self.engine.close()
 
     def enable(self, enabled: bool) -> None:

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.segmenter import fit
+from vss_ros.core.resize import fit
 from vss_ros.ros.conversions import image_message, png_message
 from vss_ros.ros.qos_events import create_lifecycle_publisher
 from vss_ros.ros.settings import NodeSettings

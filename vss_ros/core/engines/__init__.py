@@ -73,6 +73,16 @@ class Engine(Protocol):
         """A tensor as a numpy array."""
         ...
 
+    def second(self) -> Engine:
+        """The same graphs for a second thread, to run while this engine runs. It ends with this engine.
+
+        Whatever it gives may be handed to this engine; not the other way round.
+
+        Raises:
+            EngineError: this engine is for one thread only.
+        """
+        ...
+
     def describe(self) -> dict[str, str]:
         """Runtime, version, device, precision and whatever else a bug report needs."""
         ...

@@ -106,6 +106,9 @@ class OnnxRuntimeEngine:
     def to_host(self, tensor: Any) -> np.ndarray:
         return tensor.numpy() if isinstance(tensor, onnxruntime.OrtValue) else tensor
 
+    def second(self) -> OnnxRuntimeEngine:
+        return self  # sessions may be run by any number of threads
+
     def describe(self) -> dict[str, str]:
         return {'engine': self.name, **self._facts, **self.notes}
 

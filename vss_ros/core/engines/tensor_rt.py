@@ -130,6 +130,12 @@ class TensorRtEngine:
     def to_host(self, tensor: Any) -> np.ndarray:
         return self._device.download(tensor)
 
+    def second(self) -> TensorRtEngine:
+        raise EngineError(
+            'engine tensorrt computes no key frames in the background yet; set background_key_frames to '
+            'false, or engine to torch'
+        )
+
     def describe(self) -> dict[str, str]:
         return {'engine': self.name, **self._facts, **self.notes}
 

@@ -53,6 +53,10 @@ class CpuDevice:
         # numpy has no bfloat16, and nobody wants float16 on the host
         return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
+    def second(self) -> CpuDevice:
+        """The same processor for another thread, with a stream and buffers of its own."""
+        return self
+
     def synchronise(self) -> None:
         """Waits until the device has done all that was asked of it."""
 
@@ -93,6 +97,8 @@ class CudaDevice(CpuDevice):
 
     def upload(self, array: Any) -> torch.Tensor:
         if isinstance(array, torch.Tensor):
+            if array.is_cuda:  # it may be of another stream, which must not reuse its memory too early
+                array.record_stream(self.stream)
             return array.to(self.torch_device, non_blocking=True)
         source = torch.from_numpy(np.require(array, requirements=['C', 'W']))
         ring = self._pinned.setdefault((source.shape, source.dtype), [])
@@ -111,6 +117,10 @@ class CudaDevice(CpuDevice):
     def download(self, tensor: Any) -> np.ndarray:
         with self.use():
             return super().download(tensor)
+
+    def second(self) -> CudaDevice:
+        index = self.torch_device.index
+        return CudaDevice(index)
 
     def synchronise(self) -> None:
         self.stream.synchronize()

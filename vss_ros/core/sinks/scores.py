@@ -13,7 +13,7 @@ from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.metrics import ConfusionMatrix
-from vss_ros.core.segmenter import fit_labels
+from vss_ros.core.resize import fit_labels
 
 SUFFIX = '.json'
 
