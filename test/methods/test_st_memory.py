@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from vss_ros.core.errors import SettingsError, ShapeError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.icsa import BY_BLOCK, BY_OFFSET, Attention, Icsa, fitting_side, group, ungroup
+from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.import_weights import import_weights, missing_networks
 from vss_ros.methods.st_memory import ORDERS, StMemory
 
@@ -21,11 +22,11 @@ CLASSES = 5
 
 
 @pytest.fixture(scope='module')
-def light():
-    """A light method whose memory is full; nobody may change it."""
+def lite():
+    """A lite method whose memory is full; nobody may change it."""
     torch.manual_seed(0)
-    method = StMemory(CLASSES, 'light', grid=(8, 12), keys_per_class=3).eval()
-    method.MAR.remember(torch.randn(CLASSES * 3, 128), torch.randn(CLASSES, 128))
+    method = StMemory(CLASSES, 'lite', grid=(8, 12), keys_per_class=3).eval()
+    method.MAR.remember(torch.randn(CLASSES * 3, 64), torch.randn(CLASSES, 64))
     return method
 
 
@@ -111,20 +112,20 @@ def test_a_map_that_no_block_divides_is_refused_with_a_size_that_fits():
 
 
 @pytest.mark.parametrize('size', [(360, 480), (120, 160)])
-def test_weights_fit_other_image_sizes(light, size):
+def test_weights_fit_other_image_sizes(lite, size):
     image = torch.zeros(1, *size, 3, dtype=torch.uint8)
-    result = stream(light, [image])[0]
-    assert result['scores'].shape == (1, CLASSES, size[0] // 8, size[1] // 8)
+    result = stream(lite, [image])[0]
+    assert result['scores'].shape == (1, CLASSES, size[0] // 4, size[1] // 4)
     assert result['mask'].shape == result['confidence'].shape == (1, *size)
 
 
-def test_image_sides_that_are_no_multiple_of_8_are_refused(light):
+def test_image_sides_that_are_no_multiple_of_8_are_refused(lite):
     with pytest.raises(ShapeError, match=r'image is 100x64; .* multiples of 8'):
-        light.features(torch.zeros(1, 64, 100, 3, dtype=torch.uint8))
+        lite.features(torch.zeros(1, 64, 100, 3, dtype=torch.uint8))
 
 
-def test_features_of_older_frames_are_kept_and_the_first_frame_stands_for_those_before_it(light, images):
-    steps = stream(light, images)
+def test_features_of_older_frames_are_kept_and_the_first_frame_stands_for_those_before_it(lite, images):
+    steps = stream(lite, images)
     features = [step['features'] for step in steps]
     kept = [(step['previous_features'], step['older_features']) for step in steps]
     expected = [(0, 0), (0, 0), (1, 0), (2, 1)]
@@ -137,14 +138,15 @@ def test_features_of_older_frames_are_kept_and_the_first_frame_stands_for_those_
     ('frames', 'slots', 'centre', 'delay'),
     [('published', 'abc', 1, 1), ('causal', 'abc', 2, 0), ('centred', 'acb', 1, 0)],
 )
-def test_frames_go_where_the_order_says(light, monkeypatch, frames, slots, centre, delay):
-    monkeypatch.setattr(light, 'order', ORDERS[frames])
-    by_name = dict(zip('abc', torch.rand(3, 1, 128, 8, 12), strict=True))  # in the order of time
+def test_frames_go_where_the_order_says(lite, monkeypatch, frames, slots, centre, delay):
+    monkeypatch.setattr(lite, 'order', ORDERS[frames])
+    monkeypatch.setattr(lite, 'delay_frames', delay)
+    by_name = dict(zip('abc', torch.rand(3, 1, 192, 8, 12), strict=True))  # in the order of time
     with torch.no_grad():
-        expected = light.STF(torch.stack([by_name[slot] for slot in slots], 2), centre)
-        scores = light.fusion(by_name['c'], by_name['b'], by_name['a'])['scores']
-        assert torch.equal(scores, light.pspnet.classify(light.MAR(expected)))
-    assert build_on_meta('light', frames=frames).delay_frames == delay
+        expected = lite.STF(torch.stack([by_name[slot][:, :64] for slot in slots], 2), centre)
+        scores = lite.fusion(by_name['c'], by_name['b'], by_name['a'])['scores']
+        assert torch.equal(scores, lite.pspnet.classify(lite.MAR(expected), by_name[slots[centre]]))
+    assert build_on_meta('lite', frames=frames).delay_frames == delay
 
 
 def build_on_meta(backbone, **options):
@@ -200,41 +202,41 @@ def test_the_first_block_of_a_dilated_stage_has_half_its_dilation(dilation, expe
     assert all(block.conv2.padding == block.conv2.dilation for block in blocks)
 
 
-def test_folding_changes_no_result(light, images):
-    folded = deepcopy(light)
+def test_folding_changes_no_result(lite, images):
+    folded = deepcopy(lite)
     folded.fold((64, 96))
     assert not hasattr(folded.MAR, 'memory_key')
-    for one, other in zip(stream(folded, images), stream(light, images), strict=True):
+    for one, other in zip(stream(folded, images), stream(lite, images), strict=True):
         torch.testing.assert_close(one['scores'], other['scores'], rtol=0, atol=1e-4)
 
 
-def test_training_reaches_every_weight_and_not_the_memory(light, images):
-    method = deepcopy(light).train()
+def test_training_reaches_every_weight_and_not_the_memory(lite, images):
+    method = deepcopy(lite).train()
     features = method.features(torch.cat(images[:3]))['features'].split(1)
     scores = method.fusion(*reversed(features))['scores']
-    F.cross_entropy(scores, torch.zeros(1, 8, 12, dtype=torch.long)).backward()
+    F.cross_entropy(scores, torch.zeros(1, 16, 24, dtype=torch.long)).backward()
     still = [name for name, weight in method.named_parameters() if weight.grad is None]
     assert still == []
     assert not method.MAR.memory_key.requires_grad
 
 
-def test_results_and_state_stay_float32_where_networks_compute_in_bfloat16(light, images):
+def test_results_and_state_stay_float32_where_networks_compute_in_bfloat16(lite, images):
     with torch.autocast('cpu', torch.bfloat16):
-        result = stream(light, images[:1])[0]
+        result = stream(lite, images[:1])[0]
     assert result['features'].dtype == result['scores'].dtype == torch.float32
 
 
-def test_without_refinement_there_is_no_memory(light, images):
-    method = StMemory(CLASSES, 'light', grid=(8, 12), refinement='none').eval()
-    wanted = {name: tensor for name, tensor in light.state_dict().items() if not name.startswith('MAR.')}
+def test_without_refinement_there_is_no_memory(lite, images):
+    method = StMemory(CLASSES, 'lite', grid=(8, 12), refinement='none').eval()
+    wanted = {name: tensor for name, tensor in lite.state_dict().items() if not name.startswith('MAR.')}
     method.load_state_dict(wanted)
     fused = stream(method, images[:1])[0]
-    assert not torch.equal(fused['scores'], stream(light, images[:1])[0]['scores'])
+    assert not torch.equal(fused['scores'], stream(lite, images[:1])[0]['scores'])
 
 
 def test_a_method_is_rebuilt_by_its_options():
     first = build_method(
-        'st-memory', 3, {'backbone': 'light', 'frames': 'centred', 'grid': (4, 6), 'block': 4}
+        'st-memory', 3, {'backbone': 'lite', 'frames': 'centred', 'grid': (4, 6), 'block': 4}
     )
     again = build_method('st-memory', 3, first.options)
     again.load_state_dict(first.state_dict())
@@ -245,7 +247,7 @@ def test_a_method_is_rebuilt_by_its_options():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'backbone': 'swin'}, "backbone is 'swin'; use one of pspnet, light"),
+        ({'backbone': 'swin'}, "backbone is 'swin'; use one of pspnet, lite"),
         ({'frames': 'all'}, "frames is 'all'; use one of published, causal, centred"),
         ({'block': 0}, 'block is 0; use 1 or more'),
         ({'keys_per_class': 0}, 'keys_per_class is 0; use 1 or more'),
@@ -259,12 +261,33 @@ def test_options_that_cannot_be_used_are_refused(options, message):
         build_method('st-memory', CLASSES, options)
 
 
-def test_a_published_file_loads_and_the_memory_may_be_in_none(light, tmp_path):
-    state = {f'module.{name}': tensor for name, tensor in light.state_dict().items()}
+def test_a_published_file_loads_and_the_memory_may_be_in_none(lite, tmp_path):
+    state = {f'module.{name}': tensor for name, tensor in lite.state_dict().items()}
     torch.save(state, tmp_path / 'all.pth')
     torch.save({k: v for k, v in state.items() if '.MAR.' not in k}, tmp_path / 'fusion.pth')
-    method = StMemory(CLASSES, 'light', grid=(8, 12), keys_per_class=3)
+    method = StMemory(CLASSES, 'lite', grid=(8, 12), keys_per_class=3)
     fusion = import_weights([tmp_path / 'fusion.pth'], method)
     assert missing_networks(fusion, method) == ['MAR']
     method.load_state_dict(import_weights([tmp_path / 'all.pth'], method))
-    assert torch.equal(method.MAR.memory_key, light.MAR.memory_key)
+    assert torch.equal(method.MAR.memory_key, lite.MAR.memory_key)
+
+
+def test_the_lite_features_are_the_segmenter_of_evss_lite_cut_in_two(lite):
+    rgb = torch.rand(2, 3, 64, 96)
+    whole = LiteSegmenter(CLASSES).eval()
+    whole.load_state_dict(lite.pspnet.state_dict())
+    with torch.no_grad():
+        features = lite.pspnet.features(rgb)
+        assert features.shape == (2, 64 + 128, 8, 12)
+        assert torch.equal(lite.pspnet.classify(features[:, :64], features), whole(rgb))
+
+
+def test_what_is_drawn_fine_is_that_of_the_frame_the_result_belongs_to():
+    method = StMemory(CLASSES, 'lite', grid=(8, 12)).eval()
+    by_age = torch.rand(3, 1, 192, 8, 12)
+    with torch.no_grad():
+        scores = method.fusion(*by_age)['scores']
+        for age, changes in ((0, False), (1, True), (2, False)):
+            other = by_age.clone()
+            other[age, :, 64:] += 1
+            assert torch.equal(method.fusion(*other)['scores'], scores) != changes

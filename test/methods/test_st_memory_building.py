@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError
+from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.st_memory import StMemory
 from vss_ros.methods.st_memory_building import ClassSamples, MemoryBuilder, build_memory
 
@@ -89,13 +90,13 @@ def test_a_class_that_was_never_recognised_is_named():
 
 def test_a_trained_method_fills_its_own_memory():
     torch.manual_seed(0)
-    method = StMemory(3, 'light', grid=(8, 12), keys_per_class=2).eval()
+    method = StMemory(3, 'lite', grid=(8, 12), keys_per_class=2).eval()
     images = torch.randint(0, 256, (3, 64, 96, 3), dtype=torch.uint8)
     with torch.no_grad():
-        features = method.features(images)['features'].split(1)
-        fused = method.fuse(*reversed(features))
-        method.pspnet.classifier.bias -= method.pspnet.classify(fused).mean((0, 2, 3))
-        scores = method.pspnet.classify(fused)
+        by_age = method.features(images)['features'].split(1)[::-1]
+        fused = method.fuse(*by_age)
+        method.pspnet.scores.bias -= method.classify(fused, *by_age).mean((0, 2, 3))
+        scores = resize(method.classify(fused, *by_age), (8, 12))
     truth = scores.argmax(1)[0].repeat_interleave(8, 0).repeat_interleave(8, 1).to(torch.uint8)
     build_memory(method, [(images, truth)], load_classes('cityscapes19'))
 
@@ -111,6 +112,6 @@ def test_a_trained_method_fills_its_own_memory():
 
 
 def test_a_method_without_memory_cannot_be_filled():
-    method = StMemory(3, 'light', grid=(8, 12), refinement='none')
+    method = StMemory(3, 'lite', grid=(8, 12), refinement='none')
     with pytest.raises(ModelError, match='no memory to fill; build it with refinement memory'):
         build_memory(method, [], CAMVID)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
 
+from vss_ros.core.cost import count_macs
 from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
 from vss_ros.core.segmenter import VideoSegmenter
@@ -23,21 +26,20 @@ def images():
     return example_frames(SIZE, FRAMES)
 
 
-@pytest.fixture(scope='module')
-def method(images):
+@pytest.fixture(scope='module', params=['published', 'causal'])
+def method(request, images):
     """Seeded random weights that see a mixture of classes which follows the images."""
     torch.manual_seed(0)
-    method = StMemory(11, 'light', keys_per_class=4)
-    method.MAR.remember(torch.randn(44, 128), torch.randn(11, 128))
+    method = StMemory(11, 'lite', request.param, keys_per_class=4)
+    method.MAR.remember(torch.randn(44, 64), torch.randn(11, 64))
     batch = torch.from_numpy(np.stack(images[:6]))
     with torch.no_grad():
         method.train()
         for _ in range(20):  # the norms learn what an image looks like
             method.features(batch)
         method.eval()
-        features = method.features(batch)['features']
-        refined = method.MAR(method.fuse(features[4:], features[2:4], features[:2]))
-        last, scores = method.pspnet.classifier, method.pspnet.classify(refined)
+        by_age = method.features(batch)['features'].split(2)[::-1]
+        last, scores = method.pspnet.scores, method.fusion(*by_age)['scores']
         scale = 3 / scores.std((0, 2, 3))  # every class gets mean 0 and deviation 3 over the cells
         last.weight *= scale.view(-1, 1, 1, 1)
         last.bias.sub_(scores.mean((0, 2, 3))).mul_(scale)
@@ -57,21 +59,26 @@ def engine(model):
 
 @pytest.fixture(scope='module')
 def expected(method, images):
-    """Masks by PyTorch alone, every feature computed once."""
-    masks = []
-    tensors = {}
+    """Masks by PyTorch alone: of each frame with the two that the paper gives it, or the two before it."""
+    last = len(images) - 1
+    around = {'published': (1, 0, -1), 'causal': (0, -1, -2)}[method.options['frames']]
     with torch.no_grad():
-        for i, image in enumerate(images):
-            image = torch.from_numpy(image[None])
-            state = method.state_of(tensors) if i else {}
-            tensors = method.step('propagated' if i else 'key', {'image': image, **state})
-            masks.append(tensors['mask'][0].numpy())
-    return masks
+        features = [method.features(torch.from_numpy(image[None]))['features'] for image in images]
+        return [
+            method.fusion(*(features[min(max(i + step, 0), last)] for step in around))['mask'][0].numpy()
+            for i in range(len(images))
+        ]
 
 
 def segment(model, engine, images, interval=5):
     segmenter = VideoSegmenter(model, engine, StreamSettings(key_frame_interval=interval))
-    return [segmenter.step(Frame(image, i * 40_000_000)) for i, image in enumerate(images)]
+    return answers(segmenter, [Frame(image, i * 40_000_000) for i, image in enumerate(images)])
+
+
+def answers(segmenter, frames):
+    given = [*chain.from_iterable(segmenter.answers(frame) for frame in frames), *segmenter.flush()]
+    assert [frame for frame, _ in given] == frames
+    return [segmentation for _, segmentation in given]
 
 
 @pytest.mark.parametrize('interval', [1, 5])
@@ -89,27 +96,38 @@ def test_every_frame_is_computed_in_full_and_says_so(model, engine, images):
     assert [result.is_key for result in results] == [True] * FRAMES
     assert [result.age_frames for result in results] == [0] * FRAMES
     stages = [set(result.timings_ms) & {'features', 'start', 'fusion'} for result in results]
-    assert stages == [{'features', 'start', 'fusion'}] + [{'features', 'fusion'}] * (FRAMES - 1)
+    first = {'features', 'fusion'} if model.delay_frames else {'features', 'start', 'fusion'}
+    assert stages == [first] + [{'features', 'fusion'}] * (FRAMES - 1)
 
 
-def test_older_frames_change_the_result(model, engine, images):
+def test_other_frames_change_the_result(model, engine, images):
     fresh = segment(model, engine, images[2:3])[0]
     assert (segment(model, engine, images[:3])[2].mask != fresh.mask).any()
+
+
+def test_the_published_order_looks_ahead(model, engine, images):
+    alone, followed = segment(model, engine, images[:1])[0], segment(model, engine, images[:2])[0]
+    assert (alone.mask != followed.mask).any() == bool(model.delay_frames)
 
 
 def test_a_reset_forgets_the_older_frames(model, engine, images):
     segmenter = VideoSegmenter(model, engine)
     for i in range(2):
-        segmenter.step(Frame(images[i], i))
+        list(segmenter.answers(Frame(images[i], i)))
     segmenter.reset()
-    again = segmenter.step(Frame(images[2], 2))
-    assert np.array_equal(again.mask, segment(model, engine, images[2:3])[0].mask)
+    again = [*segmenter.answers(Frame(images[2], 2)), *segmenter.flush()][-1]
+    assert np.array_equal(again.segmentation.mask, segment(model, engine, images[2:3])[0].mask)
 
 
 def test_the_graphs_hold_no_more_of_the_memory_than_two_small_matrices(model):
     onnx = pytest.importorskip('onnx')
     graph = onnx.load(str(model.graphs['fusion'].file)).graph
     shapes = {tuple(sorted(tensor.dims)) for tensor in graph.initializer}
-    assert {(44, 128)} <= shapes
-    assert not {(1, 44, 128), (64, 64)} & shapes
+    assert {(44, 64)} <= shapes
+    assert not {(1, 44, 64), (32, 32)} & shapes
     assert not any(45 in shape for shape in shapes)  # encodings lie there at the size of the map
+
+
+def test_fusing_on_the_lite_backbone_costs_less_than_its_features(model):
+    macs = {name: count_macs(graph.file) for name, graph in model.graphs.items()}
+    assert 0 < macs['fusion'] < macs['features']

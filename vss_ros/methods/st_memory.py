@@ -1,7 +1,7 @@
 """STF+MAR: inter-frame feature fusion and inner-frame feature refinement (Zhuang, Wang, Li).
 
 Every frame costs the same: a network of single images gives its features, a transformer fuses them with
-those of two older frames (STF), a memory of the classes refines every cell (MAR), and a 1x1 convolution
+those of two other frames (STF), a memory of the classes refines every cell (MAR), and a 1x1 convolution
 gives the scores. The features of older frames are kept, not computed again.
 Shapes: N batch, K classes, H x W image, h x w = H/8 x W/8, d features. Scores are class logits.
 """
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from vss_ros.core.errors import SettingsError, ShapeError
 from vss_ros.core.settings import check_choice
 from vss_ros.methods.blocks.decide import DECISIONS, decide
-from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.blocks.light_features import LightFeatures
+from vss_ros.methods.blocks.image import to_planes, to_rgb
+from vss_ros.methods.blocks.lite_features import LiteFeatures
 from vss_ros.methods.blocks.mar import Mar
 from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.stf import Stf
@@ -28,7 +28,7 @@ STRIDE = 8  # of the features
 
 
 class Backbone(NamedTuple):
-    network: type[PspNet] | type[LightFeatures]
+    network: type[PspNet] | type[LiteFeatures]
     grid: tuple[int, int]  # of the positional encodings: rows, columns
 
 
@@ -45,7 +45,7 @@ class Order(NamedTuple):
 
 BACKBONES = {
     'pspnet': Backbone(PspNet, (128, 256)),  # 1024 x 2048 images
-    'light': Backbone(LightFeatures, (45, 60)),  # 360 x 480 images
+    'lite': Backbone(LiteFeatures, (45, 60)),  # 360 x 480 images
 }
 ORDERS = {
     'published': Order((2, 1, 0), centre=1),
@@ -59,14 +59,15 @@ class StMemory(Method):
 
     Args:
         classes: number of classes K.
-        backbone: `pspnet` (published, d = 512), or `light`, a small one with d = 128 for CPUs.
+        backbone: `pspnet` (published, d = 512), or `lite`, the segmenter of evss-lite, whose weights fit,
+            with d = 64, for training and running on CPUs.
         frames: the three frames that are fused for the result of frame T. `published`: T-1, T, T+1, one
             frame late. `causal`: T-2, T-1, T, to be trained that way. `centred`: T-2, T, T-1, no delay
             either, with T in the slot that published weights know it in.
         block: wanted side of the blocks of attention, in cells of h x w; what is used is the side near
             it that divides h or w: 15 for 360x480, 16 for 1024x2048. No weight depends on it.
         grid: (rows, columns) of the stored positional encodings, which are resized to h x w; without it
-            128x256 for `pspnet` (published), 45x60 for `light`.
+            128x256 for `pspnet` (published), 45x60 for `lite`.
         keys_per_class: hard features per class in the memory.
         refinement: `memory` (MAR), or `none`: the first stage of training, STF alone.
         decision: resolution of deciding a pixel's class, see `decide`.
@@ -81,7 +82,7 @@ class StMemory(Method):
         self,
         classes: int,
         backbone: str = 'pspnet',
-        frames: str = 'causal',
+        frames: str = 'published',
         block: int = 16,
         grid: Sequence[int] | None = None,
         keys_per_class: int = 10,
@@ -103,6 +104,7 @@ class StMemory(Method):
         check_options(self.options)
         self.order = ORDERS[frames]
         self.delay_frames = self.order.delay_frames
+        self.folded = False
         # Names as in published files.
         self.pspnet = BACKBONES[backbone].network(classes)
         self.STF = Stf(self.pspnet.width, grid, (block, block))
@@ -111,36 +113,44 @@ class StMemory(Method):
             self.MAR = Mar(self.pspnet.width, classes, keys_per_class)
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
-        """image uint8 (N, H, W, 3) BGR -> features (N, d, h, w)."""
+        """image uint8 (N, H, W, 3) BGR -> features (N, D, h, w), whose first d channels are fused."""
         height, width = image.shape[1:3]
         if height % STRIDE or width % STRIDE:
             raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {STRIDE}')
-        return {'features': self.pspnet.features(to_rgb(image)).float()}
+        seen = to_planes(image) if self.folded else to_rgb(image)
+        return {'features': self.pspnet.features(seen).float()}
 
     def start(self, features: Tensor) -> dict[str, Tensor]:
-        """The first frame of a stream stands for the two before it, features (N, d, h, w)."""
+        """The first frame of a stream stands for the two before it, features (N, D, h, w)."""
         return {'previous_features': features.clone(), 'older_features': features.clone()}
 
     def fusion(
         self, features: Tensor, previous_features: Tensor, older_features: Tensor
     ) -> dict[str, Tensor]:
-        """Features of the newest frame, the one before and the one before that, all (N, d, h, w).
+        """Features of the newest frame, the one before and the one before that, all (N, D, h, w).
 
         Returns:
-            scores: (N, K, h, w).
+            scores: (N, K, h, w); `lite` has twice that height and width.
             mask, confidence: see `decide`. All of the frame `delay_frames` before the newest one.
         """
-        fused = self.fuse(features, previous_features, older_features)
-        scores = self.pspnet.classify(self.MAR(fused)).float()
+        by_age = features, previous_features, older_features
+        scores = self.classify(self.MAR(self.fuse(*by_age)), *by_age).float()
         size = [STRIDE * side for side in features.shape[2:]]
         return {'scores': scores, **decide(scores, size, self.options['decision'])}
 
     def fuse(self, *features_by_age: Tensor) -> Tensor:
-        """What STF makes of the features of three frames, newest first; all (N, d, h, w)."""
-        slots = [features_by_age[age] for age in self.order.ages]
+        """What STF makes of the features of three frames, newest first, (N, D, h, w): (N, d, h, w)."""
+        slots = [features_by_age[age][:, : self.pspnet.width] for age in self.order.ages]
         return self.STF(torch.stack(slots, 2), self.order.centre)
 
+    def classify(self, refined: Tensor, *features_by_age: Tensor) -> Tensor:
+        """Scores from fused or refined features (N, d, h, w) of the frame that the result belongs to."""
+        return self.pspnet.classify(refined, features_by_age[self.delay_frames])
+
     def fold(self, image_size: Sequence[int]) -> None:
+        if isinstance(self.pspnet, LiteFeatures):
+            self.pspnet.take_camera_bytes()
+            self.folded = True
         self.STF.fold([side // STRIDE for side in image_size])
         if isinstance(self.MAR, Mar):
             self.MAR = self.MAR.folded()

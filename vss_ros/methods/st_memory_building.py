@@ -12,6 +12,7 @@ from torch import Tensor
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import ModelError
 from vss_ros.methods.blocks.mar import Mar
+from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.st_memory import STRIDE, StMemory
 
 GOOD = 10  # features that a prototype is the mean of, K_H
@@ -122,7 +123,8 @@ def build_memory(method: StMemory, clips: Iterable[tuple[Tensor, Tensor]], class
         raise ModelError('the method has no memory to fill; build it with refinement memory')
     builder = MemoryBuilder(method.classes, method.options['keys_per_class'])
     for images, truth in clips:
-        features = method.features(images)['features'].split(1)
-        fused = method.fuse(*reversed(features))
-        builder.add(fused[0], method.pspnet.classify(fused)[0], truth)
+        by_age = method.features(images)['features'].split(1)[::-1]
+        fused = method.fuse(*by_age)
+        scores = resize(method.classify(fused, *by_age), fused.shape[2:])
+        builder.add(fused[0], scores[0], truth)
     method.MAR.remember(*builder.memory(classes))

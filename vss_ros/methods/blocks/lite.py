@@ -150,6 +150,10 @@ class LiteSegmenter(nn.Module):
         Returns:
             Logits, (N, K, h, w).
         """
+        return self.from_eighth(*self.to_eighth(rgb))
+
+    def to_eighth(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """All but the last stage of the decoder: its map at 1/8, and what the encoder gives at 1/4."""
         features_4 = self.encoder_4(self.stem(rgb - self.grey))
         features_8 = self.encoder_8(features_4)
         features_16 = self.encoder_16(features_8)
@@ -157,11 +161,15 @@ class LiteSegmenter(nn.Module):
         for skip, decoder, features in (
             (self.skip_16, self.decoder_16, features_16),
             (self.skip_8, self.decoder_8, features_8),
-            (self.skip_4, self.decoder_4, features_4),
         ):
             detail = skip(features)
             x = decoder(detail + resize_like(x, detail))
-        return self.scores(x)
+        return x, features_4
+
+    def from_eighth(self, x: Tensor, features_4: Tensor) -> Tensor:
+        """The last stage of the decoder, and the scores."""
+        detail = self.skip_4(features_4)
+        return self.scores(self.decoder_4(detail + resize_like(x, detail)))
 
 
 class LiteCorrection(nn.Module):

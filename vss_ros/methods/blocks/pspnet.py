@@ -108,6 +108,7 @@ class PspNet(nn.Module):
     """RGB in [0, 1], (N, 3, H, W) -> class logits (N, K, H/8, W/8), by way of its features."""
 
     width = WIDTH
+    classifier = ('decode_head.conv_seg',)  # the part that is trained behind STF and MAR
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -121,9 +122,12 @@ class PspNet(nn.Module):
         """RGB in [0, 1], (N, 3, H, W) -> features (N, 512, H/8, W/8), none of them negative."""
         return self.decode_head(self.backbone(self.normalise(rgb))[1])
 
-    def classify(self, features: Tensor) -> Tensor:
-        """Features (N, 512, h, w), refined ones as well -> class logits (N, K, h, w)."""
-        return self.decode_head.conv_seg(self.dropout(features))
+    def classify(self, refined: Tensor, features: Tensor | None = None) -> Tensor:
+        """Features (N, 512, h, w), refined or not -> class logits (N, K, h, w).
+
+        What else was seen in that frame, its `features`, is of no use here; see `LiteFeatures`.
+        """
+        return self.decode_head.conv_seg(self.dropout(refined))
 
     def forward(self, rgb: Tensor) -> Tensor:
         return self.classify(self.features(rgb))
