@@ -30,7 +30,7 @@ RUNTIMES = {
 MAY_IMPORT = {
     'core': {'core'},
     'methods': {'core', 'methods'},
-    'training': {'core', 'methods', 'training'},
+    'training': {'core', 'evaluation', 'methods', 'training'},
     'evaluation': {'core', 'evaluation'},
     'ros': {'core', 'ros'},
 }

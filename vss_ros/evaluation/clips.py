@@ -67,12 +67,24 @@ class FileClip:
 
     def frames(self, before: int | None, after: int = 0) -> Iterator[tuple[int, Frame]]:
         for number in self.wanted(before, after):
-            file = self.files[number]
-            truth = None if file.label is None else self._read_truth(file.label)
-            try:
-                yield number, Frame(read_picture(file.image), file.stamp_ns, self.name, truth=truth)
-            except FrameError as error:
-                raise SourceError(f'{file.image} and {file.label}: {error}') from error
+            yield number, self.frame(number)
+
+    def frame(self, number: int) -> Frame:
+        """One frame, with its truth where it is labelled.
+
+        Raises:
+            SourceError: a file cannot be read.
+        """
+        file = self.files[number]
+        try:
+            return Frame(read_picture(file.image), file.stamp_ns, self.name, truth=self.truth(number))
+        except FrameError as error:
+            raise SourceError(f'{file.image} and {file.label}: {error}') from error
+
+    def truth(self, number: int) -> np.ndarray | None:
+        """The class ids of one frame, uint8 (H, W); None where it is not labelled."""
+        label = self.files[number].label
+        return None if label is None else self._read_truth(label)
 
     def wanted(self, before: int | None, after: int = 0) -> list[int]:
         """Numbers of the frames that `frames` gives."""

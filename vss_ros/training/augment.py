@@ -9,11 +9,19 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.motion import CELL
 from vss_ros.training.data import IGNORE
 
 
-def random_window(rng: Generator, height: int, width: int, scales: tuple[float, float]) -> np.ndarray:
-    """A random scale, place, small rotation and mirroring: affine map from source to view, (2, 3)."""
+def random_window(
+    rng: Generator, height: int, width: int, scales: tuple[float, float], size: Sequence[int] = ()
+) -> np.ndarray:
+    """A random scale, place, small rotation and mirroring: affine map from source to view, (2, 3).
+
+    Args:
+        size: (height, width) of the view; that of the source if not given.
+    """
     scale = math.exp(rng.uniform(math.log(scales[0]), math.log(scales[1])))
     angle = math.radians(rng.normal(0, 2))
     stretch = rng.uniform(0.9, 1.1)
@@ -25,19 +33,48 @@ def random_window(rng: Generator, height: int, width: int, scales: tuple[float, 
         ]
     )
     # The view's centre may lie anywhere that keeps it inside the source (or the source inside it).
-    room = np.abs(1 - 1 / scale) / 2
-    centre = np.array([width, height]) * (0.5 + rng.uniform(-room, room, 2))
-    offset = np.array([width, height]) / 2 - linear @ centre
+    source = np.array([width, height])
+    seen = np.array(size[::-1]) if len(size) else source
+    room = np.abs(1 - seen / source / scale) / 2
+    centre = source * (0.5 + rng.uniform(-room, room, 2))
+    offset = seen / 2 - linear @ centre
     return np.column_stack([linear, offset])
 
 
-def view(image: np.ndarray, label: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label seen through the affine `window`; 255 where the source ends."""
-    size = label.shape[1], label.shape[0]
+def view(
+    image: np.ndarray, label: np.ndarray, window: np.ndarray, size: Sequence[int] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label seen through the affine `window`, as large as `size`; 255 where the source ends."""
+    height, width = size if len(size) else label.shape
+    size = width, height
     return (
         cv2.warpAffine(image, window, size, flags=cv2.INTER_LINEAR, borderValue=(114, 114, 114)),
         cv2.warpAffine(label, window, size, flags=cv2.INTER_NEAREST, borderValue=IGNORE),
     )
+
+
+def check_crop(crop: Sequence[float]) -> None:
+    """Raises SettingsError unless `crop` is empty or a height and a width that maps at 1/4 fit into."""
+    if len(crop) not in (0, 2) or any(
+        not isinstance(side, int) or side < CELL or side % CELL for side in crop
+    ):
+        raise SettingsError(f'crop is {list(crop)}; use [height, width], multiples of {CELL}, or [] for none')
+
+
+def random_place(rng: Generator, size: Sequence[int], part: Sequence[int]) -> tuple[slice, slice]:
+    """Where in an image of `size` (height, width) a random window of `part` lies, on whole cells.
+
+    Raises:
+        SettingsError: the window is larger than the image.
+    """
+    if part[0] > size[0] or part[1] > size[1]:
+        raise SettingsError(
+            f'crop is {part[1]}x{part[0]}, the images are {size[1]}x{size[0]}; use a smaller crop'
+        )
+    top, left = (
+        CELL * int(rng.integers((whole - cut) // CELL + 1)) for whole, cut in zip(size, part, strict=True)
+    )
+    return slice(top, top + part[0]), slice(left, left + part[1])
 
 
 def paste_objects(

@@ -27,17 +27,30 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str])
 
 
 def save(
-    path: Path, step: int, module: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+    path: Path,
+    step: int,
+    module: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
 ) -> None:
     """Save everything the next step depends on. `step` is the number of steps taken."""
     tensors = {f'module/{name}': value for name, value in module.state_dict().items()}
     tensors |= {f'average/{name}': value for name, value in average.state_dict().items()}
     for index, state in optimiser.state_dict()['state'].items():
-        tensors |= {f'optimiser/{index}/{name}': value for name, value in state.items()}
+        tensors |= {f'optimiser/{index}/{name}': value for name, value in state.items() if value is not None}
+    # Empty unless the loss is scaled.
+    tensors |= {f'scaler/{name}': torch.tensor(value) for name, value in scaler.state_dict().items()}
     write_tensors(path, tensors, {'step': str(step)})
 
 
-def load(path: Path, module: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def load(
+    path: Path,
+    module: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> int:
     """Restore what `save` wrote and return its step.
 
     Raises:
@@ -55,6 +68,9 @@ def load(path: Path, module: nn.Module, average: nn.Module, optimiser: torch.opt
             state.setdefault(int(index), {})[entry] = value
         groups = optimiser.state_dict()['param_groups']
         optimiser.load_state_dict({'state': state, 'param_groups': groups})
+        scaling = {name: value.item() for name, value in _part(tensors, 'scaler/').items()}
+        if scaling and scaler.is_enabled():
+            scaler.load_state_dict(scaling)
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ModelError(
             f'{path} cannot be resumed from ({error}); remove it or train without --resume'

@@ -20,10 +20,10 @@ from vss_ros.training.flow import to_cells
 class ClipLibrary:
     """Random pieces of clips, mirrored and recoloured at random, some at double speed."""
 
-    def __init__(self, clips: Sequence[Clip], height: int, width: int) -> None:
-        self._clips, self._size = clips, (height, width)
+    def __init__(self, clips: Sequence[Clip], height: int, width: int, recoloured: bool = True) -> None:
+        self._clips, self._size, self._recoloured = clips, (height, width), recoloured
 
-    def clip(self, rng: Generator, frames: int) -> Clip:
+    def clip(self, rng: Generator, frames: int, backwards: bool = False) -> Clip:
         """A piece of one of the clips, cut to the shape of the view where its frames are wider.
 
         Raises:
@@ -42,9 +42,11 @@ class ClipLibrary:
             image, label = self._fit(image, label, place)
             if mirrored:
                 image, label = image[:, ::-1], label[:, ::-1]
-            images.append(recolour(np.random.default_rng(look), np.ascontiguousarray(image)))
+            image = np.ascontiguousarray(image)
+            images.append(recolour(np.random.default_rng(look), image) if self._recoloured else image)
             labels.append(label)
-        return Clip(np.stack(images), np.stack(labels))
+        order = slice(None, None, -1 if backwards else 1)
+        return Clip(np.stack(images[order]), np.stack(labels[order]))
 
     def _fit(self, image: np.ndarray, label: np.ndarray, place: float) -> tuple[np.ndarray, np.ndarray]:
         height, width = self._size

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from vss_ros.training.augment import recolour
+from vss_ros.training.augment import random_place, recolour
 from vss_ros.training.data import IGNORE, LabelledImages
 
 CELL = 4  # geometry is computed on every fourth pixel
@@ -30,6 +30,15 @@ class Clip:
     images: np.ndarray
     labels: np.ndarray
     flows: np.ndarray | None = None
+
+    def frames(self, places: Sequence[int]) -> Clip:
+        """Some of the frames, in this order; without flows."""
+        return Clip(self.images[places], self.labels[places])
+
+    def window(self, rng: Generator, size: Sequence[int]) -> Clip:
+        """The same random window of (height, width) of every frame; without flows."""
+        rows, columns = random_place(rng, self.labels.shape[1:], size)
+        return Clip(self.images[:, rows, columns], self.labels[:, rows, columns])
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ class StillDriver:
         self._depths = [inverse_depth(label, scene) for label in stills.labels]
         self._cutouts = cut_out(stills, scene)
 
-    def clip(self, rng: Generator, frames: int) -> Clip:
+    def clip(self, rng: Generator, frames: int, backwards: bool = False) -> Clip:
         """A new clip of the stills' size."""
         index = int(rng.integers(len(self._stills)))
         image, label = self._stills.images[index], self._stills.labels[index]
@@ -134,7 +143,8 @@ class StillDriver:
             seen = np.ascontiguousarray(seen)
             images.append(recolour(np.random.default_rng(look), seen) if self._recoloured else seen)
             labels.append(known)
-        return Clip(np.stack(images), np.stack(labels))
+        order = slice(None, None, -1 if backwards else 1)
+        return Clip(np.stack(images[order]), np.stack(labels[order]))
 
 
 class _Camera:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.evss import Evss, labels_of
 from vss_ros.methods.evss_losses import Prediction, edge_label, edge_loss, mean_cross_entropy
 from vss_ros.training.data import IGNORE
@@ -36,6 +36,7 @@ class Handed(NamedTuple):
 
     scores: Tensor  # (N, K, h, w)
     reference: Tensor  # labels the warp is compared with, float (N, 1, h, w)
+    key_flow: Tensor  # to the key frame, (N, 2, h, w); of use where the flow is composed
 
 
 class CorrectionStage(PropagationStage[Evss, Handed]):
@@ -50,23 +51,29 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         return self.method.csrnet(image).float()
 
     def start(self, image: Tensor, scores: Tensor) -> Handed:
-        return Handed(scores, labels_of(scores))
+        return Handed(scores, labels_of(scores), torch.zeros_like(scores[:, :2]))
 
     def advance(
         self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
     ) -> tuple[Handed, Prediction | None]:
         assert flow is not None
         options = self.method.options
-        warped = warp(state.scores, flow)
-        if not judged and options['carry'] == 'warped':
-            return Handed(warped, state.reference), None  # nothing of the correction reaches the next frame
+        key_flow = compose(flow, state.key_flow) if self.method.composes else state.key_flow
+        warped = warp(state.scores, key_flow if self.method.composes else flow)
+        handed = Handed(
+            state.scores if self.method.composes else warped.detach(), state.reference, key_flow.detach()
+        )
+        if not judged and options['carry'] != 'merged' and options['reference'] == 'key':
+            return handed, None  # nothing of the correction reaches the next frame
         edge, updated = self.method.conet(image, warped)
         edge, updated = edge.float(), updated.float()
         merged, _ = self.method.rectify(warped, updated, edge, state.reference, image.shape[2:])
         small = resize(merged.detach(), warped.shape[2:])
-        carried = small if options['carry'] == 'merged' else warped.detach()
-        reference = labels_of(small) if options['reference'] == 'previous' else state.reference
-        return Handed(carried, reference), Prediction(warped, updated, edge, merged)
+        if options['carry'] == 'merged':
+            handed = handed._replace(scores=small)
+        if options['reference'] == 'previous':
+            handed = handed._replace(reference=labels_of(small))
+        return handed, Prediction(warped, updated, edge, merged)
 
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         """The four losses; fused scores at half resolution, the rest at 1/4, to save work."""

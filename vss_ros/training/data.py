@@ -16,6 +16,20 @@ IGNORE = 255
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
+class Joined(Sequence[np.ndarray]):
+    """Several sequences behind each other; arrays that lie on disk are read one by one."""
+
+    def __init__(self, parts: Sequence[Sequence[np.ndarray]]) -> None:
+        self._entries = [(part, index) for part in parts for index in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index):
+        part, place = self._entries[index]
+        return part[place]
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """Images uint8 (H, W, 3) BGR with their class ids uint8 (H, W), 255 where unlabelled."""

@@ -19,7 +19,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.motion import CELL
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.method import Method
-from vss_ros.training.augment import recolour
+from vss_ros.training.augment import check_crop, random_place, recolour
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
@@ -34,9 +34,13 @@ class FlowSettings:
     """Sampling of the flow stage."""
 
     batch: int = 8
+    crop: tuple[int, ...] = ()  # height, width of the pairs; that of the images if not given
     shift: float = 6.0  # deviation of the shift of a random field, in pixels
     growth: float = 0.04  # deviation of its change of scale
     bumps: float = 3.0  # deviation of its local motion, in pixels
+
+    def __post_init__(self) -> None:
+        check_crop(self.crop)
 
 
 class FlowStage:
@@ -93,6 +97,12 @@ class FlowStage:
             assert clip.flows is not None
             at = int(rng.integers(1, len(clip.images)))
             image, previous, flow = clip.images[at], clip.images[at - 1], clip.flows[at - 1]
+        if self._settings.crop:
+            rows, columns = random_place(rng, image.shape[:2], self._settings.crop)
+            image, previous = image[rows, columns], previous[rows, columns]
+            flow = flow[
+                :, rows.start // CELL : rows.stop // CELL, columns.start // CELL : columns.stop // CELL
+            ]
         look = int(rng.integers(1 << 62))
         image, previous = (recolour(np.random.default_rng(look), each) for each in (image, previous))
         return image, previous, flow

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.training.clip_sources import ClipLibrary, draw_streets, read_video
 from vss_ros.training.clips import Clip, StillDriver
-from vss_ros.training.data import LabelledImages, class_frequencies, load_folder
+from vss_ros.training.data import Joined, LabelledImages, class_frequencies, load_folder
+from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.propagation import ClipSource
 from vss_ros.training.recipe import STREETS, Recipe
 
@@ -27,7 +27,8 @@ class Gathered:
     """What the stages of a recipe learn from.
 
     Args:
-        paths: where each name of `recipe.data` lies: a folder with images/ and labels/, or a video.
+        paths: where each name of `recipe.data` lies: a folder with images/ and labels/, a video, or the root
+            of a data set whose layout the recipe names.
     Raises:
         SettingsError: data is missing or unknown.
         SourceError, once it is read: data cannot be read.
@@ -42,7 +43,8 @@ class Gathered:
             )
         self._recipe, self._paths = recipe, paths
         self.seed = recipe.seed
-        self.classes = len(load_classes(recipe.classes))
+        self.class_set = load_classes(recipe.classes)
+        self.classes = len(self.class_set)
 
     def stills(self, shares: Mapping[str, float]) -> list[tuple[LabelledImages, float]]:
         """Labelled images of each name, and its share; the frames of drawn streets on their own."""
@@ -55,14 +57,17 @@ class Gathered:
         """As `stills`, videos without labels too, but no streets."""
         return [(self._stills(name), share) for name, share in shares.items() if name != STREETS]
 
-    def clips(self, shares: Mapping[str, float]) -> list[tuple[ClipSource, float]]:
+    def clips(self, shares: Mapping[str, float], recoloured: bool = True) -> list[tuple[ClipSource, float]]:
         """Sources of clips: drives into labelled images, and what is a clip already."""
-        return [(self._clips(name), share) for name, share in shares.items()]
+        return [(self._clips(name, recoloured), share) for name, share in shares.items()]
 
     def clips_aside(self, frames: int) -> list[Clip]:
-        """Clips driven into the images kept aside, always the same ones."""
-        if not len(self.aside):
-            return []
+        """Clips of labelled videos, and clips driven into the images kept aside, always the same ones."""
+        clips = [
+            clip for _, video in self._videos.values() for clip in video.clips_aside(frames, CLIPS_ASIDE)
+        ]
+        if not len(self.aside) or clips:
+            return clips
         driver = StillDriver(self.aside, self._recipe.scene, recoloured=False)
         seeds = ([self.seed, 1, index] for index in range(CLIPS_ASIDE))
         return [driver.clip(np.random.default_rng(seed), frames) for seed in seeds]
@@ -73,8 +78,8 @@ class Gathered:
         parts = [aside for _, aside in self._split.values()]
         return LabelledImages(
             [name for part in parts for name in part.names],
-            [image for part in parts for image in part.images],
-            [label for part in parts for label in part.labels],
+            Joined([part.images for part in parts]),
+            Joined([part.labels for part in parts]),
         )
 
     @cached_property
@@ -89,30 +94,48 @@ class Gathered:
     @cached_property
     def frequencies(self) -> np.ndarray:
         """Share of each class in the labelled images, or in the streets where there are none."""
-        real = [label for kept, _ in self._split.values() for label in kept.labels]
-        drawn: Any = real or [label for clip in self.streets for label in clip.labels]
-        return class_frequencies(drawn, self.classes)
+        real = Joined([kept.labels for kept, _ in self._split.values()])
+        labels = real if len(real) else [label for clip in self.streets for label in clip.labels]
+        return class_frequencies(labels, self.classes)
 
     def _is_labelled(self, name: str) -> bool:
         return name == STREETS or self._paths[name].is_dir()
 
     def _stills(self, name: str) -> LabelledImages:
-        if name != STREETS and self._is_labelled(name):
-            return self._split[name][0]
-        return self._library(name).stills()
+        return self._split[name][0] if name in self._split else self._library(name).stills()
 
-    def _clips(self, name: str) -> ClipSource:
-        if name != STREETS and self._is_labelled(name):
-            return StillDriver(self._split[name][0], self._recipe.scene)
-        return self._library(name)
+    def _clips(self, name: str, recoloured: bool) -> ClipSource:
+        if name in self._videos:
+            video, _ = self._videos[name]
+            return LabelledVideo(video.places, *self._size, recoloured)
+        if name in self._split:
+            return StillDriver(self._split[name][0], self._recipe.scene, recoloured)
+        return self._library(name, recoloured)
 
-    def _library(self, name: str) -> ClipLibrary:
+    def _library(self, name: str, recoloured: bool = True) -> ClipLibrary:
         clips = self.streets if name == STREETS else [read_video(self._paths[name])]
-        return ClipLibrary(clips, self._recipe.height, self._recipe.width)
+        return ClipLibrary(clips, *self._size, recoloured)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self._recipe.height, self._recipe.width
+
+    @cached_property
+    def _videos(self) -> dict[str, tuple[LabelledVideo, LabelledVideo]]:
+        """Data sets by name: what is trained on, and what is kept aside, the last of their labels."""
+        videos = {}
+        for name, layout in self._recipe.layouts.items():
+            places = read_layout(self._paths[name], layout, self._recipe.classes)
+            kept = round(len(places) * (1 - self._recipe.held_out))
+            part, aside = (LabelledVideo(part, *self._size) for part in (places[:kept], places[kept:]))
+            videos[name] = part, aside
+        return videos
 
     @cached_property
     def _split(self) -> dict[str, tuple[LabelledImages, LabelledImages]]:
-        """Labelled folders by name: what is trained on, and what is kept aside."""
-        size = self._recipe.height, self._recipe.width
-        folders = {name: path for name, path in self._paths.items() if path.is_dir()}
-        return {name: load_folder(path, *size).split(self._recipe.held_out) for name, path in folders.items()}
+        """Labelled images by name: what is trained on, and what is kept aside."""
+        sets = {name: (kept.stills(), aside.stills()) for name, (kept, aside) in self._videos.items()}
+        for name, path in self._paths.items():
+            if path.is_dir() and name not in sets:
+                sets[name] = load_folder(path, *self._size).split(self._recipe.held_out)
+        return sets

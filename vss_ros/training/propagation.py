@@ -11,7 +11,7 @@ that learn (all others are frozen) and says how a stream starts, advances by one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -28,6 +28,7 @@ from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.method import Method
+from vss_ros.training.augment import check_crop
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE
 from vss_ros.training.loop import Batch
@@ -42,9 +43,12 @@ Trained = TypeVar('Trained', bound=Method)
 
 
 class ClipSource(Protocol):
-    """Gives labelled clips; 255 where the class is not known."""
+    """Gives labelled clips; 255 where the class is not known. Where one frame is labelled it is the last.
 
-    def clip(self, rng: Generator, frames: int) -> Clip: ...
+    `backwards`: the last frame is the earliest.
+    """
+
+    def clip(self, rng: Generator, frames: int, backwards: bool = False) -> Clip: ...
 
 
 class Predicted(Protocol):
@@ -57,11 +61,19 @@ class Predicted(Protocol):
 
 @dataclass(frozen=True)
 class PropagationSettings:
-    """Sampling of clips."""
+    """Sampling of clips.
+
+    A clip is a stream of `frames`; or, with `hops`, a key frame and a frame at one of the `intervals` from
+    it that is reached by so many flows, as papers train: one in EVSS, two in DAVSS.
+    """
 
     batch: int = 4
-    frames: int = 10  # of a clip, its key frame included
-    judged: int = 4  # propagated frames of a clip that a loss is taken on
+    frames: int = 10  # of a clip, its key frame included; with hops only of those kept aside
+    judged: int = 4  # propagated frames of a clip that a loss is taken on; with hops all of them
+    hops: int = 0  # 0: every frame of a stream
+    intervals: tuple[int, ...] = ()  # below 0 the key frame is the later one
+    crop: tuple[int, ...] = ()  # height, width of a random window; all of the images if not given
+    recolour: bool = True
     pseudo_labels: bool = False  # the segmenter's classes as the target even where true ones exist
     weight_softness: float = 0.0  # of class weights in the losses, see `class_weights`; 0: all the same
 
@@ -73,14 +85,23 @@ class PropagationSettings:
                 f'judged is {self.judged} of {self.frames} frames; use 1 to {self.frames - 1}, '
                 'the key frame is never judged'
             )
+        check_crop(self.crop)
+        whole = all(isinstance(interval, int) for interval in self.intervals)
+        if not whole or any(abs(interval) < max(self.hops, 1) for interval in self.intervals):
+            raise SettingsError(
+                f'intervals are {list(self.intervals)}; use whole numbers of {self.hops} or more'
+            )
+        if bool(self.hops) != bool(self.intervals):
+            raise SettingsError('hops and intervals go together; give both, or none to train on streams')
 
 
 class Judged(NamedTuple):
-    """A frame of a clip that was run: its place in it, RGB, flow to the frame before, what was predicted."""
+    """A frame of a clip that was run."""
 
-    place: int
-    image: Tensor
-    flow: Tensor | None
+    place: int  # in the clip
+    image: Tensor  # RGB (N, 3, H, W)
+    flow: Tensor | None  # to the frame before, (N, 2, h, w)
+    key_scores: Tensor  # of the clip's first frame, (N, K, h, w)
     prediction: Any
 
 
@@ -120,7 +141,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
         Raises:
             SettingsError: the method has none of the networks, or the data cannot be used.
         """
-        sampling, clips = recipe.sampling, data.clips(recipe.shares)
+        sampling, clips = recipe.sampling, data.clips(recipe.shares, recipe.sampling.recolour)
         return cls(method, clips, data.clips_aside(sampling.frames), data.frequencies, sampling, data.seed)
 
     # What a method's stage says.
@@ -154,17 +175,33 @@ class PropagationStage(ABC, Generic[Trained, State]):
         network = getattr(self.method, 'flownet', None)
         return None if network is None else network(image, previous).float()
 
+    def resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
+        """Scores at another (height, width)."""
+        return resize(maps, size)
+
     # What all of them share.
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
-        clips = []
-        for index in range(self.size) if samples is None else samples:
-            rng = np.random.default_rng([self._seed, step, index])
-            source = self._sources[rng.choice(len(self._sources), p=self._shares)]
-            clips.append(source.clip(rng, self.settings.frames))
+        clips = [self._clip(step, index) for index in (range(self.size) if samples is None else samples)]
+        settings = self.settings
         rng = np.random.default_rng([self._seed, step])
-        judged = 1 + rng.permutation(self.settings.frames - 1)[: self.settings.judged]
+        judged = 1 + rng.permutation(settings.frames - 1)[: settings.judged]
+        if settings.hops:
+            judged = 1 + np.arange(settings.hops)
         return {**self._arrays(clips), 'judged': np.sort(judged)}
+
+    def _clip(self, step: int, index: int) -> Clip:
+        settings = self.settings
+        rng = np.random.default_rng([self._seed, step, index])
+        source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+        if settings.hops:
+            interval = int(rng.choice(settings.intervals))
+            clip = source.clip(rng, abs(interval) + 1, interval < 0)
+            between = 1 + rng.permutation(abs(interval) - 1)[: settings.hops - 1]
+            clip = clip.frames([0, *sorted(between), abs(interval)])
+        else:
+            clip = source.clip(rng, settings.frames)
+        return clip.window(rng, settings.crop) if settings.crop else clip
 
     def _arrays(self, clips: Sequence[Clip]) -> Batch:
         arrays = {
@@ -180,7 +217,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
         judged = batch['judged'].tolist()
         totals: dict[str, Tensor] = {}
         for frame in self.run(batch, judged):
-            labels = self._targets(batch['labels'][:, frame.place], frame.image)
+            labels = self.targets(batch['labels'][:, frame.place], frame.image)
             for name, term in self.terms(frame.prediction, labels).items():
                 totals[name] = totals.get(name, torch.zeros(())) + term / len(judged)
         return totals
@@ -190,24 +227,25 @@ class PropagationStage(ABC, Generic[Trained, State]):
         images = batch['images']
         current = to_rgb(images[:, 0])
         with torch.no_grad():
-            state = self.start(current, self.segment(current))
+            key_scores = self.segment(current)
+            state = self.start(current, key_scores)
         for index in range(1, max(judged) + 1):
             previous, current = current, to_rgb(images[:, index])
             with torch.set_grad_enabled(torch.is_grad_enabled() and index in judged):
                 flow = batch['flows'][:, index - 1] if 'flows' in batch else self.flow(current, previous)
                 state, prediction = self.advance(state, current, flow, index in judged)
             if index in judged:
-                yield Judged(index, current, flow, prediction)
+                yield Judged(index, current, flow, key_scores, prediction)
 
     @torch.no_grad()
-    def _targets(self, labels: Tensor, image: Tensor) -> Tensor:
+    def targets(self, labels: Tensor, image: Tensor) -> Tensor:
         """True classes, and the segmenter's own where there are none; uint8 (N, H, W)."""
         unknown = (labels == IGNORE).flatten(1).all(1)
         if self.settings.pseudo_labels or bool(unknown.all()):
-            return resize(self.segment(image), image.shape[2:]).argmax(1).byte()
+            return self.resize(self.segment(image), image.shape[2:]).argmax(1).byte()
         if bool(unknown.any()):
             labels = labels.clone()
-            labels[unknown] = self._targets(labels[unknown], image[unknown])
+            labels[unknown] = self.targets(labels[unknown], image[unknown])
         return labels
 
     @torch.no_grad()
@@ -216,26 +254,36 @@ class PropagationStage(ABC, Generic[Trained, State]):
 
         `warped` is what warping alone gives, with the same flow and no correction anywhere.
         """
-        assert isinstance(average, nn.ModuleDict)
-        device = next(self.method.parameters()).device
         counts: dict[str, ConfusionMatrix] = {}
 
         def count(name: str, scores: Tensor, truth: Tensor) -> None:
-            mask = resize(scores, truth.shape[1:]).argmax(1)[0].byte()
+            mask = self.resize(scores, truth.shape[1:]).argmax(1)[0].byte()
             matrix = counts.setdefault(name, ConfusionMatrix(self.method.classes))
             matrix.update(truth[0].cpu().numpy(), mask.cpu().numpy())
 
+        only_warped = torch.empty(0)
+
+        def judge(frame: Judged, truth: Tensor) -> None:
+            nonlocal only_warped
+            if frame.flow is not None:
+                only_warped = warp(frame.key_scores if frame.place == 1 else only_warped, frame.flow)
+            if bool((truth != IGNORE).any()):
+                count(f'corrected_{frame.place}', frame.prediction.merged, truth)
+                if frame.flow is not None:
+                    count(f'warped_{frame.place}', only_warped, truth)
+
+        self.run_aside(average, judge)
+        return {name: 100 * matrix.miou() for name, matrix in counts.items()}
+
+    def run_aside(self, average: nn.Module, judge: Callable[[Judged, Tensor], None]) -> None:
+        """Run the clips kept aside with the averaged networks; `judge` takes each frame and its labels."""
+        assert isinstance(average, nn.ModuleDict)
+        device = next(self.method.parameters()).device
         with using(self.method, average.eval()):
             for arrays in self._aside:
                 batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-                only_warped = self.segment(to_rgb(batch['images'][:, 0]))
                 for frame in self.run(batch, range(1, batch['images'].shape[1])):
-                    truth = batch['labels'][:, frame.place]
-                    count(f'corrected_{frame.place}', frame.prediction.merged, truth)
-                    if frame.flow is not None:
-                        only_warped = warp(only_warped, frame.flow)
-                        count(f'warped_{frame.place}', only_warped, truth)
-        return {name: 100 * matrix.miou() for name, matrix in counts.items()}
+                    judge(frame, batch['labels'][:, frame.place])
 
 
 def train_only(method: Method, names: Sequence[str]) -> nn.ModuleDict:

@@ -42,7 +42,8 @@ class StageRecipe:
 class Recipe:
     """A whole training. `stages` run in the order in which they are written.
 
-    `start`: networks that begin with the weights of an existing model, see `start_from`.
+    `start`: networks that begin with the weights of an existing model, see `start_from`. `layouts`: data that
+    is a published data set, name -> layout/split of config/datasets, see `read_layout`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Recipe:
     stages: tuple[StageRecipe, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     start: Mapping[str, str] = field(default_factory=dict)
+    layouts: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     held_out: float = 0.1
     weights: str = 'fp32'
@@ -98,10 +100,13 @@ def parse_recipe(name: str, content: Any) -> Recipe:
         raise SettingsError('a recipe needs image: {height: ..., width: ...} and at least one stage')
     entries['streets'] = _build(StreetSettings, 'streets', entries.get('streets', {}))
     entries['scene'] = _build(SceneClasses, 'scene', entries.get('scene', {}))
-    for entry in ('options', 'start'):
+    for entry in ('options', 'start', 'layouts'):
         entries[entry] = _mapping(entry, entries.get(entry, {}))
     entries['stages'] = tuple(_stage(stage, value) for stage, value in stages.items())
-    return _build(Recipe, 'the recipe', {'name': name, **image, **entries})
+    recipe = _build(Recipe, 'the recipe', {'name': name, **image, **entries})
+    if unused := set(recipe.layouts) - recipe.data:
+        raise SettingsError(f'layouts names {", ".join(sorted(unused))}, of which no stage has a share')
+    return recipe
 
 
 def _stage(name: str, content: Any) -> StageRecipe:

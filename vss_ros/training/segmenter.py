@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vss_ros.training.recipe import StageRecipe
 
 # What methods call the network: RGB (N, 3, H, W) -> scores (N, K, h, w).
-NETWORKS = ('csrnet', 'deeplab', 'cnn')
+NETWORKS = ('csrnet', 'deeplab', 'cnn', 'pspnet')
 
 
 @dataclass(frozen=True)

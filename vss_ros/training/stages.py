@@ -27,6 +27,10 @@ STAGES = {
     'segmenter': 'vss_ros.training.segmenter:SegmenterStage',
     'flow': 'vss_ros.training.flow:FlowStage',
     'correction': 'vss_ros.training.correction:CorrectionStage',
+    'distortion': 'vss_ros.training.davss:DistortionStage',
+    'joint': 'vss_ros.training.davss:JointStage',
+    'fusion': 'vss_ros.training.fusion:FusionStage',
+    'refinement': 'vss_ros.training.fusion:RefinementStage',
     'rectification': 'vss_ros.training.rectification:RectificationStage',
 }
 

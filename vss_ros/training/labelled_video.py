@@ -1,0 +1,126 @@
+"""Videos on disk in which some frames are labelled, as CamVid and Cityscapes are; read when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.evaluation.clips import FileClip, read_picture
+from vss_ros.evaluation.layouts import load_layout
+from vss_ros.training.augment import recolour
+from vss_ros.training.clips import Clip
+from vss_ros.training.data import IGNORE, LabelledImages
+
+Place = tuple[FileClip, int]  # a video, and the number of a labelled frame in it
+
+
+def read_layout(root: Path, layout: str, classes: str) -> list[Place]:
+    """The labelled frames of a data set.
+
+    Args:
+        layout: name of a layout in config/datasets, a slash and a split: `cityscapes/train`.
+        classes: the class set of the training.
+    Raises:
+        SettingsError: there is no such layout or split, or its classes are others.
+        SourceError: images or labels are missing.
+    """
+    name, _, split = layout.partition('/')
+    chosen = load_layout(name)
+    if chosen.classes != classes:
+        raise SettingsError(f'the layout {name} has the classes {chosen.classes}, the recipe {classes}')
+    videos = chosen.clips(root, split or None)
+    return [(video, n) for video in videos for n, file in enumerate(video.files) if file.label is not None]
+
+
+class LabelledVideo:
+    """Clips that end at labelled frames, mirrored and recoloured at random.
+
+    Args:
+        places: the labelled frames.
+        height, width: images of another size are resized.
+    """
+
+    def __init__(self, places: Sequence[Place], height: int, width: int, recoloured: bool = True) -> None:
+        self.places, self._size, self._recoloured = places, (height, width), recoloured
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def clip(self, rng: Generator, frames: int, backwards: bool = False) -> Clip:
+        """A clip that ends at one of the labelled frames; only that one is labelled.
+
+        Raises:
+            SettingsError: none has so many frames before it, or, if backwards, behind it.
+        """
+        able = [
+            (video, number)
+            for video, number in self.places
+            if (number + frames <= len(video) if backwards else number >= frames - 1)
+        ]
+        if not able:
+            raise SettingsError(f'no labelled frame has {frames - 1} frames on that side; ask for fewer')
+        look, mirrored = int(rng.integers(1 << 62)), rng.random() < 0.5
+        clip = self.clip_to(able[int(rng.integers(len(able)))], frames, backwards)
+        if mirrored:
+            clip = Clip(clip.images[:, :, ::-1], clip.labels[:, :, ::-1])
+        if not self._recoloured:
+            return Clip(np.ascontiguousarray(clip.images), np.ascontiguousarray(clip.labels))
+        images = [recolour(np.random.default_rng(look), np.ascontiguousarray(image)) for image in clip.images]
+        return Clip(np.stack(images), clip.labels)
+
+    def clip_to(self, place: Place, frames: int, backwards: bool = False) -> Clip:
+        """The clip that ends at a labelled frame, as it is."""
+        video, last = place
+        numbers = [last + (frames - 1 - n if backwards else n - frames + 1) for n in range(frames)]
+        images = [_image(video, number, self._size) for number in numbers]
+        labels = np.full((frames, *self._size), IGNORE, np.uint8)
+        labels[-1] = _label(video, last, self._size)
+        return Clip(np.stack(images), labels)
+
+    def clips_aside(self, frames: int, count: int) -> list[Clip]:
+        """Up to `count` clips, evenly spread, at a short, a middle and the longest distance in turn."""
+        lengths = sorted({2, 1 + frames // 2, frames})
+        every = max(len(self.places) // count, 1)
+        places = [(place, lengths[n % len(lengths)]) for n, place in enumerate(self.places[::every][:count])]
+        return [self.clip_to(place, length) for place, length in places if place[1] >= length - 1]
+
+    def stills(self) -> LabelledImages:
+        """The labelled frames on their own, read when they are looked at."""
+        names = [f'{video.name}_{number}' for video, number in self.places]
+        images, labels = (_OnDisk(self.places, self._size, read) for read in (_image, _label))
+        return LabelledImages(names, images, labels)
+
+
+def _image(video: FileClip, number: int, size: tuple[int, int]) -> np.ndarray:
+    image = read_picture(video.files[number].image)
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _label(video: FileClip, number: int, size: tuple[int, int]) -> np.ndarray:
+    label = video.truth(number)
+    assert label is not None  # places are labelled frames
+    if label.shape == size:
+        return label
+    return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+class _OnDisk(Sequence[np.ndarray]):
+    """Reads an entry when it is asked for; nothing is kept, for a data set may be larger than the memory."""
+
+    def __init__(
+        self, places: Sequence[Place], size: tuple[int, int], read: Callable[..., np.ndarray]
+    ) -> None:
+        self._places, self._size, self._read = places, size, read
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index):
+        return self._read(*self._places[index], self._size)

@@ -1,0 +1,149 @@
+"""How the weights of a stage are optimised: optimiser, rates, gradients, arithmetic."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.settings import check_choice
+
+OPTIMISERS = ('adamw', 'sgd')
+SCHEDULES = {
+    'cosine': lambda done, power: 0.5 * (1 + math.cos(math.pi * done)),
+    'polynomial': lambda done, power: (1 - done) ** power,
+    'tenth': lambda done, power: 1.0 if done < 0.5 else 0.1,  # from the middle on, as DAVSS does
+}
+# What each precision is in PyTorch, and the processors (flags of /proc/cpuinfo) that are fast in it.
+PRECISIONS = {
+    'fp32': (torch.float32, set()),
+    'bf16': (torch.bfloat16, {'amx_bf16', 'avx512_bf16', 'bf16'}),
+    'fp16': (torch.float16, {'amx_fp16', 'avx512_fp16', 'asimdhp'}),
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a stage is optimised: a linear warm-up, then the schedule."""
+
+    steps: int
+    optimiser: str = 'adamw'  # without weight_decay it is Adam
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05  # of kernels; norms and biases never decay
+    momentum: float = 0.9  # of sgd
+    warmup_steps: int = 200
+    schedule: str = 'cosine'
+    power: float = 0.9  # of the polynomial schedule
+    final_share: float = 0.0  # of learning_rate, at which cosine and polynomial end
+    averaging: float = 0.998  # decay of the moving average of the weights, which is kept in the end; 0: off
+    clip_gradient: float = 10.0  # largest norm of the gradient; 0: any
+    save_every_steps: int = 500
+    precision: str = 'bf16'  # of the networks: fp32, bf16, or fp16 with a scaled loss
+
+    def __post_init__(self) -> None:
+        check_choice('optimiser', self.optimiser, OPTIMISERS)
+        check_choice('schedule', self.schedule, tuple(SCHEDULES))
+        check_choice('precision', self.precision, tuple(PRECISIONS))
+        if self.steps < 1 or self.save_every_steps < 1:
+            raise SettingsError(
+                f'steps is {self.steps}, save_every_steps is {self.save_every_steps}; use 1 or more'
+            )
+        if not self.learning_rate > 0:
+            raise SettingsError(f'learning_rate is {self.learning_rate}; use more than 0')
+        for name in ('averaging', 'momentum'):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f'{name} is {getattr(self, name)}; use 0 (off) to below 1')
+        for name in ('weight_decay', 'warmup_steps', 'power', 'final_share', 'clip_gradient'):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f'{name} is {getattr(self, name)}; use 0 or more')
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of one step."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        share = SCHEDULES[self.schedule](done, self.power)
+        if self.schedule != 'tenth':
+            share = self.final_share + (1 - self.final_share) * share
+        return self.learning_rate * share
+
+
+def make_optimiser(module: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+    """The optimiser of what learns in `module`; its rate is set at every step.
+
+    Each parameter is listed once. The releases of EVSS and DAVSS list theirs two to five times, and so
+    move them as many times per step: a rate of theirs is to be multiplied by about 3.
+    """
+    kernels = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {'params': kernels, 'weight_decay': settings.weight_decay},
+        {'params': others, 'weight_decay': 0.0},
+    ]
+    if settings.optimiser == 'sgd':
+        return torch.optim.SGD(groups, settings.learning_rate, momentum=settings.momentum)
+    return torch.optim.AdamW(groups, settings.learning_rate)
+
+
+class Descent:
+    """Steps of an optimiser downhill, in a precision the device is fast in.
+
+    Args:
+        module: its parameters learn.
+    """
+
+    def __init__(self, module: nn.Module, settings: FitSettings, device: torch.device) -> None:
+        self.settings, self._module, self._device = settings, module, device
+        self.optimiser = make_optimiser(module, settings)
+        self.precision = usable_precision(settings.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == 'fp16')
+
+    def autocast(self) -> torch.autocast:
+        dtype, _ = PRECISIONS[self.precision]
+        return torch.autocast(self._device.type, dtype, enabled=self.precision != 'fp32')
+
+    def step(self, step: int, loss: torch.Tensor) -> None:
+        """Take one step against the gradient of the loss."""
+        for group in self.optimiser.param_groups:
+            group['lr'] = self.settings.rate_at(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.settings.clip_gradient:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self._module.parameters(), self.settings.clip_gradient)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+
+
+def usable_precision(wanted: str, device: torch.device) -> str:
+    """`wanted`, or fp32 with a warning where a processor would be some ten times slower in it."""
+    _, fast = PRECISIONS[wanted]
+    if device.type != 'cpu' or wanted == 'fp32' or fast & cpu_flags():
+        return wanted
+    log.warning(
+        'precision %s is slow on this processor, which has none of %s: training in fp32',
+        wanted,
+        ', '.join(sorted(fast)),
+    )
+    return 'fp32'
+
+
+def cpu_flags() -> set[str]:
+    """What the processor can do, as Linux names it; nothing where that cannot be read."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return set()
+    return {
+        flag
+        for line in lines
+        if line.startswith(('flags', 'Features'))
+        for flag in line.partition(':')[2].split()
+    }

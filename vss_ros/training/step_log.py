@@ -1,0 +1,49 @@
+"""What a training writes down at every step: JSON lines, and TensorBoard's files where it is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class StepLog:
+    """One JSON object a line. Lines of steps that a resumed run repeats are dropped.
+
+    Args:
+        folder: receives `<name>.jsonl` and `tensorboard/<name>/`.
+        first: the first step that will be written; 0 starts over.
+    """
+
+    def __init__(self, folder: Path, name: str, first: int) -> None:
+        self._path = folder / f'{name}.jsonl'
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_log(self._path) if line['step'] < first] if first else []
+        self._path.write_text(''.join(f'{json.dumps(line)}\n' for line in kept))
+        self._board = _board(folder / 'tensorboard' / name, first)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        with self._path.open('a') as file:
+            file.write(json.dumps({'step': step, **values}) + '\n')
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            if 'loss' not in values:  # a validation: seldom enough
+                self._board.flush()
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; none if there is no log."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _board(folder: Path, first: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=first)
