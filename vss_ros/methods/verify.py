@@ -10,9 +10,9 @@ from vss_ros.core.engines import Engine
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.errors import ModelError
 from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.motion import make_motion
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.synthetic import StreetClip
+from vss_ros.core.walk import walk
 from vss_ros.methods.method import Method
 
 FRAMES = 5
@@ -44,22 +44,17 @@ def verify(
         ModelError: an output differs; the message names the graph, the tensor, the error, the tolerance.
     """
     engine = engine or OnnxRuntimeEngine.load(model, EngineSettings())
-    motion = make_motion('dis')  # real vectors are what counts here, whoever brings them later
     worst: dict[str, float] = {}
-    state: dict[str, Tensor] = {}
-    for number, image in enumerate(frames):
-        tensors = {'image': image, **state}
-        flow = motion.update(image[0].numpy(), wanted=number > 0)
-        if 'flow' in method.host_stages and flow is not None:
-            tensors['flow'] = torch.from_numpy(flow)
-        for graph in method.graphs_of('propagated' if number and 'propagated' in method.steps else 'key'):
-            expected = method.run(graph, tensors)
-            found = engine.run(graph, {name: tensors[name].numpy() for name in method.inputs_of(graph)})
-            for name, tensor in expected.items():
-                error = difference(f'{graph}.{name}', tensor.numpy(), engine.to_host(found[name]))
-                worst[f'{graph}.{name}'] = max(error, worst.get(f'{graph}.{name}', 0.0))
-            tensors |= expected
-        state = method.state_of(tensors)
+
+    def in_pytorch(graph: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = method.run(graph, {name: torch.from_numpy(array) for name, array in tensors.items()})
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    for graph, taken, expected in walk(model, [frame[0].numpy() for frame in frames], in_pytorch):
+        found = engine.run(graph, taken)
+        for name, array in expected.items():
+            error = difference(f'{graph}.{name}', array, engine.to_host(found[name]))
+            worst[f'{graph}.{name}'] = max(error, worst.get(f'{graph}.{name}', 0.0))
     return worst
 
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vss_ros.core.engines import Engine, Tensors
+from vss_ros.core.engines import Engine
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder
-from vss_ros.core.motion import make_motion
+from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.synthetic import StreetClip
+from vss_ros.core.walk import walk
 
 FRAMES = 3  # one key frame and two propagated frames
 
@@ -50,24 +50,12 @@ def self_check(model: ModelFolder, engine: Engine, reference: Engine, precision:
     """
     found: dict[str, Any] = {}
     allowed = TOLERANCES[precision]
-    motion = make_motion('dis')
-    state: dict[str, Any] = {}
-    for number, image in enumerate(_images(*model.image_size)):
-        tensors: Tensors = {'image': image[None], **state}
-        flow = motion.update(image, wanted=number > 0)
-        if model.flow in HOST_FLOWS and flow is not None:
-            tensors['flow'] = flow
-        for stage in model.steps['propagated' if number and model.propagates else 'key']:
-            if stage not in model.graphs:  # the host brings it
-                continue
-            expected = reference.run(stage, tensors)
-            given = engine.run(stage, tensors)
-            for name in model.graphs[stage].outputs:
-                steps = allowed.confidence_steps if name == 'confidence' else 0
-                array = engine.to_host(given[name])
-                _note(found.setdefault(stage, _blank()), name, expected[name], array, steps)
-            tensors |= expected
-        state = {later: tensors[name] for name, later in model.state.items()}
+    for stage, taken, expected in walk(model, _images(*model.image_size), reference.run):
+        given = engine.run(stage, taken)
+        for name in model.graphs[stage].outputs:
+            steps = allowed.confidence_steps if name == 'confidence' else 0
+            array = engine.to_host(given[name])
+            _note(found.setdefault(stage, _blank()), name, expected[name], array, steps)
     for entry in found.values():
         entry['passed'] = bool(
             1 - entry['agreement'] <= allowed.differing_share and entry['error'] <= allowed.relative_error
