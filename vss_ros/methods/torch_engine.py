@@ -19,6 +19,7 @@ from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, why_no_cuda
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
+from vss_ros.methods.channels_last import channels_last
 from vss_ros.methods.lower_precision import lower_precision
 from vss_ros.methods.method import Method
 from vss_ros.methods.weights import load_method
@@ -41,7 +42,7 @@ class TorchEngine:
         if precision != 'fp32':
             lower_precision(method, DTYPES[precision])
         with device.use():
-            self._method = method.to(device.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._method = channels_last(method.to(device.torch_device))
         self._device = device
         self._precision = precision
         self._record = record and device.kind == 'cuda'

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import VssError
+from vss_ros.methods.channels_last import channels_last
 from vss_ros.training import checkpoint
 from vss_ros.training.optimiser import Descent, FitSettings
 from vss_ros.training.processes import ALONE, Processes
@@ -70,8 +71,7 @@ def fit(
         ModelError: resume was asked for and the checkpoint does not fit.
         SettingsError: the batch cannot be shared by so many processes.
     """
-    module: nn.Module = stage.module.to(device)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module: nn.Module = channels_last(stage.module.to(device))
     part = processes.part(stage.size)
     losses = processes.share(_Losses(stage), device)
     average = copy.deepcopy(module).eval()

@@ -1,0 +1,213 @@
+"""Stages `fusion` and `refinement`: STF, then MAR, behind a network of single images that learns no more.
+
+Both see every three neighbouring frames of a clip and are judged by the one that the method labels. In
+between, when the second stage begins, the memory is filled from clips of the same data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.methods.blocks.mar import Mar
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.stf import FRAMES
+from vss_ros.methods.st_memory import StMemory
+from vss_ros.methods.st_memory_building import build_memory
+from vss_ros.training.clips import Clip
+from vss_ros.training.data import IGNORE
+from vss_ros.training.loop import Batch
+from vss_ros.training.losses import class_weights, segmentation_losses
+from vss_ros.training.propagation import ClipSource
+
+if TYPE_CHECKING:
+    from vss_ros.training.gather import Gathered
+    from vss_ros.training.recipe import StageRecipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """Sampling and losses. The paper has single triples and plain cross-entropy."""
+
+    batch: int = 4  # clips
+    frames: int = FRAMES  # of a clip; every three neighbours are a sample
+    recolour: bool = True
+    weight_softness: float = 0.0  # of class weights, see `class_weights`; 0: all the same
+    jaccard: float = 0.0
+    new_classifier: bool = False  # begin with another one, as the release does in each of its stages
+
+    def __post_init__(self) -> None:
+        if self.batch * (self.frames - FRAMES + 1) < 2 or self.frames < FRAMES:
+            raise SettingsError(
+                f'batch is {self.batch}, frames is {self.frames}; batch norm needs 2 samples or more of '
+                f'{FRAMES} frames'
+            )
+
+
+@dataclass(frozen=True)
+class RefinementSettings(FusionSettings):
+    """As the fusion, and how many clips the memory is filled from."""
+
+    memory_clips: int = 300
+
+
+class Mixture:
+    """Clips of several sources, each with its share."""
+
+    def __init__(self, sources: Sequence[tuple[ClipSource, float]]) -> None:
+        self._sources = [source for source, _ in sources]
+        self._shares = np.array([share for _, share in sources]) / sum(share for _, share in sources)
+
+    def clip(self, rng: Generator, frames: int) -> Clip:
+        return self._sources[rng.choice(len(self._sources), p=self._shares)].clip(rng, frames)
+
+
+class FusionStage:
+    """Trains STF, and the classifier with it; nothing is refined yet."""
+
+    name: ClassVar[str] = 'fusion'
+    settings_class: ClassVar[type[FusionSettings]] = FusionSettings
+    method_class = StMemory
+    trained = 'STF'
+
+    def __init__(
+        self,
+        method: StMemory,
+        clips: Mixture,
+        aside: Sequence[Clip],
+        frequencies: np.ndarray,
+        settings: FusionSettings,
+        seed: int = 0,
+    ) -> None:
+        """`aside`: clips to score on; `frequencies`: of the classes."""
+        self.method, self.settings, self.size, self._seed = method, settings, settings.batch, seed
+        self._clips, self._aside = clips, aside
+        self._weights: Tensor | None = None
+        if settings.weight_softness:
+            self._weights = torch.from_numpy(class_weights(frequencies, settings.weight_softness)).float()
+        method.requires_grad_(False).eval()
+        classifier = nn.ModuleList(method.pspnet.get_submodule(name) for name in method.pspnet.classifier)
+        if settings.new_classifier:
+            for layer in classifier.modules():
+                if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+                    layer.reset_parameters()
+        self.module: nn.Module = nn.ModuleDict({self.trained: getattr(method, self.trained)})
+        self.module['classifier'] = classifier
+        self.module.requires_grad_(True)
+
+    @classmethod
+    def create(cls, method: StMemory, data: Gathered, recipe: StageRecipe) -> FusionStage:
+        sampling = recipe.sampling
+        clips = Mixture(data.clips(recipe.shares, sampling.recolour))
+        return cls(method, clips, data.clips_aside(sampling.frames), data.frequencies, sampling, data.seed)
+
+    def refine(self, fused: Tensor) -> Tensor:
+        """What lies between STF and the classifier."""
+        return fused
+
+    def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
+        indices = range(self.size) if samples is None else samples
+        frames = self.settings.frames
+        clips = [self._clips.clip(np.random.default_rng([self._seed, step, i]), frames) for i in indices]
+        labels = np.stack([clip.labels for clip in clips])
+        if (labelled(self.method, labels) == IGNORE).all():
+            raise SettingsError(
+                f'with frames: {self.method.options["frames"]} the frame {self.method.delay_frames} before '
+                'the last of three must have labels, and in these clips it has none'
+            )
+        return {'images': np.stack([clip.images for clip in clips]), 'labels': labels}
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        scores = self.scores(batch['images'])
+        weights = None if self._weights is None else self._weights.to(scores.device)
+        labels = labelled(self.method, batch['labels']).flatten(0, 1)
+        # Half resolution as in the stage `segmenter`.
+        return segmentation_losses(scores, labels[:, ::2, ::2].long(), weights, self.settings.jaccard)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Scores of the labelled frames of clips, uint8 (N, T, H, W, 3) -> (N * (T - 2), K, h, w)."""
+        count, frames = images.shape[:2]
+        with torch.no_grad():
+            features = self.method.features(images.flatten(0, 1))['features'].unflatten(0, (count, frames))
+        by_age = [features[:, FRAMES - 1 - age : frames - age].flatten(0, 1) for age in range(FRAMES)]
+        return self.method.classify(self.refine(self.method.fuse(*by_age)), *by_age)
+
+    @torch.no_grad()
+    def validate(self, average: nn.Module) -> dict[str, float]:
+        """`miou` in per cent at full resolution of the clips kept aside; empty if there are none."""
+        counts = ConfusionMatrix(self.method.classes)
+        device = next(self.method.parameters()).device
+        with weights_of(self.module.eval(), average):
+            for clip in self._aside:
+                if len(clip.images) < FRAMES:
+                    continue
+                labels = labelled(self.method, clip.labels[None])[0]
+                scores = self.scores(torch.from_numpy(clip.images[None]).to(device))
+                for label, each in zip(labels, scores.float().split(1), strict=True):
+                    counts.update(label, resize(each, label.shape).argmax(1)[0].byte().cpu().numpy())
+        return {'miou': 100 * counts.miou()} if counts.counts.any() else {}
+
+
+class RefinementStage(FusionStage):
+    """Trains MAR, and the classifier with it, on what the memory was filled with before."""
+
+    name = 'refinement'
+    settings_class = RefinementSettings
+    trained = 'MAR'
+
+    @classmethod
+    def create(cls, method: StMemory, data: Gathered, recipe: StageRecipe) -> FusionStage:
+        """Fills the memory and makes the stage.
+
+        Raises:
+            SettingsError: the method has no memory.
+            ModelError: a class was never recognised, so nothing can stand for it.
+        """
+        if not isinstance(method.MAR, Mar):
+            raise SettingsError('the method has no memory to train on; use the option refinement: memory')
+        count = recipe.sampling.memory_clips
+        log.info('filling the memory from %d clips', count)
+        clips = Mixture(data.clips(recipe.shares, recoloured=False))
+        drawn = (clips.clip(np.random.default_rng([data.seed, 2, i]), FRAMES) for i in range(count))
+        build_memory(method.eval(), triples(method, drawn), data.class_set)
+        return super().create(method, data, recipe)
+
+    def refine(self, fused: Tensor) -> Tensor:
+        return self.method.MAR(fused)
+
+
+def labelled(method: StMemory, frames: Any) -> Any:
+    """Of the frames of clips, (N, T, ...), those that are the labelled one of three, (N, T - 2, ...)."""
+    delay = method.delay_frames
+    return frames[:, FRAMES - 1 - delay : frames.shape[1] - delay]
+
+
+def triples(method: StMemory, clips: Iterable[Clip]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Clips of three frames as `build_memory` takes them."""
+    device = next(method.parameters()).device
+    for clip in clips:
+        truth = labelled(method, clip.labels[None])[0, 0]
+        yield torch.from_numpy(clip.images).to(device), torch.from_numpy(truth).to(device)
+
+
+@contextmanager
+def weights_of(module: nn.Module, other: nn.Module) -> Iterator[None]:
+    """Lets a module have the weights of another of its kind for a while."""
+    own = {name: value.clone() for name, value in module.state_dict().items()}
+    module.load_state_dict(other.state_dict())
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
