@@ -92,12 +92,12 @@ class OpenVinoEngine:
     def to_host(self, tensor: Any) -> np.ndarray:
         return tensor
 
-    def describe(self) -> dict[str, str]:
     def second(self) -> OpenVinoEngine:
         # Compiled for latency, a graph is run by one request at a time and the others wait.
         assert self._load_again is not None
         return self._load_again()
 
+    def describe(self) -> dict[str, str]:
         return {'engine': self.name, **self._facts, **self.notes}
 
     def close(self) -> None:
