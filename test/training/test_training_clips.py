@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from vss_ros.core.errors import SettingsError, SourceError
-from vss_ros.training.clip_sources import ClipLibrary, draw_streets, read_video
-from vss_ros.training.clips import CELL, Clip, SceneClasses, StillDriver, cut_out, inverse_depth
+from vss_ros.training.clip_sources import ClipLibrary, read_video
+from vss_ros.training.clips import CELL, Clip, SceneClasses, StillDriver, cut_out, inverse_depth, to_cells
 from vss_ros.training.data import LabelledImages
-from vss_ros.training.flow import FlowSettings, look_through, random_field, to_cells
+from vss_ros.training.flow import FlowSettings, look_through, random_field
+from vss_ros.training.streets import draw_street
 
 SCENE = SceneClasses()
 
@@ -84,7 +85,7 @@ def test_a_library_without_long_enough_clips_says_so():
 
 
 def test_drawn_streets_bring_labels_and_the_flow_between_frames():
-    clips = draw_streets(0, 2, 3, 48, 64, drive=8)
+    clips = [draw_street(0, number, 3, 48, 64, drive=8) for number in range(2)]
     assert [clip.images.shape for clip in clips] == [(3, 48, 64, 3)] * 2
     assert clips[0].flows.shape == (2, 2, 12, 16)
     assert (clips[0].images[0] != clips[1].images[0]).any()

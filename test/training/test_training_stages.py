@@ -13,7 +13,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.motion.dis import DisMotion
 from vss_ros.methods import build_method
-from vss_ros.training.clip_sources import ClipLibrary, draw_streets
+from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
 from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.data import class_frequencies
@@ -22,6 +22,7 @@ from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.propagation import host_flows
 from vss_ros.training.recipe import parse_recipe
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
+from vss_ros.training.streets import draw_street
 from vss_ros.training.trainer import Trainer
 
 CPU = torch.device('cpu')
@@ -31,7 +32,7 @@ FIT = {'learning_rate': 3e-3, 'warmup_steps': 2, 'averaging': 0.5, 'precision': 
 
 @pytest.fixture(scope='module')
 def streets():
-    return draw_streets(0, 2, 4, HEIGHT, WIDTH, drive=8)
+    return [draw_street(0, number, 4, HEIGHT, WIDTH, drive=8) for number in range(2)]
 
 
 def train(stage, folder, steps):

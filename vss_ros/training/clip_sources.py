@@ -1,4 +1,4 @@
-"""Clips that exist already: drawn streets with exact labels, and videos without any."""
+"""Clips that exist already: pieces of them at random, and those of videos without labels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError, SourceError
-from vss_ros.core.synthetic import StreetClip
 from vss_ros.training.augment import recolour
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE, LabelledImages
-from vss_ros.training.flow import to_cells
 
 
 class ClipLibrary:
@@ -69,19 +67,6 @@ class ClipLibrary:
         ]
         names = [f'clip_{index}' for index in range(len(pairs))]
         return LabelledImages(names, [image for image, _ in pairs], [label for _, label in pairs])
-
-
-def draw_streets(seed: int, count: int, frames: int, height: int, width: int, drive: int = 60) -> list[Clip]:
-    """`count` clips of synthetic streets, two from each drive of `drive` frames."""
-    clips = []
-    for number in range(count):
-        street = StreetClip(seed + number // 2, drive, height, width)
-        first = (number % 2) * (drive - frames)
-        drawn = [street[index] for index in range(first, first + frames)]
-        flows = [to_cells(f.flow.transpose(1, 2, 0)) for f in drawn[1:]]
-        images, masks = [f.image for f in drawn], [f.mask for f in drawn]
-        clips.append(Clip(np.stack(images), np.stack(masks), np.stack(flows)))
-    return clips
 
 
 def read_video(path: Path) -> Clip:

@@ -108,6 +108,13 @@ def cut_out(still: LabelledImages, scene: SceneClasses, least_area: int = 150) -
     return cutouts
 
 
+def to_cells(flow: np.ndarray) -> np.ndarray:
+    """A flow in pixels, float32 (H, W, 2), averaged to the 1/4 map in cells: (2, h, w)."""
+    height, width = flow.shape[:2]
+    small = cv2.resize(flow, (-(-width // CELL), -(-height // CELL)), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(small.transpose(2, 0, 1)) / np.float32(CELL)
+
+
 class StillDriver:
     """Drives a camera into labelled stills; every clip depends on the generator handed in only."""
 

@@ -20,7 +20,7 @@ from vss_ros.core.motion import CELL
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.method import Method
 from vss_ros.training.augment import check_crop, random_place, recolour
-from vss_ros.training.clips import Clip
+from vss_ros.training.clips import Clip, to_cells
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
 from vss_ros.training.recipe import STREETS, StageRecipe
@@ -141,10 +141,3 @@ def look_through(previous: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np
         previous, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return image, to_cells(flow)
-
-
-def to_cells(flow: np.ndarray) -> np.ndarray:
-    """A flow in pixels, float32 (H, W, 2), averaged to the 1/4 map in cells: (2, h, w)."""
-    height, width = flow.shape[:2]
-    small = cv2.resize(flow, (-(-width // CELL), -(-height // CELL)), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small.transpose(2, 0, 1)) / np.float32(CELL)

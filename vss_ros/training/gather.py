@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +10,15 @@ import numpy as np
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
-from vss_ros.training.clip_sources import ClipLibrary, draw_streets, read_video
+from vss_ros.training.clip_sources import ClipLibrary, read_video
 from vss_ros.training.clips import Clip, StillDriver
 from vss_ros.training.data import Joined, LabelledImages, class_frequencies, load_folder
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.propagation import ClipSource
 from vss_ros.training.recipe import STREETS, Recipe
+from vss_ros.training.streets import draw_streets
 
 CLIPS_ASIDE = 16  # clips driven into the images kept aside, to judge propagated frames by
-
-log = logging.getLogger(__name__)
 
 
 class Gathered:
@@ -29,19 +27,20 @@ class Gathered:
     Args:
         paths: where each name of `recipe.data` lies: a folder with images/ and labels/, a video, or the root
             of a data set whose layout the recipe names.
+        cache: folder for what is drawn, see `draw_streets`.
     Raises:
         SettingsError: data is missing or unknown.
         SourceError, once it is read: data cannot be read.
     """
 
-    def __init__(self, recipe: Recipe, paths: Mapping[str, Path]) -> None:
+    def __init__(self, recipe: Recipe, paths: Mapping[str, Path], cache: Path) -> None:
         missing, unknown = recipe.data - set(paths), set(paths) - recipe.data
         if missing or unknown:
             raise SettingsError(
                 f'recipe {recipe.name} needs data {", ".join(sorted(recipe.data)) or "of no kind"}, '
                 f'given {", ".join(sorted(paths)) or "none"}; use --data NAME:PATH for each'
             )
-        self._recipe, self._paths = recipe, paths
+        self._recipe, self._paths, self._cache = recipe, paths, cache
         self.seed = recipe.seed
         self.class_set = load_classes(recipe.classes)
         self.classes = len(self.class_set)
@@ -85,11 +84,7 @@ class Gathered:
     @cached_property
     def streets(self) -> Sequence[Clip]:
         """Drawn streets, with exact labels and flow."""
-        streets = self._recipe.streets
-        log.info('drawing %d clips of synthetic streets', streets.clips)
-        return draw_streets(
-            streets.seed, streets.clips, streets.frames, self._recipe.height, self._recipe.width
-        )
+        return draw_streets(self._recipe.streets, *self._size, self._cache)
 
     @cached_property
     def frequencies(self) -> np.ndarray:

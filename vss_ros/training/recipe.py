@@ -14,18 +14,10 @@ from vss_ros.core.share import share_path
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.loop import FitSettings
 from vss_ros.training.stages import stage_class
+from vss_ros.training.streets import StreetSettings
 
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
 Settings = TypeVar('Settings')
-
-
-@dataclass(frozen=True)
-class StreetSettings:
-    """Synthetic streets drawn for the training."""
-
-    clips: int = 80
-    frames: int = 10
-    seed: int = 1000
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, data: Mapping[str, Path], folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
-        self.data = Gathered(recipe, data)
+        self.data = Gathered(recipe, data, folder.parent / 'streets')
         torch.manual_seed(recipe.seed)  # the fresh weights
         self.method: Method = build_method(recipe.method, self.data.classes, dict(recipe.options))
         start_from(self.method, recipe.start)
