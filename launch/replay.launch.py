@@ -6,6 +6,8 @@ The bag gives the clock. Every argument of segmentation.launch.py can be given t
 """
 
 import os
+import tempfile
+from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
@@ -19,8 +21,10 @@ from launch.actions import (
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
+from vss_ros.ros.fast_dds import VARIABLE, use_image_profile
+
 SHARE = get_package_share_directory('vss_ros')
-PROFILES_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+FOLDER = tempfile.TemporaryDirectory(prefix='vss_ros_')  # until the end of this process
 
 ARGUMENTS = (
     ('bag', None, 'the bag to play'),
@@ -34,14 +38,11 @@ ARGUMENTS = (
 
 def generate_launch_description() -> LaunchDescription:
     launch_file = os.path.join(SHARE, 'launch', 'segmentation.launch.py')
-    profile = []
-    if not any(os.environ.get(name) for name in PROFILES_VARIABLES):
-        # The player is the publisher here, and it is the publisher that needs the room for images.
-        path = os.path.join(SHARE, 'config', 'fastdds_images.xml')
-        profile = [SetEnvironmentVariable(PROFILES_VARIABLES[0], path)]
+    # The player is the publisher here, and it is the publisher that needs the room for images.
+    profile = SetEnvironmentVariable(VARIABLE, str(use_image_profile(Path(FOLDER.name))))
     return LaunchDescription(
         [
-            *profile,
+            profile,
             *(
                 DeclareLaunchArgument(name, default_value=value, description=text)
                 for name, value, text in ARGUMENTS

@@ -7,6 +7,8 @@ An argument that is left empty leaves the matter to `params_file`.
 """
 
 import os
+import tempfile
+from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
@@ -14,9 +16,11 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
+from vss_ros.ros.fast_dds import VARIABLE, use_image_profile
+
 SHARE = get_package_share_directory('vss_ros')
 OWN_TRANSPORTS = ('', 'raw', 'compressed')  # others are turned into raw by image_transport
-PROFILES_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+FOLDER = tempfile.TemporaryDirectory(prefix='vss_ros_')  # until the end of this process
 
 # name, default, what it says
 ARGUMENTS = (
@@ -135,9 +139,7 @@ def rviz(values: dict, topic: str) -> Node:
 
 def image_profile() -> dict:
     """Room for images in Fast DDS's shared memory, unless the user has a profile of their own."""
-    if any(os.environ.get(name) for name in PROFILES_VARIABLES):
-        return {}
-    return {PROFILES_VARIABLES[0]: os.path.join(SHARE, 'config', 'fastdds_images.xml')}
+    return {VARIABLE: str(use_image_profile(Path(FOLDER.name)))}
 
 
 def is_true(text: str) -> bool:

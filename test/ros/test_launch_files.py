@@ -1,10 +1,19 @@
-"""The launch files and RViz, as far as they can be checked without `launch`, which has no wheel."""
+"""The launch files and RViz, as far as they can be checked without `launch`, which has no wheel.
 
-import ast
+The launch files themselves run here; what they import from `launch` are stand-ins that keep what they are
+given.
+"""
+
+import importlib.util
+import os
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
+
+from vss_ros.ros import fast_dds
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = {
@@ -12,23 +21,130 @@ ARGUMENTS = {
         'namespace params_file input_image_topic image_transport model engine precision gpu_id '
         'use_sim_time autostart rviz log_level'
     ),
+    'multi_camera': 'cameras',
     'replay': 'bag rate loop delay rviz use_sim_time',
+}
+STAND_INS = {
+    'ament_index_python.packages': ('get_package_share_directory',),
+    'launch': ('LaunchContext', 'LaunchDescription'),
+    'launch.actions': (
+        'DeclareLaunchArgument',
+        'ExecuteProcess',
+        'IncludeLaunchDescription',
+        'OpaqueFunction',
+        'SetEnvironmentVariable',
+    ),
+    'launch.launch_description_sources': ('PythonLaunchDescriptionSource',),
+    'launch.substitutions': ('LaunchConfiguration',),
+    'launch_ros.actions': ('LifecycleNode', 'Node'),
 }
 
 
+class Kept:
+    """Keeps what a launch file says."""
+
+    def __init__(self, kind, words, options):
+        self.kind, self.words, self.options = kind, words, options
+
+    def perform(self, context):
+        return context[self.words[0]]
+
+    def __repr__(self):
+        return f'{self.kind}{self.words}{self.options}'
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Loads a launch file among stand-ins."""
+    monkeypatch.setenv(fast_dds.VARIABLE, '/etc/profile.xml')
+
+    def maker(kind):
+        return lambda *words, **options: Kept(kind, words, options)
+
+    for module_name, names in STAND_INS.items():
+        parent = module_name.partition('.')[0]
+        monkeypatch.setitem(sys.modules, parent, sys.modules.get(parent) or ModuleType(parent))
+        module = sys.modules[parent] if parent == module_name else ModuleType(module_name)
+        monkeypatch.setitem(sys.modules, module_name, module)
+        for name in names:
+            setattr(module, name, maker(name))
+    sys.modules['ament_index_python.packages'].get_package_share_directory = lambda name: f'/share/{name}'
+
+    def load_file(name):
+        spec = importlib.util.spec_from_file_location(name, ROOT / 'launch' / f'{name}.launch.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_file
+
+
+def given(module, **values):
+    """The arguments of a launch file as its user gives them, the others at their defaults."""
+    return {name: default for name, default, _ in module.ARGUMENTS} | values
+
+
 @pytest.mark.parametrize('name', ARGUMENTS)
-def test_a_launch_file_compiles_and_takes_its_arguments(name):
-    path = ROOT / 'launch' / f'{name}.launch.py'
-    tree = ast.parse(path.read_text())
-    compile(tree, path, 'exec')
-    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert 'generate_launch_description' in functions
-    table = next(
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == 'ARGUMENTS'
-    )
-    assert [ast.literal_eval(entry.elts[0]) for entry in table.elts] == ARGUMENTS[name].split()
+def test_a_launch_file_takes_its_arguments(load, name):
+    module = load(name)
+    actions = module.generate_launch_description().words[0]
+    declared = [action.words[0] for action in actions if action.kind == 'DeclareLaunchArgument']
+    assert declared == [name for name, _, _ in module.ARGUMENTS] == ARGUMENTS[name].split()
+
+
+def test_one_camera_has_one_node_in_its_namespace_with_what_was_given(load):
+    module = load('segmentation')
+    context = given(module, namespace='front', model='my-model', gpu_id='1', input_image_topic='/cam/image')
+    [node] = module.start(context)
+    assert node.options['namespace'] == 'front'
+    assert node.options['remappings'] == [('image_raw', '/cam/image')]
+    assert node.options['parameters'] == [
+        '/share/vss_ros/config/segmentation.yaml',
+        {'use_sim_time': False, 'autostart': True, 'model': 'my-model', 'gpu_id': 1},
+    ]
+    assert node.options['additional_env'] == {fast_dds.VARIABLE: '/etc/profile.xml'}
+
+
+def test_another_transport_is_republished_and_rviz_comes_if_asked_for(load):
+    module = load('segmentation')
+    context = given(module, image_transport='theora', rviz='true', namespace='front')
+    republish, node, rviz = module.start(context)
+    assert republish.options['executable'] == 'republish'
+    assert node.options['remappings'] == [('image_raw', 'image_raw_decoded')]
+    assert ('/image_raw', '/front/image_raw_decoded') in rviz.options['remappings']
+
+
+@pytest.mark.parametrize('text', ['front,rear', ' front , rear', "['front', 'rear']", '/front,/rear/'])
+def test_each_of_several_cameras_has_its_own_node(load, text):
+    includes = load('multi_camera').start({'cameras': text})
+    assert [include.kind for include in includes] == ['IncludeLaunchDescription'] * 2
+    assert all('segmentation.launch.py' in str(include.words[0]) for include in includes)
+    arguments = [dict(include.options['launch_arguments']) for include in includes]
+    assert arguments == [{'namespace': 'front'}, {'namespace': 'rear'}]
+
+
+@pytest.mark.parametrize('text', ['', 'front,front', 'front,,rear', '/'])
+def test_cameras_that_cannot_be_told_apart_are_refused(load, text):
+    with pytest.raises(ValueError, match='give different names'):
+        load('multi_camera').start({'cameras': text})
+
+
+def test_replay_plays_the_bag_with_its_clock(load):
+    module = load('replay')
+    [player] = module.play(given(module, bag='drive', loop='true'))
+    assert player.options['cmd'][:4] == ['ros2', 'bag', 'play', 'drive']
+    assert {'--clock', '--loop'} <= set(player.options['cmd'])
+
+
+@pytest.mark.parametrize(('free_mb', 'processes', 'segment_mb'), [(1000, 3, 32), (60, 3, 20), (60, 6, 10)])
+def test_the_profile_fits_into_the_shared_memory(monkeypatch, tmp_path, free_mb, processes, segment_mb):
+    for name in fast_dds.VARIABLES:
+        monkeypatch.setenv(name, '')
+    free = SimpleNamespace(f_bavail=free_mb, f_frsize=2**20)
+    monkeypatch.setattr(os, 'statvfs', lambda folder: free)
+    profile = fast_dds.use_image_profile(tmp_path, processes=processes)
+    assert f'<segment_size>{segment_mb * 2**20}</segment_size>' in profile.read_text()
+    assert os.environ[fast_dds.VARIABLE] == str(profile)
 
 
 def test_rviz_shows_camera_overlay_mask_and_confidence():
@@ -39,4 +155,11 @@ def test_rviz_shows_camera_overlay_mask_and_confidence():
         'Overlay': '/segmentation/overlay',
         'Mask': '/segmentation/mask',
         'Confidence': '/segmentation/confidence',
+    }
+    # What a display does not receive it does not show: its QoS must fit that of the topic.
+    assert {display['Name']: display['Topic']['Reliability Policy'] for display in displays} == {
+        'Camera': 'Best Effort',
+        'Overlay': 'Reliable',
+        'Mask': 'Reliable',
+        'Confidence': 'Reliable',
     }

@@ -10,11 +10,12 @@ from vss_ros.core.share import share_path
 
 PROFILE = 'config/fastdds_images.xml'
 VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+VARIABLES = (VARIABLE, 'FASTDDS_DEFAULT_PROFILES_FILE')  # the second is that of later versions
 SHARED_MEMORY = Path('/dev/shm')
 PROCESSES = 3  # that share the memory, with room to spare
 
 
-def use_image_profile(folder: Path, shared_memory: Path = SHARED_MEMORY) -> Path:
+def use_image_profile(folder: Path, shared_memory: Path = SHARED_MEMORY, processes: int = PROCESSES) -> Path:
     """Sets the profile for this process and its children, unless the user has set one.
 
     Every process takes a whole segment. Containers often have 64 MB, where the second one would not fit
@@ -22,16 +23,18 @@ def use_image_profile(folder: Path, shared_memory: Path = SHARED_MEMORY) -> Path
 
     Args:
         folder: where such a copy is written; it must exist.
+        processes: that share the memory.
 
     Returns:
         The profile in use.
     """
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE])
+    for name in VARIABLES:
+        if os.environ.get(name):
+            return Path(os.environ[name])
     profile = share_path(PROFILE)
     text = profile.read_text()
     segment = _number('segment_size', text)
-    fits = _free_bytes(shared_memory) // PROCESSES
+    fits = _free_bytes(shared_memory) // processes
     if fits < segment:
         profile = folder / 'fastdds_images.xml'
         text = _replaced('segment_size', fits, text)
