@@ -6,7 +6,11 @@ the camera image to the mask at its size: p50 and p99 by kind of frame and by st
 frames a frame takes (key + (N - 1) * propagated) / N, computed from the p50; the share is of the key frame's
 time, which segmenting every frame in full takes. MB: resident memory that loading and warming up added.
 
+With --ros the whole node is measured instead, between a camera and a robot in processes of their own: what
+came of the images that were sent, latency by kind of frame, and what of it the node itself takes.
+
     vss bench camvid-evss-lite --engine onnxruntime --engine torch --json bench.json
+    vss bench --ros --size 1920x1080 --rate 30
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
 from vss_ros.core.settings import ENGINES, MOTIONS, PRECISIONS, EngineSettings, StreamSettings
 from vss_ros.core.share import DEFAULT_MODEL
@@ -66,6 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument('--source', help='frames to use instead of a synthetic street, as for `vss run`')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to this file, too')
+    bench_ros.add_ros_arguments(parser)
 
 
 def main(args: Namespace) -> int:
@@ -73,6 +79,8 @@ def main(args: Namespace) -> int:
 
     from vss_ros.core.drafts import write_file
 
+    if args.ros:
+        return bench_ros.main(args)
     frames = _read_frames(args)
     contenders = _contenders(args, frames)
     measure(contenders, frames)

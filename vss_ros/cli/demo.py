@@ -109,7 +109,8 @@ def _drive(args: Namespace, model: ModelFolder, console: Console) -> tuple[list[
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     use_image_profile(log_folder)
     # Only now: the middleware reads these when it is loaded.
-    from vss_ros.ros.demo_client import DemoClient, NodeProcess, private_namespace
+    from vss_ros.ros.demo_client import DemoClient
+    from vss_ros.ros.node_client import NodeProcess, private_namespace
 
     parameters = {'model': model.path.resolve(), 'key_frame_interval': args.key_frame_interval}
     with ExitStack() as stack:

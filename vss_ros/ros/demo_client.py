@@ -5,115 +5,25 @@ Everything goes over real topics and services; nothing here knows the node but b
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from rclpy.executors import SingleThreadedExecutor
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from vss_ros.core.errors import VssError
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.ros.conversions import image_message
+from vss_ros.ros.node_client import START_S, NodeClient, NodeProcess, values_of
 
-T = TypeVar('T')
-
-TRANSITIONS = {
-    'configure': Transition.TRANSITION_CONFIGURE,
-    'activate': Transition.TRANSITION_ACTIVATE,
-    'deactivate': Transition.TRANSITION_DEACTIVATE,
-    'cleanup': Transition.TRANSITION_CLEANUP,
-}
 PICTURES = ('mask', 'confidence', 'distortion')
-START_S = 60.0  # loading a model may wait for a busy disk
 SETTLE_S = 0.3  # until both ends of a topic know each other
 LAST_S = 3.0  # the answers to the last images may take this long
-END_S = 15.0
-
-
-class NodeProcess:
-    """`segmentation_node` as a process of its own, on topics below `/namespace/segmentation`.
-
-    Args:
-        log: file that takes what the node says.
-        parameters: of the node, by name.
-    """
-
-    def __init__(self, namespace: str, log: Path, parameters: dict[str, Any]) -> None:
-        self.namespace, self.log = namespace, log
-        self._command = [sys.executable, '-m', 'vss_ros.ros.main', '--ros-args', '-r', f'__ns:=/{namespace}']
-        for name, value in parameters.items():
-            self._command += ['-p', f'{name}:={value}']
-        self._process: subprocess.Popen | None = None
-
-    def __enter__(self) -> NodeProcess:
-        try:
-            with self.log.open('w') as output, _interrupts_held():
-                # A session of its own: Ctrl-C in the terminal reaches only us, and we end the node in order.
-                self._process = subprocess.Popen(
-                    self._command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-                )
-        except BaseException:
-            self.end()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.end()
-
-    def check(self) -> None:
-        """Raises VssError if the node has ended."""
-        if self._process is not None and (code := self._process.poll()) is not None:
-            raise VssError(f'the node ended with code {code}; its last words:\n{self.last_words()}')
-
-    def last_words(self, lines: int = 8) -> str:
-        return '\n'.join(self.log.read_text(errors='replace').splitlines()[-lines:])
-
-    def end(self) -> int:
-        """Ends the node as Ctrl-C would, and returns its exit code."""
-        if self._process is None:
-            return 0
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        try:
-            return self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Lets Ctrl-C wait: in the middle of starting a process it would leave the process behind."""
-    held: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0])
 
 
 @dataclass(eq=False)
@@ -152,55 +62,23 @@ class Answer:
         )
 
 
-class DemoClient:
+class DemoClient(NodeClient):
     """Plays images into a node's camera topic and collects what it publishes.
 
     Attributes:
         answers: one for every image sent, in order.
-        health: the key-value pairs of the node's newest message on /diagnostics.
     """
 
     def __init__(self, node: NodeProcess) -> None:
-        self._process = node
+        super().__init__(node)
         self.answers: list[Answer] = []
-        self.health: dict[str, str] = {}
         self._by_stamp: dict[int, Answer] = {}
-        # Without rclpy's signal handlers Ctrl-C is the ordinary KeyboardInterrupt.
-        self._context = rclpy.Context()
-        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node('robot', namespace=node.namespace, context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._transitions = self._node.create_client(ChangeState, 'segmentation/change_state')
         self._images = self._node.create_publisher(
             Image, 'image_raw', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         )
         for name in PICTURES:
             self._node.create_subscription(Image, f'segmentation/{name}', partial(self._on_picture, name), 10)
         self._node.create_subscription(DiagnosticArray, 'segmentation/frame_info', self._on_info, 10)
-        self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_health, 10)
-
-    def __enter__(self) -> DemoClient:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
-
-    def transition(self, name: str) -> None:
-        """Asks the node for a transition: `configure`, `activate`, `deactivate` or `cleanup`.
-
-        Raises:
-            VssError: the node refused, or does not answer.
-        """
-        self._until(self._transitions.service_is_ready, f'its service to {name}', START_S)
-        request = ChangeState.Request()
-        request.transition.id = TRANSITIONS[name]
-        future = self._transitions.call_async(request)
-        self._until(future.done, f'an answer to {name}', START_S)
-        if not future.result().success:
-            raise VssError(f'the node refused to {name}; its last words:\n{self._process.last_words()}')
 
     def play(self, frames: Sequence[Frame], rate_hz: float, on_sent: Callable[[], None]) -> None:
         """Sends the frames at this rate, stamped with the time of sending, and waits for the last answers.
@@ -219,11 +97,6 @@ class DemoClient:
         deadline_s = time.monotonic() + LAST_S
         while not self.answers[-1].is_complete and time.monotonic() < deadline_s:
             self._spin(0.05)
-
-    def await_health(self) -> dict[str, str]:
-        """The node's next message on /diagnostics."""
-        self.health = {}
-        return self._until(lambda: self.health, 'its diagnostics', END_S)
 
     def _send(self, frame: Frame) -> None:
         stamp_ns = time.time_ns()
@@ -244,38 +117,7 @@ class DemoClient:
 
     def _on_info(self, message: DiagnosticArray) -> None:
         if (answer := self._answer(message.header.stamp)) is not None:
-            answer.info = _values(message.status[0])
-
-    def _on_health(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == f'{self._process.namespace}/segmentation: segmentation':
-                self.health = _values(status)
+            answer.info = values_of(message.status[0])
 
     def _answer(self, stamp: Time) -> Answer | None:
         return self._by_stamp.get(stamp.sec * 10**9 + stamp.nanosec)
-
-    def _spin(self, seconds: float) -> None:
-        end_s = time.monotonic() + seconds
-        while (left := end_s - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
-
-    def _until(self, condition: Callable[[], T], what: str, seconds: float) -> T:
-        end_s = time.monotonic() + seconds
-        while not (value := condition()):
-            self._process.check()
-            if time.monotonic() > end_s:
-                raise VssError(
-                    f'waited {seconds:.0f} s in vain for {what}; the last words of the node:\n'
-                    f'{self._process.last_words()}'
-                )
-            self._executor.spin_once(timeout_sec=0.05)
-        return value
-
-
-def private_namespace() -> str:
-    """A namespace that no other node on this network uses."""
-    return f'vss_demo_{os.getpid()}'
-
-
-def _values(status: DiagnosticStatus) -> dict[str, str]:
-    return {pair.key: pair.value for pair in status.values}

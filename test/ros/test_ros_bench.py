@@ -1,0 +1,72 @@
+"""`vss bench --ros` from start to end: camera, node and robot are processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def start_bench(model: Path, *arguments: str) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
+    environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    words = ['bench', str(model), '--ros', '--engine', 'onnxruntime', '--size', '64x48', *arguments]
+    return subprocess.Popen(
+        [sys.executable, '-m', 'vss_ros.cli.main', *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def children_of(process: subprocess.Popen) -> list[int]:
+    tasks = Path(f'/proc/{process.pid}/task')
+    return [int(pid) for task in tasks.iterdir() for pid in (task / 'children').read_text().split()]
+
+
+def test_every_image_that_was_sent_is_accounted_for_and_times_are_taken_by_kind(echo_model, tmp_path):
+    file = tmp_path / 'bench.json'
+    bench = start_bench(echo_model, '--frames', '20', '--rate', '20', '--json', str(file))
+    output, _ = bench.communicate(timeout=120)
+    assert bench.returncode == 0, output
+    [run] = json.loads(file.read_text())['runs']
+    assert run['sent'] == 20
+    assert (run['size'], run['rate_hz'], run['engine']) == ([48, 64], 20, 'onnxruntime')
+    ends = ('not_received', 'dropped', 'bad', 'failed', 'published')
+    assert sum(run[name] for name in ends) == 20, run
+    assert 5 < run['masks'] <= run['published']
+    for kind in ('key', 'propagated'):
+        assert run['frames'][kind] > 0
+        times = run['ms'][kind]
+        assert 0 < times['outside']['p50'] < times['latency']['p50'] <= times['latency']['p99']
+    assert run['end_to_end_ms']['p50'] > run['ms']['propagated']['latency']['p50']
+    assert 'what came of the images' in output
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs /proc to see the child processes')
+def test_ctrl_c_ends_the_node_and_the_camera_too(echo_model):
+    bench = start_bench(echo_model, '--frames', '100000', '--rate', '30')
+    children: list[int] = []
+    while len(children) < 2:  # the node, and then the camera
+        assert bench.poll() is None, bench.communicate()
+        children = children_of(bench)
+    bench.send_signal(signal.SIGINT)
+    output, _ = bench.communicate(timeout=60)
+    assert bench.returncode == 130, output
+    assert 'Traceback' not in output
+    assert not [pid for pid in children if Path(f'/proc/{pid}').exists()]
+
+
+def test_a_source_of_images_is_refused(echo_model):
+    bench = start_bench(echo_model, '--source', 'drive.mp4')
+    output, _ = bench.communicate(timeout=60)
+    assert bench.returncode == 2
+    assert '--source cannot be used with --ros' in output

@@ -1,0 +1,190 @@
+"""`vss bench --ros`: the whole node, between a camera and a robot that are processes of their own.
+
+One run for each model, engine, precision, interval, image size and rate, one after the other. The camera
+sends raw images; the node answers with masks. Latency: from the callback that takes the image to the
+published mask. Outside: the same without the stages of the model, so what the node itself costs. End to end:
+from sending the image to receiving its mask in a third process.
+
+Late: sent more than half a period late, because the machine was busy. Not received: the callback never saw
+the image, either because the middleware lost it on the way (lost) or because a newer one replaced it before.
+Dropped: a newer image came while the node was at work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+RATES_HZ = (10.0, 30.0, 60.0)
+SIZES = ((360, 480), (1080, 1920))
+KINDS = ('key', 'propagated')
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the node; times and counts come beside it in the report."""
+
+    model: str
+    engine: str
+    precision: str
+    key_frame_interval: int
+    background_key_frames: bool
+    size: tuple[int, int]  # (height, width)
+    rate_hz: float
+
+
+def add_ros_arguments(parser: ArgumentParser) -> None:
+    """The options of `vss bench` that concern the node."""
+    group = parser.add_argument_group('node')
+    group.add_argument('--ros', action='store_true', help='measure the whole ROS node between processes')
+    group.add_argument(
+        '--rate',
+        action='append',
+        type=float,
+        metavar='HZ',
+        help='with --ros: images per second, may be repeated (default: 10, 30 and 60)',
+    )
+    group.add_argument(
+        '--background-key-frames', action='store_true', help='with --ros: compute them on a second thread'
+    )
+
+
+def main(args: Namespace) -> int:
+    from rich.console import Console
+
+    from vss_ros.core.drafts import write_file
+    from vss_ros.core.errors import MissingLibraryError, SettingsError
+
+    if find_spec('rclpy') is None:
+        raise MissingLibraryError('rclpy', 'ros')
+    if args.source is not None:
+        raise SettingsError('--source cannot be used with --ros; the camera shows a synthetic street')
+    if args.frames < 1 or any(rate <= 0 for rate in args.rate or []):
+        raise SettingsError('--frames and --rate must be above 0')
+    # Whoever ends us, the processes we started are ended with us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(highlight=False)
+    reports = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        _prepare(Path(folder), stack)
+        for run in _runs(args):
+            with console.status(f'{_name(run)}, {_size(run)} at {run.rate_hz:g} Hz ...'):
+                reports.append(_measure(run, args, Path(folder)))
+    console.print(_counts_table(reports))
+    console.print(_times_table(reports))
+    if args.json is not None:
+        write_file(args.json, json.dumps({'runs': reports}, indent=2) + '\n')
+    return 0
+
+
+def _prepare(folder: Path, stack: ExitStack) -> None:
+    """What the middleware reads when it is loaded, and the children inherit."""
+    from vss_ros.ros.fast_dds import use_image_profile
+    from vss_ros.ros.isolation import claim_domain
+
+    os.environ['ROS_LOG_DIR'] = str(folder)
+    stack.enter_context(closing(claim_domain()))
+    use_image_profile(folder)
+
+
+def _runs(args: Namespace) -> Iterator[Run]:
+    sizes = [args.size] if args.size is not None else SIZES
+    for model, engine, precision, interval, size, rate_hz in product(
+        args.models,
+        args.engine or ['auto'],
+        args.precision or ['fp32'],
+        args.key_frame_interval or [5],
+        sizes,
+        args.rate or RATES_HZ,
+    ):
+        yield Run(model, engine, precision, interval, args.background_key_frames, size, rate_hz)
+
+
+def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
+    from vss_ros.core.errors import VssError
+    from vss_ros.core.model_folder import load_model
+    from vss_ros.ros.bench_client import BenchClient
+    from vss_ros.ros.node_client import NodeProcess, private_namespace
+
+    model = load_model(run.model)
+    parameters = {
+        'model': model.path.resolve(),
+        'engine': run.engine,
+        'precision': run.precision,
+        'key_frame_interval': run.key_frame_interval,
+        'background_key_frames': str(run.background_key_frames).lower(),
+        'motion': args.motion,
+        'threads': args.threads,
+    }
+    log = folder / 'node.log'
+    with NodeProcess(private_namespace(), log, parameters) as node, BenchClient(node) as client:
+        client.transition('configure')
+        client.transition('activate')
+        measured = client.run(run.size, run.rate_hz, args.frames)
+        client.transition('deactivate')
+        client.transition('cleanup')
+        if code := node.end():
+            raise VssError(f'the node ended with code {code}; its last words:\n{node.last_words()}')
+    if not measured.masks:
+        raise VssError(f'no mask came back; the last words of the node:\n{node.last_words()}')
+    stages = {stage for step in model.steps.values() for stage in step}
+    return {**asdict(run), 'engine': measured.health['engine'], **measured.report(stages)}
+
+
+def _counts_table(reports: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table('model, engine', 'image', 'Hz', title='what came of the images')
+    for heading in ('sent', 'late', 'not received', 'lost', 'dropped', 'bad', 'masks'):
+        table.add_column(heading, justify='right')
+    for report in reports:
+        counts = [report[name] for name in ('sent', 'late', 'not_received', 'lost', 'dropped')]
+        counts += [report['bad'] + report['failed'], report['masks']]
+        table.add_row(*_first_cells(report), *map(str, counts))
+    return table
+
+
+def _times_table(reports: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table('model, engine', 'image', 'Hz', title='ms per frame, p50 / p99')
+    for heading in (*KINDS, 'outside', 'end to end'):
+        table.add_column(heading, justify='right')
+    for report in reports:
+        of_kind = report['ms']
+        most = max(of_kind, key=lambda kind: report['frames'][kind])
+        times = [of_kind.get(kind, {}).get('latency') for kind in KINDS]
+        times += [of_kind[most]['outside'], report['end_to_end_ms']]
+        table.add_row(*_first_cells(report), *map(_p, times))
+    return table
+
+
+def _first_cells(report: dict[str, Any]) -> tuple[str, str, str]:
+    run = Run(**{name: report[name] for name in Run.__dataclass_fields__})
+    return _name(run), _size(run), f'{run.rate_hz:g}'
+
+
+def _name(run: Run) -> str:
+    background = ', background' if run.background_key_frames else ''
+    return f'{run.model}, {run.engine} {run.precision}, N = {run.key_frame_interval}{background}'
+
+
+def _size(run: Run) -> str:
+    return f'{run.size[1]}x{run.size[0]}'
+
+
+def _p(times: dict[str, float] | None) -> str:
+    return '-' if times is None else f'{times["p50"]:.1f} / {times["p99"]:.1f}'
