@@ -17,6 +17,10 @@ METHODS = {
     'davss': 'vss_ros.methods.davss:Davss',
     'twnet': 'vss_ros.methods.twnet:TwNet',
     'st-memory': 'vss_ros.methods.st_memory:StMemory',
+    'per-frame': 'vss_ros.methods.per_frame:PerFrame',
+    'dff': 'vss_ros.methods.dff:Dff',
+    'accel': 'vss_ros.methods.accel:Accel',
+    'dvsnet': 'vss_ros.methods.dvsnet:DvsNet',
 }
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 FLOW_SCALE = 5.0  # FlowNet's 20 pixels, in cells of the 1/4 map
+FEATURES = 74  # channels that the finest flow is predicted from
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
@@ -51,7 +52,7 @@ class FlowNet(nn.Module):
         self.predict_flow5 = nn.Conv2d(386, 2, 3, padding=1)
         self.predict_flow4 = nn.Conv2d(290, 2, 3, padding=1)
         self.predict_flow3 = nn.Conv2d(146, 2, 3, padding=1)
-        self.predict_flow2 = nn.Conv2d(74, 2, 3, padding=1)
+        self.predict_flow2 = nn.Conv2d(FEATURES, 2, 3, padding=1)
 
         self.upsample_flow6to5 = upsampling(2, 2)
         self.upsample_flow5to4 = upsampling(2, 2)
@@ -59,6 +60,13 @@ class FlowNet(nn.Module):
         self.upsample_flow3to2 = upsampling(2, 2)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
+        return self.flow_of(self.features(current, previous))
+
+    def flow_of(self, features: Tensor) -> Tensor:
+        return FLOW_SCALE * self.predict_flow2(features)
+
+    def features(self, current: Tensor, previous: Tensor) -> Tensor:
+        """What the finest flow is predicted from, (N, FEATURES, H/4, W/4)."""
         skip_4 = self.conv2(self.conv1(torch.cat((current, previous), 1)))
         skip_8 = self.conv3_1(self.conv3(skip_4))
         skip_16 = self.conv4_1(self.conv4(skip_8))
@@ -72,8 +80,7 @@ class FlowNet(nn.Module):
         flow = self.upsample_flow4to3(self.predict_flow4(features))
         features = refine(skip_8, self.deconv3(features), flow)
         flow = self.upsample_flow3to2(self.predict_flow3(features))
-        features = refine(skip_4, self.deconv2(features), flow)
-        return FLOW_SCALE * self.predict_flow2(features)
+        return refine(skip_4, self.deconv2(features), flow)
 
 
 def refine(skip: Tensor, features: Tensor, flow: Tensor) -> Tensor:

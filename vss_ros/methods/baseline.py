@@ -1,0 +1,55 @@
+"""What the methods have in common that others are compared with: key frames segmented by one network.
+
+It is CSRNet of EVSS, or the segmenter of evss-lite, whose weights fit without a change. So what differs
+between these methods, and between them and EVSS, is what happens on propagated frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vss_ros.methods.blocks.csrnet import CsrNet
+from vss_ros.methods.blocks.decide import DECISIONS, decide
+from vss_ros.methods.blocks.image import to_planes, to_rgb
+from vss_ros.methods.blocks.lite import LiteSegmenter
+from vss_ros.methods.method import Method
+
+CHOICES = {'backbone': ('csrnet', 'lite'), 'decision': tuple(DECISIONS)}
+
+
+class Baseline(Method):
+    """A method with the options `backbone` and `decision`, and the network `csrnet`.
+
+    Its subclass sets `csrnet` to what `build_csrnet` gives.
+    """
+
+    csrnet: nn.Module
+    folded: bool = False
+
+    def build_csrnet(self) -> nn.Module:
+        """RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h, w)."""
+        return LiteSegmenter(self.classes) if self.options['backbone'] == 'lite' else CsrNet(self.classes)
+
+    def fold(self, image_size: Sequence[int]) -> None:
+        """Let the first convolutions of light networks take the camera's bytes as they are."""
+        if self.options['backbone'] != 'lite':
+            return
+        networks: list[Any] = [net for net in self.children() if hasattr(net, 'take_camera_bytes')]
+        for network in networks:
+            network.take_camera_bytes()
+        self.folded = True
+
+    def look(self, image: Tensor) -> Tensor:
+        """A camera image, uint8 (N, H, W, 3) BGR, as the networks of this backbone take it."""
+        return to_planes(image) if self.folded else to_rgb(image)
+
+    def key_scores(self, image: Tensor) -> Tensor:
+        """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w); float32 also under autocast."""
+        return self.csrnet(self.look(image)).float()
+
+    def decided(self, scores: Tensor, image: Tensor) -> dict[str, Tensor]:
+        """Mask and confidence of scores (N, K, h, w), see `decide`."""
+        return decide(scores, image.shape[1:3], self.options['decision'])

@@ -1,0 +1,126 @@
+"""DFF: deep feature flow for video recognition (Zhu et al.), on scores.
+
+A key frame is segmented in full. A propagated frame warps what the key frame left along the optical flow and
+multiplies it by a scale field that the flow network estimates beside the flow.
+Departures: DFF warps features at 1/16 and runs the last layers on them, and its flow leads to the key frame
+in one step. Here scores at 1/4 are carried from frame to frame, as by the methods that this one is compared
+with; `carry: composed` follows the flow back to the key frame.
+Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from the
+current frame to the previous one. Scores are class logits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.methods.baseline import CHOICES, Baseline
+from vss_ros.methods.blocks.decide import decide
+from vss_ros.methods.blocks.flownet import FEATURES, FlowNet
+from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
+
+
+class Dff(FlowWarping, Baseline):
+    """Graphs: segmenter | flow, warp, decide. State: the image, the scores.
+
+    Args:
+        classes: number of classes K.
+        backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
+        scale_field: whether warped scores are scaled. The field comes from the flow network's own features,
+            so there is none where the host brings the flow.
+        carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`.
+        decision: resolution of deciding a pixel's class, see `decide`.
+        flow: see `FlowWarping`.
+    Raises:
+        SettingsError: an option has a value that cannot be used.
+    """
+
+    steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'decide')}
+    state = {'image': 'previous_image', 'scores': 'previous_scores'}
+    choices = {**CHOICES, 'carry': ('warped', COMPOSED)}
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str = 'csrnet',
+        scale_field: bool = True,
+        carry: str = 'warped',
+        decision: str = 'full',
+        flow: str = 'network',
+    ) -> None:
+        super().__init__(
+            classes, flow, backbone=backbone, scale_field=scale_field, carry=carry, decision=decision
+        )
+        if not isinstance(scale_field, bool):
+            raise SettingsError(f'scale_field is {scale_field!r}; use true or false')
+        if scale_field and flow != 'network':
+            raise SettingsError(
+                f'scale_field is true with flow {flow}, but only a flow network gives one; use false'
+            )
+        if scale_field and carry == COMPOSED:
+            raise SettingsError(
+                'scale_field is true with carry composed, but it leads from frame to frame; use false'
+            )
+        self.csrnet = self.build_csrnet()
+
+    def build_flownet(self) -> nn.Module:
+        return ScalingFlowNet(self.classes) if self.options['scale_field'] else super().build_flownet()
+
+    def inputs_of(self, graph: str) -> tuple[str, ...]:
+        names = super().inputs_of(graph)
+        scaled = self.options['scale_field']
+        return tuple(name for name in names if name != 'scale' or scaled)
+
+    def segmenter(self, image: Tensor) -> dict[str, Tensor]:
+        """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), mask, confidence."""
+        scores = self.key_scores(image)
+        return {**self.from_key(scores=scores), **self.decided(scores, image)}
+
+    def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
+        """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w) and the scale field (N, K, h, w)."""
+        if not self.options['scale_field']:
+            return super().flow(image, previous_image)
+        flow, scale = self.flownet(to_rgb(image), to_rgb(previous_image))
+        return {'flow': flow.float(), 'scale': scale.float()}
+
+    def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
+        return {'warped': warp(previous_scores, flow)}
+
+    def decide(self, warped: Tensor, scale: Tensor | None = None) -> dict[str, Tensor]:
+        """Scale the warped scores and decide.
+
+        Args:
+            warped: (N, K, h, w).
+            scale: (N, K, h, w), with `scale_field`.
+        Returns:
+            scores: what the next frame takes; none if `carry` is `composed`.
+            mask, confidence: see `decide` of blocks.
+        """
+        scores = warped if scale is None else warped * scale
+        height, width = (STRIDE * side for side in warped.shape[2:])
+        return {
+            **self.carried_on(scores=scores),
+            **decide(scores, (height, width), self.options['decision']),
+        }
+
+
+class ScalingFlowNet(FlowNet):
+    """The flow network with one 1x1 convolution more: two images -> flow (N, 2, h, w), scale (N, K, h, w).
+
+    The field begins as one everywhere.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.predict_scale = nn.Conv2d(FEATURES, classes, 1)
+        with torch.no_grad():
+            self.predict_scale.weight.zero_()
+            self.predict_scale.bias.fill_(1)  # type: ignore[union-attr]
+
+    def forward(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        features = self.features(current, previous)
+        return self.flow_of(features), self.predict_scale(features)

@@ -1,0 +1,120 @@
+"""DVSNet: dynamic video segmentation network (Xu et al.).
+
+A propagated frame warps the scores of the frame before along the optical flow. First a small decision network
+says how much of the result is expected to agree with what the segmenter would have found, the expected
+confidence score; where that is too little the frame is a key frame instead. What is too little is the
+scheduler's business (`scheduler: adaptive`, `key_frame_threshold`); the graph gives `expected_accuracy`.
+Departures: whole frames are decided on, not four regions of each, for an exported segmenter has one size. The
+network looks at what the flow step leaves, not at features inside a flow network, so it serves every source
+of flow: the flow, the small copy of the key frame that is warped along with the scores beside the current
+image (as in DAVSS), and how sure the warped scores are.
+Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from the
+current frame to the previous one. Scores are class logits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.methods.baseline import CHOICES, Baseline
+from vss_ros.methods.blocks.decide import decide
+from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.lite import convolution
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
+
+REGION = 8  # side of a region of the decision network, in cells of h x w
+SEEN = 6  # flow, difference of appearance, confidence: 2 + 3 + 1 maps
+
+
+class DvsNet(FlowWarping, Baseline):
+    """Graphs: segmenter | flow, warp, trust, decide. State: the image, the scores, the appearance.
+
+    The appearance is the key frame at 1/4, RGB in [0, 1], float (N, 3, h, w), carried along with the scores.
+
+    Args:
+        classes: number of classes K.
+        backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
+        carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`; the paper's flow leads to the
+            key frame in one step.
+        decision: resolution of deciding a pixel's class, see `decide`.
+        flow: see `FlowWarping`.
+    Raises:
+        SettingsError: an option has a value that cannot be used.
+    """
+
+    steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'trust', 'decide')}
+    state = {
+        'image': 'previous_image',
+        'scores': 'previous_scores',
+        'appearance': 'previous_appearance',
+    }
+    choices = {**CHOICES, 'carry': ('warped', COMPOSED)}
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str = 'csrnet',
+        carry: str = 'warped',
+        decision: str = 'full',
+        flow: str = 'network',
+    ) -> None:
+        super().__init__(classes, flow, backbone=backbone, carry=carry, decision=decision)
+        self.csrnet = self.build_csrnet()
+        self.decision_network = DecisionNetwork()
+
+    def segmenter(self, image: Tensor) -> dict[str, Tensor]:
+        """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
+        scores = self.key_scores(image)
+        carried = self.from_key(scores=scores, appearance=appearance_of(image))
+        return {**carried, **self.decided(scores, image)}
+
+    def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
+        both = warp(torch.cat((previous_scores, previous_appearance), 1), flow)
+        warped, appearance = both.split((self.classes, 3), 1)
+        return {'warped': warped, 'warped_appearance': appearance}
+
+    def trust(
+        self, image: Tensor, warped: Tensor, warped_appearance: Tensor, flow: Tensor
+    ) -> dict[str, Tensor]:
+        """Expected share (0..1) of pixels with the class that the segmenter would give them, (N,)."""
+        return {'expected_accuracy': self.regions(image, warped, warped_appearance, flow).mean((1, 2, 3))}
+
+    def regions(self, image: Tensor, warped: Tensor, warped_appearance: Tensor, flow: Tensor) -> Tensor:
+        """The same for each region of 8 x 8 cells, (N, 1, h/8, w/8), rounded up."""
+        difference = (appearance_of(image) - warped_appearance).abs()
+        confidence = 1 / (warped - warped.amax(1, keepdim=True)).exp().sum(1, keepdim=True)
+        return self.decision_network(torch.cat((flow, difference, confidence), 1)).float()
+
+    def decide(self, warped: Tensor, warped_appearance: Tensor) -> dict[str, Tensor]:
+        """Warped scores (N, K, h, w) -> mask, confidence; and what the next frame takes."""
+        height, width = (STRIDE * side for side in warped.shape[2:])
+        return {
+            **self.carried_on(scores=warped, appearance=warped_appearance),
+            **decide(warped, (height, width), self.options['decision']),
+        }
+
+
+class DecisionNetwork(nn.Module):
+    """What is seen of a warp, (N, SEEN, h, w) -> expected accuracy of each region, (N, 1, h/8, w/8), 0..1."""
+
+    def __init__(self, widths: tuple[int, int, int] = (16, 32, 32)) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.norm = nn.BatchNorm2d(SEEN)  # brings cells, grey values and shares to one scale
+        self.body = nn.Sequential(
+            convolution(SEEN, first, 3, 2), convolution(first, second, 3, 2), convolution(second, third, 3, 2)
+        )
+        self.head = nn.Conv2d(third, 1, 1)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return self.head(self.body(self.norm(seen))).sigmoid()
+
+
+def appearance_of(image: Tensor) -> Tensor:
+    """image uint8 (N, H, W, 3) BGR -> RGB in [0, 1] at 1/4, (N, 3, h, w)."""
+    rgb = to_rgb(image)
+    return resize(rgb, (rgb.shape[2] // STRIDE, rgb.shape[3] // STRIDE))

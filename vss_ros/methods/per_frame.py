@@ -1,0 +1,36 @@
+"""Every frame computed in full: what all video methods are measured against.
+
+Shapes: N batch, K classes, H x W image.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vss_ros.core.settings import check_choice
+from vss_ros.methods.baseline import CHOICES, Baseline
+
+
+class PerFrame(Baseline):
+    """Graph: segmenter. No state.
+
+    Args:
+        classes: number of classes K.
+        backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
+        decision: resolution of deciding a pixel's class, see `decide`.
+    Raises:
+        SettingsError: an option has a value that cannot be used.
+    """
+
+    steps = {'key': ('segmenter',)}
+    state: dict[str, str] = {}
+
+    def __init__(self, classes: int, backbone: str = 'csrnet', decision: str = 'full') -> None:
+        super().__init__(classes, backbone=backbone, decision=decision)
+        for name, choices in CHOICES.items():
+            check_choice(name, self.options[name], choices)
+        self.csrnet = self.build_csrnet()
+
+    def segmenter(self, image: Tensor) -> dict[str, Tensor]:
+        """image uint8 (N, H, W, 3) BGR -> mask, confidence."""
+        return self.decided(self.key_scores(image), image)
