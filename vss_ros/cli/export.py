@@ -60,7 +60,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         'may be repeated',
     )
     parser.add_argument(
+        '--calibrate',
         '--calibration',
+        dest='calibration',
         type=Path,
         metavar='FOLDER',
         help='images of a drive, in order, that int8 is calibrated on, the first hundred; needed for int8',
@@ -107,7 +109,7 @@ def _check(args: Namespace) -> None:
             'another size, option, class set or name makes a new model; name a folder with -o'
         )
     if 'int8' in args.precision and not args.calibration:
-        raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibration')
+        raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibrate')
 
 
 def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:

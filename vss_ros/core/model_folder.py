@@ -27,7 +27,7 @@ FORMAT = 1
 MODEL_FILE = 'model.yaml'
 RESULTS = ('mask', 'confidence')  # what every step must give
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
-HOST_FLOWS = ('dis', 'motion_vectors')  # flow computed beside the engine, see core/motion
+HOST_FLOWS = ('dis', 'motion_vectors', 'stream')  # flow computed beside the engine, see core/motion
 MAX_IMAGE_SIDE = 8192
 MAX_DELAY_FRAMES = 8
 
@@ -105,7 +105,7 @@ class ModelFolder:
         if not any(precision in graph.precisions for graph in self.graphs.values()):
             raise ModelError(
                 f'model {self.name} has no {precision} graphs; '
-                f'make them with: vss export {self.path} --precision {precision}'
+                f'make them with: vss export {self.path} --precision {precision.partition("_")[0]}'
             )
         graphs = {}
         for name, graph in self.graphs.items():

@@ -24,13 +24,13 @@ from onnx import TensorProto
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.errors import EngineError, ModelError
-from vss_ros.core.model_folder import HOST_FLOWS, MODEL_FILE, GraphSpec, ModelFolder, load_model, sha256_of
-from vss_ros.core.motion import make_motion
+from vss_ros.core.model_folder import MODEL_FILE, GraphSpec, ModelFolder, load_model, sha256_of
 from vss_ros.core.segmenter import fit
 from vss_ros.core.settings import EngineSettings
+from vss_ros.core.walk import walk
 from vss_ros.methods.export import _Row, _write_graph, _write_yaml
 from vss_ros.methods.lower_precision import lower_precision
-from vss_ros.methods.quantise import QUANTISED
+from vss_ros.methods.quantise import FORMS, QUANTISED
 from vss_ros.methods.verify import example_frames
 from vss_ros.methods.weights import load_method
 
@@ -65,9 +65,10 @@ def add_fp16(model: ModelFolder, progress: Progress = lambda line: None) -> Mode
 def add_int8(
     model: ModelFolder, images: Iterable[np.ndarray], progress: Progress = lambda line: None
 ) -> ModelFolder:
-    """Adds graphs whose convolutions compute in int8: activations uint8, weights int8 per channel.
+    """Adds graphs whose convolutions compute in int8, in the two forms that runtimes want.
 
-    The form that ONNX Runtime and OpenVINO are fast with on CPUs.
+    `int8` has unsigned activations, for ONNX Runtime on CPUs; `int8_symmetric` signed ones around zero, for
+    TensorRT and OpenVINO. Engines asked for int8 take the one that is theirs.
 
     Args:
         images: BGR frames of a drive, in order, that show what the camera will see; a hundred are enough.
@@ -77,16 +78,18 @@ def add_int8(
     inputs = _collected_inputs(model, images)
     if not inputs:
         raise ModelError('there are no images to calibrate int8 on; use a folder of frames of a drive')
-    with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=model.path) as drafts:
-        files = {}
-        for name, graph in model.graphs.items():
-            if not any(node.op_type in QUANTISED for node in onnx.load(str(graph.file)).graph.node):
-                continue
-            progress(f'quantising graph {name} on {len(inputs[name])} frames')
-            file = Path(drafts) / f'{name}.onnx'
-            _quantise(graph.file, file, inputs[name])
-            files[name] = file
-        return _install(model, 'int8', files, progress)
+    for form in FORMS:
+        with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=model.path) as drafts:
+            files = {}
+            for name, graph in model.graphs.items():
+                if not any(node.op_type in QUANTISED for node in onnx.load(str(graph.file)).graph.node):
+                    continue
+                progress(f'quantising graph {name} on {len(inputs[name])} frames ({form})')
+                file = Path(drafts) / f'{name}.onnx'
+                _quantise(graph.file, file, inputs[name], form)
+                files[name] = file
+            model = _install(model, form, files, progress)
+    return model
 
 
 def _install(model: ModelFolder, precision: str, files: dict[str, Path], progress: Progress) -> ModelFolder:
@@ -99,7 +102,7 @@ def _install(model: ModelFolder, precision: str, files: dict[str, Path], progres
         name: replace(graph, file=files.get(name, graph.file)) for name, graph in model.graphs.items()
     }
     candidate = OnnxRuntimeEngine.of_graphs(changed, EngineSettings('onnxruntime'), precision)
-    results = self_check(model, candidate, reference, precision)
+    results = self_check(model, candidate, reference, precision.partition('_')[0])
     for name, entry in results.items():
         progress(f'{name}: {entry["agreement"]:.2%} of labels agree, floats differ by {entry["error"]:.2g}')
     try:
@@ -133,27 +136,14 @@ def _collected_inputs(
 ) -> dict[str, list[dict[str, np.ndarray]]]:
     """What every graph takes while the model runs over the images, in fp32."""
     engine = OnnxRuntimeEngine.load(model, EngineSettings('onnxruntime'))
-    motion = make_motion('dis')
+    fitting = (np.ascontiguousarray(fit(image, model.image_size)) for image in images)
     inputs: dict[str, list[dict[str, np.ndarray]]] = {}
-    state: dict[str, Any] = {}
-    for number, picture in enumerate(images):
-        image = np.ascontiguousarray(fit(picture, model.image_size))
-        is_key = number % KEY_EVERY == 0 or not model.propagates
-        tensors: dict[str, Any] = {'image': image[None], **state}
-        flow = motion.update(image, wanted=not is_key)
-        if model.flow in HOST_FLOWS and flow is not None:
-            tensors['flow'] = flow
-        for stage in model.steps['key' if is_key else 'propagated']:
-            if stage not in model.graphs:
-                continue
-            taken = {name: tensors[name] for name in model.graphs[stage].inputs}
-            inputs.setdefault(stage, []).append(taken)
-            tensors |= engine.run(stage, tensors)
-        state = {later: tensors[name] for name, later in model.state.items()}
+    for stage, taken, _ in walk(model, fitting, engine.run, KEY_EVERY):
+        inputs.setdefault(stage, []).append(taken)
     return inputs
 
 
-def _quantise(source: Path, target: Path, inputs: list[dict[str, np.ndarray]]) -> None:
+def _quantise(source: Path, target: Path, inputs: list[dict[str, np.ndarray]], form: str) -> None:
     """Quantises one file in a process of its own.
 
     The quantiser makes sessions with their own thread pools, and ONNX Runtime refuses those in a process
@@ -162,7 +152,7 @@ def _quantise(source: Path, target: Path, inputs: list[dict[str, np.ndarray]]) -
     arrays = target.with_suffix('.npz')
     named = {f'{i}/{name}': array for i, feeds in enumerate(inputs) for name, array in feeds.items()}
     np.savez(arrays, **named)  # type: ignore[arg-type]
-    command = [sys.executable, '-m', 'vss_ros.methods.quantise', str(source), str(target), str(arrays)]
+    command = [sys.executable, '-m', 'vss_ros.methods.quantise', str(source), str(target), str(arrays), form]
     result = subprocess.run(command, capture_output=True, text=True)
     arrays.unlink()
     if result.returncode:

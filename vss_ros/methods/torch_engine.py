@@ -78,6 +78,15 @@ class TorchEngine:
         uploaded = {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
         return uploaded | outputs
 
+    def upload(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        given = take_inputs(graph, self._inputs, tensors)
+        with torch.inference_mode():
+            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
+        return {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
+
+    def synchronise(self) -> None:
+        self._device.synchronise()
+
     def to_host(self, tensor: Any) -> np.ndarray:
         return self._device.download(tensor)
 

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -89,6 +89,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what the engine holds. The engine is not used afterwards."""
+        ...
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """An engine whose device works on after `run` has returned. For measuring."""
+
+    def upload(self, graph: str, tensors: Mapping[str, Any]) -> Tensors:
+        """Those tensors of a graph that are not on the device yet, copied there."""
+        ...
+
+    def synchronise(self) -> None:
+        """Waits until the device has done all that was asked of it."""
         ...
 
 

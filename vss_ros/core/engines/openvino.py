@@ -58,7 +58,8 @@ class OpenVinoEngine:
         if settings.threads:
             options['INFERENCE_NUM_THREADS'] = settings.threads
         compiled = {}
-        for name, graph in model.graphs_in('int8' if settings.precision == 'int8' else 'fp32').items():
+        files = 'int8_symmetric' if settings.precision == 'int8' else 'fp32'
+        for name, graph in model.graphs_in(files).items():
             try:
                 compiled[name] = core.compile_model(str(graph.file), DEVICE, options)
             except RuntimeError as error:

@@ -85,7 +85,7 @@ class TensorRtEngine:
                 f'engine tensorrt has no precision {settings.precision}; use {", ".join(PRECISIONS)}'
             )
         device = CudaDevice(settings.gpu_id)
-        graphs = model.graphs_in(settings.precision)
+        graphs = model.graphs_in('int8_symmetric' if settings.precision == 'int8' else settings.precision)
         logger = Logger()
         store = EngineStore(model, settings, device, logger, progress or _log.info)
         runners: dict[str, GraphRunner | WarpRunner] = {}
@@ -126,6 +126,15 @@ class TensorRtEngine:
             outputs = self._runners[graph](inputs)
         uploaded = {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
         return uploaded | outputs
+
+    def upload(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        given = take_inputs(graph, self._inputs, tensors)
+        with torch.inference_mode():
+            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
+        return {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
+
+    def synchronise(self) -> None:
+        self._device.synchronise()
 
     def to_host(self, tensor: Any) -> np.ndarray:
         return self._device.download(tensor)
