@@ -15,20 +15,29 @@ from vss_ros.methods.evss import Evss, labels_of
 from vss_ros.methods.evss_losses import Prediction, edge_label, edge_loss, mean_cross_entropy
 from vss_ros.training.data import IGNORE
 from vss_ros.training.losses import segmentation_losses
-from vss_ros.training.propagation import PropagationSettings, PropagationStage
+from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
 
 
 @dataclass(frozen=True)
 class CorrectionSettings(PropagationSettings):
-    """Sampling and the weights of the losses (EVSS sec. 3.4)."""
+    """Sampling and the weights of the losses (EVSS sec. 3.4).
+
+    Attributes:
+        full_size: judge at the size of the image, as the release does, instead of at a half (fused scores)
+            and a quarter (the rest), which saves work.
+        void_edges: borders of unlabelled regions are edges too, as in the release on CamVid.
+        jaccard: added to the semantic loss; not published, and neither are class weights.
+    """
 
     warp: float = 0.2
     semantic: float = 0.5
     edge: float = 0.1
     edge_semantics: float = 0.2
-    jaccard: float = 0.5  # added to the semantic loss
-    weight_softness: float = 1.05  # class weights of the semantic loss; 0: all the same
-    thin_classes: tuple[int, ...] = (2, 9, 10)
+    jaccard: float = 0.5
+    weight_softness: float = 1.05
+    thin_classes: tuple[int, ...] = (2, 9, 10)  # all their pixels count as edges; here those of CamVid-11
+    full_size: bool = False
+    void_edges: bool = False
 
 
 class Handed(NamedTuple):
@@ -75,22 +84,37 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
             handed = handed._replace(reference=labels_of(small))
         return handed, Prediction(warped, updated, edge, merged)
 
-    def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
-        """The four losses; fused scores at half resolution, the rest at 1/4, to save work."""
-        settings: CorrectionSettings = self.settings
-        half, quarter = labels[:, ::2, ::2].long(), labels[:, 2::4, 2::4].long()
-        weights = None if self._weights is None else self._weights.to(labels.device)
-        semantic = segmentation_losses(prediction.merged, half, weights, settings.jaccard)
+    def judge(self, frame: Judged, truth: Tensor) -> dict[str, Tensor]:
+        labels = self.targets(truth, frame.image)
+        known = (truth != IGNORE).flatten(1).any(1)
+        # Edges are those of true labels wherever there are any, also if the segmenter gives the targets.
+        return self.terms(frame.prediction, labels, torch.where(known[:, None, None], truth, labels))
 
-        edges = [edge_label(label, settings.thin_classes) for label in quarter.cpu().numpy()]
+    def terms(
+        self, prediction: Prediction, labels: Tensor, outlined: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The four losses; `outlined`: labels whose borders are the edges, if others than `labels`."""
+        settings: CorrectionSettings = self.settings
+        outlined = labels if outlined is None else outlined
+        if settings.full_size:
+            fused, rest = labels.long(), labels.long()
+            prediction = Prediction(*(resize(maps, labels.shape[1:]) for maps in prediction))
+        else:
+            fused, rest = labels[:, ::2, ::2].long(), labels[:, 2::4, 2::4].long()
+            outlined = outlined[:, 2::4, 2::4]
+        weights = None if self._weights is None else self._weights.to(labels.device)
+        semantic = segmentation_losses(prediction.merged, fused, weights, settings.jaccard)
+
+        no_edges = -1 if settings.void_edges else IGNORE
+        edges = [edge_label(label, settings.thin_classes, no_edges) for label in outlined.cpu().numpy()]
         edge_targets = torch.from_numpy(np.stack(edges)).long().to(labels.device)
         predicted = prediction.edge.argmax(1) == 1
-        on_edges = torch.where(predicted & (quarter != 0), quarter, IGNORE)
+        on_edges = torch.where(predicted & (rest != 0), rest, IGNORE)
         terms = {
             **{name: settings.semantic * term for name, term in semantic.items()},
             'edge': settings.edge * edge_loss(prediction.edge, edge_targets),
             'edge_semantics': settings.edge_semantics * mean_cross_entropy(prediction.updated, on_edges),
         }
         if prediction.warped.requires_grad:  # otherwise nothing that is trained can change it
-            terms['warp'] = settings.warp * mean_cross_entropy(prediction.warped, quarter)
+            terms['warp'] = settings.warp * mean_cross_entropy(prediction.warped, rest)
         return terms

@@ -168,7 +168,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
 
     @abstractmethod
     def terms(self, prediction: Any, labels: Tensor) -> dict[str, Tensor]:
-        """Weighted losses of one frame; `labels` uint8 (N, H, W), 255 where the class is not known."""
+        """Weighted losses of one frame; `labels` uint8 (N, H, W) from `targets`."""
 
     def flow(self, image: Tensor, previous: Tensor) -> Tensor | None:
         """Flow (N, 2, h, w) where no host brings it; none for methods that do without."""
@@ -217,10 +217,13 @@ class PropagationStage(ABC, Generic[Trained, State]):
         judged = batch['judged'].tolist()
         totals: dict[str, Tensor] = {}
         for frame in self.run(batch, judged):
-            labels = self.targets(batch['labels'][:, frame.place], frame.image)
-            for name, term in self.terms(frame.prediction, labels).items():
+            for name, term in self.judge(frame, batch['labels'][:, frame.place]).items():
                 totals[name] = totals.get(name, torch.zeros(())) + term / len(judged)
         return totals
+
+    def judge(self, frame: Judged, truth: Tensor) -> dict[str, Tensor]:
+        """Weighted losses of one frame; `truth` uint8 (N, H, W), 255 where the class is not known."""
+        return self.terms(frame.prediction, self.targets(truth, frame.image))
 
     def run(self, batch: dict[str, Tensor], judged: Sequence[int]) -> Iterator[Judged]:
         """Run clips as streams and yield the judged frames as they are reached."""
