@@ -43,5 +43,5 @@ def fit_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _at_centres(wanted: int, given: int) -> np.ndarray:
-    """Which of `given` pixels in a row lie at the centres of `wanted` ones: floor((i + 1/2) given / wanted)."""
+    """Which of `given` pixels in a row lie at the centres of the wanted: floor((i + 1/2) given / wanted)."""
     return (2 * np.arange(wanted) + 1) * given // (2 * wanted)
