@@ -121,3 +121,22 @@ def test_every_clip_begins_with_a_key_frame(subjects):
     evaluate([StreetClips(2), StreetClips(3)], [protocol])
     assert protocol.scores['tiny', 0].frames[0] == 2
     assert protocol.consistency['tiny'].counts[1] == 2
+
+
+def test_key_frames_in_the_background_are_scored_at_the_age_that_the_answers_have(subjects):
+    protocol = DeploymentProtocol(subjects, subjects[0].model.classes, 3, None, background_delay=2)
+    evaluate([StreetClips(9)], [protocol])
+    for subject in subjects:
+        if subject.propagates:
+            ages = {
+                age: scores.frames[0]
+                for (name, age), scores in protocol.scores.items()
+                if name == subject.name
+            }
+            # Frames 0 to 8: due at 3, takes effect at 5; due at 6, takes effect at 8.
+            assert ages == {0: 1, 1: 1, 2: 3, 3: 2, 4: 2}
+            report = protocol.report(subject)
+            assert report['background_delay_frames'] == 2
+            gmacs = subject.gmacs
+            if gmacs is not None:
+                assert report['gmac_per_frame'] == pytest.approx((gmacs['key'] + 4 * gmacs['propagated']) / 3)

@@ -76,6 +76,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='of the deployment protocol (default: %(default)s)',
     )
     parser.add_argument(
+        '--background-delay',
+        type=int,
+        default=0,
+        metavar='N',
+        help='of the deployment protocol: key frames are computed in the background and take effect N frames '
+        'later; 0: in the foreground (default)',
+    )
+    parser.add_argument(
         '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
     )
     parser.add_argument('-o', '--output', type=Path, metavar='FOLDER', help='write the report there')
@@ -177,7 +185,8 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
         protocols.append(DistanceProtocol(subjects, classes, args.distances, film))
     if 'deployment' in wanted:
         film = Filmstrip(classes) if args.output else None
-        protocols.append(DeploymentProtocol(subjects, classes, args.key_frame_interval, film))
+        delay = args.background_delay
+        protocols.append(DeploymentProtocol(subjects, classes, args.key_frame_interval, film, delay))
     return protocols
 
 
@@ -196,6 +205,7 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
         'protocols': list(args.protocol or PROTOCOLS),
         'distances': args.distances,
         'interval': args.key_frame_interval,
+        'background_delay': args.background_delay,
     }
 
 

@@ -193,16 +193,27 @@ class DeploymentProtocol:
     """Scores every labelled frame of a stream with a key frame every `interval` frames, by age, and TC.
 
     The flow that warps masks for TC is computed once per frame and is the same for all subjects.
+
+    Args:
+        background_delay: frames until a key frame takes effect, because it is computed in the background;
+            0: in the foreground.
     """
 
     name = 'deployment'
     context: int | None = None
 
     def __init__(
-        self, subjects: Sequence[Subject], classes: ClassSet, interval: int, film: Filmstrip | None
+        self,
+        subjects: Sequence[Subject],
+        classes: ClassSet,
+        interval: int,
+        film: Filmstrip | None,
+        background_delay: int = 0,
     ) -> None:
-        StreamSettings(interval)  # refuses intervals below 1
+        # refuses intervals below 1 and the like
+        StreamSettings(interval, background_delay_frames=background_delay)
         self.interval = interval
+        self.background_delay = background_delay
         self.following = max(subject.model.delay_frames for subject in subjects)
         self.scores: dict[tuple[str, int], Scores] = defaultdict(lambda: Scores(classes))
         self.consistency = {subject.name: TemporalConsistency(len(classes)) for subject in subjects}
@@ -216,7 +227,9 @@ class DeploymentProtocol:
     def start_clip(self, name: str) -> None:
         self._clip = name
         self._flow = _BackwardFlow()
-        self._streams = {subject.name: subject.stream(self.interval) for subject in self._subjects}
+        self._streams = {
+            subject.name: subject.stream(self.interval, self.background_delay) for subject in self._subjects
+        }
         for consistency in self.consistency.values():
             consistency.start_clip()
 
@@ -265,7 +278,8 @@ class DeploymentProtocol:
         }
         return {
             'key_frame_interval': self.interval if subject.propagates else 1,
-            'gmac_per_frame': subject.mean_gmacs(self.interval - 1),
+            'background_delay_frames': self.background_delay if subject.propagates else 0,
+            'gmac_per_frame': subject.mean_gmacs(self.interval - 1, self.background_delay),
             'temporal_consistency_percent': percent(self.consistency[subject.name].mean()),
             **{kind: total(self._classes, parts).report() for kind, parts in kinds.items() if parts},
             'by_age': {str(age): scores.report() for age, scores in by_age.items()},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,26 +52,39 @@ class Subject:
     def propagates(self) -> bool:
         return self.model.propagates
 
-    def stream(self, interval: int) -> Stream:
-        """A new stream with a key frame every `interval` frames."""
-        return Stream(self, interval)
+    def stream(self, interval: int, background_delay: int = 0) -> Stream:
+        """A new stream with a key frame every `interval` frames.
 
-    def mean_gmacs(self, distance: int) -> float | None:
-        """Cost of a frame: (key + l * propagated) / (l + 1), l = distance (DAVSS eq. 8)."""
+        Args:
+            background_delay: frames until a key frame takes effect, because it is computed in the
+                background; 0: in the foreground.
+        """
+        return Stream(self, interval, background_delay)
+
+    def mean_gmacs(self, distance: int, background_delay: int = 0) -> float | None:
+        """Cost of a frame: (key + l * propagated) / (l + 1), l = distance (DAVSS eq. 8).
+
+        In the background no frame is spared the propagated step, and those of the delay take it twice.
+        """
         if self.gmacs is None:
             return None
-        return (self.gmacs['key'] + distance * self.gmacs.get('propagated', self.gmacs['key'])) / (
-            distance + 1
-        )
+        propagated = self.gmacs.get('propagated', self.gmacs['key'])
+        return (self.gmacs['key'] + (distance + background_delay) * propagated) / (distance + 1)
 
 
 class Stream:
     """A segmenter that lets the warped scores of its last step be seen."""
 
-    def __init__(self, subject: Subject, interval: int) -> None:
+    def __init__(self, subject: Subject, interval: int, background_delay: int) -> None:
         self._recorder = _Recorder(subject.engine)
         # Frames of a clip follow each other, whatever their stamps say.
-        settings = StreamSettings(interval, max_frame_gap_s=float('inf'), motion=subject.motion)
+        settings = StreamSettings(
+            interval,
+            max_frame_gap_s=float('inf'),
+            motion=subject.motion,
+            background_key_frames=background_delay > 0,
+            background_delay_frames=background_delay,
+        )
         self._segmenter = VideoSegmenter(subject.model, self._recorder, settings)
         self._part = part_of(subject.model)
         self._size = subject.model.image_size
@@ -208,6 +222,11 @@ class _Wrapper:
 
     def to_host(self, tensor: Any) -> np.ndarray:
         return tensor if isinstance(tensor, np.ndarray) else self._engine.to_host(tensor)
+
+    def second(self) -> _Wrapper:
+        second = copy(self)
+        second._engine = self._engine.second()
+        return second
 
     def describe(self) -> dict[str, str]:
         return self._engine.describe()
