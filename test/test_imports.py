@@ -21,6 +21,7 @@ RUNTIMES = {
     'vss_ros.core.engines.tensor_rt_engines': 'tensorrt',
     'vss_ros.core.engines.torch_device': 'torch',
     'vss_ros.core.motion.motion_vectors': 'av',
+    'vss_ros.core.sources.coded_video': 'av',
     'vss_ros.core.sources.video': 'av',
     'vss_ros.core.sinks.overlay': 'av',
     'vss_ros.core.sources.bag': 'rosbags',

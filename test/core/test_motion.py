@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 
 from vss_ros.core.motion import make_motion
+from vss_ros.core.motion.blocks import flow_of_blocks
+from vss_ros.core.synthetic import StreetClip
 
 SIZES = [(96, 128), (90, 121), (101, 99)]  # (height, width); odd ones too
 KINDS = ['dis', 'motion_vectors']
@@ -67,6 +69,35 @@ def test_a_cut_to_a_picture_unlike_the_last_has_no_motion_vectors():
     assert motion.update(cut(texture(5), (96, 128), right=2) // 8, wanted=True) is not None
 
 
+@pytest.mark.parametrize('seed', [0, 1])
+def test_a_cut_between_scenes_with_as_much_structure_has_no_motion_vectors(seed):
+    pytest.importorskip('av')
+    motion = make_motion('motion_vectors')
+    before, after = StreetClip(seed, 2, 96, 128), StreetClip(seed + 50, 2, 96, 128)
+    first, second, other = before[0].image, before[1].image, 255 - after[0].image
+    motion.update(first, wanted=False)
+    assert motion.update(second, wanted=True) is not None
+    assert motion.update(other, wanted=True) is None
+
+
+@pytest.mark.parametrize('size', [(4, 8), (8, 8), (20, 280), (280, 20), (40, 40), (63, 95)])
+def test_dis_takes_images_of_any_size(size):
+    motion = make_motion('dis')
+    image = texture(7, 320, 360)
+    motion.update(cut(image, size), wanted=False)
+    flow = motion.update(cut(image, size, right=4), wanted=True)
+    assert flow.shape == (1, 2, -(-size[0] // 4), -(-size[1] // 4))
+    assert np.isfinite(flow).all()
+    if min(size) >= 40:
+        assert np.median(flow[0, 0]) == pytest.approx(-1, abs=0.3)
+
+
+def test_dis_starts_over_with_images_of_another_size():
+    motion = make_motion('dis')
+    motion.update(cut(texture(8), (96, 128)), wanted=False)
+    assert motion.update(cut(texture(8), (64, 80)), wanted=True) is None
+
+
 def test_motion_vectors_adapt_to_a_new_image_size():
     pytest.importorskip('av')
     motion = make_motion('motion_vectors')
@@ -77,17 +108,15 @@ def test_motion_vectors_adapt_to_a_new_image_size():
 
 
 def test_blocks_without_a_vector_take_that_of_their_neighbours():
-    pytest.importorskip('av')
-    from vss_ros.core.motion.motion_vectors import flow_of_blocks
-
     fields = ['source', 'w', 'h', 'dst_x', 'dst_y', 'motion_x', 'motion_y', 'motion_scale']
     vectors = np.zeros(15, [(name, np.int32) for name in fields])  # 16 blocks of 16x16, the last unknown
     for number in range(len(vectors)):
         x, y = number % 4 * 16 + 8, number // 4 * 16 + 8
         vectors[number] = (-1, 16, 16, x, y, -16, 8, 2)
-    flow = flow_of_blocks(vectors, 64, 64)
+    flow = flow_of_blocks(vectors, 64, 64, 0.9)
     assert flow.shape == (1, 2, 16, 16)
     # -16/2 pixels are -2 cells, 8/2 pixels are 1 cell.
     assert np.allclose(flow[0, 0], -2)
     assert np.allclose(flow[0, 1], 1)
-    assert flow_of_blocks(vectors[:7], 64, 64) is None
+    assert flow_of_blocks(vectors[:14], 64, 64, 0.9) is None
+    assert flow_of_blocks(vectors[:0], 64, 64, 0) is None

@@ -14,6 +14,24 @@ UNLABELLED = 255
 
 
 @dataclass(frozen=True, eq=False)
+class CodedPicture:
+    """What a compressed video says of the motion to one of its pictures, from the one shown before it.
+
+    Attributes:
+        number: how many pictures were shown before it.
+        size: height and width in pixels.
+        is_start: the encoder began anew (I picture): a good key frame.
+        vectors: FFmpeg's structured array, one entry per block; None where the video says nothing that can be
+            used.
+    """
+
+    number: int
+    size: tuple[int, int]
+    is_start: bool = False
+    vectors: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One camera image with the identity it keeps to the very end.
 
@@ -23,6 +41,8 @@ class Frame:
         camera: the camera's frame_id.
         encoding: how the image arrived; a change of it starts a new stream.
         truth: exact class ids, uint8 (H, W), 255 = ignore, where the source knows them.
+        coded: this picture of a compressed video, after those that were shown since the frame before and left
+            out; empty where frames come as images.
 
     Raises:
         FrameError: the image is not a BGR uint8 image with pixels in it, or the truth has another size.
@@ -33,6 +53,7 @@ class Frame:
     camera: str = ''
     encoding: str = 'bgr8'
     truth: np.ndarray | None = None
+    coded: tuple[CodedPicture, ...] = ()
 
     def __post_init__(self) -> None:
         shape, dtype = self.image.shape, self.image.dtype

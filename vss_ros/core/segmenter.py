@@ -163,7 +163,7 @@ class VideoSegmenter:
         is_key = self._is_key() or begins
         given: dict[str, Any] = {'image': image[None]}
         if self._motion is not None:
-            flow = self._motion.update(image, wanted=not is_key)
+            flow = self._motion.update(image, wanted=not is_key, coded=frame.coded)
             is_key = is_key or flow is None
             given['flow'] = flow
             clock.lap('flow')

@@ -12,7 +12,7 @@ PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
 PROVIDERS = ('cpu', 'cuda', 'tensorrt')
 BUILDS = ('never', 'if_missing', 'always')
 OUTPUT_SIZES = ('input', 'network')
-MOTIONS = ('model', 'network', 'dis', 'motion_vectors')
+MOTIONS = ('model', 'network', 'dis', 'motion_vectors', 'stream')
 SCHEDULERS = ('fixed', 'adaptive')
 
 

@@ -1,14 +1,18 @@
 """Optical flow computed on the host, beside the engine.
 
 A model whose `flow` is `dis` or `motion_vectors` has no flow graph; the segmenter asks one of these
-instead. Both give the flow of the 1/4 map: float32 (1, 2, h, w), in cells, current -> previous frame.
+instead, or `stream`, for videos that bring their motion along. All give the flow of the 1/4 map: float32
+(1, 2, h, w), in cells, current -> previous frame.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+
+from vss_ros.core.frame import CodedPicture
 
 CELL = 4  # pixels per cell of the 1/4 map
 
@@ -16,11 +20,14 @@ CELL = 4  # pixels per cell of the 1/4 map
 class Motion(Protocol):
     """Estimates the motion between one image and the next of a stream."""
 
-    def update(self, image: np.ndarray, wanted: bool) -> np.ndarray | None:
+    def update(
+        self, image: np.ndarray, wanted: bool, coded: Sequence[CodedPicture] = ()
+    ) -> np.ndarray | None:
         """Remembers `image`, uint8 (H, W, 3) BGR, and gives the flow from it to the one before.
 
         Args:
             wanted: False on key frames, where nobody needs the flow and it is not computed.
+            coded: `Frame.coded`, of use to `stream` only.
 
         Returns:
             flow, float32 (1, 2, ceil(H/4), ceil(W/4)); None if not wanted or not to be had.
@@ -33,11 +40,15 @@ class Motion(Protocol):
 
 
 def make_motion(kind: str) -> Motion:
-    """A new estimator for one stream: `dis` or `motion_vectors` (needs PyAV)."""
+    """A new estimator for one stream: `dis`, `stream` or `motion_vectors` (needs PyAV)."""
     if kind == 'dis':
         from vss_ros.core.motion.dis import DisMotion
 
         return DisMotion()
+    if kind == 'stream':
+        from vss_ros.core.motion.stream import StreamMotion
+
+        return StreamMotion()
     from vss_ros.core.motion.motion_vectors import MotionVectors
 
     return MotionVectors()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
+from vss_ros.core.frame import CodedPicture
 from vss_ros.core.motion import CELL
 
+LEAST = 12  # cells; OpenCV refuses maps whose sides are both shorter, or one shorter than a patch
 
-class DisMotion:
-    """DIS flow, ULTRAFAST preset, of grey images that are shrunk to the 1/4 map first.
+
+def cells_of(image: np.ndarray) -> np.ndarray:
+    """An image, uint8 (H, W, 3) BGR, in grey at the size of the 1/4 map, uint8 (h, w)."""
+    height, width = image.shape[:2]
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return cv2.resize(grey, (-(-width // CELL), -(-height // CELL)), interpolation=cv2.INTER_AREA)
+
+
+class DisFlow:
+    """DIS flow, ULTRAFAST preset, between grey images that were shrunk to the 1/4 map.
 
     The preset searches at a quarter of the image anyway and enlarges what it finds; shrinking first finds
     the same flow without that. With a patch every 7 cells instead of every 4 it takes 0.7 ms at 480x360 on
@@ -23,18 +34,35 @@ class DisMotion:
         self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._dis.setFinestScale(0)
         self._dis.setPatchStride(7)  # patches have 8 cells; preset: 4
+
+    def between(self, grey: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        """Two maps, uint8 (h, w) -> flow from the first to the second, float32 (1, 2, h, w), in cells."""
+        height, width = grey.shape
+        below, beside = max(LEAST - height, 0), max(LEAST - width, 0)
+        if below or beside:  # tiny images go on as their last row and column do
+            grey, previous = (
+                cv2.copyMakeBorder(each, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+                for each in (grey, previous)
+            )
+        flow = self._dis.calc(grey, previous, None)[:height, :width]  # (h, w, 2)
+        return np.ascontiguousarray(flow.transpose(2, 0, 1)[None])
+
+
+class DisMotion:
+    """DIS flow from image to image of one stream."""
+
+    def __init__(self) -> None:
+        self._dis = DisFlow()
         self._previous: np.ndarray | None = None
 
-    def update(self, image: np.ndarray, wanted: bool) -> np.ndarray | None:
-        height, width = image.shape[:2]
-        cells = (-(-width // CELL), -(-height // CELL))
-        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        grey = cv2.resize(grey, cells, interpolation=cv2.INTER_AREA)
+    def update(
+        self, image: np.ndarray, wanted: bool, coded: Sequence[CodedPicture] = ()
+    ) -> np.ndarray | None:
+        grey = cells_of(image)
         previous, self._previous = self._previous, grey
-        if not wanted or previous is None:
+        if not wanted or previous is None or previous.shape != grey.shape:
             return None
-        flow = self._dis.calc(grey, previous, None)  # (h, w, 2)
-        return np.ascontiguousarray(flow.transpose(2, 0, 1)[None])
+        return self._dis.between(grey, previous)
 
     def reset(self) -> None:
         self._previous = None

@@ -8,21 +8,26 @@ frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import cv2
 import numpy as np
 
 from vss_ros.core.errors import MissingLibraryError
+from vss_ros.core.frame import CodedPicture
+from vss_ros.core.motion.blocks import flow_of_blocks
 
 try:
     import av
 except ImportError as error:
     raise MissingLibraryError('PyAV', 'video') from error
 
-BLOCK = 8  # pixels; the finest vectors cover 8x8
 GOP = 600  # intra pictures are forced where a stream starts; in between only the encoder's own limit
-MIN_COVERED = 0.5  # share of the picture that must have vectors
+# Share of the picture that must have vectors. Told to avoid intra blocks, the encoder gave 0.39 to 0.80 of it
+# vectors at cuts between unrelated scenes, 0.99 and more on a motorway at 25 and at 5 Hz, 0.97 and more in a
+# town at 1 Hz.
+MIN_COVERED = 0.9
 ENCODER_OPTIONS = {
     'qmin': '8',
     'qmax': '8',
@@ -39,14 +44,19 @@ class MotionVectors:
     def __init__(self) -> None:
         self._size: tuple[int, int] | None = None
 
-    def update(self, image: np.ndarray, wanted: bool) -> np.ndarray | None:
+    def update(
+        self, image: np.ndarray, wanted: bool, coded: Sequence[CodedPicture] = ()
+    ) -> np.ndarray | None:
         if image.shape[:2] != self._size:
             self._open(*image.shape[:2])
         picture = self._round_trip(image)
         if not wanted or picture is None:
             return None
         vectors = picture.side_data.get('MOTION_VECTORS')
-        return None if vectors is None else flow_of_blocks(vectors.to_ndarray(), *image.shape[:2])
+        if vectors is None:
+            return None
+        height, width = image.shape[:2]
+        return flow_of_blocks(vectors.to_ndarray(), height, width, MIN_COVERED)
 
     def reset(self) -> None:
         self._size = None
@@ -74,48 +84,3 @@ class MotionVectors:
         frame.pts, self._count = self._count, self._count + 1
         decoded = [p for packet in self._encoder.encode(frame) for p in self._decoder.decode(packet)]
         return decoded[-1] if decoded else None
-
-
-def flow_of_blocks(vectors: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """Spreads a codec's vectors over the 1/4 map.
-
-    Args:
-        vectors: FFmpeg's structured array, one entry per block.
-
-    Returns:
-        float32 (1, 2, ceil(H/4), ceil(W/4)) in cells, current -> previous; None if fewer than half of
-        the blocks have a vector.
-    """
-    vectors = vectors[vectors['source'] < 0]
-    rows, columns = 2 * -(-height // 16), 2 * -(-width // 16)
-    field = np.zeros((rows, columns, 3), np.float32)  # x, y, known
-    scale = np.maximum(vectors['motion_scale'], 1).astype(np.float32)
-    values = np.stack(
-        [vectors['motion_x'] / scale, vectors['motion_y'] / scale, np.ones_like(scale)], axis=-1
-    )
-    top = (vectors['dst_y'] - vectors['h'] // 2) // BLOCK
-    left = (vectors['dst_x'] - vectors['w'] // 2) // BLOCK
-    for down in range(2):
-        for right in range(2):
-            y, x = top + down, left + right
-            covers = (vectors['h'] > BLOCK * down) & (vectors['w'] > BLOCK * right)
-            covers &= (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
-            field[y[covers], x[covers]] = values[covers]
-    field = field[: -(-height // BLOCK), : -(-width // BLOCK)]
-    if field[..., 2].mean() < MIN_COVERED:
-        return None
-    flow = _fill(field) * np.float32(0.25)
-    flow = flow.repeat(2, axis=0).repeat(2, axis=1)[: -(-height // 4), : -(-width // 4)]
-    return np.ascontiguousarray(flow.transpose(2, 0, 1)[None])
-
-
-def _fill(field: np.ndarray) -> np.ndarray:
-    """Gives blocks without a vector (intra blocks) the mean of their known neighbours, ring by ring."""
-    flow, known = field[..., :2] * field[..., 2:], field[..., 2].copy()
-    while not known.all():
-        total = cv2.boxFilter(known, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        sums = cv2.boxFilter(flow, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        ring = (known == 0) & (total > 0)
-        flow[ring] = sums[ring] / total[ring, None]
-        known[ring] = 1
-    return flow

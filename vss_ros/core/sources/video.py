@@ -12,6 +12,7 @@ import numpy as np
 from vss_ros.core.encodings import MAX_SIDE
 from vss_ros.core.errors import MissingLibraryError, SourceError
 from vss_ros.core.frame import Frame
+from vss_ros.core.sources.coded_video import Chronicle, hand_out_vectors
 
 try:
     import av
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 class VideoSource:
     """Frames of a video's first video stream, upright, stamped with their presentation time.
+
+    Those of H.264, MPEG-4, MPEG-2 and H.263 bring what the video says of motion along, `Frame.coded`.
 
     A video that ends before its header says is read as far as it goes, with a warning.
 
@@ -41,7 +44,9 @@ class VideoSource:
             self.close()
             raise SourceError(f'{path} has no video in it; give a video, a bag or a folder of images')
         self._stream = self._container.streams.video[0]
-        self._stream.thread_type = 'AUTO'
+        self._has_vectors = hand_out_vectors(self._stream.codec_context)
+        if not self._has_vectors:
+            self._stream.thread_type = 'AUTO'
         width, height = self._stream.codec_context.width, self._stream.codec_context.height
         if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
             self.close()
@@ -56,6 +61,7 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame]:
         count, stamp_ns = 0, 0
+        chronicle = Chronicle() if self._has_vectors else None
         step_ns = round(1e9 / (self._stream.average_rate or 25))
         try:
             self._container.seek(0)
@@ -63,7 +69,8 @@ class VideoSource:
                 has_time = picture.pts is not None
                 stamp_ns = round(picture.pts * picture.time_base * 10**9) if has_time else stamp_ns + step_ns
                 count += 1
-                yield Frame(_upright(picture), stamp_ns)
+                coded = () if chronicle is None else (chronicle.of(picture),)
+                yield Frame(_upright(picture), stamp_ns, coded=coded)
         except av.FFmpegError as error:
             raise SourceError(
                 f'{self._path} is damaged after frame {count}: {error.strerror or error}'

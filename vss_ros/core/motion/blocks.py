@@ -1,0 +1,56 @@
+"""A codec's motion vectors, one for each block, as flow of the 1/4 map."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+BLOCK = 8  # pixels; the finest vectors cover 8x8
+
+
+def flow_of_blocks(vectors: np.ndarray, height: int, width: int, least_covered: float) -> np.ndarray | None:
+    """Spreads a codec's vectors over the 1/4 map.
+
+    Args:
+        vectors: FFmpeg's structured array, one entry per block. Those that point to a later picture do not
+            count; blocks without a vector (intra blocks) take that of their neighbours.
+        height, width: of the picture, in pixels.
+        least_covered: share of the picture that must have vectors.
+
+    Returns:
+        float32 (1, 2, ceil(H/4), ceil(W/4)) in cells, current -> previous; None if less is covered.
+    """
+    vectors = vectors[vectors['source'] < 0]
+    rows, columns = 2 * -(-height // 16), 2 * -(-width // 16)
+    field = np.zeros((rows, columns, 3), np.float32)  # x, y, known
+    scale = np.maximum(vectors['motion_scale'], 1).astype(np.float32)
+    values = np.stack(
+        [vectors['motion_x'] / scale, vectors['motion_y'] / scale, np.ones_like(scale)], axis=-1
+    )
+    top = (vectors['dst_y'] - vectors['h'] // 2) // BLOCK
+    left = (vectors['dst_x'] - vectors['w'] // 2) // BLOCK
+    for down in range(2):
+        for right in range(2):
+            y, x = top + down, left + right
+            covers = (vectors['h'] > BLOCK * down) & (vectors['w'] > BLOCK * right)
+            covers &= (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+            field[y[covers], x[covers]] = values[covers]
+    field = field[: -(-height // BLOCK), : -(-width // BLOCK)]
+    covered = field[..., 2].mean()
+    if covered == 0 or covered < least_covered:
+        return None
+    flow = _fill(field) * np.float32(0.25)
+    flow = flow.repeat(2, axis=0).repeat(2, axis=1)[: -(-height // 4), : -(-width // 4)]
+    return np.ascontiguousarray(flow.transpose(2, 0, 1)[None])
+
+
+def _fill(field: np.ndarray) -> np.ndarray:
+    """Gives blocks without a vector (intra blocks) the mean of their known neighbours, ring by ring."""
+    flow, known = field[..., :2] * field[..., 2:], field[..., 2].copy()
+    while not known.all():
+        total = cv2.boxFilter(known, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        sums = cv2.boxFilter(flow, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        ring = (known == 0) & (total > 0)
+        flow[ring] = sums[ring] / total[ring, None]
+        known[ring] = 1
+    return flow
