@@ -54,15 +54,52 @@ def test_bench_measures_contenders_on_the_same_frames(tiny_model, tmp_path, caps
     assert list(fifth['ms']) == ['key', 'propagated']
     assert {'resize', 'flow', 'warp', 'correction', 'total'} <= set(fifth['ms']['propagated'])
     key, propagated = (fifth['ms'][kind]['total']['p50'] for kind in ('key', 'propagated'))
-    for n in (1, 3, 5, 9):
+    for n in (1, 3, 5, 9, 10):
         average = fifth['every'][str(n)]
         assert average['ms'] == pytest.approx((key + (n - 1) * propagated) / n)
         assert average['share_of_key'] == pytest.approx(average['ms'] / key)
     macs = step_macs(load_model(tiny_model))
     assert fifth['gmac'] == {step: count / 1e9 for step, count in macs.items()}
     shown = capsys.readouterr().out
-    assert 'tiny, onnxruntime cpu' in shown
+    assert 'tiny 96x64, onnxruntime cpu' in shown
     assert 'ms by stage' in shown
+    for stage in ('warp', 'correction'):  # of which only the second has products
+        found = fifth['roofline']['propagated'].get(stage)
+        assert (found is not None) == (stage == 'correction')
+    correction = fifth['roofline']['propagated']['correction']
+    floor = 2 * correction['gmac'] / figures['ceilings']['cpu']['gflops']['fp32']
+    seconds = fifth['ms']['propagated']['correction']['p50'] / 1e3
+    assert correction['matrix_share'] == pytest.approx(floor / seconds)
+    assert correction['share'] == max(correction['matrix_share'], correction['memory_share'])
+    keys = fifth['ros2_benchmark']
+    assert keys['BasicPerformanceMetrics.NUM_FRAMES_SENT'] == 12
+    assert keys['BasicPerformanceMetrics.MEAN_LATENCY'] == pytest.approx(fifth['mean_ms'])
+    assert figures['metadata']['BenchmarkMetadata.DEVICE_ARCH']
+
+
+def test_bench_makes_a_model_of_another_size_for_the_time_being(tiny_model, tmp_path, monkeypatch):
+    pytest.importorskip('torch')
+    words = ['bench', str(tiny_model), '--engine', 'eager', '--network-size', '64x48', '--size', '128x96']
+    files = [f'--{kind}={tmp_path / kind}' for kind in ('json', 'markdown')]
+    words += ['--frames', '4', '--key-frame-interval', '2', *files]
+    monkeypatch.setattr('sys.argv', ['vss', *words])
+    assert main(words) == 0
+    [contender] = json.loads((tmp_path / 'json').read_text())['contenders']
+    assert contender['network'] == [48, 64]
+    assert contender['engine']['engine'] == 'eager'
+    assert contender['ms']['propagated']['upload']['p50'] >= 0  # timed apart from the stages
+    assert contender['ms']['propagated']['resize']['p50'] > 0
+    page = (tmp_path / 'markdown').read_text()
+    assert '| model, network, engine | interval | key |' in page
+    assert '--network-size 64x48' in page  # the command that made it
+    assert not list(tmp_path.glob('vss-bench-*'))
+
+
+def test_late_results_are_measured_like_any_other(late_models, tmp_path):
+    words = ['bench', str(late_models[2]), '--engine', 'onnxruntime', '--frames', '8']
+    assert main([*words, '--size', '64x48', '--json', str(tmp_path / 'json')]) == 0
+    contenders = json.loads((tmp_path / 'json').read_text())['contenders']
+    assert all(contender['mean_ms'] > 0 for contender in contenders)
 
 
 @pytest.mark.parametrize(

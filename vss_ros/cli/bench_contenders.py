@@ -1,0 +1,203 @@
+"""What `vss bench` measures: one model on one engine at one interval, and the turns that contenders take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from vss_ros.core.sinks.timings import TOTAL, TimingSink
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vss_ros.cli.bench_machine import Ceilings
+    from vss_ros.core.cost import Cost
+    from vss_ros.core.engines import Engine
+    from vss_ros.core.frame import Answer, Frame
+    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.segmenter import VideoSegmenter
+    from vss_ros.core.settings import EngineSettings
+
+INTERVALS = (1, 3, 5, 9, 10)  # that averages are given for
+TURN = 10  # frames a contender takes before the next one
+UPLOAD = 'upload'
+BYTES = {'fp32': 4, 'fp16': 2, 'bf16': 2, 'int8': 1}  # of the numbers that networks compute with
+
+
+class StageEngine:
+    """An engine that, where its device works on after `run`, is made to finish each stage before the next.
+
+    So stages can be timed, the upload of the image apart; together they take longer than the frame. Other
+    engines are handed on as they are.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        from vss_ros.core.engines import DeviceEngine
+
+        self._engine = engine
+        self._device = engine if isinstance(engine, DeviceEngine) else None
+        self.name, self.notes = engine.name, engine.notes
+        self.finishes_stages = False
+        self.uploads_ms: dict[str, float] = {}
+
+    @classmethod
+    def load(cls, model: ModelFolder, settings: EngineSettings) -> StageEngine:
+        from vss_ros.core.engines import load_engine
+
+        return cls(load_engine(model, settings))
+
+    @property
+    def works_on(self) -> bool:
+        """Whether stages take other times than they seem to, unless each is finished."""
+        return self._device is not None
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        if self._device is None or not self.finishes_stages:
+            return self._engine.run(graph, tensors)
+        self._device.synchronise()  # what came before is not this stage's
+        start = time.perf_counter()
+        uploaded = self._device.upload(graph, tensors)
+        self._device.synchronise()
+        self.uploads_ms[graph] = (time.perf_counter() - start) * 1e3
+        outputs = self._engine.run(graph, {**tensors, **uploaded})
+        self._device.synchronise()
+        return {**uploaded, **outputs}
+
+    def to_host(self, tensor: Any) -> np.ndarray:
+        return self._engine.to_host(tensor)
+
+    def second(self) -> Engine:
+        return self._engine.second()
+
+    def describe(self) -> dict[str, str]:
+        return self._engine.describe()
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@dataclass
+class Contender:
+    """One combination and what was measured of it.
+
+    Attributes:
+        network: (height, width) of what the model takes.
+        memory_mb: resident memory that loading and warming up added; 0 for a model that was loaded already.
+        costs: of each graph; None where onnx is not installed.
+        steps: stages of each step.
+        ceilings: of the processor that the engine runs on.
+    """
+
+    model: str
+    network: tuple[int, int]
+    engine: StageEngine
+    interval: int
+    segmenter: VideoSegmenter
+    memory_mb: float
+    costs: Mapping[str, Cost] | None
+    steps: Mapping[str, Sequence[str]]
+    ceilings: Ceilings | None
+    stages: TimingSink = field(default_factory=TimingSink)
+    totals: TimingSink = field(default_factory=TimingSink)
+    latencies_ms: list[float] = field(default_factory=list)  # of the frames in their order
+
+    def take_turn(self, frames: Sequence[Frame]) -> None:
+        """Segments frames that follow those of the last turn."""
+        self.engine.finishes_stages = False
+        for answer in self._answers(frames):
+            self.totals.write(*answer)
+            self.latencies_ms.append(sum(answer.segmentation.timings_ms.values()))
+            if not self.engine.works_on:
+                self.stages.write(*answer)
+        if not self.engine.works_on:
+            return
+        self.engine.finishes_stages = True
+        for answer in self._answers(frames):
+            uploads = self.engine.uploads_ms
+            timings = {UPLOAD: sum(uploads.values())} | {
+                stage: ms - uploads.get(stage, 0) for stage, ms in answer.segmentation.timings_ms.items()
+            }
+            self.stages.write(answer.frame, replace(answer.segmentation, timings_ms=timings))
+
+    def _answers(self, frames: Sequence[Frame]) -> Iterator[Answer]:
+        for frame in frames:
+            self.engine.uploads_ms.clear()
+            yield from self.segmenter.answers(frame)
+
+    def report(self) -> dict[str, Any]:
+        """The figures as they are written to JSON, times in milliseconds."""
+        from vss_ros.cli.bench_keys import performance
+
+        kinds = [kind for kind in self.totals.ms if self.totals.count(kind)]
+        return {
+            'model': self.model,
+            'network': list(self.network),
+            'engine': self.engine.describe(),
+            'key_frame_interval': self.interval,
+            'ms': {kind: self._stages(kind) for kind in kinds},
+            'mean_ms': fmean(ms for kind in kinds for ms in self.totals.ms[kind][TOTAL]),
+            'every': self._averages() if 'propagated' in kinds else {},
+            'memory_mb': self.memory_mb,
+            'gmac': self._gmacs(),
+            'roofline': {kind: self._roofline(kind) for kind in kinds},
+            'ros2_benchmark': performance(self.latencies_ms, len(self.latencies_ms)),
+        }
+
+    def _stages(self, kind: str) -> dict[str, dict[str, float]]:
+        def both(sink: TimingSink, stage: str) -> dict[str, float]:
+            return {f'p{percent}': sink.percentile(kind, percent, stage) for percent in (50, 99)}
+
+        stages = {stage: both(self.stages, stage) for stage in self.stages.ms[kind] if stage != TOTAL}
+        return stages | {TOTAL: both(self.totals, TOTAL)}
+
+    def _averages(self) -> dict[str, dict[str, float]]:
+        key, propagated = self.totals.percentile('key', 50), self.totals.percentile('propagated', 50)
+        averages = {n: (key + (n - 1) * propagated) / n for n in INTERVALS}
+        return {str(n): {'ms': ms, 'share_of_key': ms / key} for n, ms in averages.items()}
+
+    def _gmacs(self) -> dict[str, float] | None:
+        if self.costs is None:
+            return None
+        return {
+            step: sum(self.costs[stage].macs for stage in stages if stage in self.costs) / 1e9
+            for step, stages in self.steps.items()
+        }
+
+    def _roofline(self, kind: str) -> dict[str, dict[str, float]]:
+        """For each graph with products: GMAC, megabytes, and the share of what the processor could do.
+
+        `share` compares the time of the graph with the least time that its arithmetic or its traffic needs,
+        whichever is longer: 1 cannot be beaten.
+        """
+        if self.costs is None or self.ceilings is None:
+            return {}
+        precision = self.engine.describe()['precision']
+        found = {}
+        for stage in self.stages.ms[kind]:
+            cost = self.costs.get(stage)
+            if cost is None or not cost.macs:
+                continue
+            seconds = self.stages.percentile(kind, 50, stage) / 1e3
+            gigabytes = cost.values * BYTES[precision] / 1e9
+            entry = {'gmac': cost.macs / 1e9, 'mb': gigabytes * 1e3}
+            if (flops := self.ceilings.gflops.get(precision)) is not None:
+                arithmetic = 2 * cost.macs / 1e9 / flops
+                traffic = gigabytes / self.ceilings.gigabytes_per_s
+                entry |= {
+                    'matrix_share': arithmetic / seconds,
+                    'memory_share': traffic / seconds,
+                    'share': max(arithmetic, traffic) / seconds,
+                }
+            found[stage] = entry
+        return found
+
+
+def measure(contenders: Sequence[Contender], frames: Sequence[Frame]) -> None:
+    """Lets the contenders take turns until each has segmented all frames."""
+    for number, start in enumerate(range(0, len(frames), TURN)):
+        first = number % len(contenders)  # nobody is always first
+        for contender in [*contenders[first:], *contenders[:first]]:
+            contender.take_turn(frames[start : start + TURN])

@@ -1,0 +1,56 @@
+"""The models that `vss bench` measures, also for network sizes that they were not exported for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vss_ros.core.errors import MissingLibraryError
+from vss_ros.core.model_folder import ModelFolder, load_model
+
+Size = tuple[int, int]
+
+
+@contextmanager
+def models_of(
+    names: Sequence[str], sizes: Sequence[Size], precisions: Sequence[str]
+) -> Iterator[list[ModelFolder]]:
+    """Every model in every network size, as it is if no sizes are given.
+
+    A model for another size is exported from its weights to a folder that is gone afterwards. Its fp16 files
+    are made, too, if fp16 is measured; int8 would have to be calibrated and is left to `vss export`.
+
+    Raises:
+        MissingLibraryError: a model must be exported and PyTorch is not installed.
+        ModelError: a model has no weights, or a size does not suit it.
+    """
+    with TemporaryDirectory(prefix='vss-bench-') as folder:
+        models = []
+        for name in names:
+            model = load_model(name)
+            for size in sizes or [model.image_size]:
+                fits = size == model.image_size
+                models.append(model if fits else _resized(model, size, Path(folder), 'fp16' in precisions))
+        yield models
+
+
+def _resized(model: ModelFolder, size: Size, folder: Path, with_fp16: bool) -> ModelFolder:
+    try:
+        from vss_ros.methods.export import export
+        from vss_ros.methods.precisions import add_fp16
+        from vss_ros.methods.weights import load_method
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+    height, width = size
+    print(f'exporting {model.name} for {width}x{height}', file=sys.stderr, flush=True)
+    made = export(
+        load_method(model),
+        folder / f'{model.name}-{width}x{height}',
+        name=model.name,
+        class_set=model.classes.name,
+        image_size=size,
+    )
+    return add_fp16(made) if with_fp16 else made

@@ -1,0 +1,117 @@
+"""The tables that `vss bench` prints, and the same as Markdown for a page of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vss_ros.cli.bench_contenders import INTERVALS
+from vss_ros.core.sinks.timings import TOTAL
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Report = dict[str, Any]
+
+
+class Rows(NamedTuple):
+    """A table before it is drawn: the first columns are words, the others figures."""
+
+    title: str
+    words: Sequence[str]
+    figures: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def all_rows(reports: Sequence[Report]) -> Iterator[Rows]:
+    """Every table of a run."""
+    yield _overview(reports)
+    if any(report['every'] for report in reports):
+        yield _averages(reports)
+    for report in reports:
+        yield _stages(report)
+
+
+def draw(table: Rows) -> Table:
+    """A table for a terminal."""
+    from rich.table import Table
+
+    drawn = Table(*table.words, title=table.title)
+    for heading in table.figures:
+        drawn.add_column(heading, justify='right')
+    for row in table.rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def markdown(reports: Sequence[Report], command: str, machine: Report, date: str) -> str:
+    """All tables as Markdown, with what they were measured on."""
+    parts = [', '.join(str(fact) for fact in machine.values() if fact is not None), f'{date}, `{command}`']
+    for table in all_rows(reports):
+        headings = [*table.words, *table.figures]
+        lines = [headings, ['---'] * len(table.words) + ['---:'] * len(table.figures), *table.rows]
+        parts.append(f'**{table.title}**')
+        parts.append('\n'.join('| ' + ' | '.join(row).replace('\n', ', ') + ' |' for row in lines))
+    return '\n\n'.join(parts) + '\n'
+
+
+def _overview(reports: Sequence[Report]) -> Rows:
+    """What was measured of each contender as a whole."""
+    rows = []
+    for report in reports:
+        totals = [report['ms'].get(kind, {}).get(TOTAL) for kind in ('key', 'propagated')]
+        rows.append(
+            [
+                _name(report),
+                str(report['key_frame_interval']),
+                *(f'{total["p50"]:.1f} / {total["p99"]:.1f}' if total else '-' for total in totals),
+                f'{report["mean_ms"]:.1f}',
+                f'{report["memory_mb"]:.0f}',
+            ]
+        )
+    figures = ('key', 'propagated', 'mean', 'MB')
+    return Rows('ms per frame, p50 / p99', ('model, network, engine', 'interval'), figures, rows)
+
+
+def _averages(reports: Sequence[Report]) -> Rows:
+    """What a frame costs at each interval, for the contenders that propagate."""
+    rows = []
+    for report in reports:
+        gmac = report['gmac'] or {}
+        if report['every']:
+            rows.append(
+                [
+                    _name(report),
+                    *(
+                        f'{every["ms"]:.1f}\n{every["share_of_key"]:.0%}'
+                        for every in report['every'].values()
+                    ),
+                    *(f'{gmac[step]:.3f}' if step in gmac else '-' for step in ('key', 'propagated')),
+                ]
+            )
+    figures = (*(f'N = {n}' for n in INTERVALS), 'GMAC key', 'prop.')
+    title = 'ms per frame with a key frame every N; share of full; GMAC'
+    return Rows(title, ('model, network, engine',), figures, rows)
+
+
+def _stages(report: Report) -> Rows:
+    stages = [stage for times in report['ms'].values() for stage in times]
+    figures = [heading for kind in report['ms'] for heading in (f'{kind} p50', 'p99', 'of ceiling')]
+    rows = []
+    for stage in sorted(dict.fromkeys(stages), key=lambda stage: stage == TOTAL):  # the total last
+        cells = [stage]
+        for kind, times in report['ms'].items():
+            time = times.get(stage)
+            share = report['roofline'].get(kind, {}).get(stage, {}).get('share')
+            cells += [f'{time["p50"]:.2f}', f'{time["p99"]:.2f}'] if time else ['-', '-']
+            cells.append('-' if share is None else f'{share:.0%}')
+        rows.append(cells)
+    return Rows(
+        f'ms by stage: {_name(report)}, interval {report["key_frame_interval"]}', ('stage',), figures, rows
+    )
+
+
+def _name(report: Report) -> str:
+    engine, (height, width) = report['engine'], report['network']
+    size = f'{width}x{height}'
+    return f'{report["model"]} {size}, {engine["engine"]} {engine["device"]} {engine["precision"]}'
