@@ -14,5 +14,5 @@ def subjects(tiny_model):
     from vss_ros.evaluation.subjects import load_subjects
 
     return load_subjects(
-        [str(tiny_model)], EngineSettings(threads=1), 'model', warp_only=True, per_frame=True
+        [str(tiny_model)], [EngineSettings(threads=1)], 'model', warp_only=True, per_frame=True
     )

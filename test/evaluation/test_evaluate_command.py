@@ -119,3 +119,20 @@ def test_data_of_other_classes_are_refused(tiny_model, tmp_path, capsys):
         cv2.imwrite(str(path), np.zeros((8, 8), np.uint8))
     assert run(tmp_path, '--model', tiny_model) == 2
     assert 'labelled with cityscapes19, tiny knows camvid11' in capsys.readouterr().err
+
+
+def test_engines_and_precisions_stand_side_by_side(tiny_model, tmp_path, capsys):
+    words = ('synthetic:3x3', '--model', tiny_model, '--protocol', 'deployment', '--no-plots', '-o', tmp_path)
+    assert run(*words, '--engine', 'onnxruntime', '--engine', 'torch') == 0
+    rows = json.loads((tmp_path / 'report.json').read_text())['rows']
+    assert [row['name'] for row in rows] == ['tiny, onnxruntime fp32', 'tiny, torch fp32']
+    assert [row['engine']['engine'] for row in rows] == ['onnxruntime', 'torch']
+    one, other = (row['deployment']['all']['miou_percent'] for row in rows)
+    assert one == pytest.approx(other, abs=0.1)
+    assert 'tiny, torch fp32' in capsys.readouterr().out.replace('\n', ' ')
+
+
+def test_a_precision_that_is_not_there_is_refused_before_anything_is_scored(tiny_model, capsys):
+    words = ('synthetic:3x3', '--model', tiny_model, '--precision', 'fp32', '--precision', 'int8')
+    assert run(*words, '--engine', 'onnxruntime') == 2
+    assert 'has no int8 graphs; make them with: vss export' in capsys.readouterr().err

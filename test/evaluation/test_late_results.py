@@ -21,7 +21,7 @@ FRAMES = 9
 def late_subjects(late_models):
     """Rows of models that are late by 1, 2 and 3 frames."""
     names = [str(folder) for folder in late_models.values()]
-    return load_subjects(names, EngineSettings('onnxruntime'), 'model', warp_only=False, per_frame=False)
+    return load_subjects(names, [EngineSettings('onnxruntime')], 'model', warp_only=False, per_frame=False)
 
 
 def frame(number, labelled=True):

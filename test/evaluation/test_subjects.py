@@ -116,7 +116,7 @@ def test_a_warp_of_features_is_no_warp_of_scores(subjects):
 def test_two_models_of_one_name_are_refused(tiny_model, tmp_path):
     copy = shutil.copytree(tiny_model, tmp_path / 'copy')
     with pytest.raises(SettingsError, match='two models are called tiny'):
-        load_subjects([str(tiny_model), str(copy)], EngineSettings(threads=1), 'model', False, False)
+        load_subjects([str(tiny_model), str(copy)], [EngineSettings(threads=1)], 'model', False, False)
 
 
 @pytest.mark.parametrize('decision', ['full', 'half', 'quarter'])

@@ -6,11 +6,13 @@ images with --labels, a bag with --mask-topic or with --labels FOLDER of PNGs na
 synthetic:SEEDxFRAMES. Several sources may be given. Other data sets: --layout FILE.yaml, see
 config/datasets/ for examples.
 
-Two protocols. distance: the key frame lies d frames before the labelled frame, scores are carried frame by
-frame. deployment: a key frame every N frames over the whole clip, every labelled frame scored.
+Three protocols. distance: the key frame lies d frames before the labelled frame, scores are carried frame by
+frame. deployment: a key frame every N frames over the whole clip, every labelled frame scored. schedules
+(only if named): the same for several intervals, and for key frames where they are needed.
 
     vss evaluate data/CamVid --model camvid-evss-lite --warp-only --per-frame -o report
     vss evaluate synthetic:1x60 synthetic:2x60 --model camvid-evss-lite --model my-model
+    vss evaluate data/CamVid --engine onnxruntime --engine openvino --precision fp32 --precision int8
     vss evaluate drive.mcap --mask-topic /truth --model camvid-evss-lite --distances 0 5 9
 
 With -o a folder appears: report.html with plots and pictures, report.json, and the plots as PNG. What each
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from vss_ros.cli.options import (
     add_engine_arguments,
     add_source_arguments,
-    engine_settings,
+    engines_settings,
 )
 from vss_ros.core.settings import MOTIONS, StreamSettings
 from vss_ros.core.share import DEFAULT_MODEL
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from vss_ros.evaluation.protocols import ScoringProtocol
     from vss_ros.evaluation.subjects import Subject
 
-PROTOCOLS = ('distance', 'deployment')
+PROTOCOLS = ('distance', 'deployment')  # those that run if none is named
+SCHEDULES = 'schedules'
+INTERVALS, THRESHOLDS = (2, 3, 5, 8), (0.86, 0.9, 0.92, 0.94)
 DISTANCES = (0, 1, 3, 5, 9)
 REPORT, PAGE, PROGRESS = 'report.json', 'report.html', 'progress.npz'
 
@@ -58,7 +62,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--per-frame', action='store_true', help='beside each model, the same with every frame in full'
     )
     parser.add_argument(
-        '--protocol', action='append', choices=PROTOCOLS, help='may be repeated (default: both)'
+        '--protocol',
+        action='append',
+        choices=(*PROTOCOLS, SCHEDULES),
+        help=f'may be repeated (default: {" and ".join(PROTOCOLS)})',
     )
     parser.add_argument(
         '--distances',
@@ -74,6 +81,22 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=StreamSettings.key_frame_interval,
         metavar='N',
         help='of the deployment protocol (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--intervals',
+        type=int,
+        nargs='*',
+        default=list(INTERVALS),
+        metavar='N',
+        help=f'of the protocol {SCHEDULES}: fixed schedules (default: {" ".join(map(str, INTERVALS))})',
+    )
+    parser.add_argument(
+        '--thresholds',
+        type=float,
+        nargs='*',
+        default=list(THRESHOLDS),
+        metavar='P',
+        help=f'of the protocol {SCHEDULES}: adaptive schedules (default: {" ".join(map(str, THRESHOLDS))})',
     )
     parser.add_argument(
         '--background-delay',
@@ -96,7 +119,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
     group.add_argument('--split', help='train, val, test ...')
     add_source_arguments(parser)
-    add_engine_arguments(parser)
+    add_engine_arguments(parser, several=True)
 
 
 def main(args: Namespace) -> int:
@@ -117,7 +140,7 @@ def main(args: Namespace) -> int:
         SourceSettings(args.rate, args.labels, args.topic, args.mask_topic),
     )
     names = args.model or [DEFAULT_MODEL]
-    subjects = load_subjects(names, engine_settings(args), args.motion, args.warp_only, args.per_frame)
+    subjects = load_subjects(names, engines_settings(args), args.motion, args.warp_only, args.per_frame)
     classes = subjects[0].model.classes
     _check_classes(data, subjects)
     protocols = _protocols(args, subjects)
@@ -187,12 +210,18 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
         film = Filmstrip(classes) if args.output else None
         delay = args.background_delay
         protocols.append(DeploymentProtocol(subjects, classes, args.key_frame_interval, film, delay))
+    if SCHEDULES in wanted:
+        from vss_ros.evaluation.schedules import ScheduleProtocol
+
+        fixed = [StreamSettings(interval) for interval in args.intervals]
+        adaptive = [StreamSettings(scheduler='adaptive', key_frame_threshold=p) for p in args.thresholds]
+        protocols.append(ScheduleProtocol(subjects, classes, fixed + adaptive))
     return protocols
 
 
 def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dict[str, Any]:
     """Everything that the scores depend on."""
-    engine = subjects[0].engine.describe()
+    engines = [subject.engine.describe() for subject in subjects]
     return {
         'data': [data.name, data.layout, [clip.name for clip in data.clips]],
         'source': [str(value) for value in (args.rate, args.labels, args.topic, args.mask_topic)],
@@ -200,11 +229,14 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
             [subject.name, {name: graph.sha256 for name, graph in subject.model.graphs.items()}]
             for subject in subjects
         ],
-        'engine': [engine[key] for key in ('engine', 'version', 'device', 'precision')],
+        'engine': [
+            [engine[key] for key in ('engine', 'version', 'device', 'precision')] for engine in engines
+        ],
         'motion': args.motion,
         'protocols': list(args.protocol or PROTOCOLS),
         'distances': args.distances,
         'interval': args.key_frame_interval,
+        'schedules': [args.intervals, args.thresholds],
         'background_delay': args.background_delay,
     }
 
@@ -216,7 +248,12 @@ def _check_scored(report: dict[str, Any], args: Namespace) -> None:
     from vss_ros.core.errors import SourceError
     from vss_ros.evaluation.report import distances_of
 
-    if distances_of(report) or any('all' in row.get('deployment', {}) for row in report['rows']):
+    scheduled = [each for row in report['rows'] for each in row.get('schedules', {}).values()]
+    if (
+        distances_of(report)
+        or any('all' in row.get('deployment', {}) for row in report['rows'])
+        or any(each['miou_percent'] is not None for each in scheduled)
+    ):
         if 'distance' in report['rows'][0] and not distances_of(report):
             logging.getLogger(__name__).warning(
                 'no labelled frame has %d frames before it, so there are no scores by distance',

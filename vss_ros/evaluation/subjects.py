@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import cv2
@@ -110,17 +111,23 @@ class Stream:
 
 
 def load_subjects(
-    names: list[str], engine: EngineSettings, motion: str, warp_only: bool, per_frame: bool
+    names: list[str], engines: list[EngineSettings], motion: str, warp_only: bool, per_frame: bool
 ) -> list[Subject]:
-    """Loads models, and makes of each the rows that were asked for.
+    """Loads models, and makes of each the rows that were asked for, once for each engine.
+
+    With several engines a model carries the engine's name, as if it were several models.
 
     Raises:
         ModelError, EngineError, MissingLibraryError: a model cannot be loaded.
         SettingsError: the models do not share one set of classes, or two have one name.
     """
     subjects: list[Subject] = []
-    for name in names:
+    for name, settings in product(names, engines):
         model = load_model(name)
+        loaded = load_engine(model, settings)
+        if len(engines) > 1:
+            described = loaded.describe()
+            model = replace(model, name=f'{model.name}, {described["engine"]} {described["precision"]}')
         if subjects and model.classes != subjects[0].model.classes:
             raise SettingsError(
                 f'{model.name} is for {model.classes.name}, {subjects[0].model.name} for '
@@ -128,7 +135,6 @@ def load_subjects(
             )
         if any(model.name == subject.name for subject in subjects):
             raise SettingsError(f'two models are called {model.name}; give each its own name')
-        loaded = load_engine(model, engine)
         subjects.append(_subject(model, MODEL, loaded, motion))
         if warp_only and (variant := without_correction(model)) is not None:
             subjects.append(_subject(variant, WARP_ONLY, _Decider(loaded, variant), motion))
