@@ -15,8 +15,9 @@ from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.methods import build_method
 from vss_ros.methods.accel import Fusion
 from vss_ros.methods.blocks.decide import decide
+from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.dvsnet import REGION
+from vss_ros.methods.dvsnet import REGION, quarter
 from vss_ros.methods.export import export
 from vss_ros.methods.verify import example_frames
 from vss_ros.training.start import start_from
@@ -129,9 +130,9 @@ def test_an_untrained_fusion_adds_a_quarter_of_the_update_branch_to_the_warp():
 def test_accel_takes_the_class_that_both_branches_speak_for(images):
     method = built('accel', **LITE)
     with torch.no_grad():
-        method.update.scores.weight.zero_()
-        method.update.scores.bias.zero_()
-        method.update.scores.bias[7] = 1000.0
+        method.update_branch.scores.weight.zero_()
+        method.update_branch.scores.bias.zero_()
+        method.update_branch.scores.bias[7] = 1000.0
     _, then = two_frames(method, images)
     assert (then['mask'] == 7).all()
     assert then['corrected'] == (decide(then['warped'], (16, 24))['mask'] != 7).float().mean()
@@ -147,8 +148,8 @@ def test_dvsnet_expects_the_mean_of_its_regions(images):
     method = built('dvsnet', **LITE)
     _, then = two_frames(method, images, torch.full((1, 2, 16, 24), 0.5))
     with torch.no_grad():
-        names = method.inputs_of('trust')
-        regions = method.regions(*({**then, 'image': images[1]}[name] for name in names))
+        names = ('warped', 'warped_appearance', 'flow')
+        regions = method.regions(quarter(to_rgb(images[1])), *(then[name] for name in names))
     assert regions.shape == (1, 1, 16 // REGION, 24 // REGION)
     assert torch.allclose(then['expected_accuracy'], regions.mean()[None])
     assert 0 < then['expected_accuracy'] < 1

@@ -52,7 +52,7 @@ class Accel(FlowWarping, Baseline):
     ) -> None:
         super().__init__(classes, flow, backbone=backbone, carry=carry, decision=decision)
         self.csrnet = self.build_csrnet()
-        self.update = (
+        self.update_branch = (
             LiteSegmenter(classes, LITE_UPDATE, decoder=32) if backbone == 'lite' else LiteSegmenter(classes)
         )
         self.fusion = Fusion(classes)
@@ -77,7 +77,7 @@ class Accel(FlowWarping, Baseline):
             mask, confidence: see `decide`.
             corrected: share of cells of h x w whose class fusing changed, a scalar.
         """
-        merged = self.fusion(warped, self.update(self.look(image))).float()
+        merged = self.fusion(warped, self.update_branch(self.look(image))).float()
         return {
             **self.carried_on(scores=merged if self.options['carry'] == 'merged' else warped),
             **self.decided(merged, image),

@@ -68,7 +68,7 @@ class DvsNet(FlowWarping, Baseline):
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
         scores = self.key_scores(image)
-        carried = self.from_key(scores=scores, appearance=appearance_of(image))
+        carried = self.from_key(scores=scores, appearance=quarter(to_rgb(image)))
         return {**carried, **self.decided(scores, image)}
 
     def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
@@ -81,11 +81,16 @@ class DvsNet(FlowWarping, Baseline):
         self, image: Tensor, warped: Tensor, warped_appearance: Tensor, flow: Tensor
     ) -> dict[str, Tensor]:
         """Expected share (0..1) of pixels with the class that the segmenter would give them, (N,)."""
-        return {'expected_accuracy': self.regions(image, warped, warped_appearance, flow).mean((1, 2, 3))}
+        regions = self.regions(quarter(to_rgb(image)), warped, warped_appearance, flow)
+        return {'expected_accuracy': regions.mean((1, 2, 3))}
 
-    def regions(self, image: Tensor, warped: Tensor, warped_appearance: Tensor, flow: Tensor) -> Tensor:
-        """The same for each region of 8 x 8 cells, (N, 1, h/8, w/8), rounded up."""
-        difference = (appearance_of(image) - warped_appearance).abs()
+    def regions(self, appearance: Tensor, warped: Tensor, warped_appearance: Tensor, flow: Tensor) -> Tensor:
+        """The same for each region of 8 x 8 cells, (N, 1, h/8, w/8), rounded up.
+
+        Args:
+            appearance: that of the current frame, RGB in [0, 1], (N, 3, h, w).
+        """
+        difference = (appearance - warped_appearance).abs()
         confidence = 1 / (warped - warped.amax(1, keepdim=True)).exp().sum(1, keepdim=True)
         return self.decision_network(torch.cat((flow, difference, confidence), 1)).float()
 
@@ -114,7 +119,6 @@ class DecisionNetwork(nn.Module):
         return self.head(self.body(self.norm(seen))).sigmoid()
 
 
-def appearance_of(image: Tensor) -> Tensor:
-    """image uint8 (N, H, W, 3) BGR -> RGB in [0, 1] at 1/4, (N, 3, h, w)."""
-    rgb = to_rgb(image)
+def quarter(rgb: Tensor) -> Tensor:
+    """RGB in [0, 1], (N, 3, H, W) -> the same at 1/4, (N, 3, h, w)."""
     return resize(rgb, (rgb.shape[2] // STRIDE, rgb.shape[3] // STRIDE))

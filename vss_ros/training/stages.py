@@ -31,6 +31,8 @@ STAGES = {
     'joint': 'vss_ros.training.davss:JointStage',
     'fusion': 'vss_ros.training.fusion:FusionStage',
     'refinement': 'vss_ros.training.fusion:RefinementStage',
+    'update': 'vss_ros.training.accel:UpdateStage',
+    'decision': 'vss_ros.training.dvsnet:DecisionStage',
     'rectification': 'vss_ros.training.rectification:RectificationStage',
 }
 

@@ -1,0 +1,85 @@
+"""Stage `update`: the update branch and the fusion of Accel, behind a frozen key frame network.
+
+Accel trains on key frames at random distances; here a clip is run as a stream, as for the other methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vss_ros.methods.accel import Accel
+from vss_ros.methods.blocks.warp import compose, warp
+from vss_ros.training.losses import segmentation_losses
+from vss_ros.training.propagation import PropagationSettings, PropagationStage
+
+
+@dataclass(frozen=True)
+class UpdateSettings(PropagationSettings):
+    """Sampling and the weights of the losses."""
+
+    fused: float = 1.0
+    alone: float = 0.5  # of the update branch by itself, so that it becomes a segmenter
+    jaccard: float = 0.5
+    weight_softness: float = 1.05
+
+
+class Prediction(NamedTuple):
+    """What both branches make of a frame, scores (N, K, h, w)."""
+
+    updated: Tensor
+    merged: Tensor
+
+
+class Handed(NamedTuple):
+    """What a frame is handed by the one before."""
+
+    scores: Tensor  # (N, K, h, w)
+    key_flow: Tensor  # to the key frame, (N, 2, h, w); of use where the flow is composed
+
+
+class UpdateStage(PropagationStage[Accel, Handed]):
+    """Gradients end at the state a frame is handed, so each frame can be judged by itself."""
+
+    name = 'update'
+    settings_class = UpdateSettings
+    method_class = Accel
+    trained = ('update_branch', 'fusion', 'flownet')
+
+    def segment(self, image: Tensor) -> Tensor:
+        return self.method.csrnet(image).float()
+
+    def start(self, image: Tensor, scores: Tensor) -> Handed:
+        return Handed(scores, torch.zeros_like(scores[:, :2]))
+
+    def advance(
+        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
+    ) -> tuple[Handed, Prediction | None]:
+        assert flow is not None
+        composes, carry = self.method.composes, self.method.options['carry']
+        key_flow = compose(flow, state.key_flow) if composes else state.key_flow
+        warped = warp(state.scores, key_flow if composes else flow)
+        handed = Handed(state.scores if composes else warped.detach(), key_flow.detach())
+        if not judged and carry != 'merged':
+            return handed, None  # nothing of the update reaches the next frame
+        updated = self.method.update_branch(image).float()
+        merged = self.method.fusion(warped, updated).float()
+        if carry == 'merged':
+            handed = handed._replace(scores=merged.detach())
+        return handed, Prediction(updated, merged)
+
+    def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy and Jaccard loss of the fused scores and of the update branch, at half the size."""
+        settings: UpdateSettings = self.settings
+        half = labels[:, ::2, ::2].long()
+        weights = None if self._weights is None else self._weights.to(labels.device)
+        parts = (('fused', prediction.merged, settings.fused), ('alone', prediction.updated, settings.alone))
+        return {
+            f'{part}_{name}': weight * term
+            for part, scores, weight in parts
+            if weight
+            for name, term in segmentation_losses(scores, half, weights, settings.jaccard).items()
+        }

@@ -1,0 +1,107 @@
+"""Stage `decision`: the decision network of DVSNet, behind frozen segmentation and flow.
+
+It learns how much of a warp agrees with the segmenter, region by region and over the frame, by the mean
+squared error (DVSNet). No labels are needed. The flow network of `flow: network` stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vss_ros.methods.blocks.decide import labels_of
+from vss_ros.methods.blocks.image import STRIDE
+from vss_ros.methods.blocks.warp import compose, warp
+from vss_ros.methods.dvsnet import REGION, DvsNet, quarter
+from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
+
+
+@dataclass(frozen=True)
+class DecisionSettings(PropagationSettings):
+    """Sampling and the weights of the losses."""
+
+    pseudo_labels: bool = True  # agreement with the segmenter; with true labels, accuracy proper
+    regions: float = 1.0
+    frame: float = 4.0  # frames differ less from each other than regions do
+
+
+class Prediction(NamedTuple):
+    """A warp and what is expected of it."""
+
+    merged: Tensor  # the warped scores, (N, K, h, w)
+    regions: Tensor  # expected accuracy, (N, 1, h / REGION, w / REGION)
+
+
+class Handed(NamedTuple):
+    """What a frame is handed by the one before."""
+
+    carried: Tensor  # scores and appearance, (N, K + 3, h, w)
+    key_flow: Tensor  # to the key frame, (N, 2, h, w); of use where the flow is composed
+
+
+class DecisionStage(PropagationStage[DvsNet, Handed]):
+    """Nothing that is learnt reaches the next frame."""
+
+    name = 'decision'
+    settings_class = DecisionSettings
+    method_class = DvsNet
+    trained = ('decision_network',)
+
+    def segment(self, image: Tensor) -> Tensor:
+        return self.method.csrnet(image).float()
+
+    def start(self, image: Tensor, scores: Tensor) -> Handed:
+        return Handed(torch.cat((scores, quarter(image)), 1), torch.zeros_like(scores[:, :2]))
+
+    def advance(
+        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
+    ) -> tuple[Handed, Prediction | None]:
+        assert flow is not None
+        flow, composes = flow.detach(), self.method.composes
+        key_flow = compose(flow, state.key_flow) if composes else state.key_flow
+        both = warp(state.carried, key_flow if composes else flow)
+        handed = Handed(state.carried if composes else both, key_flow)
+        if not judged:
+            return handed, None
+        warped, appearance = both.split((self.method.classes, 3), 1)
+        return handed, Prediction(warped, self.method.regions(quarter(image), warped, appearance, flow))
+
+    def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
+        right = agreement(prediction.merged, labels)
+        by_region = functional.avg_pool2d(right, REGION, ceil_mode=True, count_include_pad=False)
+        whole = prediction.regions.mean((1, 2, 3)) - right.mean((1, 2, 3))
+        return {
+            'regions': self.settings.regions * (prediction.regions - by_region).square().mean(),
+            'frame': self.settings.frame * whole.square().mean(),
+        }
+
+    @torch.no_grad()
+    def validate(self, average: nn.Module) -> dict[str, float]:
+        """On clips kept aside: mean error of what is expected, in per cent; its correlation, times 100."""
+        pairs: list[tuple[float, float]] = []
+
+        def judge(frame: Judged, truth: Tensor) -> None:
+            right = agreement(frame.prediction.merged, self.targets(truth, frame.image))
+            pairs.append((float(frame.prediction.regions.mean()), float(right.mean())))
+
+        self.run_aside(average, judge)
+        if len(pairs) < 2:
+            return {}
+        expected, found = np.array(pairs).T
+        varies = expected.std() > 0 and found.std() > 0
+        return {
+            'expectation_error': 100 * float(np.abs(expected - found).mean()),
+            'expectation_correlation': 100 * float(np.corrcoef(expected, found)[0, 1]) if varies else 0.0,
+        }
+
+
+@torch.no_grad()
+def agreement(scores: Tensor, labels: Tensor) -> Tensor:
+    """1 where scores (N, K, h, w) have the class of the middle of the cell in labels, uint8 (N, H, W)."""
+    middle = STRIDE // 2
+    return (labels_of(scores) == labels[:, None, middle::STRIDE, middle::STRIDE]).float()
