@@ -35,6 +35,8 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
             yield corrections
     if 'deployment' in report['rows'][0]:
         yield _deployment(report)
+    if any(row.get('schedules') for row in report['rows']):
+        yield _schedules(report)
 
 
 def _table(title: str, headings: list[str]) -> Table:
@@ -92,6 +94,21 @@ def _deployment(report: dict[str, Any]) -> Table:
             *(_value(found.get(kind), 'ece_percent') for kind in ('key', 'propagated')),
             '-' if cost is None else f'{cost:.3f}',
         )
+    return table
+
+
+def _schedules(report: dict[str, Any]) -> Table:
+    table = _table('key frames as scheduled', ['schedule', 'key frames %', 'mIoU %', 'GMAC'])
+    for row in report['rows']:
+        for schedule, found in row.get('schedules', {}).items():
+            cost = found['gmac_per_frame']
+            table.add_row(
+                _name(row),
+                schedule,
+                _value(found, 'key_share_percent'),
+                _value(found, 'miou_percent'),
+                '-' if cost is None else f'{cost:.3f}',
+            )
     return table
 
 

@@ -70,6 +70,7 @@ class Expectation:
 
     Attributes:
         stage: of the propagated step, after which enough is known to look.
+        seen: the signals that the last prediction was made from.
 
     Raises:
         ModelError: the model does not give a signal that its accuracy is predicted from.
@@ -85,6 +86,7 @@ class Expectation:
         """Forgets the stream."""
         self._small: np.ndarray | None = None
         self._start(0.0)
+        self.seen = dict(self.signals)
 
     def _start(self, confidence: float) -> None:
         self._key_confidence = confidence
@@ -101,7 +103,8 @@ class Expectation:
         self.signals['age'] += 1
         if self._wanted & {'path', 'residual'}:
             self._move(image, read('flow')[0])
-        return self._model.predict(self.signals)
+        self.seen = dict(self.signals)
+        return self._model.predict(self.seen)
 
     def note(self, image: np.ndarray, is_key: bool, read: Callable[[str], np.ndarray]) -> None:
         """Takes up what came of the frame.
@@ -157,20 +160,23 @@ def accuracy_graph_of(model: ModelFolder) -> str | None:
     return next((stage for stage in stages if EXPECTED_ACCURACY in model.graphs[stage].outputs), None)
 
 
+def signals_of(model: ModelFolder) -> list[str]:
+    """Names of the signals that a stream of this model knows."""
+    stages = model.steps.get('propagated', ())
+    graphs = [model.graphs[stage] for stage in stages if stage in model.graphs]
+    given = {*stages, *(name for graph in graphs for name in graph.outputs)}
+    return [signal for signal in SIGNALS if NEEDS.get(signal) in (None, *given)]
+
+
 def accuracy_model_of(model: ModelFolder) -> AccuracyModel:
     """What predicts the accuracy of this model's propagated frames: its own weights, or DEFAULT.
 
     Raises:
         ModelError: it needs a signal that the model does not give.
     """
-    stages = model.steps.get('propagated', ())
-    given = {
-        *stages,
-        *(name for stage in stages if stage in model.graphs for name in model.graphs[stage].outputs),
-    }
-    found = model.expected_accuracy or DEFAULT
+    found, known = model.expected_accuracy or DEFAULT, signals_of(model)
     for signal in found.weights:
-        if signal in NEEDS and NEEDS[signal] not in given:
+        if signal not in known:
             raise ModelError(
                 f'scheduler adaptive needs {signal!r} ({SIGNALS[signal]}), but {model.name} gives no '
                 f'{NEEDS[signal]}; fit others with `vss calibrate`, or use scheduler fixed'

@@ -51,7 +51,7 @@ class VideoSegmenter:
         self._all_in_full = set(model.steps.get('propagated', ())) <= set(model.steps['key'])
         self._scheduler: Scheduler = make_scheduler(self.settings)
         self._accuracy_graph = accuracy_graph_of(model)
-        self._expectation = self._make_expectation(self.settings)
+        self.expectation = self._make_expectation(self.settings)
         self._motion = _host_motion(model, self.settings)
         self.background: BackgroundKeyFrames | None = None
         if self.settings.background_key_frames and model.propagates and not self._all_in_full:
@@ -179,8 +179,8 @@ class VideoSegmenter:
         self._state = self._state_of(tensors)
         self._previous = frame
         is_key = is_key or self._all_in_full
-        if self._expectation is not None:
-            self._expectation.note(image, is_key, lambda name: self._read(tensors[name]))
+        if self.expectation is not None:
+            self.expectation.note(image, is_key, lambda name: self._read(tensors[name]))
         self._scheduler.took(is_key or self._due_in_background)
         self._hand_to_background(given, frame, is_key)
         if is_key:
@@ -205,13 +205,13 @@ class VideoSegmenter:
 
     def _propagate(self, image: np.ndarray, tensors: dict[str, Any], clock: Stopwatch) -> bool:
         """Runs a propagated step; False if a stage showed that a key frame is due, and the rest was left."""
-        asked_after = self._accuracy_graph if self._expectation is None else self._expectation.stage
+        asked_after = self._accuracy_graph if self.expectation is None else self.expectation.stage
         for stage in self.model.steps['propagated']:
             self._run_stage(stage, tensors, clock)
             if stage != asked_after:
                 continue
-            if self._expectation is not None:
-                expected = self._expectation.look(image, lambda name: self._read(tensors[name]))
+            if self.expectation is not None:
+                expected = self.expectation.look(image, lambda name: self._read(tensors[name]))
                 tensors[EXPECTED_ACCURACY] = np.array(expected, np.float32)
                 clock.lap('expectation')
             if self._is_due(self._expected_accuracy(tensors)):
@@ -264,8 +264,8 @@ class VideoSegmenter:
         new, self._new_schedule = self._new_schedule, None
         if new is None:
             return False
-        self._scheduler, self._expectation = new
-        return self._expectation is not None
+        self._scheduler, self.expectation = new
+        return self.expectation is not None
 
     def _is_key(self) -> bool:
         requested, self._key_requested = self._key_requested, False
@@ -290,8 +290,8 @@ class VideoSegmenter:
             self.background.drop()
         elif is_due:
             self.background.begin(given, frame.stamp_ns)
-            if self._expectation is not None:
-                self._expectation.mark()
+            if self.expectation is not None:
+                self.expectation.mark()
 
     def _take_over(self) -> None:
         """Goes on from a key frame that was computed in the background, once it is level with the stream."""
@@ -306,8 +306,8 @@ class VideoSegmenter:
         if handover is not None:
             self._state = handover.state
             self._age, self._key_stamp_ns = handover.age_frames, handover.stamp_ns
-            if self._expectation is not None:
-                self._expectation.hand_over(lambda: self._read(handover.confidence))
+            if self.expectation is not None:
+                self.expectation.hand_over(lambda: self._read(handover.confidence))
 
     def _new_stream_reason(self, frame: Frame) -> str | None:
         """Why the temporal state cannot be used for this frame, or None."""
@@ -339,8 +339,8 @@ class VideoSegmenter:
             self.background.drop()
         if self._motion is not None:
             self._motion.reset()
-        if self._expectation is not None:
-            self._expectation.reset()
+        if self.expectation is not None:
+            self.expectation.reset()
 
     def _make_expectation(self, settings: StreamSettings) -> Expectation | None:
         """What predicts how well a frame would be propagated, where that is asked and no graph says it."""

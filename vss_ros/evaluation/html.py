@@ -15,6 +15,7 @@ CAPTIONS = {
     'cca': 'Accuracy against computation cost (CCA)',
     'reliability': 'Confidence against the share of right pixels: on the line, confidence means what it says',
     'classes': 'IoU of each class',
+    'schedules': 'Accuracy against cost of schedules of key frames',
 }
 WIDE = ('reliability', 'classes')
 PICTURES = {
@@ -66,6 +67,7 @@ def page(report: Mapping[str, Any], plots: Mapping[str, bytes], samples: Sequenc
         _models(content),
         _by_distance(content),
         _deployment(content),
+        _schedules(content),
         '<div class="plots">',
         *(_figure(png, 'png', CAPTIONS[name], is_wide=name in WIDE) for name, png in plots.items()),
         '</div>',
@@ -149,6 +151,24 @@ def _deployment(report: dict[str, Any]) -> str:
     interval = max(row['deployment']['key_frame_interval'] for row in report['rows'])
     headings = ['', 'mIoU', 'key', 'propagated', 'TC', 'ECE key', 'ECE prop.', 'CL', 'GMAC / frame']
     return f'<h2>Deployed with a key frame every {interval} frames (%)</h2>' + _table(headings, rows)
+
+
+def _schedules(report: dict[str, Any]) -> str:
+    rows = [
+        [
+            row['name'],
+            schedule,
+            _value(found, 'key_share_percent'),
+            _value(found, 'miou_percent'),
+            '-' if found['gmac_per_frame'] is None else f'{found["gmac_per_frame"]:.3f}',
+        ]
+        for row in report['rows']
+        for schedule, found in row.get('schedules', {}).items()
+    ]
+    if not rows:
+        return ''
+    headings = ['', 'key frames', 'share of them (%)', 'mIoU (%)', 'GMAC / frame']
+    return '<h2>Schedules of key frames</h2>' + _table(headings, rows)
 
 
 def _by_class(report: dict[str, Any]) -> str:

@@ -42,12 +42,14 @@ def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
 
     `pda`: accuracy by propagation distance. `cca`: accuracy against computation cost. `reliability`:
     accuracy of pixels by their confidence, key and propagated frames. `classes`: IoU of each class.
+    `schedules`: accuracy against cost of schedules of key frames.
     """
     plots: dict[str, Callable[[dict[str, Any]], Figure | None]] = {
         'pda': draw_pda,
         'cca': draw_cca,
         'reliability': draw_reliability,
         'classes': draw_classes,
+        'schedules': draw_schedules,
     }
     drawn = {}
     with matplotlib.rc_context(STYLE):
@@ -104,6 +106,32 @@ def draw_cca(report: dict[str, Any]) -> Figure | None:
     axes.set_xlim(left=0)
     axes.set(xlabel='GMAC per frame, mean from the key frame to distance d', ylabel='mIoU (%)')
     axes.legend(loc='best', title='numbers: distance d')
+    return figure
+
+
+def draw_schedules(report: dict[str, Any]) -> Figure | None:
+    """mIoU over the mean cost of a frame, a point for each schedule; None where costs are not known."""
+    entries = [(row, colour) for row, colour in _coloured(report) if row.get('schedules')]
+    if not entries or any(
+        each['gmac_per_frame'] is None for row, _ in entries for each in row['schedules'].values()
+    ):
+        return None
+    figure, axes = _figure()
+    for row, colour in entries:
+        for scheduler, line, marker in (('fixed', '--', 's'), ('adaptive', '-', 'o')):
+            found = [each for each in row['schedules'].values() if each['scheduler'] == scheduler]
+            found.sort(key=lambda each: each['gmac_per_frame'])
+            costs = [each['gmac_per_frame'] for each in found]
+            values = [_number(each['miou_percent']) for each in found]
+            label = f'{row["name"]}, {scheduler}'
+            axes.plot(costs, values, line, marker=marker, color=colour, label=label, markersize=5)
+            setting = 'key_frame_interval' if scheduler == 'fixed' else 'key_frame_threshold'
+            for each, cost, value in zip(found, costs, values, strict=True):
+                text = f'{each[setting]:g}'
+                axes.annotate(text, (cost, value), (4, 4), textcoords='offset points', fontsize=8)
+    axes.set_xlim(left=0)
+    axes.set(xlabel='GMAC per frame', ylabel='mIoU (%)')
+    axes.legend(loc='best', title='numbers: interval, threshold')
     return figure
 
 

@@ -22,6 +22,8 @@ RULES = {
     '(key + l * propagated) / (l + 1) at distance l',
     'temporal_consistency': 'mIoU of each mask with the mask before, warped by nearest sampling, pixels from '
     f'outside left out, mean over clips (EVSS eq. 8); flow: {FLOW_SOURCE}',
+    'schedules': 'every labelled frame of whole clips, a key frame at an interval or where the expected '
+    'share of right pixels is below the threshold; GMAC of the graphs that ran',
     'ece': f'expected calibration error over {RELIABILITY_BINS} bins of equal width',
     'boundary_f': f'F of boundary pixels met within {BOUNDARY_TOLERANCE:.2%} of the diagonal, mean over '
     'classes',

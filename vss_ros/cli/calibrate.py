@@ -1,0 +1,151 @@
+"""Teach a model's scheduler where propagating fails, for `scheduler: adaptive`.
+
+The model runs over recordings like those it will see, propagating and computing every frame in full; no
+labels are needed. From what a stream knows of a frame before it is propagated (how far things moved, how much
+of it the flow explains, how much had to be corrected) it is fitted how much of the mask will be right. The
+weights are kept in model.yaml. Without them rougher ones serve all models.
+
+    vss calibrate camvid-evss-lite drive1.mp4 drive2.mp4
+    vss calibrate models/mine recording/ --stills camvid/train
+
+--stills: labelled stills (a folder with images/ and labels/) that a camera is driven into, as in training.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
+from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from vss_ros.core.frame import Frame
+    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.evaluation.calibrate import Samples
+
+FRAME_NS = 66_666_667
+STILL_SEED = 4000
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('model', help='name of a model or its folder; weights are added to its model.yaml')
+    parser.add_argument('sources', nargs='*', metavar='SOURCE', help='recordings, as for `vss run`')
+    parser.add_argument('--frames', type=int, default=300, metavar='N', help='of each source (default: 300)')
+    parser.add_argument(
+        '--span',
+        type=int,
+        default=StreamSettings.max_interval,
+        metavar='N',
+        help='a key frame every N frames: how far propagation is followed (default: %(default)s)',
+    )
+    parser.add_argument('--stills', type=Path, metavar='FOLDER', help='labelled stills to drive into')
+    parser.add_argument(
+        '--clips', type=int, default=24, metavar='N', help='clips made of the stills (default: 24)'
+    )
+    parser.add_argument('--dry-run', action='store_true', help='fit and report, but write nothing')
+    add_source_arguments(parser)
+    add_engine_arguments(parser)
+
+
+def main(args: Namespace) -> int:
+    from rich.console import Console
+
+    from vss_ros.core.engines import load_engine
+    from vss_ros.core.model_folder import load_model
+    from vss_ros.evaluation.calibrate import collect, cross_validate, fit, quality
+
+    if not args.sources and args.stills is None:
+        raise SettingsError('there is nothing to fit to; give recordings, or labelled stills with --stills')
+    for name in ('frames', 'span', 'clips'):
+        if getattr(args, name) < 2:
+            raise SettingsError(f'{name} is {getattr(args, name)}; use 2 or more')
+    model = load_model(args.model)
+    engine = load_engine(model, engine_settings(args))
+    samples = collect(model, engine, _clips(args, model), args.span)
+    found = fit(samples)
+    held_out = quality(samples, cross_validate(samples))
+    console = Console(highlight=False)
+    console.print(f'{len(samples.accuracy)} propagated frames of {samples.clip.max() + 1} clips')
+    console.print(_table(samples, found.weights))
+    entry = {
+        'bias': round(found.bias, 4),
+        'weights': {name: float(f'{weight:.4g}') for name, weight in found.weights.items()},
+        'fitted_on': [Path(source).name for source in args.sources]
+        + ([f'{args.clips} drives into stills of {args.stills.name}'] if args.stills else []),
+        'frames': len(samples.accuracy),
+        'held_out': held_out,
+    }
+    if not args.dry_run:
+        write_entry(model, entry)
+        console.print(f'written: {model.path / "model.yaml"}', markup=False, soft_wrap=True)
+    return 0
+
+
+def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:
+    """Puts the weights into model.yaml, in place of those that are there; the rest stays byte for byte."""
+    import yaml
+
+    from vss_ros.core.drafts import write_file
+    from vss_ros.core.expected_accuracy import EXPECTED_ACCURACY
+    from vss_ros.core.model_folder import MODEL_FILE, load_model
+
+    file = model.path / MODEL_FILE
+    text = re.sub(rf'^{EXPECTED_ACCURACY}:.*\n(?:[ \t-].*\n?)*', '', file.read_text(), flags=re.MULTILINE)
+    text = text if text.endswith('\n') else text + '\n'
+    text += yaml.safe_dump({EXPECTED_ACCURACY: entry}, sort_keys=False, default_flow_style=None, width=100)
+    write_file(file, text)
+    load_model(model.path)
+
+
+def _clips(args: Namespace, model: ModelFolder) -> Iterator[Iterable[Frame]]:
+    from vss_ros.core.sources.open import SourceSettings, open_source
+
+    settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
+    for spec in args.sources:
+        with closing(open_source(spec, settings)) as source:
+            yield islice(source, args.frames)
+    if args.stills is not None:
+        yield from _driven(args, model)
+
+
+def _driven(args: Namespace, model: ModelFolder) -> Iterator[list[Frame]]:
+    import numpy as np
+
+    from vss_ros.core.frame import Frame
+
+    try:
+        from vss_ros.training.clips import SceneClasses, StillDriver
+        from vss_ros.training.data import load_folder
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+
+    driver = StillDriver(load_folder(args.stills, *model.image_size), SceneClasses(), recoloured=False)
+    for number in range(args.clips):
+        clip = driver.clip(np.random.default_rng([STILL_SEED, number]), args.span)
+        yield [Frame(image, index * FRAME_NS) for index, image in enumerate(clip.images)]
+
+
+def _table(samples: Samples, weights: Any) -> Any:
+    """What each signal is worth, and how well all of them and age alone predict clips they have not seen."""
+    import numpy as np
+    from rich.table import Table
+
+    from vss_ros.evaluation.calibrate import cross_validate, quality
+
+    table = Table('predicted from', title='on clips that were not fitted to')
+    table.add_column('mean error %', justify='right')
+    table.add_column('correlation', justify='right')
+    every = np.full(len(samples.accuracy), samples.accuracy.mean())
+    rows = {'nothing (the mean)': every, 'age': cross_validate(samples, ['age'])}
+    rows[', '.join(weights) or 'no signal'] = cross_validate(samples)
+    for name, predicted in rows.items():
+        found = quality(samples, predicted)
+        table.add_row(name, f'{found["mean_error_percent"]:.2f}', f'{found["correlation"]:.2f}')
+    return table

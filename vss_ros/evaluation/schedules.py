@@ -1,0 +1,164 @@
+"""Protocol `schedules`: accuracy and cost of the same models under several schedules of key frames.
+
+Every clip is run as a robot would run it, once for each schedule, and every labelled frame is scored. What a
+frame costs is counted from the graphs that really ran for it, those of frames that were given up half way for
+a key frame included.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vss_ros.core.classes import ClassSet
+from vss_ros.core.cost import count_macs
+from vss_ros.core.engines import Engine
+from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.frame import Frame
+from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import StreamSettings
+from vss_ros.evaluation.filmstrip import Filmstrip
+from vss_ros.evaluation.scores import percent
+from vss_ros.evaluation.subjects import MODEL, Subject
+
+
+class ScheduleProtocol:
+    """Scores models that propagate, and give their results in time, under each of the schedules.
+
+    Args:
+        schedules: settings of the streams.
+    """
+
+    name = 'schedules'
+    context: int | None = None
+    following = 0
+    film: Filmstrip | None = None
+
+    def __init__(
+        self, subjects: Sequence[Subject], classes: ClassSet, schedules: Sequence[StreamSettings]
+    ) -> None:
+        if not schedules:
+            raise SettingsError('there is no schedule to score; give --intervals or --thresholds')
+        self._schedules = schedules
+        self._subjects = {subject.name: subject for subject in subjects if _is_scheduled(subject)}
+        if not self._subjects:
+            raise SettingsError('no model here has key frames to schedule; leave out --protocol schedules')
+        self._tallies = {
+            (name, number): _Tally(ConfusionMatrix(len(classes)))
+            for name in self._subjects
+            for number in range(len(schedules))
+        }
+        self._streams: dict[tuple[str, int], VideoSegmenter] = {}
+
+    def start_clip(self, name: str) -> None:
+        for (subject_name, number), tally in self._tallies.items():
+            subject = self._subjects[subject_name]
+            # Frames of a clip follow each other, whatever their stamps say.
+            settings = replace(self._schedules[number], max_frame_gap_s=float('inf'), motion=subject.motion)
+            engine: Any = _Counting(subject.engine, tally.runs)
+            self._streams[subject_name, number] = VideoSegmenter(subject.model, engine, settings)
+
+    def take(self, number: int, frame: Frame) -> None:
+        for key, tally in self._tallies.items():
+            segmentation = self._streams[key].step(frame)
+            tally.frames += (1, segmentation.is_key)
+            if frame.truth is not None:
+                tally.confusion.update(frame.truth, segmentation.mask)
+
+    def end_clip(self) -> None:
+        self._streams = {}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            f'{name}/{number}/{measure}': counts
+            for (name, number), tally in self._tallies.items()
+            for measure, counts in tally.arrays(self._subjects[name]).items()
+        }
+
+    def add(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for path, counts in arrays.items():
+            name, number, measure = path.rsplit('/', 2)
+            self._tallies[name, int(number)].add(self._subjects[name], measure, counts)
+
+    def report(self, subject: Subject) -> dict[str, Any]:
+        """One entry for each schedule by its name, `every 5` or `adaptive 0.9`; none where there are none."""
+        if subject.name not in self._subjects:
+            return {}
+        macs = _macs(subject)
+        found = {}
+        for number, settings in enumerate(self._schedules):
+            tally = self._tallies[subject.name, number]
+            frames, keys = (int(count) for count in tally.frames)
+            cost = None if macs is None else sum(macs[name] * runs for name, runs in tally.runs.items())
+            found[name_of(settings)] = {
+                'scheduler': settings.scheduler,
+                'key_frame_interval': settings.key_frame_interval,
+                'key_frame_threshold': settings.key_frame_threshold,
+                'key_share_percent': percent(keys / frames if frames else float('nan')),
+                'gmac_per_frame': None if cost is None or not frames else cost / frames / 1e9,
+                'miou_percent': percent(tally.confusion.miou()),
+            }
+        return found
+
+
+def name_of(settings: StreamSettings) -> str:
+    """A schedule as it is called in reports."""
+    if settings.scheduler == 'fixed':
+        return f'every {settings.key_frame_interval}'
+    return f'adaptive {settings.key_frame_threshold:g}'
+
+
+@dataclass
+class _Tally:
+    """What was counted of one model under one schedule."""
+
+    confusion: ConfusionMatrix
+
+    def __post_init__(self) -> None:
+        self.frames = np.zeros(2, np.int64)  # all, key frames
+        self.runs: Counter[str] = Counter()  # of each graph
+
+    def arrays(self, subject: Subject) -> dict[str, np.ndarray]:
+        runs = np.array([self.runs[graph] for graph in subject.model.graphs], np.int64)
+        return {'confusion': self.confusion.counts, 'frames': self.frames, 'runs': runs}
+
+    def add(self, subject: Subject, measure: str, counts: np.ndarray) -> None:
+        if measure == 'runs':
+            self.runs.update(dict(zip(subject.model.graphs, counts.tolist(), strict=True)))
+        elif measure == 'frames':
+            self.frames += counts
+        else:
+            self.confusion.counts += counts
+
+
+class _Counting:
+    """An engine that counts the graphs it runs."""
+
+    def __init__(self, engine: Engine, runs: Counter[str]) -> None:
+        self._engine, self._runs = engine, runs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        self._runs[graph] += 1
+        return self._engine.run(graph, tensors)
+
+
+def _is_scheduled(subject: Subject) -> bool:
+    model = subject.model
+    if subject.kind != MODEL or not model.propagates or model.delay_frames:
+        return False
+    return not set(model.steps['propagated']) <= set(model.steps['key'])
+
+
+def _macs(subject: Subject) -> dict[str, int] | None:
+    try:
+        return {name: count_macs(graph.file) for name, graph in subject.model.graphs.items()}
+    except MissingLibraryError:
+        return None
