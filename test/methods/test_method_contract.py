@@ -31,6 +31,7 @@ VARIANTS = {  # of each method the one that is quickest to write
     'twnet': ('twnet', {'encoder': 'lite', 'layer': 1, 'flow': 'dis'}),
     'twnet lite': ('twnet', {'encoder': 'lite', 'layer': 2, 'heads': 'stem', 'residual': 'quarter'}),
     'twnet layer 3': ('twnet', {'encoder': 'lite', 'layer': 3}),
+    'st-memory': ('st-memory', {'backbone': 'lite', 'grid': (8, 12)}),
     'per-frame': ('per-frame', {'backbone': 'lite'}),
     'dff': ('dff', {'backbone': 'lite'}),
     'accel': ('accel', LITE),
@@ -74,6 +75,9 @@ def lifelike(method, images):
             if isinstance(module, nn.Conv2d):  # some start with zeros, and then change nothing
                 still = module.weight.flatten(1).abs().sum(1) == 0
                 module.weight[still] = 0.1 * torch.randn_like(module.weight[still])
+        for name, memory in method.named_buffers():
+            if 'memory' in name:
+                memory.normal_()
         for norm in norms:
             norm.momentum = None  # the mean of all that is seen
         method.train()
@@ -122,8 +126,20 @@ def gives(model, tensor):
     return any(tensor in graph.outputs for graph in model.graphs.values())
 
 
+def all_in_full(model):
+    """Whether a propagated frame is computed in full as well, or there are none."""
+    return set(model.steps.get('propagated', ())) <= set(model.steps['key'])
+
+
+def segment(segmenter, frames):
+    """The results of a whole stream, also those that come late, in the order of its frames."""
+    answers = [*chain.from_iterable(segmenter.answers(frame) for frame in frames), *segmenter.flush()]
+    assert [answer.frame for answer in answers] == frames
+    return [answer.segmentation for answer in answers]
+
+
 def masks_of(segmenter, frames):
-    return [segmenter.step(frame).mask for frame in frames]
+    return [one.mask for one in segment(segmenter, frames)]
 
 
 def test_every_graph_keeps_the_rules_of_export(model):
@@ -139,8 +155,8 @@ def test_every_graph_gives_what_pytorch_gives_on_every_frame(model, images):
 def test_a_stream_is_segmented_as_in_pytorch(model, engine, images):
     torch_engine = load_engine(model, EngineSettings('torch', threads=1))
     ours, theirs = (VideoSegmenter(model, each, SETTINGS) for each in (engine, torch_engine))
-    found = [(ours.step(frame), theirs.step(frame)) for frame in stream(images)]
-    line = 'K...K...K...' if model.propagates else 'K' * FRAMES
+    found = list(zip(segment(ours, stream(images)), segment(theirs, stream(images)), strict=True))
+    line = 'K' * FRAMES if all_in_full(model) else 'K...K...K...'
     assert ''.join('K' if one.is_key else '.' for one, _ in found) == line
     for one, other in found:
         assert one.mask.shape == one.confidence.shape == SIZE
@@ -151,8 +167,7 @@ def test_a_stream_is_segmented_as_in_pytorch(model, engine, images):
 
 
 def test_the_method_of_these_tests_sees_many_classes_and_corrects_some(model, engine, images):
-    segmenter = VideoSegmenter(model, engine, SETTINGS)
-    found = [segmenter.step(frame) for frame in stream(images)]
+    found = segment(VideoSegmenter(model, engine, SETTINGS), stream(images))
     assert len(np.unique([one.mask for one in found])) > 4
     for one in found:
         if gives(model, 'corrected') and not one.is_key:
@@ -175,8 +190,8 @@ def test_an_image_of_another_size_starts_a_new_stream_at_its_size(model, engine,
     segmenter = VideoSegmenter(model, engine, SETTINGS)
     masks_of(segmenter, stream(images[:2]))
     larger = [cv2.resize(image, (150, 110)) for image in images[2:4]]
-    found = [segmenter.step(Frame(image, (2 + i) * 10**8)) for i, image in enumerate(larger)]
-    expected = [(True, 'size changed'), (not model.propagates, None)]
+    found = segment(segmenter, [Frame(image, (2 + i) * 10**8) for i, image in enumerate(larger)])
+    expected = [(True, 'size changed'), (all_in_full(model), None)]
     assert [(one.is_key, one.reset_reason) for one in found] == expected
     assert all(one.mask.shape == one.distortion().shape == (110, 150) for one in found)
 
@@ -188,8 +203,10 @@ def test_two_streams_on_one_engine_do_not_mix(model, engine, images):
     )
     alone = [masks_of(VideoSegmenter(model, engine, SETTINGS), frames) for frames in streams]
     both = [VideoSegmenter(model, engine, SETTINGS) for _ in streams]
-    pairs = zip(*streams, strict=True)
-    mixed = [
-        [segmenter.step(frame).mask for segmenter, frame in zip(both, pair, strict=True)] for pair in pairs
-    ]
-    assert np.array_equal(list(chain(*mixed)), list(chain(*zip(*alone, strict=True))))
+    mixed: list[list[np.ndarray]] = [[], []]
+    for pair in zip(*streams, strict=True):
+        for segmenter, frame, masks in zip(both, pair, mixed, strict=True):
+            masks += [answer.segmentation.mask for answer in segmenter.answers(frame)]
+    for segmenter, masks in zip(both, mixed, strict=True):
+        masks += [answer.segmentation.mask for answer in segmenter.flush()]
+    assert np.array_equal(mixed, alone)
