@@ -8,7 +8,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.settings import EngineSettings, StreamSettings, check_choice
 from vss_ros.core.share import DEFAULT_MODEL
 
-IMAGE_TRANSPORTS = ('raw', 'compressed')
+IMAGE_TRANSPORTS = ('raw', 'compressed', 'ffmpeg', 'foxglove')
 CONFIDENCE_ENCODINGS = ('mono8', '32FC1')
 DROP_POLICIES = ('latest', 'queue')
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -23,6 +24,7 @@ from vss_ros.ros.inbox import Inbox
 from vss_ros.ros.qos_events import create_subscription
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.video_topic import PACKETS, VIDEO_TRANSPORTS, VideoTopic, message_type
 
 CAMERA_INFOS = 16  # kept to find the one that belongs to an image
 PAUSE_S = 0.5  # of silence, after which nobody should wait for the next image
@@ -62,7 +64,10 @@ class TopicSource:
         self._settings = settings
         self._statistics = statistics
         self._on_bad = on_bad
-        self._inbox: Inbox[tuple[float, Image | CompressedImage]] = Inbox(settings.capacity)
+        self._is_video = settings.image_transport in VIDEO_TRANSPORTS
+        self._video = VideoTopic(settings.image_transport) if self._is_video else None
+        self._inbox: Inbox[tuple[float, Any]] = Inbox(PACKETS if self._is_video else settings.capacity)
+        self._lost_packets = False
         self._camera_infos: deque[CameraInfo] = deque(maxlen=CAMERA_INFOS)
         self._subscriptions: list[Subscription] = []
         self._due_s = 0.0
@@ -77,14 +82,18 @@ class TopicSource:
         """Starts taking images.
 
         Raises:
+            SettingsError: the messages of the image transport are not installed.
             rclpy's errors for QoS overrides that cannot be used.
         """
         if self._subscriptions:
             return
-        compressed = self._settings.image_transport == 'compressed'
+        transport = self._settings.image_transport
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
         self._last_number = 0
-        kind = CompressedImage if compressed else Image
+        if self._is_video:
+            kind = message_type(transport)
+        else:
+            kind = CompressedImage if transport == 'compressed' else Image
         callback = self._on_numbered_image if numbered else self._on_image
         self._subscribe(kind, self.topic, callback)
         self._subscribe(CameraInfo, camera_info_topic(self._node), self._on_camera_info)
@@ -120,11 +129,13 @@ class TopicSource:
             self._pace()
             received_s, message = item
             try:
-                frame = self._frame(message, received_s)
+                take = self._frame if self._video is None else self._video_frame
+                frame = take(message, received_s)
             except Exception as error:  # whatever a message holds, the stream goes on
                 self._on_bad(error)
                 continue
-            yield frame
+            if frame is not None:
+                yield frame
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[..., None]) -> None:
         queue = self._settings.drop_policy == 'queue'
@@ -132,23 +143,25 @@ class TopicSource:
             # A queue is for replay, where every image counts; a live camera wants the newest one.
             reliability=ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT,
             history=HistoryPolicy.KEEP_LAST,
-            depth=self._settings.capacity,
+            depth=PACKETS if self._is_video else self._settings.capacity,
         )
         is_image = topic == self.topic
         subscription = create_subscription(self._node, kind, topic, callback, qos, self._statistics, is_image)
         self._subscriptions.append(subscription)
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
+    def _on_image(self, message: Any) -> None:
         self._statistics.count('received')
         if not self._inbox.put((time.monotonic(), message)):
             self._statistics.count('dropped')
+            self._lost_packets = True
 
-    def _on_numbered_image(self, message: Image | CompressedImage, info: dict[str, int]) -> None:
+    def _on_numbered_image(self, message: Any, info: dict[str, int]) -> None:
         """Counts what the publisher sent since the last image and what never came to this callback."""
         number = info.get('publication_sequence_number', 0)
         missed = number - self._last_number - 1
         if self._last_number and 0 < missed < MAX_MISSED:
             self._statistics.count('missed', missed)
+            self._lost_packets = True
         self._last_number = number
         self._on_image(message)
 
@@ -163,7 +176,37 @@ class TopicSource:
         period_s, now = 1 / self._settings.max_rate, time.monotonic()
         self._due_s = max(self._due_s, now - period_s) + period_s
 
-    def _frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame:
+    def _video_frame(self, message: Any, received_s: float) -> TopicFrame | None:
+        """The newest picture of the packets that wait, or with drop_policy `queue` that of the oldest."""
+        video = self._video
+        assert video is not None
+        if self._lost_packets:
+            self._lost_packets = False
+            video.restart()
+        messages = [message]
+        while self._settings.drop_policy == 'latest' and len(self._inbox):
+            item = self._inbox.take()
+            if item is None:
+                return None
+            self._statistics.count('dropped')
+            received_s = item[0]
+            messages.append(item[1])
+        picture = video.newest(messages)
+        if picture is None:
+            return None
+        stamp, camera = picture.header.stamp, picture.header.frame_id
+        return TopicFrame(
+            image=picture.image,
+            stamp_ns=stamp.sec * 1_000_000_000 + stamp.nanosec,
+            camera=camera,
+            encoding=picture.codec,
+            coded=picture.coded,
+            header=picture.header,
+            received_s=received_s,
+            camera_info=self._camera_info(picture.header),
+        )
+
+    def _frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame | None:
         if isinstance(message, CompressedImage):
             image, encoding = compressed_to_bgr(message), message.format
         else:

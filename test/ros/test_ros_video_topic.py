@@ -1,0 +1,177 @@
+"""Topics of compressed video: real packets in messages that have the fields of the packages' own."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
+
+from vss_ros.core.errors import FrameError, SettingsError
+from vss_ros.ros.settings import NodeSettings
+from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.topic_source import TopicSource
+from vss_ros.ros.video_topic import VIDEO_TRANSPORTS, VideoTopic, decoder_of, message_type
+
+av = pytest.importorskip('av')
+
+GOP = 5
+
+
+@pytest.fixture(scope='module')
+def images():
+    """Twelve images of a texture that moves four pixels to the right from one to the next."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 28, 3), dtype=np.uint8)
+    texture = cv2.resize(noise, (224, 160), interpolation=cv2.INTER_CUBIC)
+    return [np.ascontiguousarray(texture[24:120, 60 - 4 * n : 188 - 4 * n]) for n in range(12)]
+
+
+@pytest.fixture(scope='module')
+def packets(images):
+    """Their MPEG-4 packets."""
+    encoder = av.CodecContext.create('mpeg4', 'w')
+    encoder.height, encoder.width = images[0].shape[:2]
+    encoder.pix_fmt, encoder.framerate, encoder.gop_size = 'yuv420p', Fraction(25), GOP
+    encoder.options = {'qmin': '3', 'qmax': '3'}
+    found = []
+    for number, image in enumerate(images):
+        picture = av.VideoFrame.from_ndarray(image, format='bgr24').reformat(format='yuv420p')
+        picture.pts = number
+        found += [bytes(packet) for packet in encoder.encode(picture)]
+    return found
+
+
+def stamp(number):
+    return Time(sec=100 + number)
+
+
+def message(transport, number, data, encoding='mpeg4'):
+    """What a publisher of this transport sends."""
+    values = np.frombuffer(data, np.uint8)
+    if transport == 'ffmpeg':
+        header = Header(stamp=stamp(number), frame_id='front')
+        return SimpleNamespace(
+            header=header, width=128, height=96, encoding=encoding, pts=number, flags=0, data=values
+        )
+    return SimpleNamespace(timestamp=stamp(number), frame_id='front', format=encoding, data=values)
+
+
+def messages(transport, packets, first=0):
+    return [message(transport, first + number, data) for number, data in enumerate(packets)]
+
+
+@pytest.mark.parametrize('transport', VIDEO_TRANSPORTS)
+def test_every_message_gives_its_picture_with_its_own_header(transport, packets, images):
+    topic = VideoTopic(transport)
+    for number, each in enumerate(messages(transport, packets)):
+        picture = topic.newest([each])
+        assert (picture.header.stamp, picture.header.frame_id) == (stamp(number), 'front')
+        assert np.abs(picture.image.astype(int) - images[number]).mean() < 8
+        assert [one.number for one in picture.coded] == [number]
+        assert picture.coded[0].is_start == (number % GOP == 0)
+
+
+def test_of_several_messages_the_newest_picture_is_taken_and_the_motion_of_all(packets, images):
+    topic = VideoTopic('ffmpeg')
+    topic.newest(messages('ffmpeg', packets[:1]))
+    picture = topic.newest(messages('ffmpeg', packets[1:4], first=1))
+    assert picture.header.stamp == stamp(3)
+    assert np.abs(picture.image.astype(int) - images[3]).mean() < 8
+    assert [one.number for one in picture.coded] == [1, 2, 3]
+    assert all(one.vectors is not None for one in picture.coded)
+
+
+def test_after_lost_packets_nothing_comes_until_the_next_key_picture(packets):
+    topic = VideoTopic('foxglove')
+    topic.newest(messages('foxglove', packets[:2]))
+    topic.restart()
+    found = [topic.newest([each]) for each in messages('foxglove', packets[3:], first=3)]
+    assert [picture is not None for picture in found] == [False, False] + 7 * [True]
+    assert found[2].coded[0].is_start
+
+
+def test_a_video_of_an_unknown_codec_is_refused(packets):
+    with pytest.raises(FrameError, match="video is 'theora'; expected one of av1, h264, hevc"):
+        VideoTopic('foxglove').newest([message('foxglove', 0, packets[0], encoding='theora')])
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'decoder'),
+    [
+        ('h264', 'h264'),
+        ('libx264', 'h264'),
+        ('h264_nvenc', 'h264'),
+        ('hevc;yuv420p;bgr8;bgr8', 'hevc'),
+        ('h265', 'hevc'),
+        ('libsvtav1', 'av1'),
+        ('vp9', 'vp9'),
+    ],
+)
+def test_codecs_and_encoders_are_known_by_the_names_that_publishers_give(encoding, decoder):
+    assert decoder_of(encoding) == decoder
+
+
+@pytest.mark.parametrize('transport', VIDEO_TRANSPORTS)
+def test_messages_that_are_not_installed_are_named_with_their_package(transport):
+    package = VIDEO_TRANSPORTS[transport].package
+    if find_spec(package):
+        pytest.skip(f'{package} is installed')
+    with pytest.raises(SettingsError, match=f'install ros-.ROS_DISTRO-{package.replace("_", "-")}'):
+        message_type(transport)
+
+
+@pytest.fixture
+def source(probe):
+    """Makes the source of a topic that nobody subscribed to: messages are handed to its callback."""
+    made = []
+
+    def make(**settings):
+        errors = []
+        settings = NodeSettings(image_transport='ffmpeg', **settings)
+        made.append(TopicSource(probe.node, settings, StreamStatistics(), errors.append))
+        return made[-1], errors
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_a_worker_that_is_late_gets_the_newest_frame_with_all_motion_since_its_last(source, packets):
+    topic, errors = source()
+    frames = iter(topic)
+    topic._on_image(message('ffmpeg', 0, packets[0]))
+    assert next(frames).coded[0].is_start
+    for number in (1, 2, 3):
+        topic._on_image(message('ffmpeg', number, packets[number]))
+    frame = next(frames)
+    assert (frame.stamp_ns, frame.camera, frame.encoding) == (103 * 10**9, 'front', 'mpeg4')
+    assert [one.number for one in frame.coded] == [1, 2, 3]
+    assert frame.header.stamp == stamp(3)
+    assert frame.received_s <= time.monotonic()
+    assert errors == []
+    assert topic._statistics.counts['dropped'] == 2
+
+
+def test_with_a_queue_every_packet_gives_a_frame(source, packets):
+    topic, errors = source(drop_policy='queue')
+    frames = iter(topic)
+    for number in range(4):
+        topic._on_image(message('ffmpeg', number, packets[number]))
+    assert [next(frames).stamp_ns // 10**9 for _ in range(4)] == [100, 101, 102, 103]
+    assert errors == []
+
+
+def test_a_packet_that_is_no_video_is_reported_and_the_stream_goes_on(source, packets):
+    topic, errors = source(drop_policy='queue')
+    frames = iter(topic)
+    sent = [packets[0], packets[1], *packets[5:7]]
+    for number, data in enumerate(sent):
+        topic._on_image(message('ffmpeg', number, data, encoding='theora' if number == 1 else 'mpeg4'))
+    assert [next(frames).stamp_ns // 10**9 for _ in range(3)] == [100, 102, 103]
+    assert [type(error) for error in errors] == [FrameError]
