@@ -21,6 +21,7 @@ from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.propagation import host_flows
 from vss_ros.training.recipe import parse_recipe
+from vss_ros.training.report import write_card
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
 from vss_ros.training.streets import draw_street
 from vss_ros.training.trainer import Trainer
@@ -181,6 +182,33 @@ def labelled_folder(tmp_path, streets):
     return tmp_path / 'camvid'
 
 
+def check_report(folder, recipe):
+    """The report says what was trained from what, and the card of the model leads there."""
+    report = (folder / 'report.md').read_text()
+    for said in (
+        'Data: camvid | 2 labelled images, 2 more kept aside; sha256 of the files ',
+        'Data: streets | 1 clips of 3 frames, drawn from seed 1000',
+        'Seed | 0',
+        f'PyTorch {torch.__version__}',
+        '| segmenter | 2 | 2 | fp32 |',
+        '| miou |',
+        '| corrected_1 |',
+        '![Losses and scores](curves.png)',
+    ):
+        assert said in report
+    assert str(recipe.parent) not in report
+    assert cv2.imread(str(folder / 'curves.png')).shape[0] > 300
+    assert yaml.safe_load((folder / 'recipe.yaml').read_text()) == yaml.safe_load(recipe.read_text())
+    assert 'report.md' in (folder / 'README.md').read_text()
+
+
+def test_a_card_that_somebody_wrote_stays(tmp_path, labelled_folder):
+    trainer = Trainer(parse_recipe('tiny', tiny_recipe()), {'camvid': labelled_folder}, tmp_path)
+    (tmp_path / 'README.md').write_text('Mine.')
+    write_card(trainer, tmp_path)
+    assert (tmp_path / 'README.md').read_text() == 'Mine.'
+
+
 def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, labelled_folder):
     recipe = tmp_path / 'tiny.yaml'
     recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
@@ -189,6 +217,7 @@ def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, 
     model = load_model(tmp_path / 'model')
     assert model.method == 'evss-lite'
     assert model.training['recipe'] == 'tiny'
+    check_report(tmp_path / 'model', recipe)
     weights = tmp_path / 'runs' / 'tiny' / 'weights.safetensors'
     before = weights.read_bytes()
     weights.unlink()

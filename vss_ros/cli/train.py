@@ -4,6 +4,10 @@ The recipe (a YAML file, or the name of one in config/train) says what is traine
 on what; --data says where that lies. A run that was stopped goes on with --resume, on the same curve:
 
     vss train evss-lite --data camvid:camvid/train --data drive:highway.mp4 -o models/mine
+
+On several GPUs, each batch shared among them (see docs/training.md):
+
+    torchrun --nproc-per-node 4 -m vss_ros.cli.main train RECIPE ...
 """
 
 from __future__ import annotations
@@ -11,8 +15,15 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vss_ros.training.processes import Processes
+    from vss_ros.training.trainer import Trainer
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,7 +34,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         action='append',
         default=[],
         metavar='NAME:PATH',
-        help='where data of the recipe lies: a folder with images/ and labels/, or a video; may be repeated',
+        help='where data of the recipe lies: a folder with images/ and labels/, a video, or the root of a '
+        'data set whose layout the recipe names; may be repeated',
     )
     parser.add_argument('-o', '--output', type=Path, help='model folder to export to; default: no export')
     parser.add_argument('--runs', type=Path, default=Path('runs'), help='folder for checkpoints and logs')
@@ -36,8 +48,7 @@ def main(args: Namespace) -> int:
     try:
         import torch
 
-        from vss_ros.methods.export import export
-        from vss_ros.training.progress import Progress
+        from vss_ros.training.processes import joined
         from vss_ros.training.recipe import load_recipe
         from vss_ros.training.trainer import Trainer
     except ModuleNotFoundError as error:
@@ -46,19 +57,32 @@ def main(args: Namespace) -> int:
     if args.threads > 0:
         torch.set_num_threads(args.threads)
     recipe = load_recipe(args.recipe)
-    trainer = Trainer(recipe, dict(args.data), args.runs / recipe.name)
-    name = args.device
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
+    wanted = args.device
+    if wanted == 'auto':
+        wanted = 'cuda' if torch.cuda.is_available() else 'cpu'
+    _check_device(wanted)
+    with joined(wanted) as (processes, name):
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f'device {args.device} cannot be used here: {error}') from error
+        trainer = Trainer(recipe, dict(args.data), args.runs / recipe.name)
+        if not processes.first:
+            trainer.run(device, args.resume, lambda stage, step, values: None, processes)
+            return 0
+        _train(trainer, args, device, processes)
+    return 0
 
+
+def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: Processes) -> None:
+    """Train, report and export, in the one process that writes."""
+    from vss_ros.cli.main import version
+    from vss_ros.methods.export import export
+    from vss_ros.training.progress import Progress
+    from vss_ros.training.report import write_card, write_report
+
+    recipe = trainer.recipe
     with Progress({stage.name: stage.fit.steps for stage in recipe.stages}) as progress:
-        weights = trainer.run(device, args.resume, progress)
+        weights = trainer.run(device, args.resume, progress, processes)
     print(weights)
+    write_report(trainer, trainer.folder, device, processes, version())
     if args.output is not None:
         export(
             trainer.method,
@@ -70,8 +94,19 @@ def main(args: Namespace) -> int:
             weights_dtype=recipe.weights,
             progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
+        write_report(trainer, args.output, device, processes, version())
+        write_card(trainer, args.output)
         print(args.output)
-    return 0
+
+
+def _check_device(name: str) -> None:
+    """Raises SettingsError unless tensors can be made there."""
+    import torch
+
+    try:
+        torch.empty(0, device=torch.device(name))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f'device {name} cannot be used here: {error}') from error
 
 
 def named_path(text: str) -> tuple[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 
 from vss_ros.core.errors import SourceError
+from vss_ros.core.model_folder import sha256_of
 
 IGNORE = 255
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -100,3 +102,13 @@ def class_frequencies(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
     for label in labels:
         counts += np.bincount(label[label < classes], minlength=classes)
     return counts / max(counts.sum(), 1)
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """sha256 over the names and contents of files, and of all files in folders."""
+    total = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob('*')) if path.is_dir() else [path]:
+            if file.is_file():
+                total.update(f'{file.name} {sha256_of(file)}\n'.encode())
+    return total.hexdigest()

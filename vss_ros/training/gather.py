@@ -12,7 +12,7 @@ from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.training.clip_sources import ClipLibrary, read_video
 from vss_ros.training.clips import Clip, StillDriver
-from vss_ros.training.data import Joined, LabelledImages, class_frequencies, load_folder
+from vss_ros.training.data import Joined, LabelledImages, class_frequencies, digest, load_folder
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.propagation import ClipSource
 from vss_ros.training.recipe import STREETS, Recipe
@@ -92,6 +92,27 @@ class Gathered:
         real = Joined([kept.labels for kept, _ in self._split.values()])
         labels = real if len(real) else [label for clip in self.streets for label in clip.labels]
         return class_frequencies(labels, self.classes)
+
+    def describe(self) -> dict[str, str]:
+        """What each kind of data is, with a digest of its files, for the report of a training."""
+        lines = {}
+        for name, path in sorted(self._paths.items()):
+            if name in self._split:
+                kept, aside = self._split[name]
+                files = [path / part for part in ('images', 'labels')]
+                if name in self._videos:  # the videos may be far larger than what is labelled of them
+                    places = [place for part in self._videos[name] for place in part.places]
+                    files = [label for video, n in places if (label := video.files[n].label)]
+                what = f'{len(kept)} labelled images, {len(aside)} more kept aside'
+            else:
+                files, what = [path], 'video without labels'
+            lines[name] = f'{what}; sha256 of the files {digest(files)[:16]}'
+        if STREETS in {share for stage in self._recipe.stages for share in stage.shares}:
+            streets = self._recipe.streets
+            lines[STREETS] = (
+                f'{streets.clips} clips of {streets.frames} frames, drawn from seed {streets.seed}'
+            )
+        return lines
 
     def _is_labelled(self, name: str) -> bool:
         return name == STREETS or self._paths[name].is_dir()

@@ -103,6 +103,13 @@ class Descent:
         self.settings, self._module, self._device = settings, module, device
         self.optimiser = make_optimiser(module, settings)
         self.precision = usable_precision(settings.precision, device)
+        if self.precision != settings.precision:
+            log.warning(
+                'precision %s is slow on this processor, which has none of %s: training in %s',
+                settings.precision,
+                ', '.join(sorted(PRECISIONS[settings.precision][1])),
+                self.precision,
+            )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == 'fp16')
 
     def autocast(self) -> torch.autocast:
@@ -123,16 +130,9 @@ class Descent:
 
 
 def usable_precision(wanted: str, device: torch.device) -> str:
-    """`wanted`, or fp32 with a warning where a processor would be some ten times slower in it."""
+    """`wanted`, or fp32 where the processor would be some ten times slower in it."""
     _, fast = PRECISIONS[wanted]
-    if device.type != 'cpu' or wanted == 'fp32' or fast & cpu_flags():
-        return wanted
-    log.warning(
-        'precision %s is slow on this processor, which has none of %s: training in fp32',
-        wanted,
-        ', '.join(sorted(fast)),
-    )
-    return 'fp32'
+    return wanted if device.type != 'cpu' or wanted == 'fp32' or fast & cpu_flags() else 'fp32'
 
 
 def cpu_flags() -> set[str]:

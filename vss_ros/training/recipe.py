@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +52,7 @@ class Recipe:
     weights: str = 'fp32'
     streets: StreetSettings = field(default_factory=StreetSettings)
     scene: SceneClasses = field(default_factory=SceneClasses)
+    text: str = ''  # the file it was read from
 
     @property
     def data(self) -> set[str]:
@@ -69,11 +70,12 @@ def load_recipe(name_or_path: str) -> Recipe:
     if not path.is_file():
         path = share_path(f'config/train/{name_or_path}.yaml')
     try:
-        content = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f'{path} cannot be read as a recipe: {error}') from error
     try:
-        return parse_recipe(path.stem, content)
+        return replace(parse_recipe(path.stem, content), text=text)
     except SettingsError as error:
         raise SettingsError(f'{path}: {error}') from error
 

@@ -13,6 +13,7 @@ from vss_ros.methods.method import Method
 from vss_ros.training import checkpoint
 from vss_ros.training.gather import Gathered
 from vss_ros.training.loop import Stage, fit
+from vss_ros.training.processes import ALONE, Processes
 from vss_ros.training.recipe import Recipe, StageRecipe
 from vss_ros.training.stages import stage_class
 from vss_ros.training.start import start_from
@@ -41,7 +42,7 @@ class Trainer:
         start_from(self.method, recipe.start)
         self.scores: dict[str, float] = {}  # of the last validation of each stage
 
-    def run(self, device: torch.device, resume: bool, report: Report) -> Path:
+    def run(self, device: torch.device, resume: bool, report: Report, processes: Processes = ALONE) -> Path:
         """Train every stage and write the weights; returns their path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.method.to(device)
@@ -53,9 +54,10 @@ class Trainer:
                     self.scores |= {f'{name}_{score}': round(value, 2) for score, value in values.items()}
                 report(name, step, values)
 
-            fit(stage, stage_recipe.fit, self.folder, device, resume, tell)
+            fit(stage, stage_recipe.fit, self.folder, device, resume, tell, processes, self.recipe.seed)
         path = self.folder / WEIGHTS_FILE
-        checkpoint.write_tensors(path, self.method.eval().state_dict(), {'recipe': self.recipe.name})
+        if processes.first:
+            checkpoint.write_tensors(path, self.method.eval().state_dict(), {'recipe': self.recipe.name})
         return path
 
     def _stage(self, recipe: StageRecipe) -> Stage:

@@ -1,0 +1,158 @@
+"""Rates, optimisers and precisions of a stage."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.training import optimiser
+from vss_ros.training.loop import fit
+from vss_ros.training.optimiser import FitSettings, cpu_flags, make_optimiser, usable_precision
+
+CPU = torch.device('cpu')
+
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.outer, self.drop = nn.Linear(4, 16), nn.Linear(16, 1), nn.Dropout(0.2)
+
+    def forward(self, x):
+        return self.outer(self.drop(self.inner(x).relu()))
+
+
+class LineStage:
+    name, size = 'line', 8
+
+    def __init__(self):
+        self.module, self.kinds = Line(), set()
+
+    def batch(self, step, samples=None):
+        x = np.random.default_rng(step).normal(size=(8, 4)).astype(np.float32)
+        return {'x': x, 'y': x.sum(1, keepdims=True)}
+
+    def losses(self, batch):
+        y = self.module(batch['x'])
+        self.kinds.add(y.dtype)
+        return {'squared': (y.float() - batch['y']).square().mean()}
+
+    def validate(self, average):
+        return {}
+
+
+def settings(steps=40, **changes):
+    return FitSettings(steps, **{'learning_rate': 0.01, 'warmup_steps': 2, 'precision': 'fp32', **changes})
+
+
+def curve(folder):
+    return [json.loads(line)['loss'] for line in (folder / 'line.jsonl').read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'more', 'middle', 'last'),
+    [
+        ('cosine', {}, 0.5, 0.0),
+        ('cosine', {'final_share': 0.01}, 0.505, 0.01),
+        ('polynomial', {'power': 1.0}, 0.5, 0.0),
+        ('polynomial', {'power': 0.9}, 0.5**0.9, 0.0),
+        ('tenth', {}, 0.1, 0.1),
+    ],
+)
+def test_rates_follow_their_schedule(schedule, more, middle, last):
+    fitting = FitSettings(1000, learning_rate=1.0, warmup_steps=0, schedule=schedule, **more)
+    assert fitting.rate_at(0) == pytest.approx(1)
+    assert fitting.rate_at(500) == pytest.approx(middle, abs=1e-6)
+    assert fitting.rate_at(999) == pytest.approx(last, abs=3e-3)
+
+
+@pytest.mark.parametrize('kind', ['adamw', 'sgd'])
+def test_norms_and_biases_do_not_decay(kind):
+    groups = make_optimiser(Line(), settings(optimiser=kind, weight_decay=0.1)).param_groups
+    assert [(group['weight_decay'], {p.ndim for p in group['params']}) for group in groups] == [
+        (0.1, {2}),
+        (0.0, {1}),
+    ]
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'optimiser': 'sgd', 'schedule': 'polynomial'},
+        {'averaging': 0.0, 'clip_gradient': 0.0},
+        {'precision': 'fp16'},
+    ],
+    ids=['sgd', 'no averaging', 'fp16'],
+)
+def test_a_resumed_run_repeats_the_curve_dropout_included(tmp_path, monkeypatch, changes):
+    monkeypatch.setattr(optimiser, 'cpu_flags', lambda: {'avx512_fp16'})
+    fitting = settings(save_every_steps=15, **changes)
+    fit(LineStage(), fitting, tmp_path / 'whole', CPU)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step, values):
+        if step == 20:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(LineStage(), fitting, tmp_path / 'broken', CPU, report=stop)
+    torch.manual_seed(77)
+    fit(LineStage(), fitting, tmp_path / 'broken', CPU, resume=True)
+    whole = curve(tmp_path / 'whole')
+    assert curve(tmp_path / 'broken') == whole
+    assert np.mean(whole[-5:]) < np.mean(whole[:5])
+
+
+@pytest.mark.parametrize(('precision', 'kind'), [('bf16', torch.bfloat16), ('fp16', torch.float16)])
+def test_networks_compute_in_the_precision_asked_for_where_it_is_fast(tmp_path, monkeypatch, precision, kind):
+    monkeypatch.setattr(optimiser, 'cpu_flags', lambda: {'amx_bf16', 'avx512_fp16'})
+    stage = LineStage()
+    fit(stage, settings(3, precision=precision), tmp_path, CPU)
+    assert stage.kinds == {kind}
+
+
+def test_bf16_on_a_processor_that_is_slow_in_it_becomes_fp32_and_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(optimiser, 'cpu_flags', lambda: {'avx2', 'avx512f'})
+    stage = LineStage()
+    with caplog.at_level(logging.WARNING):
+        fit(stage, settings(3, precision='bf16'), tmp_path, CPU)
+    assert stage.kinds == {torch.float32}
+    assert 'bf16 is slow on this processor' in caplog.text
+    assert usable_precision('bf16', torch.device('cuda')) == 'bf16'
+
+
+def test_the_flags_are_those_of_this_processor():
+    flags = cpu_flags()
+    assert flags & {'sse2', 'asimd', 'fp'}
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        {'optimiser': 'adam'},
+        {'schedule': 'step'},
+        {'momentum': 1.0},
+        {'final_share': -0.1},
+        {'clip_gradient': -1.0},
+        {'save_every_steps': 0},
+    ],
+)
+def test_settings_of_no_use_are_refused(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        FitSettings(**{'steps': 1, **wrong})
+
+
+def test_tensorboard_gets_every_step(tmp_path):
+    events = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    fit(LineStage(), settings(5), tmp_path, CPU)
+    found = events.EventAccumulator(str(tmp_path / 'tensorboard' / 'line')).Reload().Scalars('loss')
+    assert [event.step for event in found] == list(range(5))
+    assert [event.value for event in found] == pytest.approx(curve(tmp_path))

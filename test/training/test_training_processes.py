@@ -1,0 +1,87 @@
+"""Two processes take half of every batch each, and learn what one learns from the whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.training.processes import Processes
+
+RECIPE = {
+    'method': 'evss-lite',
+    'options': {'flow': 'network'},
+    'classes': 'camvid11',
+    'image': {'height': 64, 'width': 96},
+    'stages': {
+        # No norms, and a loss that is a mean over equal parts: nothing here may differ but rounding.
+        'flow': {
+            'fit': {'steps': 3, 'warmup_steps': 0, 'learning_rate': 1e-4, 'precision': 'fp32'},
+            'sampling': {'batch': 4},
+            'shares': {'stills': 1},
+        }
+    },
+}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A recipe and the data of it."""
+    folder = tmp_path_factory.mktemp('processes')
+    rng = np.random.default_rng(0)
+    for part in ('images', 'labels'):
+        (folder / 'stills' / part).mkdir(parents=True)
+    for number in range(3):
+        image = cv2.GaussianBlur(rng.integers(0, 255, (64, 96, 3)).astype(np.uint8), (0, 0), 3)
+        cv2.imwrite(str(folder / 'stills' / 'images' / f'a_{number}.png'), image)
+        cv2.imwrite(str(folder / 'stills' / 'labels' / f'a_{number}.png'), np.full((64, 96), 3, np.uint8))
+    (folder / 'tiny.yaml').write_text(yaml.safe_dump(RECIPE))
+    return folder
+
+
+def train(folder, runs, *launcher):
+    command = [sys.executable, *launcher, '-m', 'vss_ros.cli.main', 'train', str(folder / 'tiny.yaml')]
+    command += [
+        '--data',
+        f'stills:{folder / "stills"}',
+        '--runs',
+        str(folder / runs),
+        '--device',
+        'cpu',
+        '--threads',
+        '1',
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = [json.loads(line) for line in (folder / runs / 'tiny' / 'flow.jsonl').read_text().splitlines()]
+    return [line['loss'] for line in lines], load_file(folder / runs / 'tiny' / 'weights.safetensors'), result
+
+
+def test_torchrun_follows_the_curve_of_one_process(folder):
+    losses, weights, _ = train(folder, 'one')
+    launcher = ('-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2')
+    shared_losses, shared_weights, result = train(folder, 'two', *launcher)
+    assert shared_losses == pytest.approx(losses, rel=1e-4)
+    for name, value in weights.items():
+        np.testing.assert_allclose(shared_weights[name], value, atol=1e-4, err_msg=name)
+    assert result.stdout.count('weights.safetensors') == 1
+    assert '2 processes' in (folder / 'two' / 'tiny' / 'report.md').read_text()
+
+
+def test_every_sample_of_a_batch_goes_to_one_process():
+    parts = [list(Processes(rank, 3).part(12)) for rank in range(3)]
+    assert [sample for part in parts for sample in part] == list(range(12))
+    assert len({len(part) for part in parts}) == 1
+
+
+@pytest.mark.parametrize(('size', 'count'), [(5, 2), (2, 2), (4, 3)])
+def test_a_batch_that_cannot_be_shared_out_is_refused(size, count):
+    with pytest.raises(SettingsError, match=f'batch of {size} cannot be shared by {count}'):
+        Processes(0, count).part(size)

@@ -1,0 +1,106 @@
+"""Videos in which some frames are labelled, found by the layout of a published data set."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.training.gather import Gathered
+from vss_ros.training.labelled_video import LabelledVideo, read_layout
+from vss_ros.training.recipe import parse_recipe
+
+HEIGHT, WIDTH = 32, 64
+FRAMES, LABELLED = 12, 7
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    """Cityscapes in small: frame n of snippet s is all 10 n + s, and frame 7 is labelled with class s."""
+    root = tmp_path_factory.mktemp('cityscapes')
+    images, labels = root / 'leftImg8bit_sequence/train/ulm', root / 'gtFine/train/ulm'
+    images.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    for snippet in range(4):
+        for number in range(FRAMES):
+            image = np.full((HEIGHT, WIDTH, 3), 10 * number + snippet, np.uint8)
+            cv2.imwrite(str(images / f'ulm_{snippet:06d}_{number:06d}_leftImg8bit.png'), image)
+        label = np.full((HEIGHT, WIDTH), snippet, np.uint8)
+        cv2.imwrite(str(labels / f'ulm_{snippet:06d}_{LABELLED:06d}_gtFine_labelTrainIds.png'), label)
+    return root
+
+
+@pytest.fixture
+def video(root):
+    return LabelledVideo(
+        read_layout(root, 'cityscapes/train', 'cityscapes19'), HEIGHT, WIDTH, recoloured=False
+    )
+
+
+@pytest.mark.parametrize(('backwards', 'numbers'), [(False, [4, 5, 6, 7]), (True, [10, 9, 8, 7])])
+def test_a_clip_ends_at_the_labelled_frame_from_either_side(video, backwards, numbers):
+    for seed in range(5):
+        clip = video.clip(np.random.default_rng(seed), 4, backwards)
+        snippet = clip.labels[-1, 0, 0]
+        assert clip.images[:, 5, 5, 0].tolist() == [10 * number + snippet for number in numbers]
+        assert (clip.labels[:-1] == 255).all()
+        assert (clip.labels[-1] == snippet).all()
+
+
+def test_a_clip_for_which_there_are_too_few_frames_is_refused(video):
+    assert len(video.clip(np.random.default_rng(0), 8).images) == 8
+    with pytest.raises(SettingsError, match='8 frames on that side'):
+        video.clip(np.random.default_rng(0), 9)
+    with pytest.raises(SettingsError, match='5 frames on that side'):
+        video.clip(np.random.default_rng(0), 6, backwards=True)
+
+
+def test_frames_of_another_size_are_resized(root):
+    places = read_layout(root, 'cityscapes/train', 'cityscapes19')
+    clip = LabelledVideo(places, 16, 32).clip(np.random.default_rng(0), 2)
+    assert clip.images.shape == (2, 16, 32, 3)
+    assert clip.labels.shape == (2, 16, 32)
+
+
+def recipe(**changes):
+    stage = {'fit': {'steps': 1}, 'shares': {'city': 1}}
+    return parse_recipe(
+        'city',
+        {
+            'method': 'evss',
+            'classes': 'cityscapes19',
+            'layouts': {'city': 'cityscapes/train'},
+            'image': {'height': HEIGHT, 'width': WIDTH},
+            'held_out': 0.25,
+            'stages': {'correction': stage},
+            **changes,
+        },
+    )
+
+
+def test_the_last_labels_are_kept_aside_and_scored_at_several_distances(root, tmp_path):
+    data = Gathered(recipe(), {'city': root}, tmp_path)
+    [(source, share)] = data.clips({'city': 1.0})
+    assert (len(source), share) == (3, 1.0)
+    [(stills, _)] = data.stills({'city': 1.0})
+    assert [label[0, 0] for label in stills.labels] == [0, 1, 2]
+    assert [label[0, 0] for label in data.aside.labels] == [3]
+    assert [len(clip.images) for clip in data.clips_aside(4)] == [2]
+    assert source.clips_aside(6, 3)[2].labels[-1, 0, 0] == 2
+    assert [len(clip.images) for clip in source.clips_aside(6, 3)] == [2, 4, 6]
+    assert data.frequencies[:4].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    assert '3 labelled images, 1 more kept aside; sha256' in data.describe()['city']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'layouts': {'city': 'kitti/train'}}, "no layout 'kitti'"),
+        ({'classes': 'camvid11'}, 'has the classes cityscapes19, the recipe camvid11'),
+        ({'layouts': {'town': 'cityscapes/train'}}, 'layouts names town'),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(root, tmp_path, changes, message):
+    with pytest.raises(SettingsError, match=message):
+        _ = Gathered(recipe(**changes), {'city': root}, tmp_path).aside

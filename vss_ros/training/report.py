@@ -1,0 +1,150 @@
+"""What a training leaves for those who ask how a model came about: report.md, curves.png, recipe.yaml."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from vss_ros.core.drafts import write_file
+from vss_ros.core.errors import MissingLibraryError
+from vss_ros.core.model_folder import load_model, sha256_of
+from vss_ros.training.optimiser import usable_precision
+from vss_ros.training.processes import Processes
+from vss_ros.training.stages import stage_class
+from vss_ros.training.step_log import read_log
+from vss_ros.training.trainer import Trainer
+
+Log = list[dict[str, Any]]
+
+
+def write_report(
+    trainer: Trainer, target: Path, device: torch.device, processes: Processes, version: str
+) -> None:
+    """Write the report of a finished training to a folder.
+
+    Args:
+        version: of this package.
+    """
+    recipe = trainer.recipe
+    logs = {stage.name: read_log(trainer.folder / f'{stage.name}.jsonl') for stage in recipe.stages}
+    facts = {
+        'Recipe': f'{recipe.name} (recipe.yaml), {recipe.method} with {dict(recipe.options)}',
+        **{f'Started from: {name}': _origin(origin) for name, origin in recipe.start.items()},
+        **{f'Data: {name}': what for name, what in trainer.data.describe().items()},
+        'Seed': str(recipe.seed),
+        'vss_ros': f'{version}, {_commit() or "no git commit"}',
+        'Libraries': f'Python {platform.python_version()}, PyTorch {torch.__version__}, '
+        f'NumPy {np.__version__}, OpenCV {cv2.__version__}',
+        'Machine': f'{_machine(device)}; {processes.count} process{"es" * (processes.count > 1)}, '
+        f'{torch.get_num_threads()} CPU threads each',
+    }
+    lines = [f'# Training of {recipe.name}', '', *_table(('', ''), facts.items()), '', '## Stages', '']
+    columns = ('stage', 'steps', 'batch', 'precision', 'minutes', 'loss at first', 'loss in the end')
+    rows = []
+    for stage in recipe.stages:
+        losses = [line['loss'] for line in logs[stage.name] if 'loss' in line]
+        tenth = max(len(losses) // 10, 1)
+        minutes = sum(line.get('seconds', 0) for line in logs[stage.name]) / 60
+        rows.append(
+            (
+                stage.name,
+                str(len(losses)),
+                str(stage.sampling.batch),
+                usable_precision(stage.fit.precision, device),
+                f'{minutes:.1f}',
+                f'{np.mean(losses[:tenth]):.4g}',
+                f'{np.mean(losses[-tenth:]):.4g}',
+            )
+        )
+    lines += [*_table(columns, rows), '', 'Losses are means over the first and the last tenth of the steps.']
+    for name, log in logs.items():
+        scores = _last_scores(log)
+        if scores:
+            kind = (stage_class(name).__doc__ or '').splitlines()[0]
+            lines += ['', f'## Scores of {name} on what was kept aside', '', kind, '']
+            lines += _table(('score', '%'), [(score, f'{value:.2f}') for score, value in scores.items()])
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        from vss_ros.training.curves import draw_curves
+
+        write_file(target / 'curves.png', draw_curves(logs))
+        lines += ['', '![Losses and scores](curves.png)']
+    except MissingLibraryError as error:
+        lines += ['', f'No curves: {error}.']
+    write_file(target / 'recipe.yaml', recipe.text)
+    write_file(target / 'report.md', '\n'.join(lines) + '\n')
+
+
+def write_card(trainer: Trainer, folder: Path) -> None:
+    """Write the README.md of a model, if nobody has written one."""
+    if (folder / 'README.md').exists():
+        return
+    model, recipe = load_model(folder), trainer.recipe
+    counts = {name: sum(p.numel() for p in net.parameters()) for name, net in trainer.method.named_children()}
+    networks = ', '.join(f'{name} {count / 1e6:.2f}' for name, count in counts.items())
+    lines = [
+        f'# {model.name}',
+        '',
+        f'{model.method} for the {len(model.classes)} classes of {recipe.classes} at '
+        f'{model.image_size[1]}x{model.image_size[0]}. Million parameters: {networks}.',
+        '',
+        f'Trained with `vss train {recipe.name}`; see [report.md](report.md) and [recipe.yaml](recipe.yaml).',
+        'Check the licence of the training data before you use it in a product.',
+        '',
+        '## Scores on what was kept aside',
+        '',
+        'These images lie close to those it learnt from; `vss evaluate` tells how it does on others.',
+        '',
+        *_table(('score', '%'), [(name, f'{value:.2f}') for name, value in trainer.scores.items()]),
+    ]
+    write_file(folder / 'README.md', '\n'.join(lines) + '\n')
+
+
+def _last_scores(log: Log) -> dict[str, float]:
+    found = [line for line in log if 'loss' not in line]
+    return {name: value for name, value in found[-1].items() if name != 'step'} if found else {}
+
+
+def _table(columns: tuple[str, ...], rows: Any) -> list[str]:
+    lines = [columns, ('---',) * len(columns), *rows]
+    return [f'| {" | ".join(line)} |' for line in lines]
+
+
+def _origin(origin: str) -> str:
+    model = load_model(origin.rpartition('/')[0])
+    assert model.weights is not None  # the training has started from them
+    return f'{model.name}, {origin.rpartition("/")[2]}; sha256 of the weights {sha256_of(model.weights)[:16]}'
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return f'{names[0] if names else platform.machine()}, {len(names) or "unknown number of"} CPUs'
+
+
+def _commit() -> str:
+    """The git commit of the checkout this code runs from; nothing where it is installed."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / '.git').exists():
+        return ''
+
+    def git(*words: str) -> str:
+        command = ['git', '-C', str(checkout), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        changed = git('status', '--porcelain', '--untracked-files=no')
+        return f'commit {git("rev-parse", "HEAD")[:12]}{" with changes" if changed else ""}'
+    except (OSError, subprocess.SubprocessError):
+        return ''
