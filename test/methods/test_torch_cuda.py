@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vss_ros.core.engines import load_engine
+from vss_ros.core.engines import DeviceEngine, load_engine
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.segmenter import VideoSegmenter
-from vss_ros.core.settings import EngineSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings
 
 torch = pytest.importorskip('torch')
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='PyTorch finds no CUDA GPU here')
@@ -71,10 +71,11 @@ def test_replaying_a_recording_equals_running_the_graph(model, street):
 
 
 @needs_gpu
-def test_of_a_propagated_frame_only_the_results_come_down_from_the_gpu(model, street):
+@pytest.mark.parametrize('cuda_graphs', [False, True])
+def test_of_a_propagated_frame_only_the_results_come_down_from_the_gpu(model, street, cuda_graphs):
     from torch.profiler import ProfilerActivity, profile
 
-    segmenter = VideoSegmenter(model, load_engine(model, EngineSettings('torch')))
+    segmenter = VideoSegmenter(model, load_engine(model, EngineSettings('torch', cuda_graphs=cuda_graphs)))
     for number in range(3):
         segmenter.step(Frame(street[number], number * 50_000_000))
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -85,7 +86,60 @@ def test_of_a_propagated_frame_only_the_results_come_down_from_the_gpu(model, st
 
 
 @needs_gpu
+@pytest.mark.parametrize('number', [5, 6])  # of key_frame_interval 5 a key frame and a propagated one
+def test_a_recorded_step_is_one_launch_per_graph(model, street, number):
+    from torch.profiler import ProfilerActivity, profile
+
+    segmenter = VideoSegmenter(model, load_engine(model, EngineSettings('torch', cuda_graphs=True)))
+    frames = [Frame(image, n * 50_000_000) for n, image in enumerate(street)]
+    for frame in frames[:number]:
+        segmenter.step(frame)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        is_key = segmenter.step(frames[number]).is_key
+    launches = sum(event.count for event in profiler.key_averages() if event.key == 'cudaGraphLaunch')
+    stages = model.steps['key' if is_key else 'propagated']
+    assert launches == sum(stage in model.graphs for stage in stages)
+
+
+@needs_gpu
+def test_a_new_image_never_overwrites_one_that_is_still_going_up(model, street):
+    """More uploads in a row than there are pinned buffers."""
+    device = load_engine(model, EngineSettings('torch'))._device
+    tensors = [device.upload(image) for image in street]
+    device.synchronise()
+    assert all(np.array_equal(device.download(t), image) for t, image in zip(tensors, street, strict=True))
+
+
+def test_a_device_that_works_on_can_be_waited_for(model, street):
+    engine = load_engine(model, EngineSettings('torch'))
+    assert isinstance(engine, DeviceEngine)
+    uploaded = engine.upload('segmenter', {'image': street[0][None]})
+    assert set(uploaded) == {'image'}
+    assert engine.upload('segmenter', uploaded) == {}  # it is there already
+    outputs = engine.run('segmenter', uploaded)
+    engine.synchronise()
+    expected = engine.run('segmenter', {'image': street[0][None]})
+    assert np.array_equal(engine.to_host(outputs['mask']), engine.to_host(expected['mask']))
+
+
+@needs_gpu
 def test_work_does_not_go_through_the_default_stream(model, street):
     engine = load_engine(model, EngineSettings('torch'))
     assert engine._device.stream_handle != torch.cuda.default_stream().cuda_stream
     masks(model, engine, street[:2])
+
+
+@needs_gpu
+@pytest.mark.parametrize('cuda_graphs', [False, True])
+def test_key_frames_in_the_background_run_in_a_stream_of_their_own(model, street, cuda_graphs):
+    settings = StreamSettings(3, background_key_frames=True, background_delay_frames=2)
+    engines = EngineSettings('torch', cuda_graphs=cuda_graphs), EngineSettings('onnxruntime')
+    found, expected = (VideoSegmenter(model, load_engine(model, engine), settings) for engine in engines)
+    for number, image in enumerate(street):
+        frame = Frame(image, number * 50_000_000)
+        one, other = found.step(frame), expected.step(frame)
+        assert one.age_frames == other.age_frames
+        assert (one.mask == other.mask).mean() > 0.995
+    assert found.background.handed_over > 2
+    for segmenter in (found, expected):
+        segmenter.close()
