@@ -25,7 +25,14 @@ ROS_WHEELS = [
 EXTRAS = {
     'ros': [f'{wheel}; {WHEELS_EXIST}' for wheel in ROS_WHEELS],
     'onnxruntime': ['onnxruntime>=1.17'],  # for a colcon install, which brings none of the base
-    'train': ['torch>=2.4', 'onnx>=1.16', 'onnxscript>=0.3', 'safetensors>=0.4', 'tqdm>=4.60'],
+    'train': [
+        'torch>=2.4',
+        'onnx>=1.16',
+        'onnxscript>=0.3',
+        'safetensors>=0.4',
+        'tqdm>=4.60',
+        'tensorboard>=2.10',
+    ],
     'video': ['av>=14.1'],
     'bags': ['rosbags>=0.11.9,<0.12'],
     'plot': ['matplotlib>=3.7'],
