@@ -92,6 +92,24 @@ class Cases:
             assert np.array_equal(first.mask, alone[0][number])
             assert np.array_equal(second.mask, alone[1][number])
 
+    def case_key_frames_in_the_background_run_in_contexts_of_their_own(self):
+        from vss_ros.core.frame import Frame
+        from vss_ros.core.segmenter import VideoSegmenter
+        from vss_ros.core.settings import StreamSettings
+
+        settings = StreamSettings(3, background_key_frames=True, background_delay_frames=1)
+        found, expected = (
+            VideoSegmenter(self.model, engine, settings) for engine in (self.load(), self.reference)
+        )
+        for number, image in enumerate(self.images):
+            frame = Frame(image, number * 50_000_000)
+            one, other = found.step(frame), expected.step(frame)
+            assert (one.mask == other.mask).mean() > 0.999
+            assert one.age_frames == other.age_frames
+        assert found.background.handed_over == 1  # that of frame 3
+        for segmenter in (found, expected):
+            segmenter.close()
+
     def case_the_network_is_strongly_typed_and_no_precision_flag_is_set(self):
         self.load()
         assert self.library.flags == 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)

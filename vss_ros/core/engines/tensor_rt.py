@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -61,6 +62,7 @@ class TensorRtEngine:
         self._facts = dict(facts)
         self.notes: dict[str, str] = {}
         self.self_check: dict[str, Any] = {}  # the result for each graph
+        self._is_second = False
 
     @classmethod
     def load(
@@ -124,6 +126,8 @@ class TensorRtEngine:
         with self._device.use(), torch.inference_mode():
             inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
             outputs = self._runners[graph](inputs)
+            if self._is_second:
+                self._device.synchronise()  # what it gives is read in another stream
         uploaded = {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
         return uploaded | outputs
 
@@ -140,10 +144,12 @@ class TensorRtEngine:
         return self._device.download(tensor)
 
     def second(self) -> TensorRtEngine:
-        raise EngineError(
-            'engine tensorrt computes no key frames in the background yet; set background_key_frames to '
-            'false, or engine to torch'
-        )
+        second = copy(self)
+        second._device = self._device.second()
+        with second._device.use():
+            second._runners = {name: runner.second(second._device) for name, runner in self._runners.items()}
+        second._is_second = True
+        return second
 
     def describe(self) -> dict[str, str]:
         return {'engine': self.name, **self._facts, **self.notes}
@@ -171,6 +177,9 @@ class WarpRunner:
             )
         self.spec = spec
         self._features = dict(zip(spec.outputs, features, strict=True))
+
+    def second(self, device: CpuDevice) -> WarpRunner:
+        return self
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         _check(self.spec, inputs)
@@ -204,12 +213,14 @@ class GraphRunner:
                 f'{logger.take_errors()}; it may be of another TensorRT or GPU'
             )
         self._check_tensors()
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise EngineError(
-                f'the GPU has too little free memory to run graph {spec.name!r}: {logger.take_errors()}; '
-                'stop other programs on the GPU, or use a smaller image size or fp16'
-            )
+        self._context = self._new_context()
+
+    def second(self, device: CpuDevice) -> GraphRunner:
+        """The same engine for another thread, with a context of its own."""
+        second = copy(self)
+        second._device, second._bound, second._recordings = device, {}, {}
+        second._context = self._new_context()
+        return second
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         _check(self.spec, inputs)
@@ -227,6 +238,16 @@ class GraphRunner:
         if self._record and len(self._recordings) < MAX_RECORDINGS:
             self._recordings[tuple(addresses.values())] = self._recorded()
         return outputs
+
+    def _new_context(self) -> Any:
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise EngineError(
+                f'the GPU has too little free memory to run graph {self.spec.name!r}: '
+                f'{self._logger.take_errors()}; stop other programs on the GPU, or use a smaller image size '
+                'or fp16'
+            )
+        return context
 
     def _bind(self, addresses: Mapping[str, int]) -> None:
         for name, address in addresses.items():
