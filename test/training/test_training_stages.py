@@ -20,7 +20,7 @@ from vss_ros.training.data import class_frequencies
 from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.propagation import host_flows
-from vss_ros.training.recipe import parse_recipe
+from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.report import write_card
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
 from vss_ros.training.streets import draw_street
@@ -192,7 +192,7 @@ def check_report(folder, recipe):
         f'PyTorch {torch.__version__}',
         '| segmenter | 2 | 2 | fp32 |',
         '| miou |',
-        '| corrected_1 |',
+        '| frames after the key frame, % | 1 | 2 |\n| --- | --- | --- |\n| corrected |',
         '![Losses and scores](curves.png)',
     ):
         assert said in report
@@ -223,6 +223,9 @@ def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, 
     weights.unlink()
     assert main([*words, '--resume', '--device', 'cpu']) == 0
     assert weights.read_bytes() == before
+    resumed = Trainer(load_recipe(str(recipe)), {'camvid': labelled_folder}, tmp_path / 'runs' / 'tiny')
+    resumed.run(CPU, True, lambda *_: None)
+    assert resumed.scores == {name: model.training[name] for name in resumed.scores} != {}
 
 
 def test_data_that_is_not_given_is_asked_for_by_name(tmp_path):

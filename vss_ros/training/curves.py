@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import re
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vss_ros.core.errors import MissingLibraryError
+from vss_ros.training.step_log import by_distance
 
 try:
     import matplotlib
@@ -21,7 +20,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 STYLE: dict[Any, Any] = {'font.size': 9, 'axes.grid': True, 'grid.color': '#dddddd', 'legend.frameon': False}
-BY_DISTANCE = re.compile(r'([a-z]+)_(\d+)')
 NOT_DRAWN = ('step', 'seconds')
 
 
@@ -59,13 +57,10 @@ def _draw_losses(axes: Axes, lines: list[dict[str, Any]]) -> None:
 
 def _draw_scores(axes: Axes, lines: list[dict[str, Any]]) -> None:
     last = {name: value for name, value in (lines[-1] if lines else {}).items() if name not in NOT_DRAWN}
-    by_distance: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for name, value in last.items():
-        if (match := BY_DISTANCE.fullmatch(name)) and match[1] != 'iou':  # iou_<class> is no distance
-            by_distance[match[1]].append((int(match[2]), value))
-    for name, points in by_distance.items():
-        axes.plot(*zip(*sorted(points), strict=True), marker='o', markersize=3, label=name)
-    if by_distance:
+    distances = by_distance(last)
+    for name, points in distances.items():
+        axes.plot(*zip(*sorted(points.items()), strict=True), marker='o', markersize=3, label=name)
+    if distances:
         axes.set(xlabel='frames after the key frame, last validation', ylabel='%')
     elif last:
         plotted = [name for name in last if not name.startswith('iou_')]

@@ -17,7 +17,7 @@ from vss_ros.core.model_folder import load_model, sha256_of
 from vss_ros.training.optimiser import usable_precision
 from vss_ros.training.processes import Processes
 from vss_ros.training.stages import stage_class
-from vss_ros.training.step_log import read_log
+from vss_ros.training.step_log import by_distance, last_scores, read_log
 from vss_ros.training.trainer import Trainer
 
 Log = list[dict[str, Any]]
@@ -64,11 +64,11 @@ def write_report(
         )
     lines += [*_table(columns, rows), '', 'Losses are means over the first and the last tenth of the steps.']
     for name, log in logs.items():
-        scores = _last_scores(log)
+        scores = last_scores(log)
         if scores:
             kind = (stage_class(name).__doc__ or '').splitlines()[0]
             lines += ['', f'## Scores of {name} on what was kept aside', '', kind, '']
-            lines += _table(('score', '%'), [(score, f'{value:.2f}') for score, value in scores.items()])
+            lines += _scores(scores)
     target.mkdir(parents=True, exist_ok=True)
     try:
         from vss_ros.training.curves import draw_curves
@@ -101,14 +101,22 @@ def write_card(trainer: Trainer, folder: Path) -> None:
         '',
         'These images lie close to those it learnt from; `vss evaluate` tells how it does on others.',
         '',
-        *_table(('score', '%'), [(name, f'{value:.2f}') for name, value in trainer.scores.items()]),
+        *_scores(trainer.scores),
     ]
     write_file(folder / 'README.md', '\n'.join(lines) + '\n')
 
 
-def _last_scores(log: Log) -> dict[str, float]:
-    found = [line for line in log if 'loss' not in line]
-    return {name: value for name, value in found[-1].items() if name != 'step'} if found else {}
+def _scores(scores: dict[str, float]) -> list[str]:
+    """A row for each score, with a column for each distance where it has distances; all in per cent."""
+    distances = by_distance(scores)
+    columns = sorted({distance for row in distances.values() for distance in row})
+    rows = [
+        (name, *(f'{row[d]:.1f}' if d in row else '' for d in columns)) for name, row in distances.items()
+    ]
+    of_distance = {f'{name}_{d}' for name, row in distances.items() for d in row}
+    others = [(name, f'{value:.1f}') for name, value in scores.items() if name not in of_distance]
+    lines = _table(('frames after the key frame, %', *map(str, columns)), rows) if rows else []
+    return [*lines, *([''] if rows and others else []), *(_table(('score', '%'), others) if others else [])]
 
 
 def _table(columns: tuple[str, ...], rows: Any) -> list[str]:

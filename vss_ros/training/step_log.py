@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+BY_DISTANCE = re.compile(r'([a-z_]+)_(\d+)')
 
 
 class StepLog:
@@ -39,6 +42,21 @@ class StepLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; none if there is no log."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def last_scores(log: list[dict[str, Any]]) -> dict[str, float]:
+    """Those of the last validation; none if there was none."""
+    found = [line for line in log if 'loss' not in line]
+    return {name: value for name, value in found[-1].items() if name != 'step'} if found else {}
+
+
+def by_distance(scores: dict[str, float]) -> dict[str, dict[int, float]]:
+    """Scores such as `corrected_5` as name -> frames after the key frame -> score."""
+    found: dict[str, dict[int, float]] = {}
+    for name, value in scores.items():
+        if (match := BY_DISTANCE.fullmatch(name)) and match[1] != 'iou':  # iou_<class> is no distance
+            found.setdefault(match[1], {})[int(match[2])] = value
+    return found
 
 
 def _board(folder: Path, first: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from vss_ros.training.processes import ALONE, Processes
 from vss_ros.training.recipe import Recipe, StageRecipe
 from vss_ros.training.stages import stage_class
 from vss_ros.training.start import start_from
+from vss_ros.training.step_log import last_scores, read_log
 
 WEIGHTS_FILE = 'weights.safetensors'
 Report = Callable[[str, int, dict[str, float]], None]
@@ -48,13 +50,11 @@ class Trainer:
         self.method.to(device)
         for stage_recipe in self.recipe.stages:
             stage = self._stage(stage_recipe)
-
-            def tell(step: int, values: dict[str, float], name: str = stage.name) -> None:
-                if 'loss' not in values:
-                    self.scores |= {f'{name}_{score}': round(value, 2) for score, value in values.items()}
-                report(name, step, values)
-
+            tell = partial(report, stage.name)
             fit(stage, stage_recipe.fit, self.folder, device, resume, tell, processes, self.recipe.seed)
+            # From the log, for the stage may have been finished before this run resumed.
+            scores = last_scores(read_log(self.folder / f'{stage.name}.jsonl'))
+            self.scores |= {f'{stage.name}_{score}': round(value, 2) for score, value in scores.items()}
         path = self.folder / WEIGHTS_FILE
         if processes.first:
             checkpoint.write_tensors(path, self.method.eval().state_dict(), {'recipe': self.recipe.name})
