@@ -80,6 +80,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='may be repeated (default: 1 and 5)',
     )
     parser.add_argument(
+        '--key-frame-threshold',
+        action='append',
+        type=float,
+        default=[],
+        metavar='P',
+        help='beside the intervals, scheduler adaptive with this threshold; may be repeated',
+    )
+    parser.add_argument(
         '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
     )
     parser.add_argument('--threads', type=int, default=0, metavar='N', help='CPU threads; 0: one per core')
@@ -167,9 +175,7 @@ def _contenders(
             before = memory_mb()
             engine = StageEngine(_load(model, engine_name, precision, args))
             costs = _costs(model)
-            for interval in args.key_frame_interval or [1, 5]:
-                # Frames that follow each other in the list do follow each other, whatever their stamps say.
-                settings = StreamSettings(interval, max_frame_gap_s=float('inf'), motion=args.motion)
+            for interval, settings in _schedules(args).items():
                 segmenter = VideoSegmenter(model, engine, settings)
                 for frame in frames[:WARM_UP]:
                     list(segmenter.answers(frame))
@@ -190,6 +196,20 @@ def _contenders(
                 )
                 before = memory_mb()
         yield contenders
+
+
+def _schedules(args: Namespace) -> dict[int | str, StreamSettings]:
+    """When frames are key frames: the settings by interval, or by `adaptive` and the threshold."""
+    fixed = {interval: StreamSettings(interval) for interval in args.key_frame_interval or [1, 5]}
+    adaptive = {
+        f'adaptive {p:g}': StreamSettings(scheduler='adaptive', key_frame_threshold=p)
+        for p in args.key_frame_threshold
+    }
+    # Frames that follow each other in the list do follow each other, whatever their stamps say.
+    return {
+        name: replace(settings, max_frame_gap_s=float('inf'), motion=args.motion)
+        for name, settings in (fixed | adaptive).items()
+    }
 
 
 def _load(model: ModelFolder, engine: str, precision: str, args: Namespace) -> Engine:

@@ -94,7 +94,7 @@ class Contender:
     model: str
     network: tuple[int, int]
     engine: StageEngine
-    interval: int
+    interval: int | str  # of key frames, or how they are scheduled
     segmenter: VideoSegmenter
     memory_mb: float
     costs: Mapping[str, Cost] | None

@@ -5,6 +5,10 @@ frame. Nothing is written if they differ. Example: a model for 640x480 images th
 
     vss export camvid-evss-lite -o evss-lite-640 --size 640x480 --set decision=full
 
+Or as another method that makes do with the same networks, DFF say, without its correction:
+
+    vss export camvid-evss-lite -o dff --method dff --set backbone=lite --set scale_field=false --set flow=dis
+
 With --precision, and without -o, graphs of that precision are added to the model as it is.
 """
 
@@ -45,6 +49,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('model', help='model folder, or the name of a model that came with the package')
     parser.add_argument('-o', '--output', type=Path, help='folder of the new model')
     parser.add_argument('--size', type=image_size, help='width and height of the images, such as 480x360')
+    parser.add_argument(
+        '--method',
+        help='another method that has no networks but those of the model; see --set for its options',
+    )
     add_set_argument(parser)
     parser.add_argument('--classes', help='another class set with as many classes, by name')
     parser.add_argument('--name', help='name of the new model; default: that of its folder')
@@ -82,7 +90,7 @@ def main(args: Namespace) -> int:
     made = model
     if args.output:
         made = export(
-            load_method(model, dict(args.set)),
+            load_method(model, dict(args.set), args.method),
             args.output,
             name=args.name or args.output.resolve().name,
             class_set=args.classes or model.classes.name,
@@ -104,9 +112,9 @@ def main(args: Namespace) -> int:
 def _check(args: Namespace) -> None:
     if not args.output and not args.precision:
         raise SettingsError('nothing to write: name a folder with -o, or a --precision to add')
-    if not args.output and (args.size or args.set or args.classes or args.name):
+    if not args.output and (args.size or args.set or args.classes or args.name or args.method):
         raise SettingsError(
-            'another size, option, class set or name makes a new model; name a folder with -o'
+            'another size, method, option, class set or name makes a new model; name a folder with -o'
         )
     if 'int8' in args.precision and not args.calibration:
         raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibrate')

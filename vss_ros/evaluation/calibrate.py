@@ -20,7 +20,7 @@ from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import StreamSettings
 
-LEAST_SAMPLES = 50
+LEAST_SAMPLES = 30
 RIDGE = 1e-3  # per sample, on weights of signals scaled to deviation 1
 ITERATIONS = 50
 
@@ -41,9 +41,9 @@ class Samples:
     accuracy: np.ndarray
     clip: np.ndarray
 
-    def of(self, wanted: np.ndarray, names: Sequence[str] = ()) -> Samples:
-        """Some of the samples, with some of the signals."""
-        names = tuple(names or self.names)
+    def of(self, wanted: np.ndarray, names: Sequence[str] | None = None) -> Samples:
+        """Some of the samples, with some of the signals, or all."""
+        names = self.names if names is None else tuple(names)
         columns = [self.names.index(name) for name in names]
         signals = self.signals[wanted][:, columns]
         return Samples(names, signals, self.accuracy[wanted], self.clip[wanted])
@@ -98,13 +98,13 @@ def fit(samples: Samples) -> AccuracyModel:
         del kept[int(weights.argmax())]
 
 
-def cross_validate(samples: Samples, names: Sequence[str] = (), folds: int = 5) -> np.ndarray:
+def cross_validate(samples: Samples, names: Sequence[str] | None = None, folds: int = 5) -> np.ndarray:
     """Predicted accuracy (n,) of every sample by weights that were fitted to other clips.
 
     With one clip the folds are stretches of it, one after the other.
 
     Args:
-        names: of the signals to use; all if none.
+        names: of the signals to use; all if not given.
     """
     groups = samples.clip
     if len(np.unique(groups)) < 2:

@@ -181,7 +181,11 @@ def carried_by_warp(model: ModelFolder) -> dict[str, str]:
     `warp` gives `warped` for `previous_scores`, and `warped_x` for any other `previous_x`.
     """
     taken = model.graphs[WARP].inputs
-    names = {output: name.removeprefix('previous_') for output, name in model.state.items() if name in taken}
+    names = {
+        output: name.removeprefix('previous_')
+        for output, name in model.state.items()
+        if name in taken and name != output  # else it stays as the key frame left it
+    }
     return {output: WARPED if name == 'scores' else f'{WARPED}_{name}' for output, name in names.items()}
 
 

@@ -40,12 +40,16 @@ def save_weights(state: Mapping[str, Tensor], file: Path) -> None:
     file.write_bytes(save(dict(state)))
 
 
-def load_method(model: ModelFolder, options: Mapping[str, Any] | None = None) -> Method:
+def load_method(
+    model: ModelFolder, options: Mapping[str, Any] | None = None, name: str | None = None
+) -> Method:
     """Rebuilds the method of a model folder with its weights, in eval mode, on the CPU, in fp32.
 
     Args:
         options: values that replace those the model was made with. Networks that they make needless
             are left out; a network they need but the model does not have is an error.
+        name: of another method that makes do with the networks of the model; of the options it then has
+            those given here only.
     Raises:
         ModelError: the folder has no weights, or they do not fit the method.
         SettingsError: an option has a value that cannot be used.
@@ -53,27 +57,28 @@ def load_method(model: ModelFolder, options: Mapping[str, Any] | None = None) ->
     if model.weights is None:
         raise ModelError(f'{model.path} has no weights, only graphs; use a model that vss export made')
     try:
-        method = build_method(model.method, len(model.classes), {**model.options, **(options or {})})
+        kept = model.options if name in (None, model.method) else {}
+        method = build_method(name or model.method, len(model.classes), {**kept, **(options or {})})
     except TypeError as error:  # a value of another kind, text for a number say
         raise SettingsError(f'{dict(options or model.options)} cannot be used: {error}') from error
     try:
         state = load_file(str(model.weights))
     except (SafetensorError, OSError) as error:
         raise ModelError(f'{model.weights} cannot be read: {error}; export the model again') from error
-    if options:
+    if options or name is not None:
         networks = {name for name, _ in method.named_children()}
         state = {name: tensor for name, tensor in state.items() if name.split('.')[0] in networks}
         absent = networks - {name.split('.')[0] for name in state}
         if absent:
             raise ModelError(
-                f'{dict(options)} needs {", ".join(sorted(absent))}, for which {model.path} has no weights; '
-                'train it with these options'
+                f'{name or model.method} with {dict(options or {})} needs {", ".join(sorted(absent))}, for '
+                f'which {model.path} has no weights; train it with these options'
             )
     try:
         method.load_state_dict(state, strict=True)
     except RuntimeError as error:
         reason = ' '.join(str(error).split())[:300]
-        raise ModelError(f'{model.weights} does not fit method {model.method}: {reason}') from error
+        raise ModelError(f'{model.weights} does not fit method {name or model.method}: {reason}') from error
     return method.eval()
 
 
