@@ -191,6 +191,8 @@ def test_refused_settings_leave_everything_as_it_was(robot):
     assert robot.set(key_frame_interval=0) != ''
     assert 'wrong' in robot.set(overlay_alpha='much').lower()
     assert 'scheduler' in robot.set(scheduler='clever')
+    assert "needs 'path'" in robot.set(scheduler='adaptive')  # of this model, which has no flow
+    assert robot.get('scheduler') == 'fixed'
     assert robot.set_together(overlay_alpha=0.25, key_frame_interval=2) == ''
     assert (robot.get('overlay_alpha'), robot.get('key_frame_interval')) == (0.25, 2)
     assert robot.set(max_rate=10) == ''  # a whole number is understood as a double

@@ -66,6 +66,10 @@ class VideoSegmenter:
         self._age = 0
         self._key_stamp_ns = 0
 
+    def check(self, settings: StreamSettings) -> None:
+        """Raises ModelError if `configure` could not take these settings."""
+        self._make_expectation(settings)
+
     def configure(self, settings: StreamSettings) -> None:
         """Takes new settings for the frames to come.
 

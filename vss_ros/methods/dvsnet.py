@@ -26,6 +26,7 @@ from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 
 REGION = 8  # side of a region of the decision network, in cells of h x w
+FIRST_GUESS = 2.2  # logit of 0.9: what an untrained network expects
 SEEN = 6  # flow, difference of appearance, confidence: 2 + 3 + 1 maps
 
 
@@ -114,6 +115,8 @@ class DecisionNetwork(nn.Module):
             convolution(SEEN, first, 3, 2), convolution(first, second, 3, 2), convolution(second, third, 3, 2)
         )
         self.head = nn.Conv2d(third, 1, 1)
+        with torch.no_grad():
+            self.head.bias.fill_(FIRST_GUESS)  # type: ignore[union-attr]
 
     def forward(self, seen: Tensor) -> Tensor:
         return self.head(self.body(self.norm(seen))).sigmoid()

@@ -34,7 +34,7 @@ class SegmentationNode(LifecycleNode):
         self._labels: Labels | None = None
         self._loading: Loading | None = None
         self._enabled = True
-        self._declared = Parameters(self, self._is_configured, self._settings_changed)
+        self._declared = Parameters(self, self._is_configured, self._check_settings, self._settings_changed)
         self._core_log = CoreLog(self)
         self._diagnostics = Diagnostics(self, self._core_log)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -136,6 +136,11 @@ class SegmentationNode(LifecycleNode):
         if self._stream is not None:
             self._stream.close()
         self._labels = self._stream = None
+
+    def _check_settings(self, settings: Settings) -> None:
+        """Raises ModelError if the model that is loaded cannot be run with them."""
+        if self._stream is not None:
+            self._stream.check(settings)
 
     def _settings_changed(self, settings: Settings) -> None:
         if self._stream is not None:

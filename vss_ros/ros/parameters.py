@@ -21,7 +21,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import SettingsError, VssError
 from vss_ros.core.settings import (
     BUILDS,
     ENGINES,
@@ -266,14 +266,20 @@ class Parameters:
 
     Args:
         is_configured: whether only live parameters may change now.
+        check: raises a VssError if the node cannot take these settings.
         on_change: is given the settings after each accepted change.
     """
 
     def __init__(
-        self, node: Node, is_configured: Callable[[], bool], on_change: Callable[[Settings], None]
+        self,
+        node: Node,
+        is_configured: Callable[[], bool],
+        check: Callable[[Settings], None],
+        on_change: Callable[[Settings], None],
     ) -> None:
         self._node = node
         self._is_configured = is_configured
+        self._check_settings = check
         self._on_change = on_change
         node.declare_parameters('', [(entry.name, entry.default, entry.descriptor()) for entry in TABLE])
         if hasattr(node, 'add_pre_set_parameters_callback'):  # not in Humble
@@ -300,7 +306,8 @@ class Parameters:
             return SetParametersResult(successful=True)
         try:
             settings = checked_change(self.values(), changes, self._is_configured())
-        except (SettingsError, TypeError) as error:
+            self._check_settings(settings)
+        except (VssError, TypeError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not hasattr(self._node, 'add_post_set_parameters_callback'):
             self._on_change(settings)

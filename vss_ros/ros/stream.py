@@ -102,6 +102,10 @@ class CameraStream:
         """Makes the next frame a key frame."""
         self._segmenter.request_key_frame()
 
+    def check(self, settings: Settings) -> None:
+        """Raises ModelError if the model cannot be run with these settings."""
+        self._segmenter.check(settings.stream)
+
     def configure(self, settings: Settings) -> None:
         """Takes what may change while frames are coming in."""
         self.settings = settings

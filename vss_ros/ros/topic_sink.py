@@ -111,8 +111,9 @@ def frame_info(
     """What is to be known about one frame, as key-value pairs under the image's header.
 
     Keys: `kind` (key, propagated), `age_frames`, `age_ms`, `reset_reason`, `latency_ms` (arrival of the
-    image to published mask), `engine_ms`, `<stage>_ms` of each stage, `corrected_share`, `dropped` (frames
-    since the last answer), `mean_confidence` (0..1), `share.<class>` and `share.unlabelled` (0..1).
+    image to published mask), `engine_ms`, `<stage>_ms` of each stage, `corrected_share`,
+    `expected_accuracy`, `dropped` (frames since the last answer), `mean_confidence` (0..1),
+    `share.<class>` and `share.unlabelled` (0..1).
     """
     counts = cv2.calcHist([segmentation.mask], [0], None, [256], [0, 256]).ravel() / segmentation.mask.size
     timings = segmentation.timings_ms
@@ -129,6 +130,8 @@ def frame_info(
     }
     if segmentation.corrected_share is not None:
         values['corrected_share'] = f'{segmentation.corrected_share:.5f}'
+    if segmentation.expected_accuracy is not None:
+        values['expected_accuracy'] = f'{segmentation.expected_accuracy:.5f}'
     for name, share in zip(model.classes.names, counts, strict=False):
         values[f'share.{name}'] = f'{share:.5f}'
     values['share.unlabelled'] = f'{counts[255]:.5f}'

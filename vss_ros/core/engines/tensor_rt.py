@@ -161,21 +161,24 @@ class TensorRtEngine:
 
 
 class WarpRunner:
-    """The graph `warp` in PyTorch: each of its tensors but `flow` read where the flow points.
+    """The graph `warp` in PyTorch: each of its tensors but the flow read where the flow points.
 
-    The outputs are in the order of what is read.
+    The flow is `flow`, or `key_flow`, which leads to the key frame. The outputs are in the order of what is
+    read.
     """
 
     def __init__(self, spec: GraphSpec) -> None:
-        features = [name for name in spec.inputs if name != 'flow']
+        flows = [name for name in spec.inputs if name in ('flow', 'key_flow')]
+        features = [name for name in spec.inputs if name not in flows]
         shapes = [spec.inputs[name] for name in features]
-        if 'flow' not in spec.inputs or not features or shapes != list(spec.outputs.values()):
+        if len(flows) != 1 or not features or shapes != list(spec.outputs.values()):
             raise EngineError(
                 f'graph {WARP!r} takes {", ".join(spec.inputs)} and gives {", ".join(spec.outputs)}; '
                 'expected flow and what it warps, as much of it and as large as what comes out. '
                 'Give a graph that does something else another name'
             )
         self.spec = spec
+        self._flow = flows[0]
         self._features = dict(zip(spec.outputs, features, strict=True))
 
     def second(self, device: CpuDevice) -> WarpRunner:
@@ -183,7 +186,7 @@ class WarpRunner:
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         _check(self.spec, inputs)
-        return {output: warp(inputs[name], inputs['flow']) for output, name in self._features.items()}
+        return {output: warp(inputs[name], inputs[self._flow]) for output, name in self._features.items()}
 
 
 class GraphRunner:
