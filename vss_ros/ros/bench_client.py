@@ -19,7 +19,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from vss_ros.core.errors import VssError
-from vss_ros.ros.node_client import END_S, START_S, NodeClient, NodeProcess, values_of
+from vss_ros.ros.node_client import END_S, START_S, NodeClient, NodeProcess, interrupts_held, values_of
 
 QUIET_S = 1.0  # without an answer, after which no more are expected
 WARM_UP = 3  # answers that are counted but whose times are not taken
@@ -144,19 +144,26 @@ def percentiles(values: list[float]) -> dict[str, float] | None:
 @contextmanager
 def _process(command: list[str]) -> Any:
     """A process that is ended with the block; Ctrl-C in the terminal reaches only us."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process: subprocess.Popen | None = None
     try:
+        with interrupts_held():
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            )
         yield process
     finally:
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+        if process is not None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()

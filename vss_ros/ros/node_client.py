@@ -54,7 +54,7 @@ class NodeProcess:
 
     def __enter__(self) -> NodeProcess:
         try:
-            with self.log.open('w') as output, _interrupts_held():
+            with self.log.open('w') as output, interrupts_held():
                 # A session of its own: Ctrl-C in the terminal reaches only us, and we end the node in order.
                 self._process = subprocess.Popen(
                     self._command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -89,7 +89,7 @@ class NodeProcess:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Lets Ctrl-C wait: in the middle of starting a process it would leave the process behind."""
     held: list[int] = []
     before = {
