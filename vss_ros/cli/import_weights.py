@@ -1,8 +1,8 @@
-"""Make a model from published weights: the files of the EVSS or DAVSS authors, or any state dict of a method.
+"""Make a model from published weights: those of the EVSS or DAVSS authors, or any state dict of a method.
 
 Takes full models (evss_citys_best, spatial_correction_camvid/best), single networks (csrnet_..., flownet,
-dmnet_camvid/now) or several of them together, as PyTorch files of nothing but tensors or as .safetensors. No
-code in them is run. Examples:
+dmnet_camvid/now, a public PSPNet of ResNet-50 for st-memory) or several of them together, as PyTorch files of
+nothing but tensors or as .safetensors. No code in them is run. Examples:
 
     vss import-weights evss_camvid_best.pth -o models/evss-camvid --classes camvid11 --size 960x720
     vss import-weights best.pth -o models/davss --method davss --classes cityscapes19 --size 1024x512

@@ -75,6 +75,8 @@ def _show_model(console: Console, model: ModelFolder) -> None:
     for step, stages in model.steps.items():
         facts.add_row(f'{step} step', ' > '.join(stages))
     facts.add_row('state', ', '.join(f'{output} > {name}' for output, name in model.state.items()))
+    if model.delay_frames:
+        facts.add_row('results', f'late: a frame is answered once {model.delay_frames} more have come')
     if model.weights is not None:
         facts.add_row('parameters', f'{count_parameters(model.weights):,}')
     facts.add_row('files', 'complete, as model.yaml says (sha256)')

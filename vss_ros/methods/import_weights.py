@@ -1,4 +1,4 @@
-"""Reads published weights: the files of the EVSS and DAVSS authors, and any with a method's own names."""
+"""Reads published weights: of the EVSS and DAVSS authors, public PSPNets, any with a method's own names."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ SINGLE_NETWORKS = {  # files of one network, told by a name that only it has
     'aspp0.atrous_convolution.conv.weight': 'deeplab.',
     'conv6.1.running_mean': 'cfnet.',
     'conv1.0.depthwise.weight': 'dmnet.',
+    'decode_head.conv_seg.weight': 'pspnet.',
 }
 
 
