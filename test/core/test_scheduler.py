@@ -20,7 +20,7 @@ def places(scheduler, frames, expected=lambda age: None):
 
 
 def adaptive(**changes):
-    return make_scheduler(StreamSettings(scheduler='adaptive', **changes))
+    return make_scheduler(StreamSettings(scheduler='adaptive', **{'key_frame_threshold': 0.9, **changes}))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ('distance', 'deployment')  # those that run if none is named
 SCHEDULES = 'schedules'
-INTERVALS, THRESHOLDS = (2, 3, 5, 8), (0.86, 0.9, 0.92, 0.94)
+INTERVALS, THRESHOLDS = (2, 3, 5, 8, 12), (0.9, 0.92, 0.93, 0.94, 0.95)
 DISTANCES = (0, 1, 3, 5, 9)
 REPORT, PAGE, PROGRESS = 'report.json', 'report.html', 'progress.npz'
 

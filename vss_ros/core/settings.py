@@ -58,7 +58,7 @@ class StreamSettings:
 
     key_frame_interval: int = 5  # scheduler fixed: 1 makes every frame a key frame
     scheduler: str = 'fixed'  # key frames at an interval, or where propagating is expected to fail
-    key_frame_threshold: float = 0.9  # adaptive: least expected share of pixels as if computed in full
+    key_frame_threshold: float = 0.93  # adaptive: least expected share of pixels as if computed in full
     min_interval: int = 2  # adaptive: from a key frame to the next, in frames
     max_interval: int = 15  # adaptive: the same
     max_key_share: float = 1.0  # adaptive: the compute budget, largest share of key frames ...
