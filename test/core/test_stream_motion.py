@@ -319,6 +319,25 @@ def test_a_damaged_packet_is_an_error_and_the_stream_goes_on_at_its_next_key_pic
     assert found == [0, 1, *range(5, 12)]
 
 
+def test_what_lies_behind_a_packet_in_memory_is_not_read():
+    packets = [bytes(packet) for packet in encode(drift(6), 'mpeg4')]
+    expected = [one.to_bgr() for one in decode(packets, 'mpeg4')]
+    decoder = PacketDecoder('mpeg4')
+    for packet, image in zip(packets, expected, strict=True):
+        (decoded,) = decoder.decode(memoryview(packet + b'\xff' * 64)[: len(packet)])
+        assert np.array_equal(decoded.to_bgr(), image)
+        assert not decoded.picture.is_corrupt
+
+
+def test_an_empty_packet_is_refused_and_does_not_end_the_stream():
+    first, second = encode(drift(2), 'mpeg4')
+    decoder = PacketDecoder('mpeg4')
+    decoder.decode(bytes(first))
+    with pytest.raises(FrameError, match='a packet of mpeg4 video is empty'):
+        decoder.decode(b'')
+    assert len(decoder.decode(bytes(second))) == 1
+
+
 def test_a_codec_that_does_not_exist_is_refused():
     with pytest.raises(FrameError, match="'h266x' is no video that can be decoded"):
         PacketDecoder('h266x')

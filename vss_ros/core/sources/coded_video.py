@@ -116,7 +116,12 @@ class PacketDecoder:
         Raises:
             FrameError: the packet is damaged. The decoder then begins anew, at the next key picture.
         """
-        packet = av.Packet(data)
+        if not data:
+            raise FrameError(f'a packet of {self.codec} video is empty')  # it would end the stream
+        packet = av.Packet(
+            len(data)
+        )  # not Packet(data): decoders read beyond the end, and must find zeros there
+        packet.update(data)
         packet.pts = packet.dts = self._packets
         self._labels[self._packets] = label
         self._packets += 1
