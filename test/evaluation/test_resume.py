@@ -17,7 +17,7 @@ class Street:
         self.name = f'street {seed}'
         self._frames = list(SyntheticSource(seed, 4, height=64, width=96))
 
-    def frames(self, before):
+    def frames(self, before, after=0):
         return iter(enumerate(self._frames))
 
 
@@ -26,7 +26,7 @@ class PulledPlug:
 
     name = 'pulled plug'
 
-    def frames(self, before):
+    def frames(self, before, after=0):
         raise KeyboardInterrupt
 
 
