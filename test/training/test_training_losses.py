@@ -38,3 +38,12 @@ def test_without_any_label_the_losses_are_zero_with_zero_gradients():
     sum(terms.values()).backward()
     assert all(term == 0 for term in terms.values())
     assert (scores.grad == 0).all()
+
+
+def test_a_pixel_of_twice_the_emphasis_counts_as_if_it_were_there_twice():
+    torch.manual_seed(0)
+    scores, labels = torch.randn(1, 4, 1, 3), torch.tensor([[[0, 3, 255]]])
+    emphasis = torch.tensor([[[2.0, 1.0, 5.0]]])
+    emphasised = segmentation_losses(scores, labels, None, 0, emphasis)['cross_entropy']
+    twice = segmentation_losses(scores[..., [0, 0, 1]], labels[..., [0, 0, 1]], None, 0)['cross_entropy']
+    assert emphasised.item() == pytest.approx(twice.item(), abs=1e-6)

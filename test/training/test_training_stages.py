@@ -13,6 +13,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.motion.dis import DisMotion
 from vss_ros.methods import build_method
+from vss_ros.methods.evss_losses import Prediction
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
 from vss_ros.training.correction import CorrectionSettings, CorrectionStage
@@ -95,6 +96,25 @@ def test_the_same_stage_trains_the_networks_of_evss(streets):
     stage = correction_stage(method, streets, judged=1, frames=2)
     batch = {name: torch.from_numpy(array) for name, array in stage.batch(0).items()}
     assert torch.isfinite(torch.stack(list(stage.losses(batch).values()))).all()
+
+
+def test_the_edge_map_learns_where_the_warp_is_wrong_if_it_is_asked_to(streets):
+    labels = torch.full((1, HEIGHT, WIDTH), 3, dtype=torch.uint8)  # no edge anywhere
+    scores = torch.zeros(1, CLASSES, HEIGHT // 4, WIDTH // 4)
+    scores[:, 3] = 1
+    scores[:, 8, :, :6] = 2  # a quarter of the view was taken for another class
+    blank = torch.zeros(1, 2, HEIGHT // 4, WIDTH // 4)
+    blank[:, 0] = 9
+    right = blank.clone()
+    right[:, :, :, :6] = blank[:, :, :, :6].flip(1)
+
+    def loss(edge, wanted):
+        stage = correction_stage(lite(), streets, wrong_warps=wanted)
+        return stage.terms(Prediction(scores, scores, edge, scores), labels)['edge'].item()
+
+    assert loss(right, True) < 1e-3
+    assert loss(blank, True) > 0.1
+    assert loss(blank, False) == 0
 
 
 def test_clips_without_labels_are_learnt_from_the_segmenter_itself(streets):

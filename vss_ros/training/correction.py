@@ -27,6 +27,9 @@ class CorrectionSettings(PropagationSettings):
             and a quarter (the rest), which saves work.
         void_edges: borders of unlabelled regions are edges too, as in the release on CamVid.
         jaccard: added to the semantic loss; not published, and neither are class weights.
+        wrong_warps: the edge map also learns where the warp has the wrong class, so that it lets corrections
+            through inside large objects that the flow lost; not published.
+        emphasis: how much more pixels whose warped class is wrong weigh in the semantic loss; 0 as published.
     """
 
     warp: float = 0.2
@@ -38,6 +41,8 @@ class CorrectionSettings(PropagationSettings):
     thin_classes: tuple[int, ...] = (2, 9, 10)  # all their pixels count as edges; here those of CamVid-11
     full_size: bool = False
     void_edges: bool = False
+    wrong_warps: bool = False
+    emphasis: float = 0.0
 
 
 class Handed(NamedTuple):
@@ -103,11 +108,14 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
             fused, rest = labels[:, ::2, ::2].long(), labels[:, 2::4, 2::4].long()
             outlined = outlined[:, 2::4, 2::4]
         weights = None if self._weights is None else self._weights.to(labels.device)
-        semantic = segmentation_losses(prediction.merged, fused, weights, settings.jaccard)
+        emphasis = 1 + settings.emphasis * is_wrong(prediction.warped, fused)
+        semantic = segmentation_losses(prediction.merged, fused, weights, settings.jaccard, emphasis)
 
         no_edges = -1 if settings.void_edges else IGNORE
         edges = [edge_label(label, settings.thin_classes, no_edges) for label in outlined.cpu().numpy()]
         edge_targets = torch.from_numpy(np.stack(edges)).long().to(labels.device)
+        if settings.wrong_warps:
+            edge_targets |= is_wrong(prediction.warped, rest)
         predicted = prediction.edge.argmax(1) == 1
         on_edges = torch.where(predicted & (rest != 0), rest, IGNORE)
         terms = {
@@ -118,3 +126,9 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         if prediction.warped.requires_grad:  # otherwise nothing that is trained can change it
             terms['warp'] = settings.warp * mean_cross_entropy(prediction.warped, rest)
         return terms
+
+
+def is_wrong(warped: Tensor, labels: Tensor) -> Tensor:
+    """Where the class of the warped scores is not the labelled one: bool (N, H, W), as `labels`."""
+    found = resize(warped.detach(), labels.shape[1:]).argmax(1)
+    return (found != labels) & (labels != IGNORE)

@@ -19,7 +19,11 @@ def class_weights(frequencies: np.ndarray, softness: float) -> np.ndarray:
 
 
 def segmentation_losses(
-    scores: Tensor, labels: Tensor, weights: Tensor | None, jaccard: float
+    scores: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    jaccard: float,
+    emphasis: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Weighted cross-entropy and `jaccard` times the soft Jaccard loss, at the size of the labels.
 
@@ -30,6 +34,7 @@ def segmentation_losses(
         scores: logits of any size, (N, K, h, w).
         labels: class ids, 255 where unlabelled, int64 (N, H, W).
         weights: of the classes, (K,); all the same if none are given.
+        emphasis: further weights of the pixels in the cross-entropy, (N, H, W).
     """
     classes = scores.shape[1]
     logarithms = resize(scores.float(), labels.shape[1:]).log_softmax(1)
@@ -37,6 +42,8 @@ def segmentation_losses(
     labels = labels.where(known, 0)
     of_truth = logarithms.gather(1, labels[:, None])[:, 0]
     importance = known.float() if weights is None else weights[labels] * known
+    if emphasis is not None:
+        importance = importance * emphasis
     terms = {'cross_entropy': -(importance * of_truth).sum() / importance.sum().clamp(min=1)}
     if jaccard > 0:
 
