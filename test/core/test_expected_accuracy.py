@@ -13,9 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vss_ros.core.accuracy_model import NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError
-from vss_ros.core.expected_accuracy import NEEDS, SIGNALS, AccuracyModel, Expectation
+from vss_ros.core.expected_accuracy import Expectation
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import MODEL_FILE, load_model
 from vss_ros.core.segmenter import VideoSegmenter

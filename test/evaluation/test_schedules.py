@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from vss_ros.cli.main import main
+from vss_ros.core.accuracy_model import SIGNALS, AccuracyModel
 from vss_ros.core.cost import step_macs
 from vss_ros.core.errors import ModelError, SettingsError, SourceError
-from vss_ros.core.expected_accuracy import SIGNALS, AccuracyModel
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.model_folder import MODEL_FILE, load_model
 from vss_ros.core.settings import StreamSettings

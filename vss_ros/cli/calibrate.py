@@ -92,8 +92,8 @@ def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:
     """Puts the weights into model.yaml, in place of those that are there; the rest stays byte for byte."""
     import yaml
 
+    from vss_ros.core.accuracy_model import EXPECTED_ACCURACY
     from vss_ros.core.drafts import write_file
-    from vss_ros.core.expected_accuracy import EXPECTED_ACCURACY
     from vss_ros.core.model_folder import MODEL_FILE, load_model
 
     file = model.path / MODEL_FILE

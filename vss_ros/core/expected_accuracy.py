@@ -8,64 +8,18 @@ fitted to recordings (`vss calibrate`) and kept in model.yaml. Models with a gra
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from vss_ros.core.accuracy_model import DEFAULT, EXPECTED_ACCURACY, NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.errors import ModelError
 from vss_ros.core.motion import CELL
 
 if TYPE_CHECKING:
     from vss_ros.core.model_folder import ModelFolder
-
-EXPECTED_ACCURACY = 'expected_accuracy'  # the tensor, and the entry of model.yaml
-SIGNALS = {
-    'age': 'frames since the key frame',
-    'path': 'mean length of the flow, in widths of the image, summed since the key frame',
-    'residual': 'mean difference of grey values between an image and the one before carried along the '
-    'flow, 0 to 1, summed since the key frame',
-    'doubt': 'mean confidence of the key frame minus that of the frame before',
-    'corrected': 'share of the cells whose class was corrected on the frame before',
-    'distortion': 'mean of the distortion map of the frame before',
-}
-NEEDS = {'path': 'flow', 'residual': 'flow', 'corrected': 'corrected', 'distortion': 'distortion'}
-
-
-@dataclass(frozen=True)
-class AccuracyModel:
-    """Expected accuracy = 1 / (1 + exp(-(bias + sum of weight * signal))).
-
-    Attributes:
-        weights: by name of the signal; those of SIGNALS that are missing play no part.
-        notes: what it was fitted on and how well it fits.
-    """
-
-    bias: float
-    weights: Mapping[str, float]
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        unknown = set(self.weights) - set(SIGNALS)
-        if unknown:
-            raise ValueError(f'there is no signal {", ".join(sorted(unknown))}; use {", ".join(SIGNALS)}')
-        if not all(math.isfinite(value) for value in (self.bias, *self.weights.values())):
-            raise ValueError(f'the bias {self.bias} and the weights {dict(self.weights)} must be finite')
-
-    def predict(self, signals: Mapping[str, float]) -> float:
-        """Expected accuracy, 0..1."""
-        total = self.bias + sum(weight * signals[name] for name, weight in self.weights.items())
-        return 1 / (1 + math.exp(-max(-50.0, min(50.0, total))))
-
-
-# For models without weights of their own: what every model with a flow knows. Fitted to camvid-evss-lite on
-# 989 frames: a motorway, synthetic streets, drives into CamVid's training stills. On clips it was not fitted
-# to, the expected accuracy is wrong by 3.0 points and correlates with the true one by 0.69; with weights of
-# the model's own, which ask for more, by 1.9 and 0.86.
-DEFAULT = AccuracyModel(3.09, {'path': -3.83, 'residual': -1.95})
 
 
 class Expectation:

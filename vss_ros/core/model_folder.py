@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
+from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.expected_accuracy import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.motion import CELL
 from vss_ros.core.share import share_path
 

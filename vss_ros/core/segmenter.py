@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from vss_ros.core.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import ModelError
-from vss_ros.core.expected_accuracy import EXPECTED_ACCURACY, Expectation, accuracy_graph_of
+from vss_ros.core.expected_accuracy import Expectation, accuracy_graph_of
 from vss_ros.core.frame import UNLABELLED, Answer, Frame, Segmentation
 from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder, load_model
 from vss_ros.core.motion import Motion, make_motion

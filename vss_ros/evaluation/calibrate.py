@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from vss_ros.core.accuracy_model import AccuracyModel
 from vss_ros.core.engines import Engine
 from vss_ros.core.errors import ModelError, SourceError
-from vss_ros.core.expected_accuracy import AccuracyModel, accuracy_graph_of, signals_of
+from vss_ros.core.expected_accuracy import accuracy_graph_of, signals_of
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.segmenter import VideoSegmenter
