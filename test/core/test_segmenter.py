@@ -11,7 +11,8 @@ from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, FrameError, ModelError
 from vss_ros.core.frame import UNLABELLED, Frame
 from vss_ros.core.model_folder import load_model
-from vss_ros.core.segmenter import VideoSegmenter, fit, fit_labels, open_segmenter
+from vss_ros.core.resize import fit, fit_labels
+from vss_ros.core.segmenter import VideoSegmenter, open_segmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 FRAME_NS = 100_000_000

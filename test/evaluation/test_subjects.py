@@ -13,7 +13,8 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import TensorSpec, load_model
 from vss_ros.core.motion.dis import DisMotion
-from vss_ros.core.segmenter import VideoSegmenter, fit, fit_labels
+from vss_ros.core.resize import fit, fit_labels
+from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.evaluation.subjects import carried_by_warp, decide, load_subjects, part_of, without_correction
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vss_ros.core.accuracy_model import EXPECTED_ACCURACY
+from vss_ros.core.answers import Owed, answer_to, expected_accuracy_in, read
 from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import ModelError
 from vss_ros.core.expected_accuracy import Expectation, accuracy_graph_of
-from vss_ros.core.frame import UNLABELLED, Answer, Frame, Segmentation
+from vss_ros.core.frame import Answer, Frame, Segmentation
 from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder, load_model
 from vss_ros.core.motion import Motion, make_motion
-from vss_ros.core.resize import fit, fit_labels
+from vss_ros.core.resize import fit
 from vss_ros.core.scheduler import Scheduler, make_scheduler
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stopwatch import Stopwatch
@@ -154,7 +155,7 @@ class VideoSegmenter:
                 state = self._state_of(tensors)
                 owed, self._owed[number] = self._owed[number], None
                 if owed is not None:
-                    yield self._answer(owed, tensors, clock)
+                    yield answer_to(owed, tensors, self.engine, self.settings, self.model.image_size, clock)
         except Exception:
             self._give_up()
             raise
@@ -185,17 +186,17 @@ class VideoSegmenter:
         self._previous = frame
         is_key = is_key or self._all_in_full
         if self.expectation is not None:
-            self.expectation.note(image, is_key, lambda name: self._read(tensors[name]))
+            self.expectation.note(image, is_key, lambda name: read(tensors[name], self.engine))
         self._scheduler.took(is_key or self._due_in_background)
         self._hand_to_background(given, frame, is_key)
         if is_key:
             self._age, self._key_stamp_ns = 0, frame.stamp_ns
         else:
             self._age += 1
-        self._owed.append(_Owed(frame, is_key, self._age, frame.stamp_ns - self._key_stamp_ns, reset_reason))
+        self._owed.append(Owed(frame, is_key, self._age, frame.stamp_ns - self._key_stamp_ns, reset_reason))
         owed = self._owed.popleft()
         if owed is not None:
-            yield self._answer(owed, tensors, clock)
+            yield answer_to(owed, tensors, self.engine, self.settings, self.model.image_size, clock)
 
     def _run(self, step: str, tensors: dict[str, Any], clock: Stopwatch) -> None:
         """Runs the stages of a step; each adds its tensors."""
@@ -216,53 +217,15 @@ class VideoSegmenter:
             if stage != asked_after:
                 continue
             if self.expectation is not None:
-                expected = self.expectation.look(image, lambda name: self._read(tensors[name]))
+                expected = self.expectation.look(image, lambda name: read(tensors[name], self.engine))
                 tensors[EXPECTED_ACCURACY] = np.array(expected, np.float32)
                 clock.lap('expectation')
-            if self._is_due(self._expected_accuracy(tensors)):
+            if self._is_due(expected_accuracy_in(tensors, self.engine)):
                 return False
         return True
 
-    def _expected_accuracy(self, tensors: dict[str, Any]) -> float | None:
-        expected = tensors.get(EXPECTED_ACCURACY)
-        return None if expected is None else float(self._read(expected).item())
-
-    def _read(self, tensor: Any) -> np.ndarray:
-        """A tensor of the engine's, or one that the host brought."""
-        return tensor if isinstance(tensor, np.ndarray) else self.engine.to_host(tensor)
-
     def _state_of(self, tensors: dict[str, Any]) -> dict[str, Any]:
         return {name: tensors[output] for output, name in self.model.state.items()}
-
-    def _answer(self, owed: _Owed, tensors: dict[str, Any], clock: Stopwatch) -> Answer:
-        """What the results of a step say about the frame that they belong to."""
-        frame = owed.frame
-        mask = self.engine.to_host(tensors['mask'])[0]
-        confidence = self.engine.to_host(tensors['confidence'])[0]
-        corrected = tensors.get('corrected')
-        corrected_share = None if corrected is None else float(self.engine.to_host(corrected).item())
-        expected_accuracy = self._expected_accuracy(tensors)
-        clock.lap('download')
-        mask = fit_labels(mask, self._output_size(frame))
-        confidence = fit(confidence, self._output_size(frame))
-        if self.settings.confidence_threshold > 0:
-            doubtful = confidence < self.settings.confidence_threshold * 255
-            mask = np.where(doubtful, np.uint8(UNLABELLED), mask)
-        clock.lap('output')
-        segmentation = Segmentation(
-            mask=mask,
-            confidence=confidence,
-            is_key=owed.is_key,
-            age_frames=owed.age_frames,
-            age_ns=owed.age_ns,
-            stamp_ns=frame.stamp_ns,
-            reset_reason=owed.reset_reason,
-            timings_ms=clock.laps_ms,
-            corrected_share=corrected_share,
-            expected_accuracy=expected_accuracy,
-            read_distortion=self._distortion_reader(tensors.get('distortion'), frame),
-        )
-        return Answer(frame, segmentation)
 
     def _takes_new_schedule(self) -> bool:
         """Whether a new schedule begins that has to follow the stream from a key frame on."""
@@ -312,7 +275,7 @@ class VideoSegmenter:
             self._state = handover.state
             self._age, self._key_stamp_ns = handover.age_frames, handover.stamp_ns
             if self.expectation is not None:
-                self.expectation.hand_over(lambda: self._read(handover.confidence))
+                self.expectation.hand_over(lambda: read(handover.confidence, self.engine))
 
     def _new_stream_reason(self, frame: Frame) -> str | None:
         """Why the temporal state cannot be used for this frame, or None."""
@@ -352,7 +315,7 @@ class VideoSegmenter:
         decides = self.model.propagates and not self._all_in_full and settings.scheduler == 'adaptive'
         return Expectation(self.model) if decides and self._accuracy_graph is None else None
 
-    def _nothing_owed(self) -> deque[_Owed | None]:
+    def _nothing_owed(self) -> deque[Owed | None]:
         """The first results of a stream whose results are late belong to frames before it."""
         return deque([None] * self.model.delay_frames)
 
@@ -361,20 +324,6 @@ class VideoSegmenter:
         self.given_up += sum(owed is not None for owed in self._owed)
         self._owed = self._nothing_owed()
         self.reset('error')
-
-    def _output_size(self, frame: Frame) -> tuple[int, int]:
-        return frame.size if self.settings.output_size == 'input' else self.model.image_size
-
-    def _distortion_reader(self, tensor: Any, frame: Frame) -> Any:
-        if tensor is None:
-            return None
-
-        def read() -> np.ndarray:
-            distortion = self.engine.to_host(tensor)[0, 0].astype(np.float32)
-            bytes_ = np.clip(np.rint(distortion * 255), 0, 255).astype(np.uint8)
-            return fit(bytes_, self._output_size(frame))
-
-        return read
 
 
 def open_segmenter(
@@ -399,14 +348,3 @@ def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
     if kind not in HOST_FLOWS or 'flow' not in model.steps.get('propagated', ()):
         return None
     return make_motion(kind)
-
-
-@dataclass(frozen=True)
-class _Owed:
-    """A frame that waits for its answer, and what is known of it; see `Segmentation`."""
-
-    frame: Frame
-    is_key: bool
-    age_frames: int
-    age_ns: int
-    reset_reason: str | None

@@ -21,7 +21,8 @@ from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model_folder import ModelFolder, load_model
-from vss_ros.core.segmenter import VideoSegmenter, fit_labels
+from vss_ros.core.resize import fit_labels
+from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 MODEL, WARP_ONLY, PER_FRAME = 'model', 'warp only', 'per frame'

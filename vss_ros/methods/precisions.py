@@ -25,7 +25,7 @@ from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.errors import EngineError, ModelError
 from vss_ros.core.model_folder import MODEL_FILE, GraphSpec, ModelFolder, load_model, sha256_of
-from vss_ros.core.segmenter import fit
+from vss_ros.core.resize import fit
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.walk import walk
 from vss_ros.methods.export import _Row, _write_graph, _write_yaml
