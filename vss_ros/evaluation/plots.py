@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 COLOURS = ('#3366cc', '#d9731a', '#2a9d5c', '#9b51b5', '#c43b4e', '#6f7a86')  # one per model
 FEW = 0.01  # percent of the pixels; a bin with fewer says nothing
 LINES = {'model': '-', 'warp only': '--', 'per frame': ':'}
+MOST_INSIDE = 6  # entries of a legend
 MARKERS = {'model': 'o', 'warp only': 's', 'per frame': 'D'}
 STYLE: dict[Any, Any] = {
     'font.size': 10,
@@ -82,7 +83,7 @@ def draw_pda(report: dict[str, Any]) -> Figure | None:
             markersize=5,
         )
     axes.set(xlabel='frames since the key frame', ylabel='mIoU (%)', xticks=distances)
-    axes.legend(loc='best')
+    _explain(axes)
     return figure
 
 
@@ -105,7 +106,7 @@ def draw_cca(report: dict[str, Any]) -> Figure | None:
                 axes.annotate(str(distance), (cost, value), (4, 4), textcoords='offset points', fontsize=8)
     axes.set_xlim(left=0)
     axes.set(xlabel='GMAC per frame, mean from the key frame to distance d', ylabel='mIoU (%)')
-    axes.legend(loc='best', title='numbers: distance d')
+    _explain(axes, 'numbers: distance d')
     return figure
 
 
@@ -131,7 +132,7 @@ def draw_schedules(report: dict[str, Any]) -> Figure | None:
                 axes.annotate(text, (cost, value), (4, 4), textcoords='offset points', fontsize=8)
     axes.set_xlim(left=0)
     axes.set(xlabel='GMAC per frame', ylabel='mIoU (%)')
-    axes.legend(loc='best', title='numbers: interval, threshold')
+    _explain(axes, 'numbers: interval, threshold')
     return figure
 
 
@@ -196,6 +197,14 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
 def _figure(width: float = 7.0, height: float = 4.4) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots()
+
+
+def _explain(axes: Axes, title: str | None = None) -> None:
+    """The legend, in the picture while it leaves room for the curves, else beside it."""
+    if len(axes.get_legend_handles_labels()[1]) <= MOST_INSIDE:
+        axes.legend(loc='best', title=title)
+    else:
+        axes.legend(loc='center left', bbox_to_anchor=(1.02, 0.5), title=title, fontsize=9)
 
 
 def _coloured(report: dict[str, Any]) -> list[tuple[Row, str]]:
