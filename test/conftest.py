@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 HAS_TORCH = find_spec('torch') is not None
 collect_ignore = [] if HAS_TORCH else ['methods', 'training']
 TINY_SIZE = (64, 96)  # (height, width)
+
+# What is started in the background ignores Ctrl-C, and so would the programs that the tests start and stop by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str | None:
