@@ -19,7 +19,7 @@ HAS_TORCH = find_spec('torch') is not None
 collect_ignore = [] if HAS_TORCH else ['methods', 'training']
 TINY_SIZE = (64, 96)  # (height, width)
 
-# What is started in the background ignores Ctrl-C, and so would the programs that the tests start and stop by it.
+# What is started in the background ignores Ctrl-C, and so would the programs that tests start and stop by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
