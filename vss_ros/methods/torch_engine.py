@@ -6,16 +6,13 @@ It runs the method itself, not the ONNX files, with the weights of the model fol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import copy
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vss_ros.core.engines import take_inputs
-from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, why_no_cuda
+from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, DeviceEngine, why_no_cuda
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
@@ -28,7 +25,7 @@ DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 Tensors = dict[str, Tensor]
 
 
-class TorchEngine:
+class TorchEngine(DeviceEngine):
     """Runs the graphs of a method. Arrays are tensors on its device, where the state stays.
 
     Args:
@@ -47,7 +44,6 @@ class TorchEngine:
         self._precision = precision
         self._record = record and device.kind == 'cuda'
         self._recordings: dict[str, Callable[[Tensors], Tensors]] = {}
-        self._is_second = False
         self._inputs = {graph: method.inputs_of(graph) for graph in method.graphs}
         self.notes: dict[str, str] = {}
         if record and not self._record:
@@ -68,27 +64,8 @@ class TorchEngine:
             engine.notes['no_gpu'] = why_no_cuda(settings.gpu_id)
         return engine
 
-    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        given = take_inputs(graph, self._inputs, tensors)
-        with self._device.use(), torch.inference_mode():
-            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
-            outputs = self._runner(graph, inputs)(inputs)
-            if self._is_second:
-                self._device.synchronise()  # what it gives is read in another stream
-        uploaded = {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
-        return uploaded | outputs
-
-    def upload(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        given = take_inputs(graph, self._inputs, tensors)
-        with torch.inference_mode():
-            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
-        return {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
-
-    def synchronise(self) -> None:
-        self._device.synchronise()
-
-    def to_host(self, tensor: Any) -> np.ndarray:
-        return self._device.download(tensor)
+    def _compute(self, graph: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self._runner(graph, inputs)(inputs)
 
     def second(self) -> TorchEngine:
         second = copy(self)  # the networks are the same

@@ -18,9 +18,6 @@ from copy import copy
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from vss_ros.core.engines import take_inputs
 from vss_ros.core.engines.tensor_rt_build import (
     Logger,
     Progress,
@@ -30,7 +27,7 @@ from vss_ros.core.engines.tensor_rt_build import (
     trt,
 )
 from vss_ros.core.engines.tensor_rt_engines import EngineStore, Obtained
-from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, torch, warp
+from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, DeviceEngine, torch, warp
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import GraphSpec, ModelFolder
 from vss_ros.core.settings import EngineSettings
@@ -48,7 +45,7 @@ DTYPES = {
 _log = logging.getLogger(__name__)
 
 
-class TensorRtEngine:
+class TensorRtEngine(DeviceEngine):
     """Runs the graphs of a model in TensorRT. Arrays are torch CUDA tensors."""
 
     name = 'tensorrt'
@@ -62,7 +59,6 @@ class TensorRtEngine:
         self._facts = dict(facts)
         self.notes: dict[str, str] = {}
         self.self_check: dict[str, Any] = {}  # the result for each graph
-        self._is_second = False
 
     @classmethod
     def load(
@@ -121,27 +117,8 @@ class TensorRtEngine:
         engine.self_check = store.check(engine, engines, again=check_again)
         return engine
 
-    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        given = take_inputs(graph, self._inputs, tensors)
-        with self._device.use(), torch.inference_mode():
-            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
-            outputs = self._runners[graph](inputs)
-            if self._is_second:
-                self._device.synchronise()  # what it gives is read in another stream
-        uploaded = {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
-        return uploaded | outputs
-
-    def upload(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        given = take_inputs(graph, self._inputs, tensors)
-        with torch.inference_mode():
-            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
-        return {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
-
-    def synchronise(self) -> None:
-        self._device.synchronise()
-
-    def to_host(self, tensor: Any) -> np.ndarray:
-        return self._device.download(tensor)
+    def _compute(self, graph: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        return self._runners[graph](inputs)
 
     def second(self) -> TensorRtEngine:
         second = copy(self)

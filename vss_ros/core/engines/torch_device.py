@@ -7,12 +7,13 @@ stream that is not the default one: work on the default stream waits for everyth
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from vss_ros.core.engines import take_inputs
 from vss_ros.core.errors import EngineError, MissingLibraryError
 
 try:
@@ -128,6 +129,47 @@ class CudaDevice(CpuDevice):
     def close(self) -> None:
         self._pinned.clear()
         torch.cuda.empty_cache()
+
+
+class DeviceEngine:
+    """The ways in and out of an engine whose tensors, the state among them, live on a device.
+
+    A subclass says how a graph is computed.
+    """
+
+    _device: CpuDevice
+    _inputs: Mapping[str, Sequence[str]]  # names of the tensors that each graph takes
+    _is_second: bool = False  # made by `second`, for another thread
+
+    def _compute(self, graph: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run one graph on tensors of the device, in its stream."""
+        raise NotImplementedError
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        given = take_inputs(graph, self._inputs, tensors)
+        with self._device.use(), torch.inference_mode():
+            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
+            outputs = self._compute(graph, inputs)
+            if self._is_second:
+                self._device.synchronise()  # what it gives is read in another stream
+        return _moved(given, inputs) | outputs
+
+    def upload(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        given = take_inputs(graph, self._inputs, tensors)
+        with torch.inference_mode():
+            inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
+        return _moved(given, inputs)
+
+    def synchronise(self) -> None:
+        self._device.synchronise()
+
+    def to_host(self, tensor: Any) -> np.ndarray:
+        return self._device.download(tensor)
+
+
+def _moved(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the inputs that were not on the device before."""
+    return {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
 
 
 def why_no_cuda(index: int) -> str:
