@@ -124,9 +124,12 @@ def is_of_image(nodes, node):
     return node.input[0] == 'image'
 
 
-def test_folding_for_export_changes_no_result():
+@pytest.mark.parametrize('name', ['evss', 'evss-lite'])
+@pytest.mark.parametrize('backbone', ['lite', 'csrnet'])
+def test_folding_for_export_changes_no_result(name, backbone):
     torch.manual_seed(3)
-    method, images = build_method('evss-lite', CLASSES).eval(), torch.randint(0, 255, (2, 1, 64, 96, 3))
+    options = {'backbone': backbone, 'flow': 'dis'}
+    method, images = build_method(name, CLASSES, options).eval(), torch.randint(0, 255, (2, 1, 64, 96, 3))
     images = images.to(torch.uint8)
     with torch.no_grad():
         before = method.examples(*images)

@@ -19,6 +19,7 @@ OPTIONS = {
     'carry': 'merged',
     'decision': 'half',
     'flow': 'dis',
+    'backbone': 'lite',
 }
 
 

@@ -26,6 +26,7 @@ LITE: dict[str, object] = {'backbone': 'lite', 'flow': 'dis'}
 VARIANTS = {  # of each method the one that is quickest to write
     'evss': ('evss', {}),
     'evss-lite': ('evss-lite', {}),
+    'evss-lite behind csrnet': ('evss-lite', {'backbone': 'csrnet'}),
     'evss-lite composed': ('evss-lite', {'carry': 'composed'}),
     'davss': ('davss', {'backbone': 'lite'}),
     'twnet': ('twnet', {'encoder': 'lite', 'layer': 1, 'flow': 'dis'}),

@@ -15,17 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.methods.baseline import CHOICES, Baseline
 from vss_ros.methods.blocks.conet import CoNet
-from vss_ros.methods.blocks.csrnet import CsrNet
-from vss_ros.methods.blocks.decide import DECISIONS, check_decision, decide, labels_of
-from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.decide import check_decision, labels_of
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 
 
-class Evss(FlowWarping):
+class Evss(FlowWarping, Baseline):
     """Graphs: segmenter | flow, warp, correction. State: the image, the scores, the reference labels.
 
     Args:
@@ -40,15 +39,16 @@ class Evss(FlowWarping):
             the key frame, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
         flow: see `FlowWarping`.
+        backbone: the key frame network, `csrnet` (the paper) or `lite`, that of evss-lite.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
     choices = {
+        **CHOICES,
         'reference': ('key', 'previous'),
         'fusion': ('full', 'quarter'),
         'carry': ('warped', 'merged', COMPOSED),
-        'decision': tuple(DECISIONS),
     }
     state = {'image': 'previous_image', 'scores': 'previous_scores', 'labels': 'reference_labels'}
 
@@ -61,6 +61,7 @@ class Evss(FlowWarping):
         carry: str = 'warped',
         decision: str = 'full',
         flow: str = 'network',
+        backbone: str = 'csrnet',
     ) -> None:
         super().__init__(
             classes,
@@ -70,30 +71,26 @@ class Evss(FlowWarping):
             carry=carry,
             decision=decision,
             flow=flow,
+            backbone=backbone,
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
         check_decision(fusion, decision)
-        self.csrnet, self.conet = self.build_networks(classes)
+        self.csrnet, self.conet = self.build_csrnet(), self.build_conet()
 
-    def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module]:
-        """CSRNet and CoNet; RGB in [0, 1], float (N, 3, H, W), for each of them.
+    def build_conet(self) -> nn.Module:
+        """(RGB in [0, 1], warped scores) -> edge logits (N, 2, h, w), updated scores (N, K, h, w)."""
+        return CoNet(self.classes)
 
-        csrnet(rgb) -> scores (N, K, h, w).
-        conet(rgb, warped) -> edge logits (N, 2, h, w), updated scores (N, K, h, w).
-        """
-        return CsrNet(classes), CoNet(classes)
-
-    def look(self, image: Tensor) -> Tensor:
-        """A camera image, uint8 (N, H, W, 3) BGR, as CSRNet and CoNet take it."""
-        return to_rgb(image)
+    def fold(self, image_size: Sequence[int]) -> None:
+        if hasattr(self.conet, 'take_camera_bytes'):  # both networks look at the same image
+            super().fold(image_size)
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
-        scores = self.csrnet(self.look(image)).float()  # the state stays float32 under autocast
-        decided = decide(scores, image.shape[1:3], self.options['decision'])
+        scores = self.key_scores(image)
         labels = labels_of(scores).to(torch.uint8)
-        return {**self.from_key(scores=scores), 'labels': labels, **decided}
+        return {**self.from_key(scores=scores), 'labels': labels, **self.decided(scores, image)}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
@@ -123,7 +120,7 @@ class Evss(FlowWarping):
         return {
             **self.carried_on(scores=carried if self.options['carry'] == 'merged' else warped),
             'labels': (labels if follows else reference).to(torch.uint8),
-            **decide(merged, size, self.options['decision']),
+            **self.decided(merged, image),
             'distortion': distortion,
             'corrected': (labels != labels_of(warped)).float().mean(),
         }

@@ -1,18 +1,15 @@
 """evss-lite: the graphs and maps of EVSS with networks made for CPUs and small robots.
 
 Only the networks differ. A key frame costs a seventh of EVSS's multiply-adds; a propagated frame
-takes its flow from the host (see `flow`) and fuses at a quarter of the image.
+takes its flow from the host (see `flow`) and fuses at a quarter of the image. With `backbone: csrnet`
+key frames are those of EVSS, and a propagated frame costs one fiftieth of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from torch import nn
 
-from torch import Tensor, nn
-
-from vss_ros.methods.blocks.image import to_planes
-from vss_ros.methods.blocks.lite import LiteCorrection, LiteSegmenter
+from vss_ros.methods.blocks.lite import LiteCorrection
 from vss_ros.methods.evss import Evss
 
 
@@ -32,19 +29,9 @@ class EvssLite(Evss):
         carry: str = 'warped',
         decision: str = 'quarter',
         flow: str = 'dis',
+        backbone: str = 'lite',
     ) -> None:
-        super().__init__(classes, w_f, reference, fusion, carry, decision, flow)
-        self.folded: bool = False
+        super().__init__(classes, w_f, reference, fusion, carry, decision, flow, backbone)
 
-    def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module]:
-        return LiteSegmenter(classes), LiteCorrection(classes)
-
-    def fold(self, image_size: Sequence[int]) -> None:
-        """Let the first convolutions take the camera's bytes as they are."""
-        networks: list[Any] = [self.csrnet, self.conet]
-        for network in networks:
-            network.take_camera_bytes()
-        self.folded = True
-
-    def look(self, image: Tensor) -> Tensor:
-        return to_planes(image) if self.folded else super().look(image)
+    def build_conet(self) -> nn.Module:
+        return LiteCorrection(self.classes)
