@@ -20,7 +20,18 @@ except ImportError as error:
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ('#3366cc', '#d9731a', '#2a9d5c', '#9b51b5', '#c43b4e', '#6f7a86')  # one per model
+COLOURS = (  # one per model
+    '#3366cc',
+    '#d9731a',
+    '#2a9d5c',
+    '#9b51b5',
+    '#c43b4e',
+    '#6f7a86',
+    '#1fa7b8',
+    '#b08900',
+    '#e377b0',
+    '#5b3f2a',
+)
 FEW = 0.01  # percent of the pixels; a bin with fewer says nothing
 LINES = {'model': '-', 'warp only': '--', 'per frame': ':'}
 MOST_INSIDE = 6  # entries of a legend
@@ -158,13 +169,21 @@ def draw_reliability(report: dict[str, Any]) -> Figure | None:
             edges = np.linspace(0, 100, len(curve) + 1)
             bottom.stairs(curve[:, 2], edges, color=colour, linestyle=line)
         top.set(title=title, ylabel='right (%)', xlim=(0, 100), ylim=(0, 100))
-        top.legend(loc='upper left', fontsize=8)
         bottom.set(xlabel='confidence (%)', ylabel='pixels (%)')
+        if len(entries) <= MOST_INSIDE:
+            top.legend(loc='upper left', fontsize=8)
+        else:
+            bottom.legend(
+                *top.get_legend_handles_labels(), loc='upper left', bbox_to_anchor=(0, -0.6), fontsize=8
+            )
     return figure
 
 
 def draw_classes(report: dict[str, Any]) -> Figure | None:
-    """IoU of each class at the largest distance, and, as a tick, on the key frame."""
+    """IoU of each class at the largest distance, and, as a tick, on the key frame.
+
+    Bars, or dots where so many bars would hide each other.
+    """
     entries = [
         (row, colour, scores)
         for row, colour in _coloured(report)
@@ -173,13 +192,20 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
     if not entries:
         return None
     names = [entry['name'] for entry in report['classes']]
-    figure, axes = _figure(width=max(7.0, 0.3 * len(names) * (len(entries) + 1)), height=4.2)
+    crowded = len(entries) > MOST_INSIDE
+    figure, axes = _figure(
+        width=12.0 if crowded else max(7.0, 0.3 * len(names) * (len(entries) + 1)), height=4.2
+    )
     width = 0.8 / len(entries)
     for index, (row, colour, scores) in enumerate(entries):
         places = np.arange(len(names)) + (index - (len(entries) - 1) / 2) * width
         shade = {'model': 1.0, 'warp only': 0.55, 'per frame': 0.25}[row['kind']]
         values = [_number(scores['iou_percent'][name]) for name in names]
-        axes.bar(places, values, 0.9 * width, color=colour, alpha=shade, label=row['name'])
+        if crowded:
+            marker = MARKERS[row['kind']]
+            axes.plot(places, values, marker, color=colour, alpha=shade, label=row['name'], markersize=5)
+        else:
+            axes.bar(places, values, 0.9 * width, color=colour, alpha=shade, label=row['name'])
         key = at_distance(row, 0) if distances_of(report) else _key(row)  # on the same frames as the bars
         if row['kind'] == 'model' and key is not None:
             levels = [_number(key['iou_percent'][name]) for name in names]
