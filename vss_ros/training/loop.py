@@ -155,10 +155,11 @@ def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
 class _batches:
     """Prepares the next batches in threads of their own while the network works on this one."""
 
-    def __init__(self, stage: Stage, part: range, first: int, last: int, ahead: int = 4) -> None:
-        self._stage, self._part, self._ahead = stage, part, ahead
+    def __init__(self, stage: Stage, part: range, first: int, last: int) -> None:
+        threads = max((os.cpu_count() or 1) // 2, 1)
+        self._stage, self._part, self._ahead = stage, part, max(threads, 4)
         self._steps = iter(range(first, last))
-        self._pool = ThreadPoolExecutor(min(ahead, max((os.cpu_count() or 1) // 2, 1)))
+        self._pool = ThreadPoolExecutor(threads)
 
     def __enter__(self) -> Iterator[Batch]:
         return self._run()
