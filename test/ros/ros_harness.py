@@ -81,12 +81,15 @@ class NodeProcess:
         """Sends a signal and returns the exit code."""
         if self.is_alive:
             self.process.send_signal(sent)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for the end of the process and returns its exit code. It does not live on in any case."""
         try:
             return self.process.wait(DEADLINE_S)
-        except subprocess.TimeoutExpired:
+        finally:
             self.process.kill()
             self.process.wait()
-            raise
 
     def __enter__(self) -> NodeProcess:
         return self
