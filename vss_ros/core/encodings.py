@@ -17,6 +17,7 @@ from vss_ros.core.errors import FrameError
 MAX_SIDE = 8192  # pixels; a damaged header must not make us allocate gigabytes
 
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
+PNG_GREY_8 = b'\x08\x00'  # bits per channel and colour type, which lie at byte 24
 PNG_END = b'IEND\xae\x42\x60\x82'
 JPEG_MAGIC = b'\xff\xd8\xff'
 JPEG_END = b'\xff\xd9'
@@ -110,6 +111,18 @@ def decode_compressed(data: bytes | np.ndarray) -> np.ndarray:
         FrameError: neither JPEG nor PNG, damaged, cut off, or larger than 8192 pixels a side.
     """
     return decode_file(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def decode_labels(data: bytes | np.ndarray) -> np.ndarray:
+    """Decodes a PNG of class ids, uint8 (H, W).
+
+    Raises:
+        FrameError: as for `decode_compressed`, or it is not an 8 bit grey PNG (colours are not ids).
+    """
+    head = bytes(data[:26])
+    if not head.startswith(PNG_MAGIC) or head[24:] != PNG_GREY_8:
+        raise FrameError('a compressed image does not hold class ids; expected an 8 bit grey PNG')
+    return decode_file(data, cv2.IMREAD_UNCHANGED)
 
 
 def decode_file(data: bytes | np.ndarray, flags: int) -> np.ndarray:
