@@ -56,6 +56,8 @@ class Loading:
             VssError: the model or the engine cannot be used; the message says what to do.
             KeyboardInterrupt: the process is being ended. rclpy would swallow an Exception.
         """
+        if not node.context.ok():
+            raise KeyboardInterrupt
         caller = node.executor
         executor = SingleThreadedExecutor(context=node.context)
         executor.add_node(node)

@@ -63,6 +63,8 @@ def main(args: list[str] | None = None) -> int:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+        for number in (signal.SIGINT, signal.SIGTERM):  # the interpreter takes its time to end, too
+            signal.signal(number, signal.SIG_IGN)
         if not has_ended:
             os._exit(0)  # building an engine takes minutes; nothing half written of it is ever used
     return 0
