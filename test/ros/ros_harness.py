@@ -235,9 +235,9 @@ class Robot:
 
     def restore(self) -> None:
         """Gives every parameter that was set its first value back."""
-        changed, self._original = self._original, {}
-        if changed:
-            assert self.set(**changed) == ''
+        if self._original:
+            assert self.set(**self._original) == ''
+        self._original = {}
 
     def set(self, **parameters):
         """Sets parameters one by one; returns the first refusal's reason or ''."""

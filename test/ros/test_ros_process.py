@@ -11,6 +11,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from processes import started
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_harness import DEADLINE_S, NodeProcess, Robot, pixels, values_of
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -167,6 +168,18 @@ def test_qos_can_be_overridden_and_what_does_not_fit_is_named(tmp_path, echo_mod
         assert '/picky/image_raw' in status.message
         assert override in status.message
         assert override in node.log
+
+
+def test_qos_of_the_labels_can_be_overridden_too(tmp_path, echo_model, robot_in):
+    override = 'qos_overrides./named/segmentation/label_names.publisher.reliability'
+    with NodeProcess(tmp_path, 'named', '-p', f'{override}:=best_effort', model=echo_model):
+        robot = robot_in('named')
+        assert robot.change('configure')
+        name = f'{robot.name}/label_names'
+        robot.probe.until(lambda: robot.probe.node.count_publishers(name), 'the labels')
+        [publisher] = robot.probe.node.get_publishers_info_by_topic(name)
+        assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        assert publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL  # latched all the same
 
 
 def test_30_images_of_1920x1080_a_second_arrive_with_the_profile(tmp_path, echo_model, robot_in):

@@ -102,7 +102,8 @@ def decoder_of(encoding: str) -> str:
     for part, decoder in DECODERS.items():
         if part in name:
             return decoder
-    raise FrameError(f'video is {encoding!r}; expected one of {", ".join(sorted(set(DECODERS.values())))}')
+    known = ', '.join(sorted(set(DECODERS.values())))
+    raise FrameError(f'video is {encoding[:40]!r}; expected one of {known}')
 
 
 class VideoTopic:
