@@ -22,6 +22,7 @@ from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import StreamSettings
 from vss_ros.ros.settings import Settings
+from vss_ros.ros.video_topic import check_installed
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +88,9 @@ def load(settings: Settings) -> Loaded:
     """Loads the model and the engine, and says in the log how it goes.
 
     Raises:
-        VssError: see `load_model`, `load_engine` and `VideoSegmenter`.
+        VssError: see `check_installed`, `load_model`, `load_engine` and `VideoSegmenter`.
     """
+    check_installed(settings.node.image_transport)
     _log.info('loading model %s', settings.node.model)
     model = load_model(settings.node.model)
     _log.info(

@@ -92,6 +92,17 @@ def message_type(transport: str) -> type:
         ) from error
 
 
+def check_installed(transport: str) -> None:
+    """Finds out at configure, not with the first image, whether images can come this way.
+
+    Raises:
+        SettingsError, MissingLibraryError: the messages or PyAV are not installed.
+    """
+    if transport in VIDEO_TRANSPORTS:
+        message_type(transport)
+        import_module('vss_ros.core.sources.coded_video')
+
+
 def decoder_of(encoding: str) -> str:
     """`h264`, `libx264`, `hevc_nvenc;yuv420p;bgr8` ... -> what FFmpeg calls the decoder.
 
