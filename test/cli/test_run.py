@@ -8,6 +8,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from processes import started
 
 from vss_ros.cli.main import main
 
@@ -133,8 +134,7 @@ def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path,
         str(tiny_model),
     ]
     command += [word for name in names for word in ('-o', name)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
+    with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / 'masks' / '000001.png').exists():
             assert process.poll() is None
@@ -142,8 +142,6 @@ def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path,
             time.sleep(0.05)
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert process.returncode == code
     assert 'Traceback' not in error
     assert [name for name in os.listdir(tmp_path) if not name.startswith('.')] == ['masks']

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from vss_ros.core.classes import load_classes
-from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.errors import FrameError, SettingsError, SourceError
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.sinks.open import open_sink
 from vss_ros.core.sources.open import SourceSettings, open_source
@@ -241,3 +241,44 @@ def test_a_message_of_garbage_is_skipped(tmp_path, caplog):
         writer.write(connection, 2, STORE.serialize_cdr(image_message(picture(0), 'bgr8', 5), IMAGE))
     assert [frame.stamp_ns for frame in read(path)] == [5]
     assert caplog.text.count('is skipped: it cannot be decoded') == 2
+
+
+@pytest.mark.parametrize('seconds', [-5, 2**31 - 1, -(2**31)])
+def test_every_stamp_that_a_message_can_have_goes_into_a_bag_and_back(tmp_path, seconds):
+    (frame,) = frames_of(1)
+    frame = Frame(frame.image, seconds * 10**9 + 7)
+    sink = open_sink(str(tmp_path / 'out.mcap'), load_classes('camvid11'), images=True)
+    sink.write(frame, result(frame, 3))
+    sink.close()
+    (found,) = read(tmp_path / 'out.mcap', topic='/image_raw')
+    assert found.stamp_ns == frame.stamp_ns
+
+
+@pytest.mark.parametrize('seconds', [2**31, -(2**31) - 1, 2**40])
+def test_a_stamp_that_no_message_can_have_is_refused(tmp_path, seconds):
+    (frame,) = frames_of(1)
+    frame = Frame(frame.image, seconds * 10**9)
+    sink = open_sink(str(tmp_path / 'out.mcap'), load_classes('camvid11'))
+    with pytest.raises(FrameError, match='which a ROS message cannot hold'):
+        sink.write(frame, result(frame, 3))
+    sink.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_may_be_compressed_as_the_node_publishes_them(tmp_path):
+    image, mask = picture(1), np.full((24, 32), 7, np.uint8)
+    coded = cv2.imencode('.png', mask)[1].reshape(-1)
+    colours = cv2.imencode('.png', image)[1].reshape(-1)
+    compressed = STORE.types[COMPRESSED]
+    path = write_bag(
+        tmp_path / 'bag',
+        {
+            '/camera': [image_message(image, 'bgr8', STAMP_NS + number) for number in range(2)],
+            '/mask/compressed': [
+                compressed(header(STAMP_NS), 'mono8; png compressed mono8', coded),
+                compressed(header(STAMP_NS + 1), 'png', colours),
+            ],
+        },
+    )
+    (frame,) = read(path, topic='/camera', mask_topic='/mask/compressed')  # colours are not class ids
+    assert (frame.truth == mask).all()

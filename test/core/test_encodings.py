@@ -1,4 +1,5 @@
 import array
+import resource
 
 import cv2
 import numpy as np
@@ -181,3 +182,28 @@ def test_a_size_in_a_header_is_refused_before_anything_is_allocated():
     jpeg[at + 5 : at + 9] = b'\xff' * 4
     with pytest.raises(FrameError, match='65535x65535'):
         decode_compressed(bytes(jpeg))
+
+
+def test_a_progressive_jpeg_is_decoded_and_one_of_a_thousand_empty_scans_is_refused():
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 3)
+    coded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert coded.count(encodings.JPEG_SCAN) > 3
+    assert np.abs(encodings.decode_compressed(coded).astype(int) - image).mean() < 5
+    scan = b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00\x7f'  # nothing but a run to the end of the band
+    with pytest.raises(FrameError, match='scans; expected at most 100'):
+        encodings.decode_compressed(coded[:-2] + 1000 * scan + coded[-2:])
+
+
+def test_a_chunk_of_a_png_that_says_it_has_gigabytes_is_refused_before_room_is_made_for_it():
+    png = bytearray(cv2.imencode('.png', picture())[1].tobytes())
+    at = png.index(b'IDAT') - 4
+    png[at : at + 4] = (0x7F000000).to_bytes(4, 'big')
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(FrameError, match='its end is missing'):
+        decode_compressed(bytes(png))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+
+
+def test_a_png_with_bytes_after_its_end_is_decoded():
+    png = cv2.imencode('.png', picture())[1].tobytes()
+    assert np.array_equal(decode_compressed(png + b'trailer'), picture())

@@ -59,6 +59,23 @@ def test_the_prediction_is_a_share_however_large_the_signals(bias, weight):
     assert 0 <= AccuracyModel(bias, {'age': weight}).predict({'age': 1000.0}) <= 1
 
 
+def test_a_flow_that_is_not_a_number_promises_nothing_and_makes_a_key_frame(model, engine, street):
+    segmenter = VideoSegmenter(predicting(model, 3.0, path=-1.0), engine, ADAPTIVE)
+    real = segmenter._motion
+
+    class NotANumber:
+        def update(self, *arguments, **options):
+            flow = real.update(*arguments, **options)
+            return None if flow is None else np.full_like(flow, np.nan)
+
+        reset = real.reset
+
+    assert line_of(map(segmenter.step, frames(street[:3]))) == 'K..'
+    segmenter._motion = NotANumber()
+    assert segmenter.step(Frame(street[3], 3 * 10**8)).is_key
+    assert math.isnan(AccuracyModel(3.0, {'path': -1.0}).predict({'path': math.nan}))
+
+
 def test_signals_of_a_shift_are_its_length_and_what_the_flow_does_not_explain(model):
     """A picture that moves by two cells: the true flow explains it, no flow does not."""
     height, width = model.image_size

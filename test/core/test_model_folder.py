@@ -1,8 +1,12 @@
+import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vss_ros.core.errors import ModelError
 from vss_ros.core.model_folder import MODEL_FILE, find_model, load_model, sha256_of
@@ -211,3 +215,92 @@ def test_a_model_without_propagated_step_is_a_model_that_only_knows_key_frames(f
 
     edit(folder, only_key)
     assert not load_model(folder).propagates
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['a: 2001-13-45', 'a: !!int ""', 'a: !!timestamp x', 'a: !!bool perhaps', '[' * 5000],
+    ids=lambda text: text[:20],
+)
+def test_a_value_that_cannot_be_read_is_a_description_that_cannot_be_read(folder, text):
+    (folder / MODEL_FILE).write_text(text)
+    with pytest.raises(ModelError, match=r'model\.yaml cannot be read'):
+        load_model(folder)
+
+
+def test_a_few_lines_cannot_stand_for_gigabytes(folder):
+    lines = ['a: &a [x, x, x, x, x, x, x, x, x]']
+    lines += [f'{b}: &{b} [{", ".join([f"*{a}"] * 9)}]' for a, b in zip('abcdefgh', 'bcdefghi', strict=True)]
+    with (folder / MODEL_FILE).open('a') as file:
+        file.write('\n'.join([*lines, 'name: *i', '']))
+    with pytest.raises(ModelError, match='refers to parts of itself'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ('where', 'value'),
+    [
+        (('image', 'height'), float('inf')),
+        (('state',), {'scores': ['a', 'list']}),
+        (('steps', 'key'), [['segmenter']]),
+        (('graphs', 'warp', 'file'), 'a\0b'),
+        (('graphs', 'warp', 'file'), 7),
+        (('graphs', 'warp', 'outputs'), {'warped': ['float32', 3]}),
+        (('expected_accuracy',), {'bias': 10**400, 'weights': {}}),
+    ],
+    ids=str,
+)
+def test_a_value_that_makes_no_sense_is_no_model_description(folder, where, value):
+    def change(content):
+        for name in where[:-1]:
+            content = content[name]
+        content[where[-1]] = value
+
+    edit(folder, change)
+    with pytest.raises(ModelError, match='not a model description'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('name', ['loop', 'a' * 5000, 'locked/warp.onnx/x'], ids=lambda name: name[:8])
+def test_a_file_that_cannot_be_opened_is_named(folder, name):
+    (folder / 'loop').symlink_to('loop')
+    edit(folder, lambda content: content['graphs']['warp'].update(file=name))
+    with pytest.raises(ModelError, match=f'{name[:8]}.* (cannot be read|is missing)'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    'spec', [['float32', [1, 64, 96]], ['uint8', [64, 96]], ['uint8', [1, 0, 96]]], ids=str
+)
+@pytest.mark.parametrize('name', ['mask', 'confidence'])
+def test_a_mask_or_confidence_that_is_no_map_of_bytes_is_refused(folder, name, spec):
+    edit(folder, lambda content: content['graphs']['segmenter']['outputs'].update({name: spec}))
+    with pytest.raises(ModelError, match=f'step key gives {name} as .*; expected uint8 .1, height, width'):
+        load_model(folder)
+
+
+def test_a_class_set_of_another_length_than_the_scores_is_refused(folder):
+    edit(folder, lambda content: content.update(classes='cityscapes19'))
+    with pytest.raises(ModelError, match='scores of 11 classes, and the class set cityscapes19 has 19'):
+        load_model(folder)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_no_damage_to_a_description_raises_anything_but_a_model_error(folder, seed):
+    file, chance = folder / MODEL_FILE, random.Random(seed)
+    text = whole = file.read_text()
+    for _ in range(chance.randint(1, 5)):
+        at = chance.randrange(len(text))
+        cut = at + chance.choice([0, 1, 5])
+        text = (
+            text[:at]
+            + chance.choice(['', '-', '1e999', '{', ': ', '[]', '\n', 'null', '&a', '*a'])
+            + text[cut:]
+        )
+    file.write_text(text)
+    try:
+        with suppress(ModelError):
+            load_model(folder)
+    finally:
+        file.write_text(whole)

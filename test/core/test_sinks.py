@@ -103,6 +103,18 @@ def test_an_overlay_video_takes_odd_sizes_other_sizes_and_stamps_that_go_back(tm
     assert [item.stamp_ns for item in found] == [0, 40_000_000, 80_000_000, 120_000_000]
 
 
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
+def test_years_between_two_stamps_are_no_years_of_video(tmp_path, name):
+    pytest.importorskip('av')
+    path = tmp_path / name
+    sink = open_sink(str(path), CLASSES)
+    for stamp_ns in (0, 1_700_000_000 * 10**9, 1_700_000_000 * 10**9 + 40_000_000):  # a camera sets its clock
+        sink.write(Frame(frame().image, stamp_ns), result(frame()))
+    sink.close()
+    stamps = [item.stamp_ns for item in open_source(str(path))]
+    assert np.allclose(stamps, [0, 40e6, 80e6], atol=1e6)
+
+
 def test_a_video_of_no_frames_is_no_file(tmp_path):
     pytest.importorskip('av')
     open_sink(str(tmp_path / 'out.mp4'), CLASSES).close()

@@ -120,3 +120,43 @@ def test_a_video_has_no_rate_to_choose(tmp_path):
     path = write_video(tmp_path / 'v.mp4', grey_images(2), [0, 40])
     with pytest.raises(SettingsError, match='is a video, which has no rate'):
         open_source(str(path), SourceSettings(rate=10))
+
+
+def test_a_title_that_is_no_utf8_does_not_keep_a_video_from_being_read(tmp_path):
+    path = tmp_path / 'v.mkv'
+    with av.open(str(path), 'w') as container:
+        container.metadata['title'] = 'Mitte'
+        stream = container.add_stream('mpeg4', rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
+        picture = av.VideoFrame.from_ndarray(grey_images(1)[0], format='bgr24')
+        container.mux([*stream.encode(picture), *stream.encode(None)])
+    path.write_bytes(path.read_bytes().replace(b'Mitte', b'M\xfctte'))  # Latin-1, as old cameras write it
+    assert len(list(open_video(path))) == 1
+
+
+def test_a_codec_that_nobody_knows_is_refused(tmp_path):
+    path = write_video(tmp_path / 'v.mp4', grey_images(2), [0, 40])
+    path.write_bytes(path.read_bytes().replace(b'mp4v', b'zzzz').replace(b'esds', b'free'))
+    with pytest.raises(SourceError, match=r'v.mp4 is damaged, or its codec cannot be decoded here'):
+        open_video(path)
+
+
+def test_a_number_of_frames_that_cannot_be_is_not_believed(tmp_path):
+    path = write_video(tmp_path / 'v.avi', grey_images(2), [0, 40])
+    data = path.read_bytes()
+    at = data.index(b'strh') + 8 + 32  # its field dwLength
+    path.write_bytes(data[:at] + b'\xff' * 4 + data[at + 4 :])
+    source = open_video(path)
+    assert operator.length_hint(source) <= 10_000_000
+    assert len(list(source)) == 2
+
+
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / 'v.mkv'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('ffv1', rate=25)
+        stream.height, stream.width, stream.pix_fmt = 16, 8200, 'bgr0'
+        picture = av.VideoFrame.from_ndarray(np.zeros((16, 8200, 3), np.uint8), format='bgr24')
+        container.mux([*stream.encode(picture), *stream.encode(None)])
+    with pytest.raises(SourceError, match='8200x16; expected sides of 1 to 8192'):
+        open_video(path)

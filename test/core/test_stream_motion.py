@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from fractions import Fraction
 
 import cv2
@@ -351,3 +352,24 @@ def test_flow_is_not_computed_where_nobody_wants_it():
     assert motion.update(image, wanted=True).shape == (1, 2, 60, 80)
     motion.reset()
     assert motion.update(image, wanted=True) is None
+
+
+def test_a_picture_on_a_topic_that_is_too_large_is_refused():
+    (packet,) = encode([np.zeros((16, 8208, 3), np.uint8)], 'libx264')
+    (decoded,) = decode([packet], 'h264')
+    with pytest.raises(FrameError, match='8208x16; expected sides of 1 to 8192'):
+        decoded.to_bgr()
+
+
+def test_packets_that_complete_no_picture_are_forgotten():
+    kept = []
+
+    class Label:
+        def __init__(self):
+            kept.append(weakref.ref(self))
+
+    decoder = PacketDecoder('h264')
+    delimiter = b'\x00\x00\x00\x01\x09\xf0'  # of access units: valid, and no picture
+    for _ in range(300):
+        assert decoder.decode(delimiter, Label()) == []
+    assert sum(label() is not None for label in kept) <= 64

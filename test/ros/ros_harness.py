@@ -81,12 +81,15 @@ class NodeProcess:
         """Sends a signal and returns the exit code."""
         if self.is_alive:
             self.process.send_signal(sent)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for the end of the process and returns its exit code. It does not live on in any case."""
         try:
             return self.process.wait(DEADLINE_S)
-        except subprocess.TimeoutExpired:
+        finally:
             self.process.kill()
             self.process.wait()
-            raise
 
     def __enter__(self) -> NodeProcess:
         return self
@@ -232,9 +235,9 @@ class Robot:
 
     def restore(self) -> None:
         """Gives every parameter that was set its first value back."""
-        changed, self._original = self._original, {}
-        if changed:
-            assert self.set(**changed) == ''
+        if self._original:
+            assert self.set(**self._original) == ''
+        self._original = {}
 
     def set(self, **parameters):
         """Sets parameters one by one; returns the first refusal's reason or ''."""

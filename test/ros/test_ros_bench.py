@@ -7,18 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from processes import started
 
 ROOT = Path(__file__).parents[2]
 
 
-def start_bench(model: Path, *arguments: str) -> subprocess.Popen:
+def start_bench(model: Path, *arguments: str) -> AbstractContextManager[subprocess.Popen]:
     environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
     environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     words = ['bench', str(model), '--ros', '--engine', 'onnxruntime', '--size', '64x48', *arguments]
-    return subprocess.Popen(
+    return started(
         [sys.executable, '-m', 'vss_ros.cli.main', *words],
         env=environment,
         stdout=subprocess.PIPE,
@@ -34,8 +36,8 @@ def children_of(process: subprocess.Popen) -> list[int]:
 
 def test_every_image_that_was_sent_is_accounted_for_and_times_are_taken_by_kind(echo_model, tmp_path):
     file = tmp_path / 'bench.json'
-    bench = start_bench(echo_model, '--frames', '20', '--rate', '20', '--json', str(file))
-    output, _ = bench.communicate(timeout=120)
+    with start_bench(echo_model, '--frames', '20', '--rate', '20', '--json', str(file)) as bench:
+        output, _ = bench.communicate(timeout=120)
     assert bench.returncode == 0, output
     [run] = json.loads(file.read_text())['runs']
     assert run['sent'] == 20
@@ -53,20 +55,20 @@ def test_every_image_that_was_sent_is_accounted_for_and_times_are_taken_by_kind(
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs /proc to see the child processes')
 def test_ctrl_c_ends_the_node_and_the_camera_too(echo_model):
-    bench = start_bench(echo_model, '--frames', '100000', '--rate', '30')
-    children: list[int] = []
-    while len(children) < 2:  # the node, and then the camera
-        assert bench.poll() is None, bench.communicate()
-        children = children_of(bench)
-    bench.send_signal(signal.SIGINT)
-    output, _ = bench.communicate(timeout=60)
-    assert bench.returncode == 130, output
-    assert 'Traceback' not in output
-    assert not [pid for pid in children if Path(f'/proc/{pid}').exists()]
+    with start_bench(echo_model, '--frames', '100000', '--rate', '30') as bench:
+        children: list[int] = []
+        while len(children) < 2:  # the node, and then the camera
+            assert bench.poll() is None, bench.communicate()
+            children = children_of(bench)
+        bench.send_signal(signal.SIGINT)
+        output, _ = bench.communicate(timeout=60)
+        assert bench.returncode == 130, output
+        assert 'Traceback' not in output
+        assert not [pid for pid in children if Path(f'/proc/{pid}').exists()]
 
 
 def test_a_source_of_images_is_refused(echo_model):
-    bench = start_bench(echo_model, '--source', 'drive.mp4')
-    output, _ = bench.communicate(timeout=60)
+    with start_bench(echo_model, '--source', 'drive.mp4') as bench:
+        output, _ = bench.communicate(timeout=60)
     assert bench.returncode == 2
     assert '--source cannot be used with --ros' in output

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from processes import started
 
 pytest.importorskip('matplotlib')
 pytest.importorskip('av')
@@ -16,9 +18,9 @@ pytest.importorskip('av')
 ROOT = Path(__file__).parents[2]
 
 
-def start_demo(model: Path, folder: Path, *arguments: str) -> subprocess.Popen:
+def start_demo(model: Path, folder: Path, *arguments: str) -> AbstractContextManager[subprocess.Popen]:
     command = [sys.executable, '-m', 'vss_ros.cli.main', 'demo', '--model', str(model), '--size', '64x48']
-    return subprocess.Popen(
+    return started(
         [*command, '--output-dir', str(folder), *arguments],
         env=os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])},
         stdout=subprocess.PIPE,
@@ -28,8 +30,8 @@ def start_demo(model: Path, folder: Path, *arguments: str) -> subprocess.Popen:
 
 
 def test_demo_writes_pictures_and_counts_every_frame(echo_model, tmp_path):
-    demo = start_demo(echo_model, tmp_path, '--seconds', '1', '--key-frame-interval', '3')
-    output, _ = demo.communicate(timeout=120)
+    with start_demo(echo_model, tmp_path, '--seconds', '1', '--key-frame-interval', '3') as demo:
+        output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 0, output
     rows = {
         cells[1].strip(): cells[2].strip()
@@ -46,19 +48,19 @@ def test_demo_writes_pictures_and_counts_every_frame(echo_model, tmp_path):
 
 
 def test_demo_ends_the_node_on_ctrl_c(echo_model, tmp_path):
-    demo = start_demo(echo_model, tmp_path, '--seconds', '60')
-    log = tmp_path / 'node.log'
-    while not log.exists():
-        assert demo.poll() is None, demo.communicate()
-    demo.send_signal(signal.SIGINT)
-    output, _ = demo.communicate(timeout=60)
+    with start_demo(echo_model, tmp_path, '--seconds', '60') as demo:
+        log = tmp_path / 'node.log'
+        while not log.exists():
+            assert demo.poll() is None, demo.communicate()
+        demo.send_signal(signal.SIGINT)
+        output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, output
     assert 'Traceback' not in output
     assert not (tmp_path / 'overlay.mp4').exists()
 
 
 def test_demo_names_a_model_that_does_not_exist(tmp_path):
-    demo = start_demo(tmp_path / 'nothing', tmp_path)
-    output, _ = demo.communicate(timeout=60)
+    with start_demo(tmp_path / 'nothing', tmp_path) as demo:
+        output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 2
     assert "nothing' was not found" in output

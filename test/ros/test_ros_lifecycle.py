@@ -1,6 +1,7 @@
 """Transitions, services and errors of a node that runs in its own process."""
 
 import shutil
+from importlib.util import find_spec
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -104,6 +105,13 @@ def test_an_engine_that_cannot_run_the_model_fails_with_the_reason(robot):
     assert robot.set(engine='onnxruntime', precision='fp16') == ''
     assert not robot.change('configure')
     robot.diagnostics(lambda status: 'set precision to fp32' in status.message, 'the reason')
+
+
+@pytest.mark.skipif(find_spec('ffmpeg_image_transport_msgs') is not None, reason='the messages are installed')
+def test_a_transport_whose_messages_are_not_installed_fails_at_configure_with_their_package(robot):
+    assert robot.set(image_transport='ffmpeg') == ''
+    assert not robot.change('configure')
+    robot.diagnostics(lambda status: 'ffmpeg-image-transport-msgs' in status.message, 'the package')
 
 
 def test_enable_stops_and_goes_with_the_model_loaded(robot):

@@ -67,7 +67,8 @@ def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
 def test_a_transition_asked_for_meanwhile_waits_for_its_turn(tmp_path, lasting_model, robot_in):
     with NodeProcess(tmp_path, 'queued', model=lasting_model, engine='onnxruntime', autostart=True):
         robot = robot_in('queued')
-        robot.probe.until(lambda: robot.state == 'configuring', 'the automatic start')
+        # On a busy machine the model may be loaded before the first question is answered.
+        robot.probe.until(lambda: robot.state != 'unconfigured', 'the automatic start')
         assert robot.change('deactivate')  # after the start has configured and activated
         assert robot.state == 'inactive'
 

@@ -1,5 +1,6 @@
 """The table of parameters, without a node."""
 
+import math
 from dataclasses import fields
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_structural_parameters_change_only_while_unconfigured(entry):
 def test_one_bad_value_refuses_the_whole_set():
     with pytest.raises(SettingsError, match=r'engine is .warp drive.; use one of auto'):
         checked_change(defaults(), {'overlay_alpha': 0.1, 'engine': 'warp drive'}, configured=False)
+
+
+@pytest.mark.parametrize('entry', [e for e in TABLE if isinstance(e.default, float)], ids=lambda e: e.name)
+def test_what_is_no_number_is_refused(entry):  # ranges of ROS let it through
+    with pytest.raises(SettingsError, match=f'{entry.setting} is nan; use'):
+        checked_change(defaults(), {entry.name: math.nan}, configured=False)
+
+
+@pytest.mark.parametrize('name', ['max_rate', 'label_info_period'])
+def test_next_to_nothing_is_refused_where_nothing_means_without_limit(name):
+    for value in (5e-324, 1e-12):
+        with pytest.raises(SettingsError, match=f'{name} is {value}; use 0, or .* and more'):
+            checked_change(defaults(), {name: value}, configured=False)
+    assert checked_change(defaults(), {name: 0.0}, configured=False)
 
 
 def test_the_scheduler_and_its_budget_change_together_or_not_at_all():

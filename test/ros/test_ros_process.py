@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
+from processes import started
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_harness import DEADLINE_S, NodeProcess, Robot, pixels, values_of
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -56,16 +58,16 @@ def test_a_signal_while_a_frame_is_in_work_ends_the_process_cleanly(tmp_path, sl
 
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_start_ends_the_process_cleanly(tmp_path, probe, sent):
-    node = NodeProcess(tmp_path, 'starting')
-    status = Path(f'/proc/{node.process.pid}/status')
+    with NodeProcess(tmp_path, 'starting') as node:
+        status = Path(f'/proc/{node.process.pid}/status')
 
-    def listens() -> bool:
-        caught = next(line for line in status.read_text().splitlines() if line.startswith('SigCgt'))
-        return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+        def listens() -> bool:
+            caught = next(line for line in status.read_text().splitlines() if line.startswith('SigCgt'))
+            return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
 
-    probe.until(listens, 'a node that listens to signals')
-    assert node.end(sent) == 0
-    assert node.log == ''
+        probe.until(listens, 'a node that listens to signals')
+        assert node.end(sent) == 0
+        assert node.log == ''
 
 
 @pytest.mark.parametrize('state', ['inactive', 'active'])
@@ -91,8 +93,21 @@ def test_autostart_without_a_model_leaves_a_node_that_can_be_configured(tmp_path
 @pytest.mark.parametrize('values', [{'max_rate': 'fast'}, {'overlay_alpha': 7.5}], ids=str)
 def test_a_parameter_of_a_wrong_kind_ends_the_start_with_one_line(tmp_path, values):
     node = NodeProcess(tmp_path, 'refused', **values)
-    assert node.process.wait(30) == 1
+    assert node.wait() == 1
     assert next(iter(values)) in node.log
+    assert 'Traceback' not in node.log
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [('--params-file', '/nowhere.yaml'), ('-r', 'nonsense'), ('--log-level', 'loud')],
+    ids=' '.join,
+)
+def test_arguments_that_cannot_be_read_end_the_start_with_their_reason_and_code_1(tmp_path, arguments):
+    node = NodeProcess(tmp_path, 'unread', *arguments)
+    assert node.wait() == 1
+    assert 'segmentation_node cannot start: ' in node.log
+    assert arguments[-1] in node.log
     assert 'Traceback' not in node.log
 
 
@@ -155,6 +170,18 @@ def test_qos_can_be_overridden_and_what_does_not_fit_is_named(tmp_path, echo_mod
         assert override in node.log
 
 
+def test_qos_of_the_labels_can_be_overridden_too(tmp_path, echo_model, robot_in):
+    override = 'qos_overrides./named/segmentation/label_names.publisher.reliability'
+    with NodeProcess(tmp_path, 'named', '-p', f'{override}:=best_effort', model=echo_model):
+        robot = robot_in('named')
+        assert robot.change('configure')
+        name = f'{robot.name}/label_names'
+        robot.probe.until(lambda: robot.probe.node.count_publishers(name), 'the labels')
+        [publisher] = robot.probe.node.get_publishers_info_by_topic(name)
+        assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        assert publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL  # latched all the same
+
+
 def test_30_images_of_1920x1080_a_second_arrive_with_the_profile(tmp_path, echo_model, robot_in):
     with NodeProcess(tmp_path, 'large', model=echo_model):
         robot = robot_in('large', reliable=False)
@@ -199,14 +226,9 @@ def test_images_lost_on_the_way_are_noticed_and_the_cure_is_named(tmp_path, echo
     }
     with NodeProcess(tmp_path, 'lossy', model=echo_model, autostart=True):
         robot = robot_in('lossy')
-        camera = subprocess.Popen(
-            [sys.executable, '-c', CAMERA_WITHOUT_PROFILE], env=environment, stderr=subprocess.DEVNULL
-        )
-        try:
+        camera = [sys.executable, '-c', CAMERA_WITHOUT_PROFILE]
+        with started(camera, environment, stderr=subprocess.DEVNULL):
             status = robot.diagnostics(lambda status: 'lost on the way' in status.message, 'the losses')
-        finally:
-            camera.terminate()
-            camera.wait()
         assert '/lossy/image_raw' in status.message
         assert 'fastdds_images.xml' in status.message
 

@@ -285,6 +285,31 @@ def test_the_rate_can_be_limited(stream):
     assert (stream.probe.node.get_clock().now() - start).nanoseconds > 3 * 10**8
 
 
+def test_a_higher_rate_does_not_wait_for_the_time_of_the_lower_one(stream):
+    show(stream)
+    assert stream.set(max_rate=0.001) == ''
+    image = stream.image()
+    stream.camera.publish(image)
+    stream.probe.spin_for(0.3)  # the worker waits for a time that is a thousand seconds away
+    assert stream.received['mask'][-1].header != image.header
+    assert stream.set(max_rate=0.0) == ''
+    stream.answer(image.header)
+
+
+def test_every_image_is_accounted_for_also_when_the_node_is_disabled_while_some_wait(stream):
+    show(stream)
+    assert stream.set(max_rate=0.001) == ''
+    for _ in range(5):
+        stream.camera.publish(stream.image())
+    stream.diagnostics(lambda status: values_of(status)['received'] == '6', 'the images')
+    assert stream.enable(False).success
+    stream.diagnostics(lambda status: values_of(status)['discarded'] == '5', 'what was forgotten')
+    assert stream.enable(True).success
+    assert stream.set(max_rate=0.0) == ''
+    stream.until_connected()
+    show(stream)
+
+
 def test_no_frame_waits_for_a_key_frame_that_is_computed_in_the_background(robot, slow_model):
     settings = {'background_key_frames': True, 'drop_policy': 'queue', 'engine': 'onnxruntime'}
     assert robot.set(model=str(slow_model), **settings) == ''

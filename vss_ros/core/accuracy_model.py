@@ -44,8 +44,10 @@ class AccuracyModel:
             raise ValueError(f'the bias {self.bias} and the weights {dict(self.weights)} must be finite')
 
     def predict(self, signals: Mapping[str, float]) -> float:
-        """Expected accuracy, 0..1."""
+        """Expected accuracy, 0..1; not a number where a signal is none."""
         total = self.bias + sum(weight * signals[name] for name, weight in self.weights.items())
+        if math.isnan(total):  # which min and max would make a promise of
+            return total
         return 1 / (1 + math.exp(-max(-50.0, min(50.0, total))))
 
 

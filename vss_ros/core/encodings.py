@@ -17,10 +17,13 @@ from vss_ros.core.errors import FrameError
 MAX_SIDE = 8192  # pixels; a damaged header must not make us allocate gigabytes
 
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
-PNG_END = b'IEND\xae\x42\x60\x82'
+PNG_END = b'IEND'
+PNG_GREY_8 = b'\x08\x00'  # bits per channel and colour type, which lie at byte 24
 JPEG_MAGIC = b'\xff\xd8\xff'
 JPEG_END = b'\xff\xd9'
 JPEG_START_OF_SCAN = 0xDA
+JPEG_SCAN = bytes([0xFF, JPEG_START_OF_SCAN])
+JPEG_MOST_SCANS = 100  # encoders make ten; an empty one takes some bytes, and time as the whole image does
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the start-of-frame markers
 JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a length
 
@@ -112,6 +115,18 @@ def decode_compressed(data: bytes | np.ndarray) -> np.ndarray:
     return decode_file(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
+def decode_labels(data: bytes | np.ndarray) -> np.ndarray:
+    """Decodes a PNG of class ids, uint8 (H, W).
+
+    Raises:
+        FrameError: as for `decode_compressed`, or it is not an 8 bit grey PNG (colours are not ids).
+    """
+    head = bytes(data[:26])
+    if not head.startswith(PNG_MAGIC) or head[24:] != PNG_GREY_8:
+        raise FrameError('a compressed image does not hold class ids; expected an 8 bit grey PNG')
+    return decode_file(data, cv2.IMREAD_UNCHANGED)
+
+
 def decode_file(data: bytes | np.ndarray, flags: int) -> np.ndarray:
     """`decode_compressed` with OpenCV's reading flags of the caller's choice."""
     buffer = np.frombuffer(data, np.uint8)
@@ -181,10 +196,15 @@ def check_size(height: int, width: int) -> None:
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
+    """Walks the chunks: OpenCV makes room for as many bytes as a chunk says it has, up to gigabytes."""
     width, height = struct.unpack_from('>II', content, 16)
-    if PNG_END not in content[-64:]:
-        raise FrameError('a PNG image is cut off: its end is missing')
-    return height, width
+    at = len(PNG_MAGIC)
+    while at + 12 <= len(content):
+        length, kind = struct.unpack_from('>I4s', content, at)
+        at += 12 + length
+        if kind == PNG_END and at <= len(content):
+            return height, width
+    raise FrameError('a PNG image is cut off: its end is missing')
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
@@ -205,4 +225,9 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
             break
     if size is None or content.find(JPEG_END, at) < 0:
         raise FrameError('a JPEG image is cut off: its end is missing')
+    scans = 1 + content.count(
+        JPEG_SCAN, at
+    )  # not even by chance do these bytes stand within the data of a scan
+    if scans > JPEG_MOST_SCANS:
+        raise FrameError(f'a JPEG image has {scans} scans; expected at most {JPEG_MOST_SCANS}')
     return size

@@ -26,6 +26,7 @@ from vss_ros.core.share import share_path
 FORMAT = 1
 MODEL_FILE = 'model.yaml'
 RESULTS = ('mask', 'confidence')  # what every step must give
+SCORES = 'scores'  # (1, K, h, w), where a step gives them
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
 HOST_FLOWS = ('dis', 'motion_vectors', 'stream')  # flow computed beside the engine, see core/motion
 MAX_IMAGE_SIDE = 8192
@@ -152,19 +153,23 @@ def load_model(name_or_path: str | Path) -> ModelFolder:
     """
     path = find_model(name_or_path)
     try:
-        content = yaml.safe_load((path / MODEL_FILE).read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        text = (path / MODEL_FILE).read_text()
+        # References inside the text are never written, and a few lines of them can stand for gigabytes.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ModelError('it refers to parts of itself (*name); write out what is meant')
+        content = yaml.safe_load(text)
+    except Exception as error:  # beside its own errors, whatever reading a number or a date raises
         raise ModelError(f'{path / MODEL_FILE} cannot be read: {error}') from error
     try:
         model = _parse(path, content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        check_steps(model)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = f'no entry {error}' if isinstance(error, KeyError) else str(error)
         raise ModelError(
             f'{path / MODEL_FILE} is not a model description: {reason}; export the model again'
         ) from error
     except SettingsError as error:
         raise ModelError(f'{path / MODEL_FILE}: {error}') from error
-    check_steps(model)
     return model
 
 
@@ -245,11 +250,14 @@ def _tensors(entries: dict[str, Any]) -> dict[str, TensorSpec]:
 def _checked_file(folder: Path, entry: dict[str, Any]) -> Path:
     """The path of a file named in model.yaml, once it is known to lie inside and to be unharmed."""
     file = folder / entry['file']
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f'{folder}: {entry["file"]} lies outside the model folder; refused')
-    if not file.is_file():
-        raise ModelError(f'{file} is missing; export or download the model again')
-    found = sha256_of(file)
+    try:
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise ModelError(f'{folder}: {entry["file"]} lies outside the model folder; refused')
+        if not file.is_file():
+            raise ModelError(f'{file} is missing; export or download the model again')
+        found = sha256_of(file)
+    except (OSError, RuntimeError) as error:  # the latter for links that lead in a circle
+        raise ModelError(f'{file} cannot be read: {error}; export or download the model again') from error
     if found != entry['sha256']:
         raise ModelError(
             f'{file} is damaged or was changed: its sha256 is {found[:12]}..., model.yaml says '
@@ -277,7 +285,25 @@ def check_steps(model: ModelFolder) -> None:
         given = {later: known[name] for name, later in model.state.items()}
         for name in state:
             _check_same(model, f'the next frame takes {name!r}', state[name], step, given[name])
+        _check_results(model, step, known)
         state = given
+
+
+def _check_results(model: ModelFolder, step: str, known: Mapping[str, TensorSpec]) -> None:
+    """Mask and confidence are single maps of bytes, and scores are there for each class of the set."""
+    for name in RESULTS:
+        spec = known[name]
+        if spec.dtype != 'uint8' or len(spec.shape) != 3 or spec.shape[0] != 1 or 0 in spec.shape:
+            raise ModelError(
+                f'{model.path}: step {step} gives {name} as {spec.as_yaml()}; '
+                'expected uint8 [1, height, width]'
+            )
+    scores = known.get(SCORES)
+    if scores is not None and len(scores.shape) == 4 and scores.shape[1] != len(model.classes):
+        raise ModelError(
+            f'{model.path}: step {step} gives scores of {scores.shape[1]} classes, and the class set '
+            f'{model.classes.name} has {len(model.classes)}; set classes to what the model was trained on'
+        )
 
 
 def _check_delay(model: ModelFolder) -> None:

@@ -14,6 +14,7 @@ BUILDS = ('never', 'if_missing', 'always')
 OUTPUT_SIZES = ('input', 'network')
 MOTIONS = ('model', 'network', 'dis', 'motion_vectors', 'stream')
 SCHEDULERS = ('fixed', 'adaptive')
+MOST_DELAY_FRAMES = 60  # of a key frame in the background: so many frames are kept for it
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -84,10 +85,10 @@ class StreamSettings:
             )
         check_choice('output_size', self.output_size, OUTPUT_SIZES)
         check_choice('motion', self.motion, MOTIONS)
-        if self.background_delay_frames < 0:
+        if not 0 <= self.background_delay_frames <= MOST_DELAY_FRAMES:
             raise SettingsError(
                 f'background_delay_frames is {self.background_delay_frames}; '
-                'use 0 (as soon as possible) or more'
+                f'use 0 (as soon as possible) to {MOST_DELAY_FRAMES}'
             )
 
     def _check_adaptive(self) -> None:

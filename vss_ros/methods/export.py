@@ -205,7 +205,8 @@ class _Row(list):
 
 
 class _Dumper(yaml.SafeDumper):
-    pass
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # a description that refers to itself would be refused
 
 
 _Dumper.add_representer(

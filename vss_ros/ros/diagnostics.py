@@ -89,6 +89,7 @@ class Diagnostics:
             'received',
             'published',
             'dropped',
+            'discarded',
             'lost',
             'missed',
             'bad',

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from threading import Condition
 from typing import Generic, TypeVar
 
 T = TypeVar('T')
+LONGEST_S = 0.5  # between two looks at the clock, so that a time that was moved up is noticed
 
 
 class Inbox(Generic[T]):
@@ -21,6 +23,10 @@ class Inbox(Generic[T]):
         self._changed = Condition()
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def put(self, item: T) -> bool:
         """Adds an item; False if the oldest was dropped for it."""
         with self._changed:
@@ -29,35 +35,35 @@ class Inbox(Generic[T]):
             self._changed.notify()
         return fits
 
-    def take(self, not_before: float = 0.0) -> T | None:
-        """Waits for the oldest item and removes it; None once closed.
-
-        Args:
-            not_before: time of `time.monotonic()` until which items are left to be replaced.
-        """
-        with self._changed:
-            while not self._closed:
-                wait = not_before - time.monotonic()
-                if wait > 0:
-                    self._changed.wait(wait)
-                elif self._items:
-                    return self._items.popleft()
-                else:
-                    self._changed.wait()
-        return None
-
     def wait(self, longest_s: float) -> bool:
         """Waits for an item and leaves it; False if none came in time. True once closed."""
         with self._changed:
             return self._changed.wait_for(lambda: bool(self._items) or self._closed, longest_s)
 
-    def clear(self) -> None:
-        """Forgets what waits."""
+    def take(self, not_before: Callable[[], float] = lambda: 0.0) -> T | None:
+        """Removes the oldest item; None if there is none, or no longer one.
+
+        Args:
+            not_before: time of `time.monotonic()` until which items are left to be replaced. It may change.
+        """
         with self._changed:
+            while self._items:
+                wait_s = not_before() - time.monotonic()
+                if wait_s <= 0:
+                    return self._items.popleft()
+                self._changed.wait(min(wait_s, LONGEST_S))
+        return None
+
+    def clear(self) -> int:
+        """Forgets what waits; returns how many items that were."""
+        with self._changed:
+            count = len(self._items)
             self._items.clear()
+            self._changed.notify_all()
+        return count
 
     def close(self) -> None:
-        """Ends every `take`, now and later."""
+        """Ends every `wait` and `take`, now and later."""
         with self._changed:
             self._closed = True
             self._items.clear()

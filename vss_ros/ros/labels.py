@@ -8,6 +8,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header, String
 
 from vss_ros.core.classes import ClassSet
@@ -33,6 +34,11 @@ def fill_label_info(
     return message
 
 
+def _publisher(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publisher:
+    overrides = QoSOverridingOptions.with_default_policies()
+    return node.create_publisher(kind, topic, qos, qos_overriding_options=overrides)
+
+
 class Labels:
     """Publishes the classes at once, for late joiners, and again every `label_info_period` seconds.
 
@@ -44,12 +50,12 @@ class Labels:
         self._classes = classes
         self._threshold = settings.stream.confidence_threshold
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._names = node.create_publisher(String, '~/label_names', latched)
+        self._names = _publisher(node, String, '~/label_names', latched)
         self._info: Publisher | None = None
         if LabelInfo is None:
             node.get_logger().info('vision_msgs is not installed: labels go to ~/label_names only')
         else:
-            self._info = node.create_publisher(LabelInfo, '~/label_info', latched)
+            self._info = _publisher(node, LabelInfo, '~/label_info', latched)
         self.publish()
         period_s = settings.node.label_info_period
         self._timer = node.create_timer(period_s, self.publish) if period_s > 0 else None

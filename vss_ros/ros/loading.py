@@ -22,6 +22,7 @@ from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import StreamSettings
 from vss_ros.ros.settings import Settings
+from vss_ros.ros.video_topic import check_installed
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Loading:
             VssError: the model or the engine cannot be used; the message says what to do.
             KeyboardInterrupt: the process is being ended. rclpy would swallow an Exception.
         """
+        if not node.context.ok():
+            raise KeyboardInterrupt
         caller = node.executor
         executor = SingleThreadedExecutor(context=node.context)
         executor.add_node(node)
@@ -85,8 +88,9 @@ def load(settings: Settings) -> Loaded:
     """Loads the model and the engine, and says in the log how it goes.
 
     Raises:
-        VssError: see `load_model`, `load_engine` and `VideoSegmenter`.
+        VssError: see `check_installed`, `load_model`, `load_engine` and `VideoSegmenter`.
     """
+    check_installed(settings.node.image_transport)
     _log.info('loading model %s', settings.node.model)
     model = load_model(settings.node.model)
     _log.info(

@@ -14,12 +14,14 @@ from typing import Any
 
 def main(args: list[str] | None = None) -> int:
     """Runs the node until it is interrupted; returns the exit code."""
-    started = False
+    started = interrupted = False
 
     def on_signal(number: int, frame: Any) -> None:
+        nonlocal interrupted
         if not started:
             os._exit(0)  # there is nothing to clean up yet
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and not interrupted:  # a second one must not disturb the end
+            interrupted = True
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -32,11 +34,15 @@ def main(args: list[str] | None = None) -> int:
 
     from vss_ros.ros.node import SegmentationNode
 
+    try:
+        rclpy.init(args=args)
+    except Exception as error:  # of several classes: a file of parameters, a remapping, the environment
+        print(f'segmentation_node cannot start: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
     node: SegmentationNode | None = None
     executor: SingleThreadedExecutor | None = None
     try:
         started = True
-        rclpy.init(args=args)
         executor = SingleThreadedExecutor()
         node = SegmentationNode()
         executor.add_node(node)
@@ -57,6 +63,8 @@ def main(args: list[str] | None = None) -> int:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+        for number in (signal.SIGINT, signal.SIGTERM):  # the interpreter takes its time to end, too
+            signal.signal(number, signal.SIG_IGN)
         if not has_ended:
             os._exit(0)  # building an engine takes minutes; nothing half written of it is ever used
     return 0

@@ -118,6 +118,8 @@ class SegmentationNode(LifecycleNode):
         try:
             action()
         except Exception as error:
+            if not self.context.ok():
+                raise KeyboardInterrupt from None  # the process is being ended
             text = str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'
             self.get_logger().error(f'cannot {verb}: {text}')
             if not isinstance(error, VssError):

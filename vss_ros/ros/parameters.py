@@ -25,6 +25,7 @@ from vss_ros.core.errors import SettingsError, VssError
 from vss_ros.core.settings import (
     BUILDS,
     ENGINES,
+    MOST_DELAY_FRAMES,
     MOTIONS,
     OUTPUT_SIZES,
     PRECISIONS,
@@ -178,7 +179,7 @@ TABLE = (
         'background_delay_frames',
         StreamSettings,
         'frames until such a key frame takes effect; 0 is as soon as it is there',
-        range=(0, 1000),
+        range=(0, MOST_DELAY_FRAMES),
     ),
     Entry(
         'drop_policy',

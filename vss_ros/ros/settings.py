@@ -11,6 +11,8 @@ from vss_ros.core.share import DEFAULT_MODEL
 IMAGE_TRANSPORTS = ('raw', 'compressed', 'ffmpeg', 'foxglove')
 CONFIDENCE_ENCODINGS = ('mono8', '32FC1')
 DROP_POLICIES = ('latest', 'queue')
+LEAST_RATE = 1e-3  # frames per second; less is a node that has stopped
+LEAST_PERIOD_S = 0.1  # of the labels, which a shorter one would publish without a pause
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,18 @@ class NodeSettings:
         for name in ('queue_size', 'max_consecutive_bad_frames'):
             if getattr(self, name) < 1:
                 raise SettingsError(f'{name} is {getattr(self, name)}; use 1 or more')
-        for name in ('max_rate', 'label_info_period', 'input_timeout_s'):
+        for name in (
+            'max_rate',
+            'label_info_period',
+            'input_timeout_s',
+            'max_allowed_processing_time_ms',
+            'max_acceptable_consecutive_delay_ms',
+        ):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f'{name} is {getattr(self, name)}; use 0 or more')
+        for name, least in (('max_rate', LEAST_RATE), ('label_info_period', LEAST_PERIOD_S)):
+            if 0 < getattr(self, name) < least:
+                raise SettingsError(f'{name} is {getattr(self, name)}; use 0, or {least} and more')
 
     @property
     def capacity(self) -> int:

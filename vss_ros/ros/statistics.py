@@ -36,10 +36,11 @@ class Rate:
 class StreamStatistics:
     """Totals since configure, rates and latencies of late, and the last errors.
 
-    `counts` has `received` images, `dropped` (a newer one came), `bad` (could not be used), `failed` (the
-    engine or a publisher failed), `published` masks; and what did not come to the node at all: `lost` on the
-    way, as the middleware says, and `missed` by the publisher's count, which includes the lost ones and
-    those that a newer image replaced before this process took them.
+    `counts` has `received` images, `dropped` (a newer one came), `discarded` (waited when the node was
+    stopped or disabled), `bad` (could not be used), `failed` (the engine or a publisher failed), `published`
+    masks; and what did not come to the node at all: `lost` on the way, as the middleware says, and `missed`
+    by the publisher's count, which includes the lost ones and those that a newer image replaced before this
+    process took them.
     """
 
     def __init__(self) -> None:

@@ -116,7 +116,10 @@ class CameraStream:
 
     def _work(self) -> None:
         assert self.source is not None
-        pipeline.run(self.source, self._segmenter, [self._sink], self._on_failed)
+        try:
+            pipeline.run(self.source, self._segmenter, [self._sink], self._on_failed)
+        except Exception as error:  # only a mistake of our own ends the worker; it must not do so in silence
+            self._node.get_logger().error(f'the worker thread has ended: {type(error).__name__}: {error}')
 
     def _on_bad(self, error: Exception) -> None:
         """An image could not be used: the temporal state is not to be trusted over the hole it leaves."""

@@ -6,6 +6,7 @@ image that is dropped costs nothing more.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ class TopicSource:
         self._lost_packets = False
         self._camera_infos: deque[CameraInfo] = deque(maxlen=CAMERA_INFOS)
         self._subscriptions: list[Subscription] = []
-        self._due_s = 0.0
+        self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
         self.topic = image_topic(node, settings.image_transport)
 
@@ -87,6 +88,13 @@ class TopicSource:
         """
         if self._subscriptions:
             return
+        try:
+            self._subscribe_to_all()
+        except Exception:  # half of them would look like all of them
+            self.unsubscribe()
+            raise
+
+    def _subscribe_to_all(self) -> None:
         transport = self._settings.image_transport
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
         self._last_number = 0
@@ -99,11 +107,11 @@ class TopicSource:
         self._subscribe(CameraInfo, camera_info_topic(self._node), self._on_camera_info)
 
     def unsubscribe(self) -> None:
-        """Stops taking images and forgets those that wait."""
+        """Stops taking images and forgets those that wait, which are counted as `discarded`."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
-        self._inbox.clear()
+        self._statistics.count('discarded', self._inbox.clear())
 
     def close(self) -> None:
         """Unsubscribes and ends the iteration."""
@@ -120,12 +128,13 @@ class TopicSource:
 
     def __iter__(self) -> Iterator[TopicFrame | None]:
         """Frames as they come, and None in every pause."""
-        while True:
+        while not self._inbox.is_closed:
             if not self._inbox.wait(PAUSE_S):
                 yield None
-            item = self._inbox.take(not_before=self._due_s)
-            if item is None:
-                return
+                continue
+            item = self._inbox.take(self._due_s)
+            if item is None:  # it was forgotten meanwhile
+                continue
             self._pace()
             received_s, message = item
             try:
@@ -168,13 +177,19 @@ class TopicSource:
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_infos.append(message)
 
+    def _due_s(self) -> float:
+        """When the next image may be taken, by the `max_rate` of now."""
+        return self._paced_s + self._period_s
+
     def _pace(self) -> None:
-        """Sets when the next image may be taken, so that `max_rate` holds on average."""
-        if self._settings.max_rate <= 0:
-            self._due_s = 0.0
-            return
-        period_s, now = 1 / self._settings.max_rate, time.monotonic()
-        self._due_s = max(self._due_s, now - period_s) + period_s
+        """Notes that an image was taken, so that `max_rate` holds on average."""
+        now = time.monotonic()
+        self._paced_s = min(max(self._due_s(), now - self._period_s), now)
+
+    @property
+    def _period_s(self) -> float:
+        rate = self._settings.max_rate
+        return 1 / rate if rate > 0 else 0.0
 
     def _video_frame(self, message: Any, received_s: float) -> TopicFrame | None:
         """The newest picture of the packets that wait, or with drop_policy `queue` that of the oldest."""
@@ -184,10 +199,7 @@ class TopicSource:
             self._lost_packets = False
             video.restart()
         messages = [message]
-        while self._settings.drop_policy == 'latest' and len(self._inbox):
-            item = self._inbox.take()
-            if item is None:
-                return None
+        while self._settings.drop_policy == 'latest' and (item := self._inbox.take()) is not None:
             self._statistics.count('dropped')
             received_s = item[0]
             messages.append(item[1])

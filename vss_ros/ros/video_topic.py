@@ -92,6 +92,17 @@ def message_type(transport: str) -> type:
         ) from error
 
 
+def check_installed(transport: str) -> None:
+    """Finds out at configure, not with the first image, whether images can come this way.
+
+    Raises:
+        SettingsError, MissingLibraryError: the messages or PyAV are not installed.
+    """
+    if transport in VIDEO_TRANSPORTS:
+        message_type(transport)
+        import_module('vss_ros.core.sources.coded_video')
+
+
 def decoder_of(encoding: str) -> str:
     """`h264`, `libx264`, `hevc_nvenc;yuv420p;bgr8` ... -> what FFmpeg calls the decoder.
 
@@ -102,7 +113,8 @@ def decoder_of(encoding: str) -> str:
     for part, decoder in DECODERS.items():
         if part in name:
             return decoder
-    raise FrameError(f'video is {encoding!r}; expected one of {", ".join(sorted(set(DECODERS.values())))}')
+    known = ', '.join(sorted(set(DECODERS.values())))
+    raise FrameError(f'video is {encoding[:40]!r}; expected one of {known}')
 
 
 class VideoTopic:

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip('onnxruntime')
 pytest.importorskip('openvino')
 
-from vss_ros.core.engines import cpu_trial, load_engine
+from vss_ros.core.engines import cpu_trial, engine_cache, load_engine
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.settings import EngineSettings
 
@@ -57,12 +58,39 @@ def test_the_next_start_takes_what_was_stored(model, settings):
     assert 'onnxruntime 9.0 ms, openvino 1.0 ms' in chosen['chosen']
 
 
-def test_a_damaged_result_is_measured_again(model, settings):
+@pytest.mark.parametrize(
+    'content',
+    [
+        '{"winner": "somebody"}',
+        '{"winner": "openvino"}',
+        '{"winner": "openvino", "milliseconds": 3}',
+        '[' * 100_000,
+    ],
+    ids=lambda content: content[:50],
+)
+def test_a_damaged_result_is_measured_again(model, settings, content):
     cpu_trial.trial(model, settings)
     [file] = files(settings)
-    file.write_text('{"winner": "somebody"}')
+    file.write_text(content)
     assert cpu_trial.trial(model, settings)['winner'] in cpu_trial.CONTENDERS
     assert json.loads(file.read_text())['winner'] in cpu_trial.CONTENDERS
+
+
+def test_a_result_that_cannot_be_written_is_used_all_the_same(model, settings, monkeypatch, caplog):
+    def full(file, data):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(cpu_trial, 'write_private', full)
+    assert load_engine(model, settings).describe()['engine'] in cpu_trial.CONTENDERS
+    assert 'No space left on device' in caplog.text
+
+
+def test_without_a_home_folder_auto_finds_an_engine_all_the_same(model, monkeypatch):
+    def no_home():
+        raise SettingsError('there is no home folder for the engine cache; set engine_cache')
+
+    monkeypatch.setattr(engine_cache, 'default_folder', no_home)
+    assert load_engine(model, EngineSettings()).describe()['engine'] in cpu_trial.CONTENDERS
 
 
 def test_another_number_of_threads_or_other_graphs_are_another_trial(model, settings):

@@ -83,7 +83,14 @@ def test_a_damaged_engine_is_refused(cache, damage):
         cache.read(engine)
 
 
-@pytest.mark.parametrize('content', ['', '{', '[]', '{"key": 1}', 'null'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        *('', '{', '[]', '{"key": 1}', 'null', '[' * 100_000),
+        '{"key": {}, "sha256": "", "size_bytes": Infinity, "facts": {}, "self_check": null}',
+    ],
+    ids=lambda content: content[:50],
+)
 def test_an_engine_whose_sidecar_cannot_be_read_is_not_found(cache, content):
     engine = cache.store(KEY, b'engine', {})
     engine.sidecar.write_text(content)
@@ -147,8 +154,17 @@ def test_pruning_removes_what_is_not_kept_and_what_has_no_sidecar(cache):
 
 def test_the_self_check_is_kept_with_the_engine(cache):
     engine = cache.store(KEY, b'engine', {})
-    cache.record_self_check(engine, {'passed': True, 'mask_agreement': 0.999})
-    assert cache.find(KEY).self_check == {'passed': True, 'mask_agreement': 0.999}
+    result = {'passed': True, 'agreement': 0.999, 'error': 0.01, 'worst': 'mask'}
+    cache.record_self_check(engine, result)
+    assert cache.find(KEY).self_check == result
+
+
+@pytest.mark.parametrize('result', ['passed', [True], {}, {'passed': 'yes'}, {'passed': True, 'error': 0.0}])
+def test_a_self_check_that_cannot_be_understood_is_none(cache, result):
+    engine = cache.store(KEY, b'engine', {})
+    content = json.loads(engine.sidecar.read_text())
+    engine.sidecar.write_text(json.dumps({**content, 'self_check': result}))
+    assert cache.find(KEY).self_check is None
 
 
 def test_names_from_a_model_cannot_leave_the_folder():

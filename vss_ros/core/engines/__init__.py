@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vss_ros.core.errors import EngineError, MissingLibraryError, ModelError
+from vss_ros.core.errors import EngineError, MissingLibraryError, VssError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
@@ -125,7 +125,7 @@ def _load(model: ModelFolder, settings: EngineSettings) -> Engine:
         try:
             chosen_for = _why_auto_takes(name, model, settings)
             engine = engine_class(name).load(model, settings)
-        except (EngineError, MissingLibraryError, ModelError) as error:
+        except (VssError, OSError) as error:  # a disk that is full or cannot be written, say
             refusals.append(f'{name}: {error}')
             continue
         engine.notes['chosen'] = '; '.join([f'auto took {name} ({chosen_for})', *refusals])

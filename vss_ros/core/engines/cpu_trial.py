@@ -16,7 +16,7 @@ import numpy as np
 
 from vss_ros.core.engines import Engine
 from vss_ros.core.engines.engine_cache import EngineCache, write_private
-from vss_ros.core.errors import EngineError
+from vss_ros.core.errors import VssError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.walk import walk
@@ -35,23 +35,33 @@ def trial(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
     """
     try:
         folder: Path | None = EngineCache(settings.engine_cache).folder
-    except EngineError as error:  # a robot with a read-only disk measures at every start
+    except VssError as error:  # a robot with a read-only disk measures at every start
         _log.warning('%s; the trial of engines is not remembered', error)
         folder = None
     file = folder / f'cpu-trial-{_key(model, settings)}.json' if folder else None
-    if file and file.is_file():
-        try:
-            known = json.loads(file.read_text())
-            if known['winner'] in CONTENDERS:
-                return known
-        except (ValueError, KeyError, TypeError):
-            pass  # measured again
+    known = _read(file) if file and file.is_file() else None
+    if known:
+        return known
     result = _measure(model, settings)
     times = ', '.join(f'{name} {ms} ms' for name, ms in result['milliseconds'].items())
     _log.info('trial of CPU engines for model %s: %s; taking %s', model.name, times, result['winner'])
     if file:
-        write_private(file, json.dumps(result, indent=1).encode())
+        try:
+            write_private(file, json.dumps(result, indent=1).encode())
+        except OSError as error:
+            _log.warning('%s cannot be written (%s); the trial of engines is not remembered', file, error)
     return result
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """The result that was remembered; None if it cannot be understood, and is measured again."""
+    try:
+        known = json.loads(file.read_text())
+        if known['winner'] in CONTENDERS and set(known['milliseconds']) == set(CONTENDERS):
+            return {'winner': known['winner'], 'milliseconds': dict(known['milliseconds'])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return None
 
 
 def _measure(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:

@@ -272,7 +272,15 @@ def _read(file: Path) -> CachedEngine | None:
             str(content['sha256']),
             int(content['size_bytes']),
             dict(content['facts']),
-            content['self_check'],
+            _self_check_of(content['self_check']),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def _self_check_of(content: Any) -> dict[str, Any] | None:
+    """The result of a self-check if it is one; what is none has to be checked again."""
+    if not isinstance(content, dict):
+        return None
+    kinds = {'passed': bool, 'agreement': float, 'error': float, 'worst': str}
+    return content if all(type(content.get(name)) is kind for name, kind in kinds.items()) else None

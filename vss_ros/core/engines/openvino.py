@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from vss_ros.core.engines import take_inputs
-from vss_ros.core.engines.engine_cache import EngineCache
+from vss_ros.core.engines.openvino_cache import cache_folder
 from vss_ros.core.errors import EngineError, MissingLibraryError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model_folder import GraphSpec, ModelFolder
 from vss_ros.core.settings import EngineSettings
 
 try:
@@ -53,17 +53,16 @@ class OpenVinoEngine:
         options: dict[str, Any] = {
             'INFERENCE_PRECISION_HINT': hint,
             'PERFORMANCE_HINT': 'LATENCY',
-            'CACHE_DIR': str(_cache_folder(settings)),
         }
         if settings.threads:
             options['INFERENCE_NUM_THREADS'] = settings.threads
-        compiled = {}
         files = 'int8_symmetric' if settings.precision == 'int8' else 'fp32'
-        for name, graph in model.graphs_in(files).items():
-            try:
-                compiled[name] = core.compile_model(str(graph.file), DEVICE, options)
-            except RuntimeError as error:
-                raise EngineError(f'OpenVINO refuses {graph.file}: {_first_line(error)}') from error
+        graphs = model.graphs_in(files)
+        with cache_folder(settings.engine_cache) as folder:
+            if folder is not None:
+                options['CACHE_DIR'] = str(folder)
+            compiled = {name: _compile(core, graph, options) for name, graph in graphs.items()}
+        for name in compiled:
             used = compiled[name].get_property('INFERENCE_PRECISION_HINT').to_string()
             if used != hint:
                 raise EngineError(
@@ -105,6 +104,13 @@ class OpenVinoEngine:
         self._requests.clear()
 
 
+def _compile(core: Any, graph: GraphSpec, options: Mapping[str, Any]) -> Any:
+    try:
+        return core.compile_model(str(graph.file), DEVICE, options)
+    except RuntimeError as error:
+        raise EngineError(f'OpenVINO refuses {graph.file}: {_first_line(error)}') from error
+
+
 def _hint(core: Any, precision: str) -> str:
     """OpenVINO's name of a precision.
 
@@ -121,12 +127,6 @@ def _hint(core: Any, precision: str) -> str:
             'set precision to fp32'
         )
     return hint
-
-
-def _cache_folder(settings: EngineSettings) -> Any:
-    folder = EngineCache(settings.engine_cache).folder / 'openvino'
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.drafts import Draft
-from vss_ros.core.errors import MissingLibraryError
+from vss_ros.core.errors import FrameError, MissingLibraryError
 from vss_ros.core.frame import Frame, Segmentation
 
 try:
@@ -23,13 +23,15 @@ except ImportError as error:
 SUFFIX = '.mcap'
 NODE = '/segmentation'
 IMAGE_TOPIC = '/image_raw'
+SECONDS = 2**31  # a stamp's seconds are an int32
 _STORE = get_typestore(Stores.ROS2_JAZZY)
 
 
 class BagSink:
     """Writes mask, confidence and label names as the live node publishes them, and the image if asked.
 
-    Stamps, frame_ids and sizes are those of the frames; the time of recording is the stamp.
+    Stamps, frame_ids and sizes are those of the frames; the time of recording is the stamp, or 0 for stamps
+    before that.
 
     Args:
         path: ends in .mcap for one file; anything else becomes a rosbag2 folder.
@@ -44,7 +46,11 @@ class BagSink:
         self._single_file = path.suffix == SUFFIX
         folder = self._draft.path.with_suffix('') if self._single_file else self._draft.path
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
-        self._writer.open()
+        try:
+            self._writer.open()
+        except BaseException:
+            self._draft.discard()
+            raise
         self._label_names = classes.as_yaml()
         self._labels = self._topic(f'{NODE}/label_names', 'std_msgs/msg/String', latched=True)
         self._mask = self._topic(f'{NODE}/mask', 'sensor_msgs/msg/Image')
@@ -53,6 +59,11 @@ class BagSink:
         self._is_labelled = False
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        if not -SECONDS <= frame.stamp_ns // 10**9 < SECONDS:
+            raise FrameError(
+                f'a frame has the stamp {frame.stamp_ns / 1e9:.0f} s, which a ROS message cannot hold; '
+                f'expected less than {SECONDS} s, write masks or a video instead'
+            )
         if not self._is_labelled:
             self._put(self._labels, frame.stamp_ns, _STORE.types['std_msgs/msg/String'](self._label_names))
             self._is_labelled = True
@@ -73,8 +84,10 @@ class BagSink:
         self._draft.publish()
 
     def discard(self) -> None:
-        self._writer.abort()
-        self._draft.discard()
+        try:
+            self._writer.abort()
+        finally:
+            self._draft.discard()
 
     def _topic(self, name: str, kind: str, latched: bool = False) -> Any:
         durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
@@ -93,7 +106,7 @@ class BagSink:
         return self._writer.add_connection(name, kind, typestore=_STORE, offered_qos_profiles=[qos])
 
     def _put(self, topic: Any, stamp_ns: int, message: Any) -> None:
-        self._writer.write(topic, stamp_ns, _STORE.serialize_cdr(message, topic.msgtype))
+        self._writer.write(topic, max(stamp_ns, 0), _STORE.serialize_cdr(message, topic.msgtype))
 
 
 def _image(frame: Frame, encoding: str, pixels: np.ndarray) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,5 +65,6 @@ def open_sinks(specs: Iterable[str], classes: ClassSet, **options: Any) -> Itera
             sink.close()
     except BaseException:
         for sink in sinks:
-            sink.discard()
+            with suppress(Exception):  # a full disk fails each of them; what failed first is what is told
+                sink.discard()
         raise

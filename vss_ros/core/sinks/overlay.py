@@ -22,13 +22,15 @@ except ImportError as error:
 
 SUFFIXES = ('.mp4', '.mkv')
 TICKS = 60_000  # per second; MPEG-4 allows at most 65535, and the usual frame rates divide this
+MAX_GAP_S = 3600  # MP4 cannot hold more than ten hours, and nobody waits that long for the next picture
 CODEC_OPTIONS = {'libx264': {'crf': '20', 'preset': 'veryfast'}, 'mpeg4': {'qmin': '3', 'qmax': '3'}}
 
 
 class OverlaySink:
     """Writes an overlay video: H.264, or MPEG-4 where this FFmpeg has no encoder for it.
 
-    Frames keep the time between their stamps. A frame of another size than the first is resized to it.
+    Frames keep the time between their stamps, up to an hour. A frame of another size than the first is
+    resized to it.
 
     Args:
         path: ends in .mp4 or .mkv.
@@ -44,7 +46,11 @@ class OverlaySink:
         self._classes = classes
         self._alpha = alpha
         self._draft = Draft(path, overwrite)
-        self._container: Any = av.open(str(self._draft.path), 'w')
+        try:
+            self._container: Any = av.open(str(self._draft.path), 'w')
+        except BaseException:
+            self._draft.discard()
+            raise
         self._stream: Any = None
         self._size = (0, 0)  # width, height; of the first frame
         self._first_ns = 0
@@ -57,7 +63,7 @@ class OverlaySink:
         if picture.shape[1::-1] != self._size:
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
         ticks = round((frame.stamp_ns - self._first_ns) * TICKS / 1e9)
-        if ticks <= self._ticks:  # the stamps went back: go on from here
+        if not 0 < ticks - self._ticks <= MAX_GAP_S * TICKS:  # back, or years ahead: go on from here
             ticks = self._ticks + TICKS // 25
             self._first_ns = frame.stamp_ns - ticks * 10**9 // TICKS
         self._ticks = ticks
@@ -75,8 +81,10 @@ class OverlaySink:
         self._draft.publish()
 
     def discard(self) -> None:
-        self._container.close()
-        self._draft.discard()
+        try:
+            self._container.close()
+        finally:
+            self._draft.discard()
 
     def _start(self, frame: Frame) -> None:
         height, width = frame.size

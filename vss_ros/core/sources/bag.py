@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.encodings import decode_compressed, to_bgr, to_labels
+from vss_ros.core.encodings import decode_compressed, decode_labels, to_bgr, to_labels
 from vss_ros.core.errors import FrameError, MissingLibraryError, SourceError
 from vss_ros.core.frame import Frame
 
@@ -35,8 +35,8 @@ class BagSource:
     Args:
         path: a bag.
         topic: the image topic; None takes the only one there is.
-        mask_topic: topic of mono8 masks in order of their stamps; a mask is the truth of the image with the
-            same stamp.
+        mask_topic: topic of mono8 masks, as they are or as PNG, in order of their stamps; a mask is the truth
+            of the image with the same stamp.
 
     Raises:
         SourceError: the bag is missing or damaged, the topic is missing or must be chosen; after the last
@@ -131,7 +131,11 @@ class _Masks:
                 return None
             if isinstance(self._ahead, FrameError):
                 self._ahead = None
-        return to_labels(*_fields(self._ahead)) if _stamp_ns(self._ahead) == stamp_ns else None
+        if _stamp_ns(self._ahead) != stamp_ns:
+            return None
+        if self._ahead.__msgtype__ == COMPRESSED:
+            return decode_labels(self._ahead.data)
+        return to_labels(*_fields(self._ahead))
 
     def close(self) -> None:
         self._reader.close()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vss_ros.core.encodings import MAX_SIDE, check_size
 from vss_ros.core.errors import FrameError, MissingLibraryError
 from vss_ros.core.frame import CodedPicture
 
@@ -21,6 +22,7 @@ WITH_VECTORS = (
     'h263',
 )  # decoders that hand them out; those of HEVC, VP9 do not
 INTRA, PREDICTED = 1, 2  # of FFmpeg's kinds of pictures
+LIMITS = {'max_pixels': str(MAX_SIDE * MAX_SIDE)}  # a damaged header must not allocate gigabytes
 WAITING = 64  # packets whose pictures are still inside the decoder
 
 
@@ -33,7 +35,7 @@ def hand_out_vectors(decoder: Any) -> bool:
     if decoder.name not in WITH_VECTORS:
         return False
     decoder.thread_type = 'SLICE'
-    decoder.options = {'flags2': '+export_mvs'}
+    decoder.options = {**decoder.options, 'flags2': '+export_mvs'}
     return True
 
 
@@ -77,7 +79,12 @@ class Decoded(NamedTuple):
     coded: tuple[CodedPicture, ...]  # empty where the codec says nothing of motion
 
     def to_bgr(self) -> np.ndarray:
-        """uint8 (H, W, 3)."""
+        """uint8 (H, W, 3).
+
+        Raises:
+            FrameError: a side is longer than MAX_SIDE.
+        """
+        check_size(self.picture.height, self.picture.width)
         return self.picture.to_ndarray(format='bgr24')
 
 
@@ -99,6 +106,7 @@ class PacketDecoder:
             self._decoder: Any = av.CodecContext.create(self.codec, 'r')
         except ValueError as error:
             raise FrameError(f'{self.codec!r} is no video that can be decoded; send h264 or h265') from error
+        self._decoder.options = LIMITS
         self._decoder.thread_count = 1  # no picture may wait for the next packet
         self._chronicle = Chronicle() if hand_out_vectors(self._decoder) else None
         self._labels: dict[int, Any] = {}
@@ -125,6 +133,7 @@ class PacketDecoder:
         packet.pts = packet.dts = self._packets
         self._labels[self._packets] = label
         self._packets += 1
+        self._labels.pop(self._packets - WAITING, None)  # it completed no picture
         try:
             pictures = self._decoder.decode(packet)
         except av.FFmpegError as error:
@@ -139,8 +148,6 @@ class PacketDecoder:
 
     def _told(self, picture: av.VideoFrame) -> Decoded | None:
         label = None if picture.pts is None else self._labels.pop(picture.pts, None)
-        for number in [number for number in self._labels if number < self._packets - WAITING]:
-            del self._labels[number]
         if not self._started and not picture.key_frame:
             return None  # made up from nothing
         self._started = True

@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vss_ros.core.encodings import PNG_MAGIC, decode_file
+from vss_ros.core.encodings import decode_file, decode_labels
 from vss_ros.core.errors import FrameError, SettingsError, SourceError
 from vss_ros.core.frame import Frame
 
 SUFFIXES = ('.png', '.jpg', '.jpeg')
 DEFAULT_RATE = 15.0  # Hz
-PNG_GREY_8 = b'\x08\x00'  # bits per channel and colour type, which lie at byte 24
+LEAST_RATE = 1e-6
 
 
 class ImageSource:
@@ -31,7 +31,7 @@ class ImageSource:
     """
 
     def __init__(self, path: Path, rate: float = DEFAULT_RATE, labels: Path | None = None) -> None:
-        if not rate > 0:
+        if not rate >= LEAST_RATE:
             raise SettingsError(f'rate is {rate}; use a number of frames per second above 0')
         folder = path / 'images' if (path / 'images').is_dir() else path
         if labels is None and folder != path and (path / 'labels').is_dir():
@@ -50,7 +50,7 @@ class ImageSource:
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._images):
-            image = _decode(path, _read(path), cv2.IMREAD_COLOR)
+            image = _decode(path, _read(path))
             label = self._labels.get(path.stem)
             truth = None if label is None else read_labels(label)
             if truth is not None and truth.shape != image.shape[:2]:
@@ -70,10 +70,10 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         SourceError: it cannot be read, or is not an 8 bit grey PNG (colours are not ids).
     """
-    data = _read(path)
-    if not data.startswith(PNG_MAGIC) or data[24:26] != PNG_GREY_8:
-        raise SourceError(f'{path} does not hold class ids; expected an 8 bit grey PNG')
-    return _decode(path, data, cv2.IMREAD_UNCHANGED)
+    try:
+        return decode_labels(_read(path))
+    except FrameError as error:
+        raise SourceError(f'{path} is no label: {error}') from error
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
@@ -88,9 +88,9 @@ def _read(path: Path) -> bytes:
         raise SourceError(f'{path} cannot be read: {error.strerror}') from error
 
 
-def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+def _decode(path: Path, data: bytes) -> np.ndarray:
     try:
-        return decode_file(data, flags)
+        return decode_file(data, cv2.IMREAD_COLOR)
     except FrameError as error:
         raise SourceError(f'{path} cannot be read: {error}') from error
 

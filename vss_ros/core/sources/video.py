@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.encodings import MAX_SIDE
-from vss_ros.core.errors import MissingLibraryError, SourceError
+from vss_ros.core.encodings import check_size
+from vss_ros.core.errors import FrameError, MissingLibraryError, SourceError
 from vss_ros.core.frame import Frame
-from vss_ros.core.sources.coded_video import Chronicle, hand_out_vectors
+from vss_ros.core.sources.coded_video import LIMITS, Chronicle, hand_out_vectors
 
 try:
     import av
 except ImportError as error:
     raise MissingLibraryError('PyAV', 'video') from error
 
+MOST_FRAMES = 10_000_000  # that a header is believed to have; Python makes room for them in advance
 _log = logging.getLogger(__name__)
 
 
@@ -37,27 +38,31 @@ class VideoSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._container: Any = av.open(str(path), options={'max_pixels': str(MAX_SIDE * MAX_SIDE)})
+            self._container: Any = av.open(str(path), metadata_errors='replace')
         except (av.FFmpegError, OSError) as error:
             raise SourceError(f'{path} cannot be read as a video: {error.strerror or error}') from error
         if not self._container.streams.video:
             self.close()
             raise SourceError(f'{path} has no video in it; give a video, a bag or a folder of images')
         self._stream = self._container.streams.video[0]
+        if self._stream.codec_context is None:
+            self.close()
+            raise SourceError(f'{path} is damaged, or its codec cannot be decoded here; convert it to H.264')
+        self._stream.codec_context.options = LIMITS
         self._has_vectors = hand_out_vectors(self._stream.codec_context)
         if not self._has_vectors:
             self._stream.thread_type = 'AUTO'
-        width, height = self._stream.codec_context.width, self._stream.codec_context.height
-        if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        try:
+            check_size(self._stream.codec_context.height, self._stream.codec_context.width)
+        except FrameError as error:
             self.close()
-            raise SourceError(f'{path} is {width}x{height}; expected sides of 1 to {MAX_SIDE} pixels')
+            raise SourceError(f'{path} cannot be used: {error}') from error
 
     def __length_hint__(self) -> int:
-        if self._stream.frames:
-            return self._stream.frames
-        if self._container.duration and self._stream.average_rate:
-            return round(self._container.duration / av.time_base * self._stream.average_rate)
-        return 0
+        frames = self._stream.frames
+        if not frames and self._container.duration and self._stream.average_rate:
+            frames = round(self._container.duration / av.time_base * self._stream.average_rate)
+        return min(max(frames, 0), MOST_FRAMES)
 
     def __iter__(self) -> Iterator[Frame]:
         count, stamp_ns = 0, 0
@@ -71,10 +76,9 @@ class VideoSource:
                 count += 1
                 coded = () if chronicle is None else (chronicle.of(picture),)
                 yield Frame(_upright(picture), stamp_ns, coded=coded)
-        except av.FFmpegError as error:
-            raise SourceError(
-                f'{self._path} is damaged after frame {count}: {error.strerror or error}'
-            ) from error
+        except (av.FFmpegError, FrameError) as error:
+            reason = getattr(error, 'strerror', None) or error
+            raise SourceError(f'{self._path} is damaged after frame {count}: {reason}') from error
         if not count:
             raise SourceError(f'{self._path} holds no frames that can be decoded; it is damaged or cut off')
         if count < self._stream.frames:
@@ -86,6 +90,7 @@ class VideoSource:
 
 def _upright(picture: Any) -> np.ndarray:
     """The picture as BGR, turned as the file's display matrix asks."""
+    check_size(picture.height, picture.width)  # which may change in the middle of a video
     image = picture.to_ndarray(format='bgr24')
     quarters = round(picture.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image

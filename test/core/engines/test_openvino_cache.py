@@ -1,0 +1,67 @@
+"""What OpenVINO keeps on disk is what it wrote, or is not used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip('openvino')
+
+from vss_ros.core.engines.openvino import OpenVinoEngine
+from vss_ros.core.engines.openvino_cache import cache_folder
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.settings import EngineSettings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return EngineSettings(engine='openvino', engine_cache=str(tmp_path / 'cache'))
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    return lambda: {file.name: file.read_bytes() for file in (tmp_path / 'cache' / 'openvino').glob('*.blob')}
+
+
+def scores(model, settings) -> np.ndarray:
+    """Of the segmenter on a grey image, by an engine that is loaded anew."""
+    image = np.full((1, *model.image_size, 3), 90, np.uint8)
+    return OpenVinoEngine.load(model, settings).run('segmenter', {'image': image})['scores']
+
+
+@pytest.mark.parametrize('damage', ['bytes', 'cut', 'no note'])
+def test_damaged_files_are_made_again_and_compute_what_they_should(
+    tiny_model, settings, tmp_path, blobs, damage
+):
+    model = load_model(tiny_model)
+    expected = scores(model, settings)
+    written = blobs()
+    assert len(written) == len(model.graphs)
+    for name, data in written.items():
+        file = tmp_path / 'cache' / 'openvino' / name
+        if damage == 'no note':
+            file.with_suffix('.sha256').unlink()
+        middle = len(data) // 2
+        file.write_bytes(
+            data[:middle] if damage == 'cut' else data[:middle] + bytes(64) + data[middle + 64 :]
+        )
+    assert np.array_equal(scores(model, settings), expected)
+    assert set(blobs()) == set(written)
+    assert np.array_equal(scores(model, settings), expected)
+
+
+def test_unharmed_files_are_used_again(tiny_model, settings, blobs, caplog):
+    model = load_model(tiny_model)
+    first, written = scores(model, settings), blobs()
+    assert np.array_equal(scores(model, settings), first)
+    assert blobs() == written
+    assert 'damaged' not in caplog.text
+
+
+def test_where_nothing_can_be_kept_the_graphs_are_compiled_at_every_start(tiny_model, tmp_path, caplog):
+    (tmp_path / 'file').write_bytes(b'')
+    with cache_folder(str(tmp_path / 'file')) as folder:
+        assert folder is None
+    settings = EngineSettings(engine='openvino', engine_cache=str(tmp_path / 'file'))
+    assert scores(load_model(tiny_model), settings).shape
+    assert 'OpenVINO compiles its graphs at every start' in caplog.text

@@ -1,0 +1,71 @@
+"""OpenVINO's own cache of compiled graphs, with the proof that it lacks: that a file is as it was written.
+
+OpenVINO notices a file that was cut off. Single bytes that have changed it does not notice: it then computes
+something else, without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vss_ros.core.engines.engine_cache import EngineCache, write_private
+from vss_ros.core.errors import VssError
+
+FOLDER = 'openvino'  # in the engine cache
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def cache_folder(engine_cache: str) -> Iterator[Path | None]:
+    """A folder in which OpenVINO may keep what it compiles meanwhile.
+
+    What is damaged there is removed before. What was added is noted afterwards, by its sha256.
+
+    Args:
+        engine_cache: as in `EngineSettings`.
+    Returns:
+        None where nothing can be kept, with a warning.
+    """
+    folder: Path | None = None
+    try:
+        folder = EngineCache(engine_cache).folder / FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f'{folder} cannot be written')
+        _remove_damaged(folder)
+    except (VssError, OSError) as error:
+        _log.warning('OpenVINO compiles its graphs at every start: %s', error)
+        folder = None
+    yield folder
+    try:
+        _note_new(folder)
+    except OSError as error:  # the disk is full
+        _log.warning('OpenVINO compiles its graphs again at the next start: %s', error)
+
+
+def _remove_damaged(folder: Path) -> None:
+    for blob in folder.glob('*.blob'):
+        note = _note_of(blob)
+        if not note.is_file() or note.read_bytes() != _sha256(blob):
+            _log.warning('%s is damaged or was not completed; it is made again', blob)
+            blob.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+
+
+def _note_new(folder: Path | None) -> None:
+    for blob in folder.glob('*.blob') if folder else ():
+        if not _note_of(blob).is_file():
+            write_private(_note_of(blob), _sha256(blob))
+
+
+def _note_of(blob: Path) -> Path:
+    return blob.with_suffix('.sha256')
+
+
+def _sha256(blob: Path) -> bytes:
+    return hashlib.sha256(blob.read_bytes()).hexdigest().encode()
