@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -336,11 +336,7 @@ def make_segmenter(model: ModelFolder, engine: Engine, settings: StreamSettings)
     Raises:
         ModelError, EngineError: see `VideoSegmenter` and `RegionSegmenter`.
     """
-    return of_regions([VideoSegmenter(model, engine, settings) for _ in range(settings.region_count)])
-
-
-def of_regions(segmenters: Sequence[VideoSegmenter]) -> Segmenter:
-    """One segmenter made of those of the regions."""
+    segmenters = [VideoSegmenter(model, engine, settings) for _ in range(settings.region_count)]
     return segmenters[0] if len(segmenters) == 1 else RegionSegmenter(segmenters)
 
 
