@@ -6,10 +6,10 @@ confidence score; where that is too little the frame is a key frame instead. Wha
 scheduler's business (`scheduler: adaptive`, `key_frame_threshold`); the graph gives `expected_accuracy`.
 The paper's four regions are the runtime's business, too: `regions: 2x2`, which serves every method, see
 `core/regions.py`. Each region is then an image to this one.
-Departures: by default a frame is one region. Those of the runtime have each a flow of their own, where the paper
-estimates one for the whole frame. The network looks at what the flow step leaves, not at features inside a
-flow network, so it serves every source of flow: the flow, the small copy of the key frame that is warped
-along with the scores beside the current image (as in DAVSS), and how sure the warped scores are.
+Departures: by default a frame is one region, and the recipe trains on whole frames. The network looks at what
+the flow step leaves, not at features inside a flow network, so it serves every source of flow: the flow, the
+small copy of the key frame that is warped along with the scores beside the current image (as in DAVSS), and
+how sure the warped scores are.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from the
 current frame to the previous one. Scores are class logits.
 """
