@@ -71,6 +71,7 @@ def test_bench_measures_contenders_on_the_same_frames(tiny_model, tmp_path, caps
     seconds = fifth['ms']['propagated']['correction']['p50'] / 1e3
     assert correction['matrix_share'] == pytest.approx(floor / seconds)
     assert correction['share'] == max(correction['matrix_share'], correction['memory_share'])
+    assert fifth['regions'] == '1x1'
     keys = fifth['ros2_benchmark']
     assert keys['BasicPerformanceMetrics.NUM_FRAMES_SENT'] == 12
     assert keys['BasicPerformanceMetrics.MEAN_LATENCY'] == pytest.approx(fifth['mean_ms'])
@@ -113,3 +114,15 @@ def test_late_results_are_measured_like_any_other(late_models, tmp_path):
 def test_bench_refuses_what_cannot_be_measured(tiny_model, capsys, words, message):
     assert main(['bench', str(tiny_model), '--frames', '3', *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_bench_measures_regions_and_counts_what_all_of_them_cost(tiny_model, tmp_path, capsys):
+    pytest.importorskip('onnx')
+    words = ['bench', str(tiny_model), '--engine', 'onnxruntime', '--frames', '6', '--regions', '2x1']
+    words += ['--key-frame-interval', '3', '--key-frame-threshold', '0.0', '--size', '96x64']
+    assert main([*words, '--json', str(tmp_path / 'bench.json')]) == 0
+    fixed, adaptive = json.loads((tmp_path / 'bench.json').read_text())['contenders']
+    assert (fixed['regions'], adaptive['regions']) == ('2x1', '2x1')
+    macs = step_macs(load_model(tiny_model))
+    assert fixed['gmac'] == {step: 2 * count / 1e9 for step, count in macs.items()}
+    assert '2x1 of 96x64' in capsys.readouterr().out

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 
@@ -176,6 +177,13 @@ def test_timings_are_kept_by_kind_and_stage():
     assert sink.percentile('key', 50) == 3
     assert sink.percentile('propagated', 50, 'a') == 2.5
     assert np.isnan(sink.percentile('key', 50, 'warp'))
+
+
+def test_frames_of_which_some_regions_were_computed_in_full_are_a_kind_of_their_own():
+    sink = TimingSink()
+    for keys in ((True, False), (False, False), ()):
+        sink.write(frame(), dataclasses.replace(result(frame(), age=1), key_regions=keys))
+    assert [sink.count(kind) for kind in ('key', 'mixed', 'propagated')] == [0, 1, 2]
 
 
 @pytest.mark.parametrize('name', ['out.avi', 'out', 'out.bag'])

@@ -16,11 +16,12 @@ from vss_ros.core.cost import step_macs
 from vss_ros.core.errors import ModelError, SettingsError, SourceError
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.model_folder import MODEL_FILE, load_model
-from vss_ros.core.settings import StreamSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.evaluation.calibrate import Samples, collect, cross_validate, fit, quality
 from vss_ros.evaluation.evaluate import evaluate
 from vss_ros.evaluation.schedules import ScheduleProtocol
+from vss_ros.evaluation.subjects import load_subjects
 
 SIZE = {'height': 64, 'width': 96}
 NEVER = StreamSettings(scheduler='adaptive', key_frame_threshold=0.0, max_interval=4)
@@ -64,6 +65,36 @@ def test_a_schedule_scores_what_its_stream_gives(subjects, report):
         [answer] = stream.answers(frame)
         matrix.update(frame.truth, answer.segmentation.mask)
     assert report['every 4']['miou_percent'] == pytest.approx(100 * matrix.miou(), abs=1e-3)
+
+
+def test_of_frames_in_regions_those_are_counted_that_were_computed_in_full(tiny_model):
+    [subject] = load_subjects(
+        [str(tiny_model)], [EngineSettings(threads=1)], 'model', False, False, {'regions': '2x1'}
+    )
+    macs = {step: 2 * count / 1e9 for step, count in step_macs(subject.model).items()}
+    assert subject.gmacs == macs
+    protocol = ScheduleProtocol([subject], subject.model.classes, [StreamSettings(4)])
+    protocol.start_clip('street')
+    stream = protocol._streams[subject.name, 0]
+    for number, frame in enumerate(SyntheticSource(5, 8, **SIZE)):
+        if number == 2:
+            stream._segmenters[0].request_key_frame()
+        protocol.take(number, frame)
+    found = protocol.report(subject)['every 4']
+    # The left one at 0, 2 and 6, the right one at 0 and 4.
+    assert found['key_share_percent'] == pytest.approx(100 * 5 / 16, abs=0.01)
+    assert found['gmac_per_frame'] == pytest.approx(macs['key'] * 5 / 16 + macs['propagated'] * 11 / 16)
+
+
+def test_the_command_scores_regions_and_says_so(tiny_model, tmp_path, capsys):
+    words = ['evaluate', 'synthetic:5x8', '--model', str(tiny_model), '--threads', '1', '--no-plots']
+    words += ['--distances', '0', '3', '--warp-only', '--regions', '2x2', '-o', str(tmp_path / 'out')]
+    assert main(words) == 0
+    rows = json.loads((tmp_path / 'out' / 'report.json').read_text())['rows']
+    assert [row['regions'] for row in rows] == ['2x2', '2x2']
+    assert rows[0]['distance']['3']['miou_percent'] != rows[1]['distance']['3']['miou_percent']
+    assert main([*words[:-2], '--background-delay', '2']) == 2
+    assert 'background_key_frames is true and regions is 2x2' in capsys.readouterr().err
 
 
 def test_what_was_counted_can_be_taken_up_again(subjects, report):

@@ -66,6 +66,13 @@ def test_deactivating_answers_what_is_owed(robot):
     assert [blue(mask) for mask in robot.received['mask']] == [1, 2, 3]
 
 
+def test_regions_are_refused_and_the_node_can_be_configured_without(robot):
+    assert robot.set(regions='2x1') == ''
+    assert not robot.change('configure')
+    assert robot.set(regions='1x1') == ''
+    robot.start()
+
+
 def test_results_have_the_sizes_of_their_own_images(robot):
     robot.listen('mask', OUTPUTS['mask'])
     robot.start()

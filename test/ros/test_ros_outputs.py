@@ -100,6 +100,30 @@ def test_frame_info_tells_everything_about_a_frame(robot):
     assert float(info['latency_ms']) > float(info['correction_ms']) > 0
 
 
+def test_an_image_may_be_segmented_in_regions_and_frame_info_says_how_many_are_key(robot):
+    assert 'regions is ' in robot.set(regions='3x9')
+    assert 'do not go together' in robot.set_together(regions='2x2', background_key_frames=True)
+    assert robot.set_together(regions='3x2', region_overlap=0.25) == ''
+    robot.listen_to_all()
+    robot.start()
+    assert 'can change only while' in robot.set(regions='1x1')
+    key, propagated = robot.image(4, (51, 77)), robot.image(8, (51, 77))
+    kinds = [('key', '6', KEY_CONFIDENCE, 0), ('propagated', '0', PROPAGATED_CONFIDENCE, 128)]
+    for image, (kind, keys, confidence, distortion) in zip((key, propagated), kinds, strict=True):
+        mask = pixels(robot.show(image))
+        assert mask.shape == (51, 77)
+        assert (mask == image.data[0]).all()
+        assert (pixels(robot.answer(image.header, 'confidence')) == confidence).all()
+        assert (pixels(robot.answer(image.header, 'distortion')) == distortion).all()
+        info = robot.info(image.header)
+        assert (info['kind'], info['regions'], info['key_regions']) == (kind, '6', keys)
+        assert float(info['engine_ms']) > 0
+    assert robot.trigger('request_key_frame').success
+    image = robot.image(3, (51, 77))
+    robot.show(image)
+    assert robot.info(image.header)['key_regions'] == '6'
+
+
 def test_what_nobody_listens_to_costs_nothing_and_comes_once_somebody_does(robot):
     robot.listen('mask', Image)
     robot.start()

@@ -66,7 +66,7 @@ def test_structural_parameters_change_only_while_unconfigured(entry):
     if entry.choices:
         other = entry.choices[-1]
     else:
-        other = {bool: not entry.default, int: 7, float: 7.0, str: 'other'}[type(entry.default)]
+        other = {bool: not entry.default, int: 7, float: 0.25, str: 'other'}[type(entry.default)]
     with pytest.raises(SettingsError, match=f'{entry.name} can change only while'):
         checked_change(defaults(), {entry.name: other}, configured=True)
     needed = {'provider': {'engine': 'onnxruntime'}}.get(entry.name, {})

@@ -1,4 +1,4 @@
-"""The stages of Accel and DVSNet: what learns, what stays, and that losses fall on clips."""
+"""The stages of Accel, DFF and DVSNet: what learns, what stays, and that losses fall on clips."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.training.accel import UpdateSettings, UpdateStage
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
+from vss_ros.training.dff import ScalingSettings, ScalingStage
 from vss_ros.training.dvsnet import DecisionSettings, DecisionStage, agreement
+from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import load_recipe
 from vss_ros.training.stages import stage_class
@@ -20,6 +23,7 @@ HEIGHT, WIDTH, CLASSES, FRAMES = 64, 96, 5, 4
 FIT = FitSettings(25, learning_rate=3e-3, warmup_steps=2, averaging=0.5)
 STAGES = {
     'accel': (UpdateStage, UpdateSettings),
+    'dff': (ScalingStage, ScalingSettings),
     'dvsnet': (DecisionStage, DecisionSettings),
 }
 LITE = {'backbone': 'lite', 'flow': 'dis', 'decision': 'quarter'}
@@ -53,16 +57,19 @@ def tensors(stage, step=0):
     return {name: torch.from_numpy(array) for name, array in stage.batch(step).items()}
 
 
-@pytest.mark.parametrize('name', STAGES)
+def train(stage, folder):
+    """The losses of all steps."""
+    losses = []
+    fit(stage, FIT, folder, torch.device('cpu'), report=lambda step, terms: losses.append(terms.get('loss')))
+    return [loss for loss in losses if loss is not None]
+
+
+@pytest.mark.parametrize('name', ['accel', 'dvsnet'])
 @pytest.mark.parametrize('carry', ['warped', 'composed'])
 def test_losses_fall_and_only_the_named_networks_learn(clips, tmp_path, name, carry):
     stage = make(name, clips, {'carry': carry})
     before = {key: value.clone() for key, value in stage.method.state_dict().items()}
-    losses = []
-    fit(
-        stage, FIT, tmp_path, torch.device('cpu'), report=lambda step, terms: losses.append(terms.get('loss'))
-    )
-    losses = [loss for loss in losses if loss is not None]
+    losses = train(stage, tmp_path)
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     for key, value in stage.method.state_dict().items():
         if key.split('.')[0] not in stage.trained:
@@ -71,21 +78,71 @@ def test_losses_fall_and_only_the_named_networks_learn(clips, tmp_path, name, ca
     assert any(not torch.equal(stage.method.state_dict()[key], before[key]) for key in learnt)
 
 
+@pytest.mark.parametrize('hops', [{}, {'hops': 1, 'intervals': (1, 2, 3)}])
+def test_flow_and_scale_field_of_dff_learn_together_behind_a_frozen_segmenter(clips, tmp_path, hops):
+    stage = make('dff', clips, {'flow': 'network'}, pseudo_labels=True, **hops)
+    before = {key: value.clone() for key, value in stage.method.state_dict().items()}
+    images = [torch.from_numpy(image[None]) for image in clips[0].images[1::-1]]
+    untrained = stage.method.flow(*images)
+    assert torch.equal(untrained['scale'], torch.ones_like(untrained['scale']))
+    losses = train(stage, tmp_path)
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    trained = stage.method.flow(*images)
+    assert (trained['scale'] - 1).abs().mean() > 0.01
+    assert (trained['flow'] - untrained['flow']).abs().mean() > 0.01
+    for key, value in stage.method.state_dict().items():
+        if not key.startswith('flownet.'):
+            assert torch.equal(value, before[key]), key
+    assert 0 <= stage.validate(stage.module)['corrected_3'] <= 100
+
+
+def test_the_loss_of_dff_is_known_to_the_flow_where_there_is_no_scale_field(clips):
+    stage = make('dff', clips, {'flow': 'network', 'scale_field': False, 'carry': 'composed'})
+    torch.stack(list(stage.losses(tensors(stage)).values())).sum().backward()
+    assert all(weight.grad.abs().sum() > 0 for weight in stage.method.flownet.predict_flow2.parameters())
+    assert all(weight.grad is None for weight in stage.method.csrnet.parameters())
+
+
+def test_a_dff_whose_flow_is_the_hosts_has_nothing_to_train(clips):
+    with pytest.raises(SettingsError, match='has no flownet; leave out the stage'):
+        make('dff', clips, {'scale_field': False})
+
+
+@torch.no_grad()
+def test_the_stage_flow_trains_the_flow_network_of_dff_like_any_other(clips):
+    method = make('dff', clips, {'flow': 'network'}).method
+    stills = ClipLibrary(clips, HEIGHT, WIDTH).stills()
+    stage = FlowStage(method.flownet, [(stills, 1.0)], [], 0.0, FlowSettings(batch=2))
+    assert stage.losses(tensors(stage))['end_point_error'] > 0
+
+
 @pytest.mark.parametrize(
-    ('name', 'carry'), [('accel', 'warped'), ('accel', 'merged'), ('dvsnet', 'composed')]
+    ('name', 'carry'),
+    [
+        ('dff', 'warped'),
+        ('dff', 'composed'),
+        ('accel', 'warped'),
+        ('accel', 'merged'),
+        ('dvsnet', 'composed'),
+    ],
 )
 @torch.no_grad()
 def test_training_runs_clips_as_the_exported_graphs_do(clips, name, carry):
-    stage = make(name, clips, {'carry': carry})
+    options = {'flow': 'network', 'scale_field': carry == 'warped'} if name == 'dff' else {}
+    stage = make(name, clips, {'carry': carry, **options})
     method = stage.method.eval()
+    if name == 'dff' and carry == 'warped':  # a field that does something
+        torch.nn.init.normal_(method.flownet.predict_scale.weight, std=0.1)
     batch = tensors(stage)
     run = list(stage.run(batch, range(1, FRAMES)))
     state = method.state_of(method.step('key', {'image': batch['images'][:, 0]}))
     for index, frame in enumerate(run, 1):
-        given = {'image': batch['images'][:, index], 'flow': batch['flows'][:, index - 1], **state}
+        given = {'image': batch['images'][:, index], **state}
+        if name != 'dff':
+            given['flow'] = batch['flows'][:, index - 1]
         step = method.step('propagated', given)
         state = method.state_of(step)
-        if name == 'accel':
+        if name != 'dvsnet':
             assert torch.equal(labels_of(frame.prediction.merged)[:, 0].byte(), step['mask'])
         else:
             torch.testing.assert_close(frame.prediction.merged, step['warped'])
@@ -107,7 +164,7 @@ def test_the_decision_network_is_validated_by_its_error(clips):
     assert -100 <= found['expectation_correlation'] <= 100
 
 
-@pytest.mark.parametrize('name', ['accel-lite', 'dvsnet-lite'])
+@pytest.mark.parametrize('name', ['accel-lite', 'dff-lite', 'dvsnet-lite'])
 def test_the_recipes_name_stages_of_their_methods_and_start_from_the_default_model(name):
     recipe = load_recipe(name)
     method = build_method(recipe.method, 11, dict(recipe.options))

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
+from vss_ros.cli.options import add_region_arguments, region_settings
 from vss_ros.core.settings import (
     ENGINES,
     MOTIONS,
@@ -90,6 +91,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
     )
+    add_region_arguments(parser)
     parser.add_argument('--threads', type=int, default=0, metavar='N', help='CPU threads; 0: one per core')
     parser.add_argument('--frames', type=int, default=60, metavar='N', help='default: 60')
     parser.add_argument(
@@ -166,7 +168,7 @@ def _contenders(
     from vss_ros.cli.bench_contenders import Contender, StageEngine
     from vss_ros.cli.bench_machine import memory_mb
     from vss_ros.cli.bench_models import models_of
-    from vss_ros.core.segmenter import VideoSegmenter
+    from vss_ros.core.segmenter import make_segmenter
 
     precisions = args.precision or ['fp32']
     contenders = []
@@ -174,9 +176,9 @@ def _contenders(
         for model, engine_name, precision in product(models, args.engine or ['auto'], precisions):
             before = memory_mb()
             engine = StageEngine(_load(model, engine_name, precision, args))
-            costs = _costs(model)
+            costs = _costs(model, StreamSettings(**region_settings(args)).region_count)
             for interval, settings in _schedules(args).items():
-                segmenter = VideoSegmenter(model, engine, settings)
+                segmenter = make_segmenter(model, engine, settings)
                 for frame in frames[:WARM_UP]:
                     list(segmenter.answers(frame))
                 list(segmenter.flush())
@@ -207,7 +209,7 @@ def _schedules(args: Namespace) -> dict[int | str, StreamSettings]:
     }
     # Frames that follow each other in the list do follow each other, whatever their stamps say.
     return {
-        name: replace(settings, max_frame_gap_s=float('inf'), motion=args.motion)
+        name: replace(settings, max_frame_gap_s=float('inf'), motion=args.motion, **region_settings(args))
         for name, settings in (fixed | adaptive).items()
     }
 
@@ -244,11 +246,13 @@ def _read_frames(args: Namespace) -> list[Frame]:
     return frames
 
 
-def _costs(model: ModelFolder) -> dict[str, Cost] | None:
-    from vss_ros.core.cost import cost_of
+def _costs(model: ModelFolder, regions: int) -> dict[str, Cost] | None:
+    """What each graph costs in all regions together."""
+    from vss_ros.core.cost import Cost, cost_of
     from vss_ros.core.errors import MissingLibraryError
 
     try:
-        return {name: cost_of(graph.file) for name, graph in model.graphs.items()}
+        costs = {name: cost_of(graph.file) for name, graph in model.graphs.items()}
+        return {name: Cost(regions * macs, regions * values) for name, (macs, values) in costs.items()}
     except MissingLibraryError:
         return None

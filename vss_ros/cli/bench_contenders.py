@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Answer, Frame
     from vss_ros.core.model_folder import ModelFolder
-    from vss_ros.core.segmenter import VideoSegmenter
+    from vss_ros.core.segmenter import Segmenter
     from vss_ros.core.settings import EngineSettings
 
 INTERVALS = (1, 3, 5, 9, 10)  # that averages are given for
@@ -61,7 +61,8 @@ class StageEngine:
         start = time.perf_counter()
         uploaded = self._device.upload(graph, tensors)
         self._device.synchronise()
-        self.uploads_ms[graph] = (time.perf_counter() - start) * 1e3
+        spent_ms = (time.perf_counter() - start) * 1e3
+        self.uploads_ms[graph] = self.uploads_ms.get(graph, 0.0) + spent_ms  # once in each region
         outputs = self._engine.run(graph, {**tensors, **uploaded})
         self._device.synchronise()
         return {**uploaded, **outputs}
@@ -86,7 +87,7 @@ class Contender:
     Attributes:
         network: (height, width) of what the model takes.
         memory_mb: resident memory that loading and warming up added; 0 for a model that was loaded already.
-        costs: of each graph; None where onnx is not installed.
+        costs: of each graph, in all regions; None where onnx is not installed.
         steps: stages of each step.
         ceilings: of the processor that the engine runs on.
     """
@@ -95,7 +96,7 @@ class Contender:
     network: tuple[int, int]
     engine: StageEngine
     interval: int | str  # of key frames, or how they are scheduled
-    segmenter: VideoSegmenter
+    segmenter: Segmenter
     memory_mb: float
     costs: Mapping[str, Cost] | None
     steps: Mapping[str, Sequence[str]]
@@ -137,12 +138,13 @@ class Contender:
             'network': list(self.network),
             'engine': self.engine.describe(),
             'key_frame_interval': self.interval,
+            'regions': self.segmenter.settings.regions,
             'ms': {kind: self._stages(kind) for kind in kinds},
             'mean_ms': fmean(ms for kind in kinds for ms in self.totals.ms[kind][TOTAL]),
             'every': self._averages() if 'propagated' in kinds else {},
             'memory_mb': self.memory_mb,
             'gmac': self._gmacs(),
-            'roofline': {kind: self._roofline(kind) for kind in kinds},
+            'roofline': {kind: self._roofline(kind) for kind in kinds if kind != 'mixed'},
             'ros2_benchmark': performance(self.latencies_ms, len(self.latencies_ms)),
         }
 

@@ -42,6 +42,7 @@ class Run:
     precision: str
     key_frame_interval: int
     background_key_frames: bool
+    regions: str
     size: tuple[int, int]  # (height, width)
     rate_hz: float
 
@@ -110,7 +111,8 @@ def _runs(args: Namespace) -> Iterator[Run]:
         sizes,
         args.rate or RATES_HZ,
     ):
-        yield Run(model, engine, precision, interval, args.background_key_frames, size, rate_hz)
+        background = args.background_key_frames
+        yield Run(model, engine, precision, interval, background, args.regions, size, rate_hz)
 
 
 def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
@@ -126,6 +128,8 @@ def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
         'precision': run.precision,
         'key_frame_interval': run.key_frame_interval,
         'background_key_frames': str(run.background_key_frames).lower(),
+        'regions': run.regions,
+        'region_overlap': args.region_overlap,
         'motion': args.motion,
         'threads': args.threads,
     }
@@ -179,7 +183,8 @@ def _first_cells(report: dict[str, Any]) -> tuple[str, str, str]:
 
 def _name(run: Run) -> str:
     background = ', background' if run.background_key_frames else ''
-    return f'{run.model}, {run.engine} {run.precision}, N = {run.key_frame_interval}{background}'
+    regions = '' if run.regions == '1x1' else f', {run.regions} regions'
+    return f'{run.model}, {run.engine} {run.precision}, N = {run.key_frame_interval}{background}{regions}'
 
 
 def _size(run: Run) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vss_ros.cli.bench_contenders import INTERVALS
-from vss_ros.core.sinks.timings import TOTAL
+from vss_ros.core.sinks.timings import KINDS, TOTAL
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,8 +58,9 @@ def markdown(reports: Sequence[Report], command: str, machine: Report, date: str
 def _overview(reports: Sequence[Report]) -> Rows:
     """What was measured of each contender as a whole."""
     rows = []
+    kinds = [kind for kind in KINDS if kind != 'mixed' or any('mixed' in report['ms'] for report in reports)]
     for report in reports:
-        totals = [report['ms'].get(kind, {}).get(TOTAL) for kind in ('key', 'propagated')]
+        totals = [report['ms'].get(kind, {}).get(TOTAL) for kind in kinds]
         rows.append(
             [
                 _name(report),
@@ -69,7 +70,7 @@ def _overview(reports: Sequence[Report]) -> Rows:
                 f'{report["memory_mb"]:.0f}',
             ]
         )
-    figures = ('key', 'propagated', 'mean', 'MB')
+    figures = (*kinds, 'mean', 'MB')
     return Rows('ms per frame, p50 / p99', ('model, network, engine', 'interval'), figures, rows)
 
 
@@ -113,5 +114,5 @@ def _stages(report: Report) -> Rows:
 
 def _name(report: Report) -> str:
     engine, (height, width) = report['engine'], report['network']
-    size = f'{width}x{height}'
+    size = f'{width}x{height}' if report['regions'] == '1x1' else f'{report["regions"]} of {width}x{height}'
     return f'{report["model"]} {size}, {engine["engine"]} {engine["device"]} {engine["precision"]}'

@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.options import (
     add_engine_arguments,
+    add_region_arguments,
     add_source_arguments,
     engines_settings,
+    region_settings,
 )
 from vss_ros.core.settings import MOTIONS, StreamSettings
 from vss_ros.core.share import DEFAULT_MODEL
@@ -109,6 +111,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
     )
+    add_region_arguments(parser)
     parser.add_argument('-o', '--output', type=Path, metavar='FOLDER', help='write the report there')
     parser.add_argument('--overwrite', action='store_true', help='replace a report that exists')
     parser.add_argument(
@@ -140,7 +143,13 @@ def main(args: Namespace) -> int:
         SourceSettings(args.rate, args.labels, args.topic, args.mask_topic),
     )
     names = args.model or [DEFAULT_MODEL]
-    subjects = load_subjects(names, engines_settings(args), args.motion, args.warp_only, args.per_frame)
+    regions = region_settings(args)
+    StreamSettings(
+        motion=args.motion, background_key_frames=args.background_delay > 0, **regions
+    )  # or refuse
+    subjects = load_subjects(
+        names, engines_settings(args), args.motion, args.warp_only, args.per_frame, regions
+    )
     classes = subjects[0].model.classes
     _check_classes(data, subjects)
     protocols = _protocols(args, subjects)
@@ -233,6 +242,7 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
             [engine[key] for key in ('engine', 'version', 'device', 'precision')] for engine in engines
         ],
         'motion': args.motion,
+        'regions': region_settings(args),
         'protocols': list(args.protocol or PROTOCOLS),
         'distances': args.distances,
         'interval': args.key_frame_interval,

@@ -13,6 +13,7 @@ from vss_ros.core.settings import (
     OUTPUT_SIZES,
     PRECISIONS,
     PROVIDERS,
+    REGIONS,
     SCHEDULERS,
     EngineSettings,
     StreamSettings,
@@ -70,6 +71,7 @@ def add_stream_arguments(parser: ArgumentParser) -> None:
         help='scheduler fixed: every Nth frame is computed in full; 1: all of them (default: %(default)s)',
     )
     add_schedule_arguments(group)
+    add_region_arguments(group)
     group.add_argument(
         '--motion',
         choices=MOTIONS,
@@ -134,6 +136,31 @@ def schedule_settings(args: Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in (*names, 'max_key_share', 'key_share_window')}
 
 
+def add_region_arguments(group: ArgumentParser | _ArgumentGroup) -> None:
+    """Whether images are segmented as a whole or in parts."""
+    defaults = StreamSettings()
+    group.add_argument(
+        '--regions',
+        choices=REGIONS,
+        default=defaults.regions,
+        metavar='CxR',
+        help='columns x rows of parts of the image that are segmented and decided on one by one, '
+        f'up to {REGIONS[-1]} (default: %(default)s)',
+    )
+    group.add_argument(
+        '--region-overlap',
+        type=float,
+        default=defaults.region_overlap,
+        metavar='P',
+        help='how much more a region sees, as a share of what it would be without (default: %(default)s)',
+    )
+
+
+def region_settings(args: Namespace) -> dict[str, Any]:
+    """Those of StreamSettings that `add_region_arguments` asks for."""
+    return {'regions': args.regions, 'region_overlap': args.region_overlap}
+
+
 def stream_settings(args: Namespace) -> StreamSettings:
     return StreamSettings(
         key_frame_interval=args.key_frame_interval,
@@ -144,6 +171,7 @@ def stream_settings(args: Namespace) -> StreamSettings:
         motion=args.motion,
         background_key_frames=args.background_key_frames,
         background_delay_frames=args.background_delay,
+        **region_settings(args),
     )
 
 

@@ -92,11 +92,10 @@ def main(args: Namespace) -> int:
             _progress() as progress,
         ):
             pipeline.run(frames, segmenter, [*outputs, timings, scores, _ProgressSink(progress, total)])
-            if not timings.count('key'):
+            if not (count := sum(map(timings.count, timings.ms))):
                 raise SourceError(f'{args.source} gave no frames')
         seconds = time.perf_counter() - start
     console = Console(highlight=False)
-    count = timings.count('key') + timings.count('propagated')
     console.print(
         f'{count} frames in {seconds:.1f} s, {count / seconds:.1f} frames/s with reading and writing'
     )
@@ -151,7 +150,7 @@ def _timing_table(timings: TimingSink) -> Table:
     table = Table('frames')
     for heading in ('count', 'ms p50', 'ms p99'):
         table.add_column(heading, justify='right')
-    for kind in ('key', 'propagated'):
+    for kind in timings.ms:
         if count := timings.count(kind):
             p50, p99 = timings.percentile(kind, 50), timings.percentile(kind, 99)
             table.add_row(kind, str(count), f'{p50:.1f}', f'{p99:.1f}')

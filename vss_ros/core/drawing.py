@@ -37,9 +37,14 @@ def overlay(image: np.ndarray, mask: np.ndarray, classes: ClassSet, alpha: float
 def overlay_result(
     image: np.ndarray, segmentation: Segmentation, classes: ClassSet, alpha: float
 ) -> np.ndarray:
-    """`overlay` of a segmentation of any size, with its kind in the corner: K, or P and its age in frames."""
+    """`overlay` of a segmentation of any size, with its kind in the corner.
+
+    K, P and its age in frames, or K and how many of the regions were computed in full.
+    """
     picture = overlay(image, fit_labels(segmentation.mask, image.shape[:2]), classes, alpha)
     text = 'K' if segmentation.is_key else f'P{segmentation.age_frames}'
+    if segmentation.kind == 'mixed':
+        text = f'K {sum(segmentation.key_regions)}/{len(segmentation.key_regions)}'
     scale = max(0.4, image.shape[0] / 900)
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     cv2.rectangle(picture, (0, 0), (width + 8, height + below + 6), (0, 0, 0), cv2.FILLED)

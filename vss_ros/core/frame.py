@@ -86,6 +86,9 @@ class Segmentation:
         expected_accuracy: share (0..1) of pixels that were expected to get the class that computing the
             frame in full would give, on a propagated frame where the model or the scheduler asks; or None.
         read_distortion: reads the fine distortion map from the engine, or None; see `distortion`.
+        key_regions: which regions were computed in full, row by row; empty where frames are not cut into any.
+            With them `is_key` is True where all were, age is that of the oldest region, and in the shares
+            a region that was computed in full counts as not corrected and as expected to be right.
     """
 
     mask: np.ndarray
@@ -99,6 +102,14 @@ class Segmentation:
     corrected_share: float | None = None
     expected_accuracy: float | None = None
     read_distortion: Callable[[], np.ndarray] | None = None
+    key_regions: tuple[bool, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`key`, `propagated`, or `mixed` where only some of the regions were computed in full."""
+        if self.is_key:
+            return 'key'
+        return 'mixed' if any(self.key_regions) else 'propagated'
 
     def distortion(self) -> np.ndarray:
         """The fine distortion map, 255 times the trust put in the correction, uint8 (H, W).

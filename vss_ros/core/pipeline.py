@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from vss_ros.core.frame import Frame
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.segmenter import Segmenter
 from vss_ros.core.sinks import Sink
 
 
 def run(
     source: Iterable[Frame | None],
-    segmenter: VideoSegmenter,
+    segmenter: Segmenter,
     sinks: Sequence[Sink],
     on_error: Callable[[Exception], None] | None = None,
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from vss_ros.core.expected_accuracy import Expectation, accuracy_graph_of
 from vss_ros.core.frame import Answer, Frame, Segmentation
 from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder, load_model
 from vss_ros.core.motion import Motion, make_motion
+from vss_ros.core.regions import RegionSegmenter
 from vss_ros.core.resize import fit
 from vss_ros.core.scheduler import Scheduler, make_scheduler
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 class VideoSegmenter:
     """Segments one camera stream. Make one per stream: it is cheap, the engine is what costs.
+
+    It takes each image as a whole; where `settings` may ask for regions use `make_segmenter`.
 
     `step`, or `answers` and `flush`, belong to one thread. `reset`, `request_key_frame` and `settings` may
     be used from any other; they take effect with the next frame.
@@ -75,13 +77,12 @@ class VideoSegmenter:
     def configure(self, settings: StreamSettings) -> None:
         """Takes new settings for the frames to come.
 
-        `motion` and what concerns the background cannot change while a stream runs.
+        What is named in AT_START cannot change while a stream runs.
 
         Raises:
             ModelError: this model cannot be run with them; nothing has changed then.
         """
-        kept = ('motion', 'background_key_frames', 'background_delay_frames')
-        settings = replace(settings, **{name: getattr(self.settings, name) for name in kept})
+        settings = self.settings.changed_to(settings)
         if settings != self.settings:
             self._new_schedule = make_scheduler(settings), self._make_expectation(settings)
             self.settings = settings
@@ -326,18 +327,32 @@ class VideoSegmenter:
         self.reset('error')
 
 
+Segmenter = VideoSegmenter | RegionSegmenter
+
+
+def make_segmenter(model: ModelFolder, engine: Engine, settings: StreamSettings) -> Segmenter:
+    """A segmenter for one stream, of whole images or of their regions, as the settings say.
+
+    Raises:
+        ModelError, EngineError: see `VideoSegmenter` and `RegionSegmenter`.
+    """
+    segmenters = [VideoSegmenter(model, engine, settings) for _ in range(settings.region_count)]
+    return segmenters[0] if len(segmenters) == 1 else RegionSegmenter(segmenters)
+
+
 def open_segmenter(
     model: str | Path,
     engine: EngineSettings | None = None,
     stream: StreamSettings | None = None,
-) -> VideoSegmenter:
+) -> Segmenter:
     """Loads a model by name or path, an engine for it, and makes a segmenter for one stream.
 
     Raises:
         ModelError, EngineError, MissingLibraryError: see `load_model` and `load_engine`.
     """
     folder = load_model(model)
-    return VideoSegmenter(folder, load_engine(folder, engine or EngineSettings()), stream)
+    loaded = load_engine(folder, engine or EngineSettings())
+    return make_segmenter(folder, loaded, stream or StreamSettings())
 
 
 def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:

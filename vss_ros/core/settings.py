@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vss_ros.core.errors import SettingsError
 
@@ -15,6 +15,14 @@ OUTPUT_SIZES = ('input', 'network')
 MOTIONS = ('model', 'network', 'dis', 'motion_vectors', 'stream')
 SCHEDULERS = ('fixed', 'adaptive')
 MOST_DELAY_FRAMES = 60  # of a key frame in the background: so many frames are kept for it
+REGIONS = tuple(f'{columns}x{rows}' for rows in range(1, 5) for columns in range(1, 5))
+AT_START = (  # of StreamSettings: what cannot change while a stream runs
+    'motion',
+    'background_key_frames',
+    'background_delay_frames',
+    'regions',
+    'region_overlap',
+)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -55,7 +63,7 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """How one camera stream is segmented. All of it may change while the stream runs."""
+    """How one camera stream is segmented. All but AT_START may change while the stream runs."""
 
     key_frame_interval: int = 5  # scheduler fixed: 1 makes every frame a key frame
     scheduler: str = 'fixed'  # key frames at an interval, or where propagating is expected to fail
@@ -70,6 +78,8 @@ class StreamSettings:
     motion: str = 'model'  # where the flow comes from; `model` takes what the model was made for
     background_key_frames: bool = False  # no frame waits for a key frame; it is computed on a second thread
     background_delay_frames: int = 0  # until it takes effect; 0: as soon as it is there
+    regions: str = '1x1'  # columns x rows of parts of the image that are decided on one by one
+    region_overlap: float = 0.1  # how much more a region sees, as a share of what it would be without
 
     def __post_init__(self) -> None:
         if self.key_frame_interval < 1:
@@ -90,6 +100,38 @@ class StreamSettings:
                 f'background_delay_frames is {self.background_delay_frames}; '
                 f'use 0 (as soon as possible) to {MOST_DELAY_FRAMES}'
             )
+        self._check_regions()
+
+    @property
+    def region_grid(self) -> tuple[int, int]:
+        """Rows and columns of regions."""
+        columns, rows = map(int, self.regions.split('x'))
+        return rows, columns
+
+    @property
+    def region_count(self) -> int:
+        return math.prod(self.region_grid)
+
+    def changed_to(self, new: StreamSettings) -> StreamSettings:
+        """New settings, as far as a stream that runs with these can take them."""
+        return replace(new, **{name: getattr(self, name) for name in AT_START})
+
+    def _check_regions(self) -> None:
+        check_choice('regions', self.regions, REGIONS)
+        if not 0 <= self.region_overlap <= 0.5:
+            raise SettingsError(f'region_overlap is {self.region_overlap}; use a share from 0 to 0.5')
+        if self.region_count == 1:
+            return
+        for name, value, reason in (
+            ('motion', 'stream', 'the motion vectors of a video are those of whole images'),
+            ('output_size', 'network', 'each region has the size of the network, the whole has none'),
+            ('background_key_frames', True, 'only one stream has a second thread'),
+        ):
+            if getattr(self, name) == value:
+                raise SettingsError(
+                    f'{name} is {str(value).lower()} and regions is {self.regions}, which do not go '
+                    f'together: {reason}; set regions to 1x1 or change {name}'
+                )
 
     def _check_adaptive(self) -> None:
         check_choice('scheduler', self.scheduler, SCHEDULERS)

@@ -57,6 +57,7 @@ def make_report(
                 'delay_frames': subject.model.delay_frames,
                 'engine': subject.engine.describe(),
                 'motion': subject.model.flow if subject.motion == 'model' else subject.motion,
+                'regions': subject.regions.get('regions', '1x1'),
                 'gmac': None if subject.gmacs is None else dict(subject.gmacs),
                 **{protocol.name: protocol.report(subject) for protocol in protocols},
             }

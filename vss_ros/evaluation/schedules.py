@@ -20,7 +20,7 @@ from vss_ros.core.engines import Engine
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.metrics import ConfusionMatrix
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.segmenter import Segmenter, make_segmenter
 from vss_ros.core.settings import StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip
 from vss_ros.evaluation.scores import percent
@@ -53,20 +53,26 @@ class ScheduleProtocol:
             for name in self._subjects
             for number in range(len(schedules))
         }
-        self._streams: dict[tuple[str, int], VideoSegmenter] = {}
+        self._streams: dict[tuple[str, int], Segmenter] = {}
 
     def start_clip(self, name: str) -> None:
         for (subject_name, number), tally in self._tallies.items():
             subject = self._subjects[subject_name]
             # Frames of a clip follow each other, whatever their stamps say.
-            settings = replace(self._schedules[number], max_frame_gap_s=float('inf'), motion=subject.motion)
+            settings = replace(
+                self._schedules[number],
+                max_frame_gap_s=float('inf'),
+                motion=subject.motion,
+                **subject.regions,
+            )
             engine: Any = _Counting(subject.engine, tally.runs)
-            self._streams[subject_name, number] = VideoSegmenter(subject.model, engine, settings)
+            self._streams[subject_name, number] = make_segmenter(subject.model, engine, settings)
 
     def take(self, number: int, frame: Frame) -> None:
         for key, tally in self._tallies.items():
             segmentation = self._streams[key].step(frame)
-            tally.frames += (1, segmentation.is_key)
+            parts = segmentation.key_regions or (segmentation.is_key,)
+            tally.frames += (1, sum(parts) / len(parts))
             if frame.truth is not None:
                 tally.confusion.update(frame.truth, segmentation.mask)
 
@@ -93,7 +99,7 @@ class ScheduleProtocol:
         found = {}
         for number, settings in enumerate(self._schedules):
             tally = self._tallies[subject.name, number]
-            frames, keys = (int(count) for count in tally.frames)
+            frames, keys = tally.frames
             cost = None if macs is None else sum(macs[name] * runs for name, runs in tally.runs.items())
             found[name_of(settings)] = {
                 'scheduler': settings.scheduler,
@@ -120,7 +126,7 @@ class _Tally:
     confusion: ConfusionMatrix
 
     def __post_init__(self) -> None:
-        self.frames = np.zeros(2, np.int64)  # all, key frames
+        self.frames = np.zeros(2)  # all, key frames; of one in regions those that are key
         self.runs: Counter[str] = Counter()  # of each graph
 
     def arrays(self, subject: Subject) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -22,7 +23,7 @@ from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.resize import fit_labels
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.segmenter import make_segmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 MODEL, WARP_ONLY, PER_FRAME = 'model', 'warp only', 'per frame'
@@ -40,7 +41,8 @@ class Subject:
         name: unique among the subjects.
         kind: `model`, `warp only` or `per frame`.
         motion: where the flow comes from, see `StreamSettings`.
-        gmacs: 10^9 multiply-adds of each step; None where onnx is not installed.
+        gmacs: 10^9 multiply-adds of each step, in all regions; None where onnx is not installed.
+        regions: those of `StreamSettings` that concern regions, by name.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Subject:
     engine: Engine
     motion: str
     gmacs: Mapping[str, float] | None
+    regions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def propagates(self) -> bool:
@@ -86,8 +89,10 @@ class Stream:
             motion=subject.motion,
             background_key_frames=background_delay > 0,
             background_delay_frames=background_delay,
+            **subject.regions,
         )
-        self._segmenter = VideoSegmenter(subject.model, self._recorder, settings)
+        self._segmenter = make_segmenter(subject.model, self._recorder, settings)
+        self._is_whole = settings.region_count == 1
         self._part = part_of(subject.model)
         self._size = subject.model.image_size
 
@@ -103,26 +108,36 @@ class Stream:
     def warped_mask(self, size: tuple[int, int]) -> np.ndarray | None:
         """The mask that the answer just taken would have without correction, uint8 (H, W).
 
-        None on a key frame, and so for models whose results are late: they compute every frame in full.
+        None on a key frame, and so for models whose results are late: they compute every frame in full. None
+        where images are cut into regions, too.
         """
-        if self._recorder.warped is None:
+        if self._recorder.warped is None or not self._is_whole:
             return None
         scores = self._recorder.to_host(self._recorder.warped)[0]
         return fit_labels(decide(scores, self._size, self._part)[0], size)
 
 
 def load_subjects(
-    names: list[str], engines: list[EngineSettings], motion: str, warp_only: bool, per_frame: bool
+    names: list[str],
+    engines: list[EngineSettings],
+    motion: str,
+    warp_only: bool,
+    per_frame: bool,
+    regions: Mapping[str, Any] | None = None,
 ) -> list[Subject]:
     """Loads models, and makes of each the rows that were asked for, once for each engine.
 
     With several engines a model carries the engine's name, as if it were several models.
+
+    Args:
+        motion, regions: see `Subject`.
 
     Raises:
         ModelError, EngineError, MissingLibraryError: a model cannot be loaded.
         SettingsError: the models do not share one set of classes, or two have one name.
     """
     subjects: list[Subject] = []
+    subject_of = partial(_subject, motion=motion, regions=regions or {})
     for name, settings in product(names, engines):
         model = load_model(name)
         loaded = load_engine(model, settings)
@@ -136,24 +151,27 @@ def load_subjects(
             )
         if any(model.name == subject.name for subject in subjects):
             raise SettingsError(f'two models are called {model.name}; give each its own name')
-        subjects.append(_subject(model, MODEL, loaded, motion))
+        subjects.append(subject_of(model, MODEL, loaded))
         if warp_only and (variant := without_correction(model)) is not None:
-            subjects.append(_subject(variant, WARP_ONLY, _Decider(loaded, variant), motion))
+            subjects.append(subject_of(variant, WARP_ONLY, _Decider(loaded, variant)))
         elif warp_only:
             _log.warning('%s has no stage that warps scores; there is no row of warping alone', model.name)
         if per_frame and model.propagates:
             in_full = replace(model, steps={'key': model.steps['key']}, state={}, delay_frames=0)
-            subjects.append(_subject(in_full, PER_FRAME, loaded, 'model'))
+            subjects.append(subject_of(in_full, PER_FRAME, loaded, motion='model'))
     return subjects
 
 
-def _subject(model: ModelFolder, kind: str, engine: Engine, motion: str) -> Subject:
+def _subject(
+    model: ModelFolder, kind: str, engine: Engine, motion: str, regions: Mapping[str, Any]
+) -> Subject:
     name = model.name if kind == MODEL else f'{model.name}, {kind}'
     try:
-        gmacs = {step: macs / 1e9 for step, macs in step_macs(model).items()}
+        count = StreamSettings(**regions).region_count
+        gmacs = {step: count * macs / 1e9 for step, macs in step_macs(model).items()}
     except MissingLibraryError:
         gmacs = None
-    return Subject(name, kind, model, engine, motion, gmacs)
+    return Subject(name, kind, model, engine, motion, gmacs, regions)
 
 
 def without_correction(model: ModelFolder) -> ModelFolder | None:

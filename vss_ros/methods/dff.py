@@ -4,7 +4,8 @@ A key frame is segmented in full. A propagated frame warps what the key frame le
 multiplies it by a scale field that the flow network estimates beside the flow.
 Departures: DFF warps features at 1/16 and runs the last layers on them, and its flow leads to the key frame
 in one step. Here scores at 1/4 are carried from frame to frame, as by the methods that this one is compared
-with; `carry: composed` follows the flow back to the key frame.
+with; `carry: composed` follows the flow back to the key frame. The stage that trains the scale field,
+`training/dff.py`, leaves the key frame network as it is; the paper trains it along.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from the
 current frame to the previous one. Scores are class logits.
 """
@@ -81,9 +82,9 @@ class Dff(FlowWarping, Baseline):
 
     def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
         """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w) and the scale field (N, K, h, w)."""
-        if not self.options['scale_field']:
+        if not isinstance(self.flownet, ScalingFlowNet):
             return super().flow(image, previous_image)
-        flow, scale = self.flownet(to_rgb(image), to_rgb(previous_image))
+        flow, scale = self.flownet.flow_and_scale(to_rgb(image), to_rgb(previous_image))
         return {'flow': flow.float(), 'scale': scale.float()}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
@@ -109,10 +110,7 @@ class Dff(FlowWarping, Baseline):
 
 
 class ScalingFlowNet(FlowNet):
-    """The flow network with one 1x1 convolution more: two images -> flow (N, 2, h, w), scale (N, K, h, w).
-
-    The field begins as one everywhere.
-    """
+    """The flow network with one 1x1 convolution more, for the scale field, which begins as one everywhere."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -121,6 +119,7 @@ class ScalingFlowNet(FlowNet):
             self.predict_scale.weight.zero_()
             self.predict_scale.bias.fill_(1)  # type: ignore[union-attr]
 
-    def forward(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def flow_and_scale(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Two images -> flow (N, 2, h, w) and scale field (N, K, h, w)."""
         features = self.features(current, previous)
         return self.flow_of(features), self.predict_scale(features)

@@ -4,10 +4,12 @@ A propagated frame warps the scores of the frame before along the optical flow. 
 says how much of the result is expected to agree with what the segmenter would have found, the expected
 confidence score; where that is too little the frame is a key frame instead. What is too little is the
 scheduler's business (`scheduler: adaptive`, `key_frame_threshold`); the graph gives `expected_accuracy`.
-Departures: whole frames are decided on, not four regions of each, for an exported segmenter has one size. The
-network looks at what the flow step leaves, not at features inside a flow network, so it serves every source
-of flow: the flow, the small copy of the key frame that is warped along with the scores beside the current
-image (as in DAVSS), and how sure the warped scores are.
+The paper's four regions are the runtime's business, too: `regions: 2x2`, which serves every method, see
+`core/regions.py`. Each region is then an image to this one.
+Departures: by default a frame is one region, and the recipe trains on whole frames. The network looks at what
+the flow step leaves, not at features inside a flow network, so it serves every source of flow: the flow, the
+small copy of the key frame that is warped along with the scores beside the current image (as in DAVSS), and
+how sure the warped scores are.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from the
 current frame to the previous one. Scores are class logits.
 """

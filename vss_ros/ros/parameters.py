@@ -30,6 +30,7 @@ from vss_ros.core.settings import (
     OUTPUT_SIZES,
     PRECISIONS,
     PROVIDERS,
+    REGIONS,
     SCHEDULERS,
     EngineSettings,
     StreamSettings,
@@ -180,6 +181,18 @@ TABLE = (
         StreamSettings,
         'frames until such a key frame takes effect; 0 is as soon as it is there',
         range=(0, MOST_DELAY_FRAMES),
+    ),
+    Entry(
+        'regions',
+        StreamSettings,
+        'columns x rows of parts of the image that are segmented and decided on one by one',
+        choices=REGIONS,
+    ),
+    Entry(
+        'region_overlap',
+        StreamSettings,
+        'how much more a region sees, as a share of what it would be without overlap',
+        range=(0, 0.5),
     ),
     Entry(
         'drop_policy',

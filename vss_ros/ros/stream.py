@@ -9,7 +9,7 @@ from rclpy.lifecycle import LifecycleNode
 from vss_ros.core import pipeline
 from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.errors import VssError
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.segmenter import make_segmenter
 from vss_ros.ros.loading import Loaded
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.statistics import StreamStatistics
@@ -34,7 +34,7 @@ class CameraStream:
         self.statistics = statistics
         self.model, self.engine = loaded.model, loaded.engine
         try:
-            self._segmenter = VideoSegmenter(self.model, self.engine, settings.stream)
+            self._segmenter = make_segmenter(self.model, self.engine, settings.stream)
             self._sink = TopicSink(node, self.model, settings.node, statistics)
         except Exception:
             self.engine.close()

@@ -110,15 +110,16 @@ def frame_info(
 ) -> DiagnosticArray:
     """What is to be known about one frame, as key-value pairs under the image's header.
 
-    Keys: `kind` (key, propagated), `age_frames`, `age_ms`, `reset_reason`, `latency_ms` (arrival of the
-    image to published mask), `engine_ms`, `<stage>_ms` of each stage, `corrected_share`,
-    `expected_accuracy`, `dropped` (frames since the last answer), `mean_confidence` (0..1),
-    `share.<class>` and `share.unlabelled` (0..1).
+    Keys: `kind` (key, propagated, mixed), `regions` and `key_regions` (how many there are, and were computed
+    in full; only with regions), `age_frames`, `age_ms`, `reset_reason`, `latency_ms` (arrival of the image to
+    published mask), `engine_ms`, `<stage>_ms` of each stage, `corrected_share`, `expected_accuracy`,
+    `dropped` (frames since the last answer), `mean_confidence` (0..1), `share.<class>` and
+    `share.unlabelled` (0..1).
     """
     counts = cv2.calcHist([segmentation.mask], [0], None, [256], [0, 256]).ravel() / segmentation.mask.size
     timings = segmentation.timings_ms
     values: dict[str, Any] = {
-        'kind': 'key' if segmentation.is_key else 'propagated',
+        'kind': segmentation.kind,
         'age_frames': segmentation.age_frames,
         'age_ms': f'{segmentation.age_ns / 1e6:.3f}',
         'reset_reason': segmentation.reset_reason or '',
@@ -128,6 +129,9 @@ def frame_info(
         'dropped': dropped,
         'mean_confidence': f'{cv2.mean(segmentation.confidence)[0] / 255:.4f}',
     }
+    if segmentation.key_regions:
+        values['regions'] = len(segmentation.key_regions)
+        values['key_regions'] = sum(segmentation.key_regions)
     if segmentation.corrected_share is not None:
         values['corrected_share'] = f'{segmentation.corrected_share:.5f}'
     if segmentation.expected_accuracy is not None:

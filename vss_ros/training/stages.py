@@ -32,6 +32,7 @@ STAGES = {
     'fusion': 'vss_ros.training.fusion:FusionStage',
     'refinement': 'vss_ros.training.fusion:RefinementStage',
     'update': 'vss_ros.training.accel:UpdateStage',
+    'scaling': 'vss_ros.training.dff:ScalingStage',
     'decision': 'vss_ros.training.dvsnet:DecisionStage',
     'rectification': 'vss_ros.training.rectification:RectificationStage',
 }

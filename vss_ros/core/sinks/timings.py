@@ -9,22 +9,21 @@ import numpy as np
 from vss_ros.core.frame import Frame, Segmentation
 
 TOTAL = 'total'
+KINDS = ('key', 'mixed', 'propagated')  # see Segmentation.kind
 
 
 class TimingSink:
-    """Keeps the wall time of every stage, apart for key and for propagated frames.
+    """Keeps the wall time of every stage, apart for each kind of frame.
 
     Attributes:
-        ms: kind of frame (`key`, `propagated`) -> stage or `total` -> milliseconds of each frame.
+        ms: kind of frame, of KINDS -> stage or `total` -> milliseconds of each frame.
     """
 
     def __init__(self) -> None:
-        self.ms: dict[str, dict[str, list[float]]] = {
-            kind: defaultdict(list) for kind in ('key', 'propagated')
-        }
+        self.ms: dict[str, dict[str, list[float]]] = {kind: defaultdict(list) for kind in KINDS}
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
-        stages = self.ms['key' if segmentation.is_key else 'propagated']
+        stages = self.ms[segmentation.kind]
         for stage, ms in segmentation.timings_ms.items():
             stages[stage].append(ms)
         stages[TOTAL].append(sum(segmentation.timings_ms.values()))
