@@ -5,8 +5,8 @@ segmenter of its own, with its own state and scheduler, which sees its part of t
 all share one engine. So this works with every method whose results are not late, and none knows of it.
 
 A pixel of an overlap belongs to the region whose centre is nearer: regions are worst at their borders, where
-they see one side only. The more confident one would be no better a choice, because what was propagated for
-long is no less sure of itself, and the seam would then jump about from frame to frame.
+they see one side only. It is not the more confident one that is taken, because scores that were propagated
+for long may be as sure as fresh ones, and the seam would jump about from frame to frame.
 """
 
 from __future__ import annotations
