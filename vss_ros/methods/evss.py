@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.csrnet import CsrNet
-from vss_ros.methods.blocks.decide import DECISIONS, check_decision, decide, labels_of
+from vss_ros.methods.blocks.decide import DECISIONS, check_decision, labels_of
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
@@ -40,6 +40,7 @@ class Evss(FlowWarping):
             the key frame, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
         flow: see `FlowWarping`.
+        temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -61,6 +62,7 @@ class Evss(FlowWarping):
         carry: str = 'warped',
         decision: str = 'full',
         flow: str = 'network',
+        temperatures: Sequence[float] = (),
     ) -> None:
         super().__init__(
             classes,
@@ -70,6 +72,7 @@ class Evss(FlowWarping):
             carry=carry,
             decision=decision,
             flow=flow,
+            temperatures=temperatures,
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
@@ -91,7 +94,7 @@ class Evss(FlowWarping):
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
         scores = self.csrnet(self.look(image)).float()  # the state stays float32 under autocast
-        decided = decide(scores, image.shape[1:3], self.options['decision'])
+        decided = self.decided(scores, image.shape[1:3])
         labels = labels_of(scores).to(torch.uint8)
         return {**self.from_key(scores=scores), 'labels': labels, **decided}
 
@@ -99,16 +102,23 @@ class Evss(FlowWarping):
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
         return {'warped': warp(previous_scores, flow)}
 
-    def correction(self, image: Tensor, warped: Tensor, reference_labels: Tensor) -> dict[str, Tensor]:
+    def correction(
+        self,
+        image: Tensor,
+        warped: Tensor,
+        reference_labels: Tensor,
+        previous_age: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Repair the warped scores where the distortion map says so.
 
         Args:
             image: uint8 (N, H, W, 3) BGR.
             warped: (N, K, h, w).
             reference_labels: uint8 (N, 1, h, w).
+            previous_age: see `decided`.
         Returns:
             scores, labels: what the next frame takes, like its inputs; no scores if `carry` is `composed`.
-            mask, confidence: see `decide`.
+            mask, confidence: see `decided`.
             distortion: 0 trusts the warp, 1 the update; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar (EVSS eq. 9).
         """
@@ -123,7 +133,7 @@ class Evss(FlowWarping):
         return {
             **self.carried_on(scores=carried if self.options['carry'] == 'merged' else warped),
             'labels': (labels if follows else reference).to(torch.uint8),
-            **decide(merged, size, self.options['decision']),
+            **self.decided(merged, size, previous_age),
             'distortion': distortion,
             'corrected': (labels != labels_of(warped)).float().mean(),
         }

@@ -32,8 +32,9 @@ class EvssLite(Evss):
         carry: str = 'warped',
         decision: str = 'quarter',
         flow: str = 'dis',
+        temperatures: Sequence[float] = (),
     ) -> None:
-        super().__init__(classes, w_f, reference, fusion, carry, decision, flow)
+        super().__init__(classes, w_f, reference, fusion, carry, decision, flow, temperatures)
         self.folded: bool = False
 
     def build_networks(self, classes: int) -> tuple[nn.Module, nn.Module]:
