@@ -15,7 +15,7 @@ frames since, fitted to clips with labels: those that `vss evaluate` reads, or l
 of the graphs, so a new model is written; its masks are the same.
 
     vss calibrate camvid-evss-lite --confidence --stills camvid/train -o models/mine-calibrated
-    vss calibrate models/mine --confidence drive/rgb --labels drive/masks -o models/mine-calibrated
+    vss calibrate models/mine drive/rgb --labels drive/masks --confidence -o models/mine-calibrated
 
 --stills: labelled stills (a folder with images/ and labels/) that a camera is driven into, as in training.
 """
