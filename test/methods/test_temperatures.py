@@ -142,6 +142,7 @@ def confidences(model, images, name='onnxruntime', **settings):
 def test_what_a_model_without_temperatures_is_exported_as_has_none_of_this(models):
     plain, calibrated = models
     assert 'age' not in plain.state
+    assert 'temperatures' not in plain.options
     assert calibrated.state['age'] == 'previous_age'
     assert calibrated.options['temperatures'] == TEMPERATURES
     assert 'previous_age' in calibrated.graphs['correction'].inputs

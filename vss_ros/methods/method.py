@@ -45,7 +45,8 @@ class Method(nn.Module):
         state: name of an output -> name under which the next frame takes it.
         delay_frames: how many frames the results are behind the newest image.
         classes: number of classes K.
-        options: the constructor's other arguments; with the name they rebuild the method.
+        options: the constructor's other arguments; with the name they rebuild the method. No `temperatures`
+            if there are none.
     """
 
     steps: dict[str, tuple[str, ...]]
@@ -58,7 +59,7 @@ class Method(nn.Module):
         super().__init__()
         self.classes = classes
         self._check_temperatures(temperatures)
-        self.options = {**options, 'temperatures': list(temperatures)}
+        self.options = {**options, 'temperatures': list(temperatures)} if temperatures else options
         by_age = torch.tensor(list(temperatures), dtype=torch.float32)
         self.register_buffer('temperature_by_age', by_age, persistent=False)
         if len(temperatures) > 1:
