@@ -17,7 +17,7 @@ from vss_ros.methods.export import export, method_name
 from vss_ros.methods.method import Method
 from vss_ros.methods.onnx_rules import broken_rules
 from vss_ros.methods.verify import difference, example_frames, verify
-from vss_ros.methods.weights import load_method, stored_state
+from vss_ros.methods.weights import load_method, stored_dtype, stored_state
 
 SIZE = (32, 48)
 
@@ -177,6 +177,7 @@ def test_half_weights_take_half_the_space_and_the_graphs_compute_with_them(small
         method, tmp_path / 'half', name='half', class_set='camvid11', image_size=SIZE, weights_dtype='fp16'
     )
     assert half.weights.stat().st_size < 0.7 * small.weights.stat().st_size
+    assert (stored_dtype(half), stored_dtype(small)) == ('fp16', 'fp32')
     image = example_frames(SIZE, 1)[0][None]
     with torch.no_grad():
         own = method.segmenter(torch.from_numpy(image))['scores'].numpy()

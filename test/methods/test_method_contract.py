@@ -28,6 +28,7 @@ VARIANTS = {  # of each method the one that is quickest to write
     'evss-lite': ('evss-lite', {}),
     'evss-lite behind csrnet': ('evss-lite', {'backbone': 'csrnet'}),
     'evss-lite composed': ('evss-lite', {'carry': 'composed'}),
+    'evss-lite calibrated': ('evss-lite', {'temperatures': (1.5, 0.8, 2.0)}),
     'davss': ('davss', {'backbone': 'lite'}),
     'twnet': ('twnet', {'encoder': 'lite', 'layer': 1, 'flow': 'dis'}),
     'twnet lite': ('twnet', {'encoder': 'lite', 'layer': 2, 'heads': 'stem', 'residual': 'quarter'}),
@@ -35,6 +36,7 @@ VARIANTS = {  # of each method the one that is quickest to write
     'st-memory': ('st-memory', {'backbone': 'lite', 'grid': (8, 12)}),
     'per-frame': ('per-frame', {'backbone': 'lite'}),
     'dff': ('dff', {'backbone': 'lite'}),
+    'dff calibrated': ('dff', {'backbone': 'lite', 'temperatures': (1.5, 0.8, 2.0)}),
     'accel': ('accel', LITE),
     'dvsnet': ('dvsnet', LITE),
 }

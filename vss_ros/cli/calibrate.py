@@ -1,12 +1,21 @@
-"""Teach a model's scheduler where propagating fails, for `scheduler: adaptive`.
+"""Teach a model what to expect of itself: where propagating fails, or with --confidence how sure it may be.
 
-The model runs over recordings like those it will see, propagating and computing every frame in full; no
-labels are needed. From what a stream knows of a frame before it is propagated (how far things moved, how much
-of it the flow explains, how much had to be corrected) it is fitted how much of the mask will be right. The
-weights are kept in model.yaml. Without them rougher ones serve all models.
+Where propagating fails, for `scheduler: adaptive`: the model runs over recordings like those it will see,
+propagating and computing every frame in full; no labels are needed. From what a stream knows of a frame
+before it is propagated (how far things moved, how much of it the flow explains, how much had to be corrected)
+it is fitted how much of the mask will be right. The weights are kept in model.yaml. Without them rougher ones
+serve all models.
 
     vss calibrate camvid-evss-lite drive1.mp4 drive2.mp4
     vss calibrate models/mine recording/ --stills camvid/train
+
+With --confidence, the scores are divided by a temperature before they become a confidence, so that of the
+pixels with a confidence of 80 % some 80 % are right. There is one for key frames and one for each number of
+frames since, fitted to clips with labels: those that `vss evaluate` reads, or labelled stills. They are part
+of the graphs, so a new model is written; its masks are the same.
+
+    vss calibrate camvid-evss-lite --confidence --stills camvid/train -o models/mine-calibrated
+    vss calibrate models/mine drive/rgb --labels drive/masks --confidence -o models/mine-calibrated
 
 --stills: labelled stills (a folder with images/ and labels/) that a camera is driven into, as in training.
 """
@@ -29,14 +38,19 @@ if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.evaluation.calibrate import Samples
+    from vss_ros.training.data import LabelledImages
 
 FRAME_NS = 66_666_667
 STILL_SEED = 4000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument('model', help='name of a model or its folder; weights are added to its model.yaml')
+    parser.add_argument(
+        'model', help='name of a model or its folder; weights of the scheduler are added to its model.yaml'
+    )
     parser.add_argument('sources', nargs='*', metavar='SOURCE', help='recordings, as for `vss run`')
+    parser.add_argument('--confidence', action='store_true', help='calibrate the confidence')
+    parser.add_argument('-o', '--output', type=Path, help='folder of the new model, with --confidence')
     parser.add_argument('--frames', type=int, default=300, metavar='N', help='of each source (default: 300)')
     parser.add_argument(
         '--span',
@@ -48,6 +62,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--stills', type=Path, metavar='FOLDER', help='labelled stills to drive into')
     parser.add_argument(
         '--clips', type=int, default=24, metavar='N', help='clips made of the stills (default: 24)'
+    )
+    parser.add_argument(
+        '--held-out',
+        type=float,
+        metavar='SHARE',
+        help='with --confidence: of the stills take the last share of every drive only, those that training '
+        'kept aside (default: 0.1); 1: all',
     )
     parser.add_argument('--dry-run', action='store_true', help='fit and report, but write nothing')
     add_source_arguments(parser)
@@ -66,7 +87,13 @@ def main(args: Namespace) -> int:
     for name in ('frames', 'span', 'clips'):
         if getattr(args, name) < 2:
             raise SettingsError(f'{name} is {getattr(args, name)}; use 2 or more')
+    _check_confidence(args)
     model = load_model(args.model)
+    if args.confidence:
+        from vss_ros.cli.calibrate_confidence import calibrate_confidence
+
+        calibrate_confidence(args, model)
+        return 0
     engine = load_engine(model, engine_settings(args))
     samples = collect(model, engine, _clips(args, model), args.span)
     found = fit(samples)
@@ -86,6 +113,16 @@ def main(args: Namespace) -> int:
         write_entry(model, entry)
         console.print(f'written: {model.path / "model.yaml"}', markup=False, soft_wrap=True)
     return 0
+
+
+def _check_confidence(args: Namespace) -> None:
+    """Options that only go with --confidence, or never."""
+    if not args.confidence and (args.output or args.held_out is not None):
+        raise SettingsError('-o and --held-out go with --confidence; the scheduler is calibrated in place')
+    if args.confidence and args.engine not in ('auto', 'torch'):
+        raise SettingsError('the confidence is calibrated with PyTorch; leave --engine out')
+    if args.held_out is not None and not 0 < args.held_out <= 1:
+        raise SettingsError(f'held_out is {args.held_out}; use a share above 0, up to 1')
 
 
 def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:
@@ -116,20 +153,27 @@ def _clips(args: Namespace, model: ModelFolder) -> Iterator[Iterable[Frame]]:
 
 
 def _driven(args: Namespace, model: ModelFolder) -> Iterator[list[Frame]]:
-    import numpy as np
-
-    from vss_ros.core.frame import Frame
-
     try:
-        from vss_ros.training.clips import SceneClasses, StillDriver
         from vss_ros.training.data import load_folder
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
+    yield from drive(load_folder(args.stills, *model.image_size), range(args.clips), args.span)
 
-    driver = StillDriver(load_folder(args.stills, *model.image_size), SceneClasses(), recoloured=False)
-    for number in range(args.clips):
-        clip = driver.clip(np.random.default_rng([STILL_SEED, number]), args.span)
-        yield [Frame(image, index * FRAME_NS) for index, image in enumerate(clip.images)]
+
+def drive(stills: LabelledImages, numbers: Iterable[int], length: int) -> Iterator[list[Frame]]:
+    """Labelled clips of drives into stills; each depends on the stills and on its number only."""
+    import numpy as np
+
+    from vss_ros.core.frame import Frame
+    from vss_ros.training.clips import SceneClasses, StillDriver
+
+    driver = StillDriver(stills, SceneClasses(), recoloured=False)
+    for number in numbers:
+        clip = driver.clip(np.random.default_rng([STILL_SEED, number]), length)
+        yield [
+            Frame(image, index * FRAME_NS, truth=truth)
+            for index, (image, truth) in enumerate(zip(clip.images, clip.labels, strict=True))
+        ]
 
 
 def _table(samples: Samples, weights: Any) -> Any:

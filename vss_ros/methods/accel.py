@@ -11,6 +11,8 @@ current frame to the previous one. Scores are class logits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,7 @@ class Accel(FlowWarping, Baseline):
             `composed`, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`.
         flow: see `FlowWarping`.
+        temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -49,8 +52,11 @@ class Accel(FlowWarping, Baseline):
         carry: str = 'warped',
         decision: str = 'full',
         flow: str = 'network',
+        temperatures: Sequence[float] = (),
     ) -> None:
-        super().__init__(classes, flow, backbone=backbone, carry=carry, decision=decision)
+        super().__init__(
+            classes, flow, backbone=backbone, carry=carry, decision=decision, temperatures=temperatures
+        )
         self.csrnet = self.build_csrnet()
         self.update_branch = (
             LiteSegmenter(classes, LITE_UPDATE, decoder=32) if backbone == 'lite' else LiteSegmenter(classes)
@@ -60,27 +66,30 @@ class Accel(FlowWarping, Baseline):
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), mask, confidence."""
         scores = self.key_scores(image)
-        return {**self.from_key(scores=scores), **self.decided(scores, image)}
+        return {**self.from_key(scores=scores), **self.decided(scores, image.shape[1:3])}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
         return {'warped': warp(previous_scores, flow)}
 
-    def correction(self, image: Tensor, warped: Tensor) -> dict[str, Tensor]:
+    def correction(
+        self, image: Tensor, warped: Tensor, previous_age: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Fuse the warped scores with those of the update branch.
 
         Args:
             image: uint8 (N, H, W, 3) BGR.
             warped: (N, K, h, w).
+            previous_age: see `decided`.
         Returns:
             scores: what the next frame takes; none if `carry` is `composed`.
-            mask, confidence: see `decide`.
+            mask, confidence: see `decided`.
             corrected: share of cells of h x w whose class fusing changed, a scalar.
         """
         merged = self.fusion(warped, self.update_branch(self.look(image))).float()
         return {
             **self.carried_on(scores=merged if self.options['carry'] == 'merged' else warped),
-            **self.decided(merged, image),
+            **self.decided(merged, image.shape[1:3], previous_age),
             'corrected': (labels_of(merged) != labels_of(warped)).float().mean(),
         }
 

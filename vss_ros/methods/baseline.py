@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vss_ros.methods.blocks.csrnet import CsrNet
-from vss_ros.methods.blocks.decide import DECISIONS, decide
+from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.method import Method
@@ -49,7 +49,3 @@ class Baseline(Method):
     def key_scores(self, image: Tensor) -> Tensor:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w); float32 also under autocast."""
         return self.csrnet(self.look(image)).float()
-
-    def decided(self, scores: Tensor, image: Tensor) -> dict[str, Tensor]:
-        """Mask and confidence of scores (N, K, h, w), see `decide`."""
-        return decide(scores, image.shape[1:3], self.options['decision'])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.cfnet import CfNet
-from vss_ros.methods.blocks.decide import DECISIONS, check_decision, decide, labels_of
+from vss_ros.methods.blocks.decide import DECISIONS, check_decision, labels_of
 from vss_ros.methods.blocks.deeplab import DeepLab
 from vss_ros.methods.blocks.dmnet import DmNet
 from vss_ros.methods.blocks.image import STRIDE, to_planes, to_rgb
@@ -59,6 +59,7 @@ class Davss(FlowWarping):
             `composed`, the key frame's own, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
         flow: see `FlowWarping`.
+        temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -84,6 +85,7 @@ class Davss(FlowWarping):
         carry: str = 'warped',
         decision: str = 'full',
         flow: str = 'network',
+        temperatures: Sequence[float] = (),
     ) -> None:
         super().__init__(
             classes,
@@ -93,6 +95,7 @@ class Davss(FlowWarping):
             carry=carry,
             decision=decision,
             flow=flow,
+            temperatures=temperatures,
         )
         if not isinstance(align_corners, bool):
             raise SettingsError(f'align_corners is {align_corners!r}; use true or false')
@@ -127,7 +130,7 @@ class Davss(FlowWarping):
         seen = self.look(image)
         scores = self.deeplab(seen).float()  # the state stays float32 under autocast
         carried = self.from_key(scores=scores, appearance=self.small(seen))
-        return {**carried, **self.decide(scores, seen.shape[2:])}
+        return {**carried, **self.decided(scores, seen.shape[2:])}
 
     def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
@@ -135,16 +138,23 @@ class Davss(FlowWarping):
         warped, appearance = both.split((self.classes, 3), 1)
         return {'warped': warped, 'warped_appearance': appearance}
 
-    def correction(self, image: Tensor, warped: Tensor, warped_appearance: Tensor) -> dict[str, Tensor]:
+    def correction(
+        self,
+        image: Tensor,
+        warped: Tensor,
+        warped_appearance: Tensor,
+        previous_age: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Repair the warped scores where the appearance is not that of the image.
 
         Args:
             image: uint8 (N, H, W, 3) BGR.
             warped: (N, K, h, w).
             warped_appearance: (N, 3, h, w).
+            previous_age: see `decided`.
         Returns:
             scores, appearance: what the next frame takes; absent if `carry` is `composed`.
-            mask, confidence: see `decide`.
+            mask, confidence: see `decided`.
             distortion: 0 trusts the warp, 1 the cue; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar.
         """
@@ -161,7 +171,7 @@ class Davss(FlowWarping):
                 scores=carried if feeds_back else warped,
                 appearance=merge(warped_appearance, small, distortion) if feeds_back else warped_appearance,
             ),
-            **self.decide(merged, seen.shape[2:]),
+            **self.decided(merged, seen.shape[2:], previous_age),
             'distortion': wide_distortion,
             'corrected': (labels_of(carried) != labels_of(warped)).float().mean(),
         }
@@ -186,6 +196,3 @@ class Davss(FlowWarping):
 
     def resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         return resize(maps, size, self.options['align_corners'])
-
-    def decide(self, scores: Tensor, size: Sequence[int]) -> dict[str, Tensor]:
-        return decide(scores, size, self.options['decision'], self.options['align_corners'])

@@ -12,12 +12,13 @@ current frame to the previous one. Scores are class logits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.baseline import CHOICES, Baseline
-from vss_ros.methods.blocks.decide import decide
 from vss_ros.methods.blocks.flownet import FEATURES, FlowNet
 from vss_ros.methods.blocks.image import STRIDE, to_rgb
 from vss_ros.methods.blocks.warp import warp
@@ -35,6 +36,7 @@ class Dff(FlowWarping, Baseline):
         carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`.
         flow: see `FlowWarping`.
+        temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -51,9 +53,16 @@ class Dff(FlowWarping, Baseline):
         carry: str = 'warped',
         decision: str = 'full',
         flow: str = 'network',
+        temperatures: Sequence[float] = (),
     ) -> None:
         super().__init__(
-            classes, flow, backbone=backbone, scale_field=scale_field, carry=carry, decision=decision
+            classes,
+            flow,
+            backbone=backbone,
+            scale_field=scale_field,
+            carry=carry,
+            decision=decision,
+            temperatures=temperatures,
         )
         if not isinstance(scale_field, bool):
             raise SettingsError(f'scale_field is {scale_field!r}; use true or false')
@@ -70,15 +79,15 @@ class Dff(FlowWarping, Baseline):
     def build_flownet(self) -> nn.Module:
         return ScalingFlowNet(self.classes) if self.options['scale_field'] else super().build_flownet()
 
-    def inputs_of(self, graph: str) -> tuple[str, ...]:
-        names = super().inputs_of(graph)
+    def parameters_of(self, graph: str) -> tuple[str, ...]:
+        names = super().parameters_of(graph)
         scaled = self.options['scale_field']
         return tuple(name for name in names if name != 'scale' or scaled)
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), mask, confidence."""
         scores = self.key_scores(image)
-        return {**self.from_key(scores=scores), **self.decided(scores, image)}
+        return {**self.from_key(scores=scores), **self.decided(scores, image.shape[1:3])}
 
     def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
         """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w) and the scale field (N, K, h, w)."""
@@ -91,21 +100,24 @@ class Dff(FlowWarping, Baseline):
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
         return {'warped': warp(previous_scores, flow)}
 
-    def decide(self, warped: Tensor, scale: Tensor | None = None) -> dict[str, Tensor]:
+    def decide(
+        self, warped: Tensor, scale: Tensor | None = None, previous_age: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Scale the warped scores and decide.
 
         Args:
             warped: (N, K, h, w).
             scale: (N, K, h, w), with `scale_field`.
+            previous_age: see `decided`.
         Returns:
             scores: what the next frame takes; none if `carry` is `composed`.
-            mask, confidence: see `decide` of blocks.
+            mask, confidence: see `decided`.
         """
         scores = warped if scale is None else warped * scale
         height, width = (STRIDE * side for side in warped.shape[2:])
         return {
             **self.carried_on(scores=scores),
-            **decide(scores, (height, width), self.options['decision']),
+            **self.decided(scores, (height, width), previous_age),
         }
 
 

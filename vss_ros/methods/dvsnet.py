@@ -16,11 +16,12 @@ current frame to the previous one. Scores are class logits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from vss_ros.methods.baseline import CHOICES, Baseline
-from vss_ros.methods.blocks.decide import decide
 from vss_ros.methods.blocks.image import STRIDE, to_rgb
 from vss_ros.methods.blocks.lite import convolution
 from vss_ros.methods.blocks.resize import resize
@@ -44,6 +45,7 @@ class DvsNet(FlowWarping, Baseline):
             key frame in one step.
         decision: resolution of deciding a pixel's class, see `decide`.
         flow: see `FlowWarping`.
+        temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -63,8 +65,11 @@ class DvsNet(FlowWarping, Baseline):
         carry: str = 'warped',
         decision: str = 'full',
         flow: str = 'network',
+        temperatures: Sequence[float] = (),
     ) -> None:
-        super().__init__(classes, flow, backbone=backbone, carry=carry, decision=decision)
+        super().__init__(
+            classes, flow, backbone=backbone, carry=carry, decision=decision, temperatures=temperatures
+        )
         self.csrnet = self.build_csrnet()
         self.decision_network = DecisionNetwork()
 
@@ -72,7 +77,7 @@ class DvsNet(FlowWarping, Baseline):
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
         scores = self.key_scores(image)
         carried = self.from_key(scores=scores, appearance=quarter(to_rgb(image)))
-        return {**carried, **self.decided(scores, image)}
+        return {**carried, **self.decided(scores, image.shape[1:3])}
 
     def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
@@ -97,12 +102,14 @@ class DvsNet(FlowWarping, Baseline):
         confidence = 1 / (warped - warped.amax(1, keepdim=True)).exp().sum(1, keepdim=True)
         return self.decision_network(torch.cat((flow, difference, confidence), 1)).float()
 
-    def decide(self, warped: Tensor, warped_appearance: Tensor) -> dict[str, Tensor]:
+    def decide(
+        self, warped: Tensor, warped_appearance: Tensor, previous_age: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Warped scores (N, K, h, w) -> mask, confidence; and what the next frame takes."""
         height, width = (STRIDE * side for side in warped.shape[2:])
         return {
             **self.carried_on(scores=warped, appearance=warped_appearance),
-            **decide(warped, (height, width), self.options['decision']),
+            **self.decided(warped, (height, width), previous_age),
         }
 
 

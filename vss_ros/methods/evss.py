@@ -40,6 +40,7 @@ class Evss(FlowWarping, Baseline):
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
         flow: see `FlowWarping`.
         backbone: the key frame network, `csrnet` (the paper) or `lite`, that of evss-lite.
+        temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -62,6 +63,7 @@ class Evss(FlowWarping, Baseline):
         decision: str = 'full',
         flow: str = 'network',
         backbone: str = 'csrnet',
+        temperatures: Sequence[float] = (),
     ) -> None:
         super().__init__(
             classes,
@@ -72,6 +74,7 @@ class Evss(FlowWarping, Baseline):
             decision=decision,
             flow=flow,
             backbone=backbone,
+            temperatures=temperatures,
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
@@ -90,22 +93,29 @@ class Evss(FlowWarping, Baseline):
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
         scores = self.key_scores(image)
         labels = labels_of(scores).to(torch.uint8)
-        return {**self.from_key(scores=scores), 'labels': labels, **self.decided(scores, image)}
+        return {**self.from_key(scores=scores), 'labels': labels, **self.decided(scores, image.shape[1:3])}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
         return {'warped': warp(previous_scores, flow)}
 
-    def correction(self, image: Tensor, warped: Tensor, reference_labels: Tensor) -> dict[str, Tensor]:
+    def correction(
+        self,
+        image: Tensor,
+        warped: Tensor,
+        reference_labels: Tensor,
+        previous_age: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Repair the warped scores where the distortion map says so.
 
         Args:
             image: uint8 (N, H, W, 3) BGR.
             warped: (N, K, h, w).
             reference_labels: uint8 (N, 1, h, w).
+            previous_age: see `decided`.
         Returns:
             scores, labels: what the next frame takes, like its inputs; no scores if `carry` is `composed`.
-            mask, confidence: see `decide`.
+            mask, confidence: see `decided`.
             distortion: 0 trusts the warp, 1 the update; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar (EVSS eq. 9).
         """
@@ -120,7 +130,7 @@ class Evss(FlowWarping, Baseline):
         return {
             **self.carried_on(scores=carried if self.options['carry'] == 'merged' else warped),
             'labels': (labels if follows else reference).to(torch.uint8),
-            **self.decided(merged, image),
+            **self.decided(merged, size, previous_age),
             'distortion': distortion,
             'corrected': (labels != labels_of(warped)).float().mean(),
         }

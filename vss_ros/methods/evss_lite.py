@@ -7,6 +7,8 @@ key frames are those of EVSS, and a propagated frame costs one fiftieth of one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from vss_ros.methods.blocks.lite import LiteCorrection
@@ -30,8 +32,9 @@ class EvssLite(Evss):
         decision: str = 'quarter',
         flow: str = 'dis',
         backbone: str = 'lite',
+        temperatures: Sequence[float] = (),
     ) -> None:
-        super().__init__(classes, w_f, reference, fusion, carry, decision, flow, backbone)
+        super().__init__(classes, w_f, reference, fusion, carry, decision, flow, backbone, temperatures)
 
     def build_conet(self) -> nn.Module:
         return LiteCorrection(self.classes)

@@ -135,7 +135,7 @@ class _Graph(nn.Module):
         self.graph = graph
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(getattr(self.method, self.graph)(*tensors).values())
+        return tuple(self.method.call(self.graph, *tensors).values())
 
 
 def _write_graph(method: Method, graph: str, example: GraphExample, folder: Path) -> dict[str, Any]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vss_ros.core.errors import ModelError
+from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.methods.blocks.decide import decide
+
+PREVIOUS_AGE = 'previous_age'  # how a graph calls the age of the frame before
 
 
 class GraphExample(NamedTuple):
@@ -26,24 +30,40 @@ class Method(nn.Module):
     keys of the dict it returns are the tensors it gives. A step starts with `image` and the state
     and runs its graphs in order, each adding its tensors to one growing dict.
 
+    Args:
+        classes: number of classes K.
+        temperatures: what scores are divided by for the confidence (never for the mask), by frames since the
+            key frame; the last one serves all later ones. With more than one a frame's age is part of the
+            state: `age`, float (N, 1, 1, 1).
+        options: the subclass's own.
+    Raises:
+        SettingsError: the temperatures cannot be used.
+
     Attributes:
         steps: stages of the `key` and of the `propagated` step, in running order.
         host_stages: stages that are no graphs: the caller brings the tensor of that name.
         state: name of an output -> name under which the next frame takes it.
         delay_frames: how many frames the results are behind the newest image.
         classes: number of classes K.
-        options: the constructor's other arguments; with the name they rebuild the method.
+        options: the constructor's other arguments; with the name they rebuild the method. No `temperatures`
+            if there are none.
     """
 
     steps: dict[str, tuple[str, ...]]
     state: dict[str, str]
     host_stages: tuple[str, ...] = ()
     delay_frames: int = 0
+    temperature_by_age: Tensor
 
-    def __init__(self, classes: int, **options: Any) -> None:
+    def __init__(self, classes: int, temperatures: Sequence[float] = (), **options: Any) -> None:
         super().__init__()
         self.classes = classes
-        self.options = options
+        self._check_temperatures(temperatures)
+        self.options = {**options, 'temperatures': list(temperatures)} if temperatures else options
+        by_age = torch.tensor(list(temperatures), dtype=torch.float32)
+        self.register_buffer('temperature_by_age', by_age, persistent=False)
+        if len(temperatures) > 1:
+            self.state = {**self.state, 'age': PREVIOUS_AGE}
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -54,9 +74,14 @@ class Method(nn.Module):
         """The graphs of a `key` or `propagated` step, in running order."""
         return tuple(stage for stage in self.steps[kind] if stage not in self.host_stages)
 
+    def parameters_of(self, graph: str) -> tuple[str, ...]:
+        """The parameters of a graph, without those that its options make needless."""
+        names = inspect.signature(getattr(self, graph)).parameters
+        return tuple(name for name in names if name != PREVIOUS_AGE or 'age' in self.state)
+
     def inputs_of(self, graph: str) -> tuple[str, ...]:
-        """Names of the tensors a graph takes."""
-        return tuple(inspect.signature(getattr(self, graph)).parameters)
+        """Names of the tensors a graph takes, in the order of its parameters."""
+        return self.parameters_of(graph)
 
     def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
         """Examples of what the host stages bring, for an image of this size."""
@@ -80,7 +105,51 @@ class Method(nn.Module):
                 f"graph '{graph}' needs {', '.join(missing)}; the step has {', '.join(tensors)}. "
                 'Start a stream with a key step'
             )
-        return getattr(self, graph)(*(tensors[name] for name in self.inputs_of(graph)))
+        return self.call(graph, *(tensors[name] for name in self.inputs_of(graph)))
+
+    def call(self, graph: str, *tensors: Tensor) -> dict[str, Tensor]:
+        """Run one graph on the tensors that it takes, in the order of `inputs_of`."""
+        return getattr(self, graph)(**dict(zip(self.parameters_of(graph), tensors, strict=True)))
+
+    def decided(
+        self, scores: Tensor, size: Sequence[int], previous_age: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What every step ends with: mask and confidence of scores, and the age if that is in the state.
+
+        Args:
+            scores: class logits, (N, K, h, w).
+            size: the image's (H, W).
+            previous_age: of the frame before, float (N, 1, 1, 1); None on key frames and where no state
+                needs it.
+        Returns:
+            mask, confidence: see `decide`.
+            age: frames since the key frame, up to the last that has a temperature of its own.
+        """
+        temperature, ages = None, {}
+        by_age = self.temperature_by_age
+        if len(by_age):
+            temperature = by_age[0]
+        if 'age' in self.state:
+            # 0 as computed, not as a constant, which some runtimes do not give.
+            age = 0 * scores[:, :1, :1, :1] if previous_age is None else previous_age + 1
+            ages['age'] = age.clamp(max=len(by_age) - 1)
+            if previous_age is not None:
+                temperature = by_age.index_select(0, ages['age'].flatten().int()).view(-1, 1, 1, 1)
+        options = self.options.get('decision', 'full'), self.options.get('align_corners', False)
+        return {**decide(scores, size, *options, temperature), **ages}
+
+    def _check_temperatures(self, temperatures: Any) -> None:
+        numbers = temperatures if isinstance(temperatures, list | tuple) else (None,)
+        if not all(type(t) in (int, float) and math.isfinite(t) and t > 0 for t in numbers):
+            raise SettingsError(
+                f'temperatures is {temperatures!r}; use a list of numbers above 0, that of key frames first, '
+                'such as [1.3, 1.2]'
+            )
+        if len(temperatures) > 1 and set(self.steps.get('propagated', ())) <= set(self.steps['key']):
+            raise SettingsError(
+                f'{len(temperatures)} temperatures were given, but this method computes every frame in full; '
+                'give one'
+            )
 
     def step(self, kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Run a `key` or `propagated` step; returns `tensors` and all that the graphs added."""

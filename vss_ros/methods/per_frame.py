@@ -5,6 +5,8 @@ Shapes: N batch, K classes, H x W image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from vss_ros.core.settings import check_choice
@@ -18,6 +20,7 @@ class PerFrame(Baseline):
         classes: number of classes K.
         backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
         decision: resolution of deciding a pixel's class, see `decide`.
+        temperatures: of the confidence, see `Method`; one at most.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -25,12 +28,18 @@ class PerFrame(Baseline):
     steps = {'key': ('segmenter',)}
     state: dict[str, str] = {}
 
-    def __init__(self, classes: int, backbone: str = 'csrnet', decision: str = 'full') -> None:
-        super().__init__(classes, backbone=backbone, decision=decision)
+    def __init__(
+        self,
+        classes: int,
+        backbone: str = 'csrnet',
+        decision: str = 'full',
+        temperatures: Sequence[float] = (),
+    ) -> None:
+        super().__init__(classes, temperatures, backbone=backbone, decision=decision)
         for name, choices in CHOICES.items():
             check_choice(name, self.options[name], choices)
         self.csrnet = self.build_csrnet()
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> mask, confidence."""
-        return self.decided(self.key_scores(image), image)
+        return self.decided(self.key_scores(image), image.shape[1:3])

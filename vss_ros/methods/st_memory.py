@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError, ShapeError
 from vss_ros.core.settings import check_choice
-from vss_ros.methods.blocks.decide import DECISIONS, decide
+from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite_features import LiteFeatures
 from vss_ros.methods.blocks.mar import Mar
@@ -71,6 +71,7 @@ class StMemory(Method):
         keys_per_class: hard features per class in the memory.
         refinement: `memory` (MAR), or `none`: the first stage of training, STF alone.
         decision: resolution of deciding a pixel's class, see `decide`.
+        temperatures: of the confidence, see `Method`; one at most.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -88,6 +89,7 @@ class StMemory(Method):
         keys_per_class: int = 10,
         refinement: str = 'memory',
         decision: str = 'full',
+        temperatures: Sequence[float] = (),
     ) -> None:
         check_choice('backbone', backbone, tuple(BACKBONES))
         grid = list(grid or BACKBONES[backbone].grid)
@@ -100,6 +102,7 @@ class StMemory(Method):
             keys_per_class=keys_per_class,
             refinement=refinement,
             decision=decision,
+            temperatures=temperatures,
         )
         check_options(self.options)
         self.order = ORDERS[frames]
@@ -131,12 +134,12 @@ class StMemory(Method):
 
         Returns:
             scores: (N, K, h, w); `lite` has twice that height and width.
-            mask, confidence: see `decide`. All of the frame `delay_frames` before the newest one.
+            mask, confidence: see `decided`. All of the frame `delay_frames` before the newest one.
         """
         by_age = features, previous_features, older_features
         scores = self.classify(self.MAR(self.fuse(*by_age)), *by_age).float()
         size = [STRIDE * side for side in features.shape[2:]]
-        return {'scores': scores, **decide(scores, size, self.options['decision'])}
+        return {'scores': scores, **self.decided(scores, size)}
 
     def fuse(self, *features_by_age: Tensor) -> Tensor:
         """What STF makes of the features of three frames, newest first, (N, D, h, w): (N, d, h, w)."""

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.methods.blocks.decide import DECISIONS, decide
+from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.image import STRIDE, to_planes, to_rgb
 from vss_ros.methods.blocks.light_fpn import ENCODERS, LightFpn
 from vss_ros.methods.blocks.lite_u_shape import LiteUShape
@@ -47,10 +47,12 @@ class TwNet(FlowWarping):
         residual: resolution at which images are compared: `full`, `half` or `quarter` of the image.
         decision: resolution of deciding a pixel's class, see `decide`.
         flow: see `FlowWarping`. The paper takes motion vectors.
+        temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
+    state = {'image': 'previous_image', 'features': 'previous_features', 'picture': 'previous_picture'}
     choices = {
         'encoder': (*ENCODERS, LITE),
         'heads': HEADS,
@@ -67,6 +69,7 @@ class TwNet(FlowWarping):
         residual: str = 'half',
         decision: str = 'full',
         flow: str = 'motion_vectors',
+        temperatures: Sequence[float] = (),
     ) -> None:
         super().__init__(
             classes,
@@ -76,6 +79,7 @@ class TwNet(FlowWarping):
             residual=residual,
             decision=decision,
             flow=flow,
+            temperatures=temperatures,
         )
         if layer not in (1, 2, LAST):
             raise SettingsError(f'layer is {layer!r}; use 1, 2 or {LAST}')
@@ -85,14 +89,9 @@ class TwNet(FlowWarping):
         self.folded = False
         self.cnn = LiteUShape(classes) if encoder == LITE else LightFpn(classes, encoder)
         self.steps = {'key': ('segmenter',), 'propagated': ('flow', 'compensation', 'correction')}
-        self.state = {
-            'image': 'previous_image',
-            'features': 'previous_features',
-            'picture': 'previous_picture',
-        }
         if layer == LAST:
             self.steps['propagated'] = ('flow', 'warp', 'classification')
-            del self.state['picture']
+            self.state = {name: later for name, later in self.state.items() if name != 'picture'}
         else:
             self.nonkey = NonKeyCnn(self.cnn, layer)
             if heads == 'stem':
@@ -139,28 +138,38 @@ class TwNet(FlowWarping):
         warped, residual = self.compensate(picture, previous_picture, previous_features, flow)
         return {'warped_features': warped, 'residual': residual, 'picture': picture}
 
-    def correction(self, image: Tensor, warped_features: Tensor, residual: Tensor) -> dict[str, Tensor]:
+    def correction(
+        self,
+        image: Tensor,
+        warped_features: Tensor,
+        residual: Tensor,
+        previous_age: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Correct the warped features where image and warped image differ, and finish the segmentation.
 
         Args:
             image: uint8 (N, H, W, 3) BGR.
             warped_features, residual: see `compensation`.
+            previous_age: see `decided`.
         Returns:
             features: what the next frame takes: the corrected ones.
-            mask, confidence: see `decide`.
+            mask, confidence: see `decided`.
             distortion: the attention, 0 keeps the warped features, 1 corrects them in full, (N, 1, h, w).
         """
         features, scores, attention = self.nonkey(self.look(image), warped_features, residual)
-        return {'features': features.float(), **self.decide(scores), 'distortion': attention.float()}
+        decided = self.decide(scores, previous_age)
+        return {'features': features.float(), **decided, 'distortion': attention.float()}
 
     def warp(self, previous_features: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Layer 3: features (N, c, H/4, W/4) and flow (N, 2, H/4, W/4) -> warped_features."""
         return {'warped_features': warp(previous_features, flow)}
 
-    def classification(self, warped_features: Tensor) -> dict[str, Tensor]:
+    def classification(
+        self, warped_features: Tensor, previous_age: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Layer 3: warped features (N, c, H/4, W/4) -> features, mask, confidence."""
         scores = self.cnn(warped_features, is_last=True)
-        return {'features': warped_features, **self.decide(scores)}
+        return {'features': warped_features, **self.decide(scores, previous_age)}
 
     def compensate(
         self, picture: Tensor, previous_picture: Tensor, previous_features: Tensor, flow: Tensor
@@ -180,7 +189,7 @@ class TwNet(FlowWarping):
         """(N, 3, H, W) -> the same at the resolution of the residual."""
         return shrink(planes, self.part)
 
-    def decide(self, scores: Tensor) -> dict[str, Tensor]:
-        """Scores (N, K, H/4, W/4) -> mask, confidence."""
+    def decide(self, scores: Tensor, previous_age: Tensor | None = None) -> dict[str, Tensor]:
+        """Scores (N, K, H/4, W/4) -> mask, confidence, see `decided`."""
         size = STRIDE * scores.shape[2], STRIDE * scores.shape[3]
-        return decide(scores.float(), size, self.options['decision'])
+        return self.decided(scores.float(), size, previous_age)

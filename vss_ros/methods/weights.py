@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -40,6 +40,20 @@ def save_weights(state: Mapping[str, Tensor], file: Path) -> None:
     file.write_bytes(save(dict(state)))
 
 
+def stored_dtype(model: ModelFolder) -> str:
+    """How the kernels of a model are stored, one of WEIGHTS_DTYPES.
+
+    Raises:
+        ModelError: its weights cannot be read.
+    """
+    try:
+        with safe_open(str(model.weights), 'pt') as file:
+            dtypes = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  no mapping
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f'{model.weights} cannot be read: {error}; export the model again') from error
+    return 'fp16' if 'F16' in dtypes else 'fp32'
+
+
 def load_method(
     model: ModelFolder, options: Mapping[str, Any] | None = None, name: str | None = None
 ) -> Method:
@@ -66,7 +80,7 @@ def load_method(
     except (SafetensorError, OSError) as error:
         raise ModelError(f'{model.weights} cannot be read: {error}; export the model again') from error
     if options or name is not None:
-        networks = {name for name, _ in method.named_children()}
+        networks = {name.split('.')[0] for name in method.state_dict()}
         state = {name: tensor for name, tensor in state.items() if name.split('.')[0] in networks}
         absent = networks - {name.split('.')[0] for name in state}
         if absent:

@@ -45,10 +45,16 @@ class Gathered:
         self.class_set = load_classes(recipe.classes)
         self.classes = len(self.class_set)
 
-    def stills(self, shares: Mapping[str, float]) -> list[tuple[LabelledImages, float]]:
-        """Labelled images of each name, and its share; the frames of drawn streets on their own."""
+    def stills(
+        self, shares: Mapping[str, float], labelled: bool = True
+    ) -> list[tuple[LabelledImages, float]]:
+        """Images of each name, and its share; the frames of drawn streets on their own.
+
+        Args:
+            labelled: refuse videos without labels.
+        """
         videos = [name for name in shares if not self._is_labelled(name)]
-        if videos:
+        if labelled and videos:
             raise SettingsError(f'this stage needs labels; {", ".join(videos)} has none')
         return [(self._stills(name), share) for name, share in shares.items()]
 

@@ -19,8 +19,8 @@ SCHEDULES = {
     'polynomial': lambda done, power: (1 - done) ** power,
     'tenth': lambda done, power: 1.0 if done < 0.5 else 0.1,  # from the middle on, as DAVSS does
 }
-# What each precision is in PyTorch, and the processors (flags of /proc/cpuinfo) that are fast in it. Those with
-# avx512_bf16 alone are not: CSRNet trains 1.5 times slower than in fp32.
+# What each precision is in PyTorch, and the processors (flags of /proc/cpuinfo) that are fast in it. Those
+# with avx512_bf16 alone are not: CSRNet trains 1.5 times slower than in fp32.
 PRECISIONS = {
     'fp32': (torch.float32, set()),
     'bf16': (torch.bfloat16, {'amx_bf16', 'bf16'}),

@@ -36,6 +36,11 @@ def write_report(
     facts = {
         'Recipe': f'{recipe.name} (recipe.yaml), {recipe.method} with {dict(recipe.options)}',
         **{f'Started from: {name}': _origin(origin) for name, origin in recipe.start.items()},
+        **{
+            f'Teacher of {stage.name}': _origin(stage.sampling.teacher)
+            for stage in recipe.stages
+            if getattr(stage.sampling, 'teacher', '')
+        },
         **{f'Data: {name}': what for name, what in trainer.data.describe().items()},
         'Seed': str(recipe.seed),
         'vss_ros': f'{version}, {_commit() or "no git commit"}',

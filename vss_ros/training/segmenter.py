@@ -20,18 +20,20 @@ from vss_ros.training.augment import check_crop
 from vss_ros.training.data import LabelledImages, class_frequencies
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_weights, segmentation_losses
+from vss_ros.training.teacher import SEGMENTERS, answers_of, distillation_loss, load_teacher
 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
     from vss_ros.training.recipe import StageRecipe
 
-# What methods call the network: RGB (N, 3, H, W) -> scores (N, K, h, w).
-NETWORKS = ('csrnet', 'deeplab', 'cnn', 'pspnet')
-
 
 @dataclass(frozen=True)
 class SegmenterSettings:
-    """Sampling and losses of the segmenter stage."""
+    """Sampling and losses of the segmenter stage.
+
+    With a `teacher`, MODEL/PREFIX as in `start`, the network also learns to give the scores of that model's,
+    on all pixels, so videos without labels may have a share; see `training/teacher.py`.
+    """
 
     batch: int = 8
     crop: tuple[int, ...] = ()  # height, width of a view; that of the images if not given
@@ -40,11 +42,18 @@ class SegmenterSettings:
     paste_classes: tuple[int, ...] = (2, 6, 8, 9, 10)  # CamVid-11: pole, sign, car, people
     weight_softness: float = 1.05
     jaccard: float = 1.0
+    teacher: str = ''
+    teacher_weight: float = 1.0
+    teacher_temperature: float = 2.0
 
     def __post_init__(self) -> None:
         if self.batch < 2:
             raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
         check_crop(self.crop)
+        if self.teacher_weight < 0:
+            raise SettingsError(f'teacher_weight is {self.teacher_weight}; use 0 or more')
+        if not self.teacher_temperature > 0:
+            raise SettingsError(f'teacher_temperature is {self.teacher_temperature}; use more than 0')
 
 
 class SegmenterStage:
@@ -62,24 +71,30 @@ class SegmenterStage:
         aside: LabelledImages,
         settings: SegmenterSettings,
         seed: int = 0,
+        teacher: nn.Module | None = None,
     ) -> None:
-        """`sets`: labelled images and the share of every batch drawn from them."""
+        """`sets`: images and the share of every batch drawn from them; labelled unless there is a teacher."""
         self.module, self._classes, self._settings, self._seed = network, classes, settings, seed
         network.requires_grad_(True)  # a correction trained before has frozen it
         self.size = settings.batch
         self._sets, self._aside = [images for images, _ in sets], aside
         self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
-        frequencies = class_frequencies(self._sets[0].labels, classes)
+        self._teacher = teacher
+        counted = (class_frequencies(images.labels, classes) for images in self._sets)
+        frequencies = next((found for found in counted if found.any()), np.zeros(classes))
         weights = class_weights(frequencies, settings.weight_softness)
         self._weights = torch.from_numpy(weights).float()
 
     @classmethod
     def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> SegmenterStage:
-        name = next((name for name in NETWORKS if hasattr(method, name)), None)
+        name = next((name for name in SEGMENTERS if hasattr(method, name)), None)
         if name is None:
-            raise SettingsError(f'the stage {cls.name} trains {" or ".join(NETWORKS)}; the method has none')
-        stills = data.stills(recipe.shares)
-        return cls(getattr(method, name), data.classes, stills, data.aside, recipe.sampling, data.seed)
+            raise SettingsError(f'the stage {cls.name} trains {" or ".join(SEGMENTERS)}; the method has none')
+        origin = recipe.sampling.teacher
+        teacher = load_teacher(origin, data.class_set) if origin else None
+        stills = data.stills(recipe.shares, labelled=teacher is None)
+        network = getattr(method, name)
+        return cls(network, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher)
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
         views = [self._view(step, index) for index in (range(self.size) if samples is None else samples)]
@@ -103,12 +118,18 @@ class SegmenterStage:
         return augment.view(chosen.images[index], label, window, crop)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        scores = self.module(to_rgb(batch['images']))
+        rgb = to_rgb(batch['images'])
+        scores = self.module(rgb)
+        taught = None if self._teacher is None else answers_of(self._teacher, rgb)
         with torch.autocast(scores.device.type, enabled=False):
             weights = self._weights.to(scores.device)
             # Half resolution keeps poles two pixels wide at a quarter of the cost of full size.
             labels = batch['labels'][:, ::2, ::2].long()
-            return segmentation_losses(scores, labels, weights, self._settings.jaccard)
+            terms = segmentation_losses(scores, labels, weights, self._settings.jaccard)
+            if taught is not None:
+                loss = distillation_loss(scores, taught, self._settings.teacher_temperature)
+                terms['teacher'] = self._settings.teacher_weight * loss
+            return terms
 
     def validate(self, average: nn.Module) -> dict[str, float]:
         return mean_iou(average, self._aside, self._classes) if len(self._aside) else {}

@@ -25,11 +25,7 @@ def start_from(method: Method, start: Mapping[str, str]) -> None:
         ModelError: there is no such model, or its weights do not fit.
     """
     for name, origin in start.items():
-        model_name, _, prefix = str(origin).rpartition('/')
-        if not (model_name and prefix):
-            raise SettingsError(
-                f'start: {name} is {origin!r}; write MODEL/PREFIX, such as camvid-evss-lite/csrnet'
-            )
+        model_name, prefix = model_and_prefix(f'start: {name}', origin)
         try:
             network = method.get_submodule(name)
         except AttributeError:
@@ -54,6 +50,18 @@ def start_from(method: Method, start: Mapping[str, str]) -> None:
             )
         with torch.no_grad():
             network.load_state_dict(state)
+
+
+def model_and_prefix(entry: str, origin: object) -> tuple[str, str]:
+    """`camvid-evss-lite/csrnet` as the model's folder or name, and a prefix of its weights.
+
+    Raises:
+        SettingsError: it is not of that form; the message names the entry of the recipe.
+    """
+    model_name, _, prefix = str(origin).rpartition('/')
+    if not (model_name and prefix):
+        raise SettingsError(f'{entry} is {origin!r}; write MODEL/PREFIX, such as camvid-evss-lite/csrnet')
+    return model_name, prefix
 
 
 def _part(model_name: str, prefix: str) -> dict[str, Tensor]:

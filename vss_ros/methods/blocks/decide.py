@@ -14,7 +14,11 @@ DECISIONS = {'full': 1, 'half': 2, 'quarter': 4}
 
 
 def decide(
-    scores: Tensor, size: Sequence[int], decision: str = 'full', align_corners: bool = False
+    scores: Tensor,
+    size: Sequence[int],
+    decision: str = 'full',
+    align_corners: bool = False,
+    temperature: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Class of every pixel and how sure it is.
 
@@ -25,6 +29,7 @@ def decide(
             (3 and 10 times faster on a CPU). Whoever shows the mask enlarges it, as it must do anyway
             where the camera's images are larger than the network's.
         align_corners: see `resize`.
+        temperature: what scores are divided by for the confidence, above 0; above 1 it makes less sure.
     Returns:
         mask: class ids, uint8 (N, H, W), or a half or a quarter of it.
         confidence: round(255 * largest class probability), uint8, of the same size.
@@ -33,7 +38,8 @@ def decide(
     scores = resize(scores, (size[0] // part, size[1] // part), align_corners)
     best = scores.amax(1, keepdim=True)
     # The largest softmax without a softmax over channels, which is far slower on a CPU.
-    confidence = 255 / (scores - best).exp().sum(1)
+    below = scores - best
+    confidence = 255 / (below if temperature is None else below / temperature).exp().sum(1)
     mask = labels_of(scores)[:, 0]
     return {'mask': mask.to(torch.uint8), 'confidence': confidence.round().to(torch.uint8)}
 

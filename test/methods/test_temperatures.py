@@ -1,0 +1,180 @@
+"""Temperatures of the confidence: what they change, what they leave alone, and the age they go by."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from vss_ros.core.engines import load_engine
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import Frame
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.methods import build_method
+from vss_ros.methods.blocks.decide import decide
+from vss_ros.methods.export import export
+from vss_ros.methods.verify import example_frames
+
+CLASSES = 5
+TEMPERATURES = [1.5, 0.8, 2.0]
+LITE = {'backbone': 'lite', 'flow': 'dis'}
+PROPAGATING = {
+    'evss-lite': ('evss-lite', {}),
+    'evss-lite composed': ('evss-lite', {'carry': 'composed'}),
+    'davss': ('davss', {**LITE, 'fusion': 'quarter'}),
+    'twnet': ('twnet', {'encoder': 'lite', 'layer': 1}),
+    'twnet layer 3': ('twnet', {'encoder': 'lite', 'layer': 3}),
+    'dff': ('dff', {**LITE, 'scale_field': False}),
+    'dff with a scale field': ('dff', {'backbone': 'lite'}),
+    'accel': ('accel', LITE),
+    'dvsnet': ('dvsnet', LITE),
+}
+IN_FULL = {
+    'per-frame': {'backbone': 'lite'},
+    'st-memory': {'backbone': 'lite', 'grid': (8, 12)},
+}
+STREAM = StreamSettings(4, output_size='network')
+
+
+def built(name, options, temperatures):
+    torch.manual_seed(0)
+    return build_method(name, CLASSES, {**options, 'temperatures': temperatures}).eval()
+
+
+def run(method, images):
+    """A key frame and propagated frames; gives (scores that were decided, tensors of the step) of each."""
+    found, seen, decided = [], [], method.decided
+
+    def keep(scores, size, previous_age=None):
+        seen.append((scores, size))
+        return decided(scores, size, previous_age)
+
+    method.decided = keep
+    state: dict[str, torch.Tensor] = {}
+    for number, image in enumerate(images):
+        tensors = {'image': torch.from_numpy(image[None]), **state}
+        tensors |= method.host_tensors(tensors['image'])
+        with torch.no_grad():
+            tensors = method.step('propagated' if number else 'key', tensors)
+        state = method.state_of(tensors)
+        found.append((*seen[-1], tensors))
+    return found
+
+
+@pytest.fixture(scope='module')
+def images():
+    return example_frames((64, 96), 5)
+
+
+@pytest.mark.parametrize('variant', PROPAGATING)
+def test_every_age_has_its_temperature_and_the_last_serves_all_later_ones(variant, images):
+    name, options = PROPAGATING[variant]
+    found = run(built(name, options, TEMPERATURES), images)
+    plain = run(built(name, options, ()), images)
+    for (scores, size, tensors), (_, _, others), temperature, age in zip(
+        found, plain, [1.5, 0.8, 2.0, 2.0, 2.0], [0, 1, 2, 2, 2], strict=True
+    ):
+        assert torch.equal(tensors['mask'], others['mask'])
+        part = size[0] // tensors['mask'].shape[1]
+        align = options.get('align_corners', name == 'davss')
+        expected = decide(scores / temperature, size, {1: 'full', 2: 'half', 4: 'quarter'}[part], align)
+        difference = expected['confidence'].int() - tensors['confidence'].int()
+        assert difference.abs().max() <= 1
+        assert tensors['age'].shape == (1, 1, 1, 1)
+        assert tensors['age'].item() == age
+        assert 'age' not in others
+    assert not torch.equal(found[0][2]['confidence'], plain[0][2]['confidence'])
+
+
+@pytest.mark.parametrize('name', IN_FULL)
+def test_a_method_that_computes_all_in_full_takes_one_temperature_and_keeps_no_age(name, images):
+    with pytest.raises(SettingsError, match='3 temperatures were given, but this method computes every'):
+        built(name, IN_FULL[name], TEMPERATURES)
+    hot, plain = (built(name, IN_FULL[name], temperatures) for temperatures in ([9.0], ()))
+    assert hot.state == plain.state
+    hot, plain = (run(method, images[:1])[0][2] for method in (hot, plain))
+    assert torch.equal(hot['mask'], plain['mask'])
+    assert hot['confidence'].float().mean() < plain['confidence'].float().mean()
+
+
+@pytest.mark.parametrize(
+    'temperatures', [1.3, ['1.3'], [0], [-1.0], [float('nan')], [float('inf')], [True], {1.3: 1}]
+)
+def test_temperatures_that_cannot_be_used_are_refused_with_an_example(temperatures):
+    with pytest.raises(SettingsError, match=r'use a list of numbers above 0.* such as \[1.3, 1.2\]'):
+        built('evss-lite', {}, temperatures)
+
+
+def test_several_frames_in_a_batch_may_have_several_ages():
+    method = built('evss-lite', {}, TEMPERATURES)
+    scores = torch.randn(3, CLASSES, 8, 8)
+    ages = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1, 1)
+    found = method.decided(scores, (32, 32), ages)
+    for index, (age, temperature) in enumerate([(1, 0.8), (2, 2.0), (1, 0.8)]):
+        alone = decide(scores[index : index + 1], (32, 32), 'quarter', temperature=torch.tensor(temperature))
+        assert torch.equal(found['confidence'][index], alone['confidence'][0])
+        assert found['age'][index].item() == age
+
+
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+    """The same weights without temperatures and with them."""
+    folder = tmp_path_factory.mktemp('models')
+    made = []
+    for name, temperatures in (('plain', ()), ('calibrated', TEMPERATURES)):
+        torch.manual_seed(0)
+        method = build_method('evss-lite', 11, {'temperatures': temperatures})
+        made.append(export(method, folder / name, name=name, class_set='camvid11', image_size=(64, 96)))
+    return made
+
+
+def confidences(model, images, name='onnxruntime', **settings):
+    """The stream's (mask, confidence) of each image."""
+    engine = load_engine(model, EngineSettings(name, threads=1))
+    segmenter = VideoSegmenter(model, engine, StreamSettings(4, output_size='network', **settings))
+    found = [segmenter.step(Frame(image, n * 10**8)) for n, image in enumerate(images)]
+    segmenter.close()
+    return [(one.mask, one.confidence) for one in found]
+
+
+def test_what_a_model_without_temperatures_is_exported_as_has_none_of_this(models):
+    plain, calibrated = models
+    assert 'age' not in plain.state
+    assert 'temperatures' not in plain.options
+    assert calibrated.state['age'] == 'previous_age'
+    assert calibrated.options['temperatures'] == TEMPERATURES
+    assert 'previous_age' in calibrated.graphs['correction'].inputs
+    nodes = [len(onnx.load(str(model.graphs['correction'].file)).graph.node) for model in models]
+    assert 0 < nodes[1] - nodes[0] < 15
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino', 'torch'])
+def test_engines_agree_on_the_confidence_and_the_mask_is_that_without_temperatures(models, images, engine):
+    if engine == 'openvino':
+        pytest.importorskip('openvino')
+    plain, calibrated = (confidences(model, images * 2, engine) for model in models)
+    reference = confidences(models[1], images * 2)
+    for (mask, _), (same, sure), (_, expected) in zip(plain, calibrated, reference, strict=True):
+        assert (mask != same).mean() < 1e-3
+        assert (np.abs(sure.astype(int) - expected.astype(int)) > 1).mean() < 1e-2
+
+
+def test_a_key_frame_from_the_background_brings_its_own_age_along(models, images):
+    """A key frame that takes effect late is as old as if it had been taken in time."""
+
+    def ages(**settings):
+        engine = load_engine(models[1], EngineSettings('onnxruntime', threads=1))
+        segmenter = VideoSegmenter(models[1], engine, StreamSettings(4, **settings))
+        found = []
+        for number in range(10):
+            one = segmenter.step(Frame(images[number % 5], number * 10**8))
+            found.append(
+                (one.age_frames, float(np.ravel(engine.to_host(segmenter._state['previous_age']))[0]))
+            )
+        segmenter.close()
+        return found
+
+    for settings in ({}, {'background_key_frames': True, 'background_delay_frames': 2}):
+        assert all(age == min(frames, 2) for frames, age in ages(**settings))

@@ -1,0 +1,199 @@
+"""Fits the temperatures that make a model's confidence mean what it says (Guo et al. 2017).
+
+A model is run over labelled clips, and the scores behind some labelled pixels are kept. For each age (frames
+since the key frame) the temperature is sought at which the negative log likelihood of the true class under
+softmax(scores / temperature) is least. What that is worth is measured on clips that were not fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from vss_ros.core.engines.torch_device import CpuDevice
+from vss_ros.core.errors import SourceError
+from vss_ros.core.frame import Answer, Frame
+from vss_ros.core.metrics import Calibration
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.resize import fit_labels
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import StreamSettings
+from vss_ros.methods.blocks.decide import DECISIONS
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.torch_engine import TorchEngine
+from vss_ros.methods.weights import load_method
+
+PIXELS_PER_FRAME = 1500
+LEAST_PIXELS = 3000  # of an age, for a temperature of its own
+COLDEST, HOTTEST = 0.2, 5.0
+FOLDS = 5
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled pixels.
+
+    Attributes:
+        scores: class logits, float32 (n, K).
+        truth: class ids, (n,).
+        age: frames since the key frame, (n,); 0 throughout for a model that computes every frame in full.
+        clip: number of the clip that each came from, (n,).
+    """
+
+    scores: np.ndarray
+    truth: np.ndarray
+    age: np.ndarray
+    clip: np.ndarray
+
+    def of(self, wanted: np.ndarray) -> Samples:
+        """Some of the samples."""
+        return Samples(self.scores[wanted], self.truth[wanted], self.age[wanted], self.clip[wanted])
+
+
+class Quality(NamedTuple):
+    """Negative log likelihood of the truth, in nats, and expected calibration error (`core/metrics.py`)."""
+
+    nll: float
+    ece_percent: float
+
+
+def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], span: int) -> Samples:
+    """Runs the model over clips, in PyTorch, and keeps the scores of some labelled pixels of each frame.
+
+    Args:
+        clips: a number and the frames of each. What has the same number is fitted to, or left out, together.
+        span: the most frames from a key frame to the next. From the second key frame of a clip on their
+            number varies, so that labels at regular distances meet every age.
+    Raises:
+        SourceError: too few pixels are labelled.
+        ModelError: the model has no weights.
+    """
+    method = load_method(model, {'temperatures': ()})
+    scores: list[Tensor] = []
+    decided, part = method.decided, DECISIONS[method.options.get('decision', 'full')]
+
+    def keep(seen: Tensor, size: Sequence[int], previous_age: Tensor | None = None) -> dict[str, Tensor]:
+        small = size[0] // part, size[1] // part
+        scores[:] = [resize(seen, small, method.options.get('align_corners', False))]
+        return decided(seen, size, previous_age)
+
+    method.decided = keep  # type: ignore[method-assign, assignment]
+    watched = replace(model, state=method.state)
+    engine = TorchEngine(method, CpuDevice(), 'fp32')
+    settings = StreamSettings(span, max_frame_gap_s=float('inf'), output_size='network')
+    rng = np.random.default_rng(SEED)
+    kept: list[Samples] = []
+
+    def take(answer: Answer, clip: int) -> None:
+        if answer.frame.truth is not None:
+            logits = scores[0][0].permute(1, 2, 0).numpy()
+            kept.append(_some_pixels(logits, answer, clip, rng))
+
+    for number, frames in clips:
+        segmenter = VideoSegmenter(watched, engine, settings)
+        left = span
+        for frame in frames:
+            if left == 0:
+                segmenter.request_key_frame()
+                left = int(rng.integers(span - span // 3, span + 1))
+            left -= 1
+            for answer in segmenter.answers(frame):
+                take(answer, number)
+        for answer in segmenter.flush():
+            take(answer, number)
+    if sum(len(part.truth) for part in kept) < LEAST_PIXELS:
+        raise SourceError(
+            'there are too few labelled pixels to fit the confidence to; give clips with labels '
+            '(--labels, --mask-topic, synthetic:SEEDxFRAMES), or labelled stills with --stills'
+        )
+    columns = zip(*((part.scores, part.truth, part.age, part.clip) for part in kept), strict=True)
+    return Samples(*(np.concatenate(column) for column in columns))
+
+
+def _some_pixels(scores: np.ndarray, answer: Answer, clip: int, rng: np.random.Generator) -> Samples:
+    """Labelled pixels of one frame, drawn at random; scores are (h, w, K)."""
+    assert answer.frame.truth is not None
+    truth = answer.frame.truth
+    rows, columns = np.nonzero(truth < scores.shape[2])
+    drawn = rng.permutation(len(rows))[:PIXELS_PER_FRAME]
+    rows, columns = rows[drawn], columns[drawn]
+    height, width = scores.shape[:2]
+    # As `fit_labels` enlarges the mask: each pixel has the scores at its centre.
+    cells = fit_labels(np.arange(height * width, dtype=np.int32).reshape(height, width), truth.shape)
+    cell = cells[rows, columns]
+    age = np.full(len(cell), answer.segmentation.age_frames)
+    return Samples(
+        scores.reshape(height * width, -1)[cell], truth[rows, columns], age, np.full(len(cell), clip)
+    )
+
+
+def fit(samples: Samples) -> list[float]:
+    """The temperature of each age from 0 to the highest; where pixels are few, that of the neighbours."""
+    counts = np.bincount(samples.age)
+    known = np.flatnonzero(counts >= min(LEAST_PIXELS, counts.max()))
+    found = [temperature_of(samples.of(samples.age == age)) for age in known]
+    return [round(float(each), 3) for each in np.interp(np.arange(len(counts)), known, found)]
+
+
+def temperature_of(samples: Samples) -> float:
+    """The one temperature with the least negative log likelihood, between COLDEST and HOTTEST.
+
+    The likelihood is concave in 1 / temperature, and its slope is the mean score of the truth minus the mean
+    expected score, so halving finds it.
+    """
+    least, most = 1 / HOTTEST, 1 / COLDEST
+    scores = samples.scores - samples.scores.max(1, keepdims=True)
+    of_truth = _of_truth(scores, samples.truth).mean()
+    for _ in range(20):
+        middle = (least + most) / 2
+        shares = np.exp(middle * scores)
+        expected = (shares * scores).sum(1) / shares.sum(1)
+        if expected.mean() > of_truth:
+            most = middle
+        else:
+            least = middle
+    return 2 / (least + most)
+
+
+def by_age(temperatures: Sequence[float], age: np.ndarray) -> np.ndarray:
+    """The temperature of each sample, as graphs choose it; 1 where there are none."""
+    if not len(temperatures):
+        return np.ones(len(age))
+    return np.asarray(temperatures)[np.minimum(age, len(temperatures) - 1)]
+
+
+def cross_validate(samples: Samples) -> np.ndarray:
+    """The temperature (n,) of every sample as fitted to the clips that it is not from.
+
+    With one clip the folds are stretches of it, one after the other.
+    """
+    groups = samples.clip
+    if len(np.unique(groups)) < 2:
+        groups = np.arange(len(groups)) * FOLDS // len(groups)
+    fold = np.searchsorted(np.unique(groups), groups) % FOLDS
+    found = np.empty(len(fold))
+    for number in np.unique(fold):
+        left_out = fold == number
+        found[left_out] = by_age(fit(samples.of(~left_out)), samples.age[left_out])
+    return found
+
+
+def quality(samples: Samples, temperature: np.ndarray) -> Quality:
+    """How good the confidence is with a temperature (n,) for each sample."""
+    scores = samples.scores / temperature[:, None]
+    scores -= scores.max(1, keepdims=True)
+    logarithm = np.log(np.exp(scores).sum(1))
+    calibration = Calibration(scores.shape[1])
+    confidence = np.rint(255 * np.exp(-logarithm)).astype(np.uint8)
+    calibration.update(samples.truth, scores.argmax(1).astype(np.uint8), confidence)
+    nll = float((logarithm - _of_truth(scores, samples.truth)).mean())
+    return Quality(round(nll, 4), round(100 * calibration.ece(), 3))
+
+
+def _of_truth(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(scores, truth[:, None].astype(np.intp), 1)[:, 0]

@@ -1,0 +1,66 @@
+"""A teacher: the segmenter of an existing model, whose scores another learns to give (Hinton et al. 2015)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vss_ros.core.classes import ClassSet
+from vss_ros.core.errors import ModelError
+from vss_ros.core.model_folder import load_model
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.weights import load_method
+from vss_ros.training.start import model_and_prefix
+
+# What methods call their key-frame network: RGB (N, 3, H, W) -> scores (N, K, h, w).
+SEGMENTERS = ('csrnet', 'deeplab', 'cnn', 'pspnet')
+
+
+def load_teacher(origin: str, classes: ClassSet) -> nn.Module:
+    """The key-frame network of a model, frozen: RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h, w).
+
+    Args:
+        origin: folder or name of a model, a slash, and the name of the network: `camvid-evss-lite/csrnet`.
+            The model may be of any method.
+        classes: those that are taught; the model must have the same ones in the same order.
+    Raises:
+        SettingsError: `origin` is not of that form.
+        ModelError: there is no such model or network, or it has other classes.
+    """
+    model_name, prefix = model_and_prefix('teacher', origin)
+    model = load_model(model_name)
+    if model.classes.names != classes.names:
+        raise ModelError(
+            f'teacher: {model.name} knows {model.classes.name}, the recipe trains {classes.name}; '
+            'use a teacher with the classes of the recipe'
+        )
+    method = load_method(model)
+    have = [name for name in SEGMENTERS if hasattr(method, name)]
+    if prefix not in have:
+        raise ModelError(
+            f'teacher: {model.name} has no network {prefix} that segments images; it has {", ".join(have)}'
+        )
+    return method.get_submodule(prefix).requires_grad_(False).eval()
+
+
+def distillation_loss(scores: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """How far a student's answers are from the teacher's, over all pixels, labelled or not: a scalar.
+
+    temperature^2 * KL(softmax(taught / temperature) || softmax(scores / temperature)), the mean over the
+    cells. A temperature above 1 softens both, so that what the teacher holds second best is learnt as well;
+    its square keeps the size of the gradients.
+
+    Args:
+        scores: the student's logits, (N, K, h, w).
+        taught: the teacher's; resized where their size is another one.
+    """
+    taught = resize(taught.float(), scores.shape[2:]) / temperature
+    student = (scores.float() / temperature).log_softmax(1)
+    divergence = taught.softmax(1) * (taught.log_softmax(1) - student)
+    return temperature**2 * divergence.sum(1).mean()
+
+
+@torch.no_grad()
+def answers_of(teacher: nn.Module, rgb: Tensor) -> Tensor:
+    """The teacher's scores; it follows the images to their device."""
+    return teacher.to(rgb.device)(rgb)
