@@ -116,7 +116,7 @@ def main(args: Namespace) -> int:
 
 
 def _check_confidence(args: Namespace) -> None:
-    """Options that only go with --confidence, or never."""
+    """Raises SettingsError for options that do not go together with --confidence, or without it."""
     if not args.confidence and (args.output or args.held_out is not None):
         raise SettingsError('-o and --held-out go with --confidence; the scheduler is calibrated in place')
     if args.confidence and args.engine not in ('auto', 'torch'):

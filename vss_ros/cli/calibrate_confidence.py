@@ -31,12 +31,16 @@ def calibrate_confidence(args: Namespace, model: ModelFolder) -> None:
     if not (args.dry_run or args.output):
         raise SettingsError('temperatures are part of the graphs, which are made anew; name a folder with -o')
     try:
+        import torch
+
         from vss_ros.methods.export import export
         from vss_ros.methods.weights import load_method, stored_dtype
         from vss_ros.training.confidence import collect, fit
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
 
+    if args.threads:
+        torch.set_num_threads(args.threads)
     samples = collect(model, _clips(args, model), args.span)
     temperatures = fit(samples)
     console = Console(highlight=False)
