@@ -15,7 +15,8 @@ def cache(tmp_path) -> EngineCache:
     for model in ('tiny', 'other'):
         key = EngineKey(model, 'flow', (64, 96), 'fp16', model, 'tensorrt 10.3.0', 'sm_87', 'Orin', 'linux')
         engine = cache.store(key, b'engine', {'build_seconds': 61.5})
-        cache.record_self_check(engine, {'passed': model == 'tiny', 'agreement': 0.999, 'error': 0.01})
+        found = {'passed': model == 'tiny', 'agreement': 0.999, 'error': 0.01, 'worst': 'mask'}
+        cache.record_self_check(engine, found)
     return cache
 
 
