@@ -16,17 +16,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vss_ros.methods.baseline import CHOICES, Baseline
 from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
+from vss_ros.methods.key_frames import CHOICES, KeyFrames
 
 LITE_UPDATE = (16, 32, 96, 128)  # widths: a propagated frame costs a third of a key frame
 FIRST_SAY = 0.25  # of the update branch in an untrained fusion; the warp has 1
 
 
-class Accel(FlowWarping, Baseline):
+class Accel(FlowWarping, KeyFrames):
     """Graphs: segmenter | flow, warp, correction. State: the image, the scores.
 
     Args:

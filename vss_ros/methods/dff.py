@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.methods.baseline import CHOICES, Baseline
 from vss_ros.methods.blocks.flownet import FEATURES, FlowNet
 from vss_ros.methods.blocks.image import STRIDE, to_rgb
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
+from vss_ros.methods.key_frames import CHOICES, KeyFrames
 
 
-class Dff(FlowWarping, Baseline):
+class Dff(FlowWarping, KeyFrames):
     """Graphs: segmenter | flow, warp, decide. State: the image, the scores.
 
     Args:

@@ -21,19 +21,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vss_ros.methods.baseline import CHOICES, Baseline
 from vss_ros.methods.blocks.image import STRIDE, to_rgb
 from vss_ros.methods.blocks.lite import convolution
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
+from vss_ros.methods.key_frames import CHOICES, KeyFrames
 
 REGION = 8  # side of a region of the decision network, in cells of h x w
 FIRST_GUESS = 2.2  # logit of 0.9: what an untrained network expects
 SEEN = 6  # flow, difference of appearance, confidence: 2 + 3 + 1 maps
 
 
-class DvsNet(FlowWarping, Baseline):
+class DvsNet(FlowWarping, KeyFrames):
     """Graphs: segmenter | flow, warp, trust, decide. State: the image, the scores, the appearance.
 
     The appearance is the key frame at 1/4, RGB in [0, 1], float (N, 3, h, w), carried along with the scores.

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.methods.baseline import CHOICES, Baseline
 from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.decide import check_decision, labels_of
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
+from vss_ros.methods.key_frames import CHOICES, KeyFrames
 
 
-class Evss(FlowWarping, Baseline):
+class Evss(FlowWarping, KeyFrames):
     """Graphs: segmenter | flow, warp, correction. State: the image, the scores, the reference labels.
 
     Args:

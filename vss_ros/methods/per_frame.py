@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vss_ros.core.settings import check_choice
-from vss_ros.methods.baseline import CHOICES, Baseline
+from vss_ros.methods.key_frames import CHOICES, KeyFrames
 
 
-class PerFrame(Baseline):
+class PerFrame(KeyFrames):
     """Graph: segmenter. No state.
 
     Args:

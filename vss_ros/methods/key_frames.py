@@ -1,7 +1,7 @@
-"""What the methods have in common that others are compared with: key frames segmented by one network.
+"""What EVSS and the methods it is compared with have in common: how key frames are segmented.
 
-It is CSRNet of EVSS, or the segmenter of evss-lite, whose weights fit without a change. So what differs
-between these methods, and between them and EVSS, is what happens on propagated frames.
+By CSRNet of EVSS, or by the segmenter of evss-lite, whose weights fit all of them without a change. So what
+differs between these methods is what happens on propagated frames.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vss_ros.methods.method import Method
 CHOICES = {'backbone': ('csrnet', 'lite'), 'decision': tuple(DECISIONS)}
 
 
-class Baseline(Method):
+class KeyFrames(Method):
     """A method with the options `backbone` and `decision`, and the network `csrnet`.
 
     Its subclass sets `csrnet` to what `build_csrnet` gives.
