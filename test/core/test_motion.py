@@ -4,6 +4,7 @@ import pytest
 
 from vss_ros.core.motion import make_motion
 from vss_ros.core.motion.blocks import flow_of_blocks
+from vss_ros.core.motion.dis import DisFlow, cells_of
 from vss_ros.core.synthetic import StreetClip
 
 SIZES = [(96, 128), (90, 121), (101, 99)]  # (height, width); odd ones too
@@ -90,6 +91,46 @@ def test_dis_takes_images_of_any_size(size):
     assert np.isfinite(flow).all()
     if min(size) >= 40:
         assert np.median(flow[0, 0]) == pytest.approx(-1, abs=0.3)
+
+
+def drive_past(motion, speeds):
+    """The median flow across, in cells, to each image of a texture that moves by so many pixels."""
+    image, right = texture(9, 160, 1600), -1200
+    motion.update(cut(image, (96, 240), right), wanted=False)
+    found = []
+    for speed in speeds:
+        right += speed
+        found.append(float(np.median(motion.update(cut(image, (96, 240), right), wanted=True)[0, 0])))
+    return found
+
+
+def test_dis_follows_what_grows_faster_than_it_can_find_at_once():
+    speeds = [16, 24, 32, 40, 48, 56]
+    assert drive_past(make_motion('dis'), speeds) == pytest.approx([-speed / 4 for speed in speeds], abs=0.1)
+    assert drive_past(make_motion('dis'), speeds[-1:]) != pytest.approx([-14], abs=5)
+
+
+def test_dis_notices_a_sudden_stop():
+    found = drive_past(make_motion('dis'), [16, 24, 32, 40, 48, 56, 0, 0, 0])
+    assert found[-1] == pytest.approx(0, abs=0.1)
+
+
+def test_dis_forgets_the_motion_of_a_stream_that_ended():
+    motion = make_motion('dis')
+    drive_past(motion, [16, 24, 32, 40, 48, 56])
+    motion.reset()
+    assert drive_past(motion, [8, 56, 4]) == drive_past(make_motion('dis'), [8, 56, 4])
+
+
+@pytest.mark.parametrize('start', [np.nan, np.inf, 1e9])
+def test_dis_never_begins_where_it_could_not_come_back_from(start):
+    flow, image = DisFlow(), texture(10)
+    before, now = (cells_of(cut(image, (96, 128), right)) for right in (0, 8))
+    flow.between(now, before)
+    flow._found[:] = start
+    for _ in range(4):
+        found = flow.between(now, before)
+    assert np.median(found[0, 0]) == pytest.approx(-2, abs=0.1)
 
 
 def test_dis_starts_over_with_images_of_another_size():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -203,7 +204,8 @@ def test_vectors_to_another_picture_than_the_one_before_are_noticed_and_dis_stan
     ]  # each is like the last but one
     params = {'refs': 3, 'x264_params': 'scenecut=0:ref=3'}
     frames = frames_of(write(tmp_path / 'v.mkv', images, 'libx264', **params))
-    found, dis = flows(frames), flows(frames, 'dis')
+    silent = [replace(frame, coded=()) if number > 2 else frame for number, frame in enumerate(frames)]
+    found, dis = flows(frames), flows(silent)
     assert kinds(frames)[3:] == 'PPPPP'
     assert all(is_same(flow, estimate) for flow, estimate in zip(found[3:], dis[3:], strict=True))
 

@@ -65,6 +65,7 @@ class StreamMotion:
 
     def reset(self) -> None:
         self._previous = self._next = None
+        self._dis.reset()
 
     def _composed(self, coded: Sequence[CodedPicture], cells: tuple[int, ...]) -> np.ndarray | None:
         """Flow over all these pictures; None where one of them is nearly all new."""
