@@ -116,6 +116,7 @@ class Harmful:
     ('content', 'message'),
     [
         ({'state_dict': {'a': torch.zeros(1)}}, 'no mapping of names to tensors; .* bare state dict'),
+        ({0: torch.zeros(1)}, 'no mapping of names to tensors'),
         ({'a': Harmful()}, 'is refused: it holds more than tensors'),
     ],
 )
@@ -134,6 +135,14 @@ def test_damaged_files_are_refused(filled, evss, tmp_path, name):
         torch.save(filled.flownet.state_dict(), file)
     file.write_bytes(b'' if name.startswith('empty') else file.read_bytes()[:1000])
     with pytest.raises(ModelError, match=name):
+        import_weights([file], evss)
+
+
+@pytest.mark.parametrize('content', [b'Rar!\x1a\x07\x00', b'hello\n', b'<!DOCTYPE html>\n', b'\x80\x02\x8a'])
+def test_files_of_other_kinds_are_refused(evss, tmp_path, content):
+    file = tmp_path / 'evss_camvid_best.pth'
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=r'best.pth is refused: .* or is no PyTorch file'):
         import_weights([file], evss)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -71,14 +70,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f'{file} does not exist; expected a file of weights') from error
-    except pickle.UnpicklingError as error:
+    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+        raise ModelError(f'{file} cannot be read: {error}; download it again') from error
+    except Exception as error:  # nearly anything, where a file is damaged or of another kind
         raise ModelError(
             f'{file} is refused: it holds more than tensors, or is no PyTorch file; '
             'save the bare state dict, or convert it to .safetensors'
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
-        raise ModelError(f'{file} cannot be read: {error}; download it again') from error
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise ModelError(
             f'{file} is no mapping of names to tensors; save the bare state dict, without a wrapper'
         )
