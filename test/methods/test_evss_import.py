@@ -115,7 +115,7 @@ class Harmful:
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ({'state_dict': {'a': torch.zeros(1)}}, 'no mapping of names to tensors; .* bare state dict'),
+        ({'model': {'a': torch.zeros(1)}}, 'no mapping of names to tensors; .* bare state dict'),
         ({0: torch.zeros(1)}, 'no mapping of names to tensors'),
         ({'a': Harmful()}, 'is refused: it holds more than tensors'),
     ],

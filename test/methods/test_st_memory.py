@@ -272,10 +272,12 @@ def test_a_published_file_loads_and_the_memory_may_be_in_none(lite, tmp_path):
     assert torch.equal(method.MAR.memory_key, lite.MAR.memory_key)
 
 
-def test_a_public_pspnet_is_the_image_network_alone(tmp_path):
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_public_pspnet_is_the_image_network_alone(tmp_path, wrapped):
     method = build_on_meta('pspnet')
     public = {name: torch.zeros(tensor.shape) for name, tensor in method.pspnet.state_dict().items()}
-    torch.save(public, tmp_path / 'pspnet_r50.pth')
+    content = {'meta': {'CLASSES': ('road',), 'epoch': 80}, 'state_dict': public} if wrapped else public
+    torch.save(content, tmp_path / 'pspnet_r50.pth')
     state = import_weights([tmp_path / 'pspnet_r50.pth'], method)
     assert set(state) == {f'pspnet.{name}' for name in public}
     assert missing_networks(state, method) == ['STF', 'MAR']

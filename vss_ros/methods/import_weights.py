@@ -61,8 +61,10 @@ def missing_networks(state: dict[str, Tensor], method: Method) -> list[str]:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """Read a file of named tensors without running any code that it may hold.
 
+    They may be the entry `state_dict`, beside facts about the training, as in public PSPNets.
+
     Raises:
-        ModelError: the file is missing, damaged, or holds more than named tensors.
+        ModelError: the file is missing, damaged, or holds more than that.
     """
     try:
         if file.suffix == '.safetensors':
@@ -77,6 +79,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             f'{file} is refused: it holds more than tensors, or is no PyTorch file; '
             'save the bare state dict, or convert it to .safetensors'
         ) from error
+    if isinstance(content, dict):
+        content = content.get('state_dict', content)
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
