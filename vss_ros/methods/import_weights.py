@@ -121,7 +121,8 @@ def check_fit(found: dict[str, Tensor], method: Method, file: Path) -> None:
     missing = [name for name in wanted if network_of(name) in networks and name not in found]
     if unexpected or missing:
         raise ModelError(
-            f'{file} does not fit the method: missing {listed(missing)}; unexpected {listed(unexpected)}'
+            f'{file} does not fit the method: missing {listed(missing)}; unexpected {listed(unexpected)}. '
+            'Choose the method and the options that it was trained with'
         )
     wrong = [
         f'{name} is {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}'
