@@ -65,6 +65,7 @@ def test_unknown_methods_and_options_are_refused_by_name():
     ('options', 'message'),
     [
         ({'w_f': 1.5}, 'w_f is 1.5; use a weight from 0 to 1'),
+        ({'w_f': 'half'}, "{'w_f': 'half'} cannot be used: "),
         ({'reference': 'first'}, "reference is 'first'; use one of key, previous"),
         ({'carry': 'updated'}, "carry is 'updated'; use one of warped, merged"),
         ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, motion_vectors"),

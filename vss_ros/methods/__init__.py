@@ -6,7 +6,7 @@ import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.core.errors import ModelError
+from vss_ros.core.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
     from vss_ros.methods.method import Method
@@ -44,4 +44,7 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    return method(classes, **options)
+    try:
+        return method(classes, **options)
+    except TypeError as error:  # a value of another kind, text for a number say
+        raise SettingsError(f'{options} cannot be used: {error}') from error

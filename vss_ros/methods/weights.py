@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.errors import ModelError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import check_choice
 from vss_ros.methods import build_method
@@ -70,11 +70,8 @@ def load_method(
     """
     if model.weights is None:
         raise ModelError(f'{model.path} has no weights, only graphs; use a model that vss export made')
-    try:
-        kept = model.options if name in (None, model.method) else {}
-        method = build_method(name or model.method, len(model.classes), {**kept, **(options or {})})
-    except TypeError as error:  # a value of another kind, text for a number say
-        raise SettingsError(f'{dict(options or model.options)} cannot be used: {error}') from error
+    kept = model.options if name in (None, model.method) else {}
+    method = build_method(name or model.method, len(model.classes), {**kept, **(options or {})})
     try:
         state = load_file(str(model.weights))
     except (SafetensorError, OSError) as error:
