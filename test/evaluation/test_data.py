@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.frame import Frame
@@ -161,6 +162,50 @@ def test_a_file_that_describes_no_data_set_is_refused(tmp_path, text):
     (tmp_path / 'bad.yaml').write_text(text)
     with pytest.raises(SettingsError, match='does not describe a data set'):
         load_layout(str(tmp_path / 'bad.yaml'))
+
+
+OWN = {
+    'classes': 'camvid11',
+    'images': ['rgb/*.png'],
+    'labels': [{'files': 'label/*.png'}],
+    'name': r'(?P<number>\d+)',
+    'rate': 10,
+}
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'labels': [{'files': 'label/*.png', 'ids': {300: 1}}]}, r'\(300, 1\) are not whole numbers'),
+        ({'labels': [{'files': 'label/*.png', 'ids': {3: 'road'}}]}, "'road'"),
+        ({'labels': [{'files': 'label/*.png', 'colours': {'road': [1, 2, 3]}}]}, 'not iterable'),
+        ({'labels': [{'files': 'label/*.png', 'colours': {'road': [[1, 2]]}}]}, 'no colour'),
+        ({'labels': [{'files': 'label/*.png', 'colours': {'road': [[1, 2, 300]]}}]}, '300'),
+        ({'labels': [{'files': 'label/*.png', 'colours': {'street': [[1, 2, 3]]}}]}, 'street .* no class'),
+        ({'name': r'(\d+)'}, r'\(\?P<number>'),
+        ({'rate': 0}, 'rate is 0'),
+        ({'rate': 'fast'}, 'not supported'),
+        ({'images': ['/rgb/*.png']}, "'/rgb/\\*.png' is no pattern"),
+        ({'images': ['rgb/{city}/*.png']}, 'city'),
+        ({'splits': ['a']}, 'no attribute'),
+        ({'splits': {'a': {'b': [2, 1]}}}, 'no ranges'),
+    ],
+)
+def test_a_layout_with_a_mistake_in_it_is_refused(tmp_path, changed, message):
+    put(tmp_path / 'rgb' / '1.png')
+    put(tmp_path / 'label' / '1.png')
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(OWN | changed))
+    with pytest.raises(SettingsError, match=message):
+        open_data([str(tmp_path)], str(tmp_path / 'mine.yaml'))
+
+
+def test_files_without_a_number_in_their_name_are_none_of_ours(tmp_path):
+    for name in ('1', 'readme'):
+        put(tmp_path / 'rgb' / f'{name}.png')
+        put(tmp_path / 'label' / f'{name}.png')
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(OWN | {'name': r'(?P<number>\w+)'}))
+    data = open_data([str(tmp_path)], str(tmp_path / 'mine.yaml'))
+    assert read(data) == {'_000001': [(0, 0, 0)]}
 
 
 def test_an_unknown_layout_is_refused_with_the_known_ones():

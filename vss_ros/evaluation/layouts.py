@@ -40,12 +40,28 @@ class LabelFiles:
     ids: Mapping[int, int] | None = None
     colours: Mapping[str, list[list[int]]] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises TypeError or ValueError for values that no label file can hold."""
+        shades = [shade for shades in (self.colours or {}).values() for shade in shades]
+        for values in [*(self.ids or {}).items(), *shades]:
+            if not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
+                raise ValueError(f'{values} are not whole numbers from 0 to 255')
+        if wrong := [shade for shade in shades if len(shade) != 3]:
+            raise ValueError(f'{wrong[0]} is no colour; write [red, green, blue]')
+
     def reader(self, classes: ClassSet) -> Callable[[Path], np.ndarray]:
-        """What reads such a file as class ids, uint8 (H, W), 255 = unlabelled."""
+        """What reads such a file as class ids, uint8 (H, W), 255 = unlabelled.
+
+        Raises:
+            SettingsError: a colour belongs to a class that is not in the set.
+        """
         if self.colours is not None:
-            return _ColourReader(
-                {name: self.colours[name] for name in classes.names if name in self.colours}, classes
-            )
+            if strange := [name for name in self.colours if name not in classes.names]:
+                raise SettingsError(
+                    f'{strange[0]} has colours and is no class of {classes.name}; '
+                    f'use {", ".join(classes.names)}'
+                )
+            return _ColourReader(self.colours, classes)
         table = np.full(256, UNLABELLED, np.uint8)
         pairs = self.ids if self.ids is not None else {c: c for c in range(len(classes))}
         for id_, c in pairs.items():
@@ -80,6 +96,24 @@ class Layout:
     list_file: str = ''
     splits: Mapping[str, Mapping[str, tuple[int, int]]] | None = None
     shift: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises LookupError, TypeError or ValueError for what cannot describe a data set."""
+        if not self.rate > 0:
+            raise ValueError(f'rate is {self.rate}; use a number of frames per second above 0')
+        for regex in filter(None, (self.name, self.image_name)):
+            if 'number' not in re.compile(regex).groupindex:
+                raise ValueError(
+                    f'{regex!r} does not find the number of a frame; write (?P<number>\\d+) in it'
+                )
+        for pattern in self._patterns():
+            pattern.format(split='', sequence='')
+        for ranges in (self.splits or {}).values():
+            if any(first > last for first, last in ranges.values()):
+                raise ValueError(f'{ranges} are no ranges; write [first number, last number]')
+
+    def _patterns(self) -> tuple[str, ...]:
+        return *self.images, *(entry.files for entry in self.labels), self.list_file
 
     def fits(self, root: Path) -> bool:
         """Whether a folder looks like this, in any split."""
@@ -167,9 +201,7 @@ def load_layout(name: str) -> Layout:
         content = dict(yaml.safe_load(path.read_text()))
         labels = tuple(LabelFiles(**entry) for entry in content.pop('labels'))
         layout = Layout(title=path.stem, images=tuple(content.pop('images')), labels=labels, **content)
-        for regex in filter(None, (layout.name, layout.image_name)):
-            re.compile(regex)
-    except (OSError, yaml.YAMLError, re.error, KeyError, TypeError, ValueError) as error:
+    except (OSError, yaml.YAMLError, re.error, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SettingsError(
             f'{path} does not describe a data set ({error}); see {FOLDER}/camvid-segnet.yaml for an example'
         ) from error
@@ -202,12 +234,21 @@ class _ColourReader:
 
 
 def _glob(root: Path, pattern: str, name: str, sequence: str = '') -> dict[Key, Path]:
-    """Files by sequence and number; those whose name does not match are none of ours."""
+    """Files by sequence and number; those whose name does not match are none of ours.
+
+    Raises:
+        SettingsError: the pattern is none.
+    """
+    try:
+        paths = list(root.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise SettingsError(f'{pattern!r} is no pattern of files in a folder: {error}') from error
     found: dict[Key, Path] = {}
-    for path in root.glob(pattern):
-        if match := re.search(name, path.stem):
+    for path in paths:
+        match = re.search(name, path.stem)
+        if match and (match['number'] or '').isdecimal():
             groups: dict[str, Any] = match.groupdict()
-            found[groups.get('sequence') or sequence, int(groups['number'])] = path
+            found[groups.get('sequence') or sequence, int(match['number'])] = path
     return found
 
 
