@@ -109,6 +109,14 @@ def test_camvid_video_finds_the_frame_of_a_label_and_groups_its_colours(tmp_path
     assert frames[0].truth[:, 0].tolist() == [0, 1, 3, 8, 255, 255]  # sky, wall, lane marking, SUV, void, -
 
 
+def test_camvid_labels_that_lie_among_the_frames_are_not_taken_for_frames(tmp_path):
+    for number in range(929, 931):
+        put(tmp_path / '0006R0' / f'{number:06d}.png', 7)
+    put(tmp_path / '0006R0' / '0006R0_f00930_L.png', colours(*[(128, 128, 128)] * H))
+    data = open_data([str(tmp_path)], split='train')
+    assert read(data) == {'0006R0_000929': [(0, 7, None), (1, 7, 0)]}
+
+
 def test_a_label_whose_frame_is_missing_is_named(tmp_path):
     put(tmp_path / '0006R0' / '000931.png')
     put(tmp_path / 'labels' / '0006R0_f00930_L.png', colours((0, 0, 0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,8 @@ class Layout:
         if self.splits is not None and split not in self.splits:
             raise SettingsError(f'{self.title} has no split {split!r}; use one of {", ".join(self.splits)}')
         files, labels = self._labels(root, split)
-        images = self._images(root, split, sorted({sequence for sequence, _ in labels}))
+        every_label = set(root.glob(files.files.format(split=split)))  # they may lie among the images
+        images = self._images(root, split, sorted({sequence for sequence, _ in labels}), every_label)
         if lost := sorted(set(labels) - set(images)):
             raise SourceError(
                 f'{labels[lost[0]]} has no image of the same name in {root}; {len(lost)} labels are without'
@@ -171,12 +172,14 @@ class Layout:
         tried = ', '.join(files.files.format(split=split) for files in self.labels)
         raise SourceError(f'{root} has no labels of {self.title}, split {split!r}; expected {tried}')
 
-    def _images(self, root: Path, split: str, sequences: list[str]) -> dict[Key, Path]:
+    def _images(
+        self, root: Path, split: str, sequences: list[str], every_label: Set[Path]
+    ) -> dict[Key, Path]:
         for pattern in self.images:
             found: dict[Key, Path] = {}
             for sequence in sequences if '{sequence}' in pattern else ['']:
                 filled = pattern.format(split=split, sequence=sequence)
-                found |= _glob(root, filled, self.image_name or self.name, sequence)
+                found |= _glob(root, filled, self.image_name or self.name, sequence, every_label)
             if found:
                 return found
         tried = ', '.join(pattern.format(split=split, sequence='SEQUENCE') for pattern in self.images)
@@ -233,14 +236,16 @@ class _ColourReader:
         return self._table[red << 16 | green << 8 | blue]
 
 
-def _glob(root: Path, pattern: str, name: str, sequence: str = '') -> dict[Key, Path]:
+def _glob(
+    root: Path, pattern: str, name: str, sequence: str = '', without: Set[Path] = frozenset()
+) -> dict[Key, Path]:
     """Files by sequence and number; those whose name does not match are none of ours.
 
     Raises:
         SettingsError: the pattern is none.
     """
     try:
-        paths = list(root.glob(pattern))
+        paths = [path for path in root.glob(pattern) if path not in without]
     except (ValueError, NotImplementedError) as error:
         raise SettingsError(f'{pattern!r} is no pattern of files in a folder: {error}') from error
     found: dict[Key, Path] = {}
