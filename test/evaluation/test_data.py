@@ -216,6 +216,13 @@ def test_files_without_a_number_in_their_name_are_none_of_ours(tmp_path):
     assert read(data) == {'_000001': [(0, 0, 0)]}
 
 
+def test_a_data_set_without_splits_has_none_to_choose(tmp_path):
+    put(tmp_path / 'images' / '0016E5_07959.png')
+    put(tmp_path / 'labels' / '0016E5_07959.png')
+    with pytest.raises(SettingsError, match='camvid-folder has no splits'):
+        open_data([str(tmp_path)], split='val')
+
+
 def test_an_unknown_layout_is_refused_with_the_known_ones():
     with pytest.raises(SettingsError, match=r'camvid-segnet.*cityscapes'):
         load_layout('kitti')

@@ -128,6 +128,8 @@ class Layout:
             SettingsError: there is no such split.
             SourceError: images or labels are missing.
         """
+        if split and self.splits is None and not any('{split}' in pattern for pattern in self._patterns()):
+            raise SettingsError(f'{self.title} has no splits; leave --split out')
         split = split or self.split
         if self.splits is not None and split not in self.splits:
             raise SettingsError(f'{self.title} has no split {split!r}; use one of {", ".join(self.splits)}')
