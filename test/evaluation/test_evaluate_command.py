@@ -112,6 +112,17 @@ def test_mistakes_are_answered_in_one_line(tiny_model, capsys, words, message):
     assert error.count('\n') == 1
 
 
+@pytest.mark.parametrize('value', [11, 255])
+def test_labels_without_any_class_of_the_model_are_refused(tiny_model, tmp_path, capsys, value):
+    for folder, pixels in (('rgb', np.zeros((64, 96, 3))), ('masks', np.full((64, 96), value))):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / '0.png'), pixels.astype(np.uint8))
+    words = ('--distances', 0, '--no-plots', '-o', tmp_path / 'report')
+    assert run(tmp_path / 'rgb', '--labels', tmp_path / 'masks', '--model', tiny_model, *words) == 2
+    assert 'no label holds an id of the classes of the model, 0 to 10' in capsys.readouterr().err
+    assert not (tmp_path / 'report' / 'report.json').exists()
+
+
 def test_data_of_other_classes_are_refused(tiny_model, tmp_path, capsys):
     for folder, name in (('leftImg8bit', 'leftImg8bit'), ('gtFine', 'gtFine_labelIds')):
         path = tmp_path / folder / 'val' / 'ulm' / f'ulm_000000_000019_{name}.png'

@@ -258,20 +258,30 @@ def _check_scored(report: dict[str, Any], args: Namespace) -> None:
     from vss_ros.core.errors import SourceError
     from vss_ros.evaluation.report import distances_of
 
-    scheduled = [each for row in report['rows'] for each in row.get('schedules', {}).values()]
-    if (
-        distances_of(report)
-        or any('all' in row.get('deployment', {}) for row in report['rows'])
-        or any(each['miou_percent'] is not None for each in scheduled)
-    ):
+    scores = [
+        each
+        for row in report['rows']
+        for each in (
+            *row.get('distance', {}).values(),
+            row.get('deployment', {}).get('all', {}),
+            *row.get('schedules', {}).values(),
+        )
+    ]
+    if any(each.get('miou_percent') is not None for each in scores):
         if 'distance' in report['rows'][0] and not distances_of(report):
             logging.getLogger(__name__).warning(
                 'no labelled frame has %d frames before it, so there are no scores by distance',
                 args.distances[-1],
             )
         return
+    name = report['data']['name']
+    if any(each.get('frames') for each in scores):
+        raise SourceError(
+            f'{name}: there is nothing to score; no label holds an id of the classes of the model, 0 to '
+            f'{len(report["classes"]) - 1} (a --layout of your own can map other ids and colours)'
+        )
     raise SourceError(
-        f'{report["data"]["name"]}: there is nothing to score; no frame has labels, or none has '
+        f'{name}: there is nothing to score; no frame has labels, or none has '
         f'{args.distances[-1]} frames before it (--distances 0 needs none)'
     )
 
