@@ -12,7 +12,8 @@ import yaml
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.frame import Frame
 from vss_ros.core.sources.open import SourceSettings
-from vss_ros.evaluation.clips import labels_by_stamp
+from vss_ros.core.sources.synthetic import SyntheticSource
+from vss_ros.evaluation.clips import SourceClip, labels_by_stamp
 from vss_ros.evaluation.data import open_data
 from vss_ros.evaluation.layouts import list_layouts, load_layout, stretches
 
@@ -298,6 +299,21 @@ def test_a_bag_takes_its_truth_from_masks_named_by_stamp(tmp_path):
     settings = SourceSettings(labels=tmp_path / 'labels', topic=image_topic)
     data = open_data([str(tmp_path / 'drive.mcap')], settings=settings)
     assert list(read(data).values()) == [[(0, 0, None), (1, 1, 6), (2, 2, None)]]
+
+
+def test_a_mask_by_stamp_that_does_not_fit_its_image_is_named(tmp_path):
+    put(tmp_path / 'labels' / '0.png', np.zeros((2, 2), np.uint8))
+    clip = SourceClip('street', lambda: SyntheticSource(0, 1, 16, 24), tmp_path / 'labels')
+    with pytest.raises(SourceError, match=r'0\.png does not fit its image: labels are \(2, 2\)'):
+        list(clip.frames(None))
+
+
+def test_masks_with_the_stamp_of_no_frame_are_told(tmp_path, caplog):
+    for stamp in (0, 1, 2):
+        put(tmp_path / 'labels' / f'{stamp:06d}.png', np.zeros((16, 24), np.uint8))
+    clip = SourceClip('street', lambda: SyntheticSource(0, 2, 16, 24), tmp_path / 'labels')
+    assert len(list(clip.frames(None))) == 2
+    assert 'street: 2 of 3 labels have the stamp of no frame' in caplog.text
 
 
 def test_numbers_are_cut_where_they_leap():

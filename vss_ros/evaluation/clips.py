@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from vss_ros.core.frame import Frame
 from vss_ros.core.sources import Source
 from vss_ros.core.sources.images import read_labels
 
+_log = logging.getLogger(__name__)
 STAMP = re.compile(r'(\d+)(?:([._])(\d{1,9}))?')
 
 
@@ -117,11 +119,24 @@ class SourceClip:
         return self._length
 
     def frames(self, before: int | None, after: int = 0) -> Iterator[tuple[int, Frame]]:
+        unused = dict(self._labels or {})
         with closing(self._open()) as source:
             for number, frame in enumerate(source):
-                if self._labels is not None and (label := self._labels.get(frame.stamp_ns)):
-                    frame = replace(frame, truth=read_labels(label))
+                if label := (self._labels or {}).get(frame.stamp_ns):
+                    unused.pop(frame.stamp_ns, None)
+                    try:
+                        frame = replace(frame, truth=read_labels(label))
+                    except FrameError as error:
+                        raise SourceError(f'{label} does not fit its image: {error}') from error
                 yield number, frame
+        if unused:
+            _log.warning(
+                '%s: %d of %d labels have the stamp of no frame, %s for example',
+                self.name,
+                len(unused),
+                len(self._labels or {}),
+                next(iter(unused.values())),
+            )
 
 
 def labels_by_stamp(folder: Path) -> dict[int, Path]:
