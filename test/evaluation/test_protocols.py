@@ -123,6 +123,17 @@ def test_every_clip_begins_with_a_key_frame(subjects):
     assert protocol.consistency['tiny'].counts[1] == 2
 
 
+def test_the_cost_of_key_frames_in_the_background_is_that_of_the_interval_they_come_to(subjects):
+    protocol = DeploymentProtocol(subjects, subjects[0].model.classes, 3, None, background_delay=5)
+    model, _, per_frame = subjects
+    if model.gmacs is None:
+        pytest.skip('costs are counted with onnx')
+    # Due at 3, takes effect at 8; due at 8, takes effect at 13.
+    cost = (model.gmacs['key'] + 9 * model.gmacs['propagated']) / 5
+    assert protocol.report(model)['gmac_per_frame'] == pytest.approx(cost)
+    assert protocol.report(per_frame)['gmac_per_frame'] == per_frame.gmacs['key']
+
+
 def test_key_frames_in_the_background_are_scored_at_the_age_that_the_answers_have(subjects):
     protocol = DeploymentProtocol(subjects, subjects[0].model.classes, 3, None, background_delay=2)
     evaluate([StreetClips(9)], [protocol])

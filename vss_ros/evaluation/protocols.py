@@ -279,11 +279,18 @@ class DeploymentProtocol:
         return {
             'key_frame_interval': self.interval if subject.propagates else 1,
             'background_delay_frames': self.background_delay if subject.propagates else 0,
-            'gmac_per_frame': subject.mean_gmacs(self.interval - 1, self.background_delay),
+            'gmac_per_frame': self._mean_gmacs(subject),
             'temporal_consistency_percent': percent(self.consistency[subject.name].mean()),
             **{kind: total(self._classes, parts).report() for kind, parts in kinds.items() if parts},
             'by_age': {str(age): scores.report() for age, scores in by_age.items()},
         }
+
+    def _mean_gmacs(self, subject: Subject) -> float | None:
+        if not subject.propagates:
+            return subject.mean_gmacs(0)
+        # A key frame in the background is begun when the one before it has taken effect.
+        interval = max(self.interval, self.background_delay)
+        return subject.mean_gmacs(interval - 1, self.background_delay)
 
 
 class _BackwardFlow:
