@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -204,6 +205,18 @@ def test_a_file_is_not_replaced_unless_asked(tmp_path, name):
     assert (tmp_path / name).read_text() == 'mine', 'until the new one is complete'
     sink.close()
     assert (tmp_path / name).read_bytes() != b'mine'
+
+
+@pytest.mark.parametrize('spec', ['bag:{}', '{}/out.mcap', '{}/out.mp4', '{}/out.json'])
+def test_a_folder_of_other_files_is_never_replaced(tmp_path, spec):
+    folder = tmp_path / 'mine'
+    spec = spec.format(folder)
+    kept = (folder if spec.startswith('bag:') else Path(spec)) / 'photo.jpg'
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    with pytest.raises(SettingsError, match='is a folder that holds no bag and is not replaced'):
+        open_sink(spec, CLASSES, overwrite=True)
+    assert kept.exists()
 
 
 def test_an_alpha_out_of_range_is_refused(tmp_path):

@@ -12,6 +12,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.sinks import FileSink
 
 BAG_PREFIX = 'bag:'
+FILES = ('.mcap', '.mp4', '.mkv', '.json')
 KINDS = (
     'NAME.mp4 or NAME.mkv (overlay video), FOLDER/ (mask PNGs), NAME.mcap (bag as one file), '
     'bag:FOLDER (rosbag2 folder), NAME.json (scores)'
@@ -30,10 +31,12 @@ def open_sink(
         images: whether bags get a copy of the images.
 
     Raises:
-        SettingsError: the name fits no kind, or the output exists.
+        SettingsError: the name fits no kind, or the output exists. A folder is replaced if it holds a bag.
         MissingLibraryError: the library that writes this kind is not installed.
     """
     path = Path(spec.removeprefix(BAG_PREFIX)).expanduser()
+    if overwrite and (spec.startswith(BAG_PREFIX) or path.suffix in FILES):
+        _check_replaceable(path)
     if spec.startswith(BAG_PREFIX) or path.suffix == '.mcap':
         from vss_ros.core.sinks.bag import BagSink
 
@@ -51,6 +54,12 @@ def open_sink(
 
         return MaskSink(path, overwrite)
     raise SettingsError(f'output {spec!r} is of no kind known here; use {KINDS}')
+
+
+def _check_replaceable(path: Path) -> None:
+    """An output takes the place of a whole folder, which must not be one of somebody's other files."""
+    if path.is_dir() and not (path / 'metadata.yaml').is_file() and any(path.iterdir()):
+        raise SettingsError(f'{path} is a folder that holds no bag and is not replaced; choose another name')
 
 
 @contextmanager
