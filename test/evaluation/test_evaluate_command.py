@@ -69,6 +69,21 @@ def test_plots_are_pictures_with_something_in_them(report):
         assert np.ptp(cv2.imread(str(path))) > 100
 
 
+def test_plots_show_nothing_as_a_key_frame_or_propagated_that_is_not(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    assert plots.draw_classes(content).axes[0].collections
+    model, _, per_frame = content['rows']
+    for row in content['rows']:
+        row['distance'] = {'2': row['distance'].get('2', row['distance'].get('0'))}
+        del row['deployment']
+    assert not plots.draw_classes(content).axes[0].collections
+    content['rows'] = [model, per_frame]
+    (legend,) = [axes.get_legend() for axes in plots.draw_reliability(content).axes if axes.get_legend()]
+    assert [text.get_text().split(':')[0] for text in legend.get_texts()] == ['tiny']
+
+
 def test_a_report_that_exists_is_kept_unless_it_may_be_replaced(report, tiny_model, capsys):
     assert run('synthetic:3x4', '--model', tiny_model, '-o', report) == 2
     assert 'holds a report already' in capsys.readouterr().err

@@ -192,6 +192,7 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
     if not entries:
         return None
     names = [entry['name'] for entry in report['classes']]
+    distances = distances_of(report)
     crowded = len(entries) > MOST_INSIDE
     figure, axes = _figure(
         width=12.0 if crowded else max(7.0, 0.3 * len(names) * (len(entries) + 1)), height=4.2
@@ -206,12 +207,11 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
             axes.plot(places, values, marker, color=colour, alpha=shade, label=row['name'], markersize=5)
         else:
             axes.bar(places, values, 0.9 * width, color=colour, alpha=shade, label=row['name'])
-        key = at_distance(row, 0) if distances_of(report) else _key(row)  # on the same frames as the bars
+        key = row['distance'].get('0') if distances else _key(row)  # on the same frames as the bars
         if row['kind'] == 'model' and key is not None:
             levels = [_number(key['iou_percent'][name]) for name in names]
             label = 'key frame' if index == 0 else '_'  # matplotlib leaves names with _ out of the legend
             axes.hlines(levels, places - width / 2, places + width / 2, color='#222222', label=label)
-    distances = distances_of(report)
     where = f' at distance {distances[-1]}' if distances else ''
     axes.set(ylabel=f'IoU (%){where}', ylim=(0, 100), xlim=(-0.6, len(names) - 0.4))
     axes.set_xticks(range(len(names)), [name.replace('_', ' ') for name in names], rotation=35, ha='right')
@@ -248,6 +248,8 @@ def _key(row: Row) -> Row | None:
 def _propagated(row: Row) -> Row | None:
     if scores := row.get('deployment', {}).get('propagated'):
         return scores
+    if row['kind'] == 'per frame':
+        return None
     distances = [int(distance) for distance in row.get('distance', {}) if distance != '0']
     scores = row['distance'][str(max(distances))] if distances else None
     return scores if scores and scores['frames'] else None
