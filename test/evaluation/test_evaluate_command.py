@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -82,6 +83,17 @@ def test_plots_show_nothing_as_a_key_frame_or_propagated_that_is_not(report):
     content['rows'] = [model, per_frame]
     (legend,) = [axes.get_legend() for axes in plots.draw_reliability(content).axes if axes.get_legend()]
     assert [text.get_text().split(':')[0] for text in legend.get_texts()] == ['tiny']
+
+
+def test_a_name_is_shown_as_it_is(tiny_model, tmp_path, capsys):
+    name = 'a [red] $^$ [/] <b>'
+    shutil.copytree(tiny_model, tmp_path / 'model')
+    file = tmp_path / 'model' / 'model.yaml'
+    file.write_text(file.read_text().replace('name: tiny', f"name: '{name}'"))
+    words = ('--protocol', 'distance', '--distances', 0, '-o', tmp_path / 'out')
+    assert run('synthetic:3x1', '--model', tmp_path / 'model', *words) == 0
+    assert name in capsys.readouterr().out
+    assert 'a [red] $^$ [/] &lt;b&gt;' in (tmp_path / 'out' / 'report.html').read_text()
 
 
 def test_a_report_that_exists_is_kept_unless_it_may_be_replaced(report, tiny_model, capsys):

@@ -129,7 +129,7 @@ def main(args: Namespace) -> int:
         reports = [contender.report() for contender in contenders]
     machine, (height, width) = bench_machine.machine(), frames[0].size
     command = shlex.join(['vss', *sys.argv[1:]])
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(
         f'{len(frames)} frames of {width}x{height} on {machine["processor"]}, {machine["cores"]} cores'
     )

@@ -77,7 +77,7 @@ def main(args: Namespace) -> int:
         raise SettingsError('--frames and --rate must be above 0')
     # Whoever ends us, the processes we started are ended with us.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     reports = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         _prepare(Path(folder), stack)

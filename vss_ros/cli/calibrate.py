@@ -98,7 +98,7 @@ def main(args: Namespace) -> int:
     samples = collect(model, engine, _clips(args, model), args.span)
     found = fit(samples)
     held_out = quality(samples, cross_validate(samples))
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(f'{len(samples.accuracy)} propagated frames of {samples.clip.max() + 1} clips')
     console.print(_table(samples, found.weights))
     entry = {
@@ -111,7 +111,7 @@ def main(args: Namespace) -> int:
     }
     if not args.dry_run:
         write_entry(model, entry)
-        console.print(f'written: {model.path / "model.yaml"}', markup=False, soft_wrap=True)
+        console.print(f'written: {model.path / "model.yaml"}', soft_wrap=True)
     return 0
 
 

@@ -43,7 +43,7 @@ def calibrate_confidence(args: Namespace, model: ModelFolder) -> None:
         torch.set_num_threads(args.threads)
     samples = collect(model, _clips(args, model), args.span)
     temperatures = fit(samples)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(
         f'{len(samples.truth)} labelled pixels of {len(set(samples.clip))} clips or groups of stills'
     )
@@ -61,12 +61,11 @@ def calibrate_confidence(args: Namespace, model: ModelFolder) -> None:
         weights_dtype=stored_dtype(model),
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    console.print(f'written: {made.path}', markup=False, soft_wrap=True)
+    console.print(f'written: {made.path}', soft_wrap=True)
     if model.expected_accuracy is not None:
         console.print(
             'The weights of the adaptive scheduler rest on the confidence and were left behind; fit them '
             f'anew with: vss calibrate {made.path} RECORDING',
-            markup=False,
             soft_wrap=True,
         )
 

@@ -83,7 +83,7 @@ def _list(args: Namespace) -> int:
             _outcome(entry.self_check),
         )
     if table.row_count:
-        Console().print(table)
+        Console(markup=False).print(table)
     else:
         print(f'{cache.folder} holds no engine')
     return 0

@@ -156,7 +156,7 @@ def main(args: Namespace) -> int:
     checkpoint = None
     if args.output:
         checkpoint = Checkpoint(args.output / PROGRESS, _fingerprint(args, data, subjects), args.resume)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     with _progress() as progress:
         lengths = [operator.length_hint(clip) for clip in data.clips]
         task = progress.add_task('scoring', total=sum(lengths) if all(lengths) else None)
@@ -171,7 +171,7 @@ def main(args: Namespace) -> int:
         films = [protocol.film.samples() for protocol in protocols if protocol.film is not None]
         _write(args, report, next(filter(None, films), []))
         checkpoint.remove()
-        console.print(f'written: {args.output}', markup=False, soft_wrap=True)
+        console.print(f'written: {args.output}', soft_wrap=True)
     return 0
 
 

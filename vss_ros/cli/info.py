@@ -26,7 +26,7 @@ def main(args: Namespace) -> int:
 
     from vss_ros.core.model_folder import load_model
 
-    console = Console()
+    console = Console(markup=False)
     if args.model is None:
         _show_models(console)
         return 0
@@ -38,6 +38,7 @@ def main(args: Namespace) -> int:
 
 def _show_models(console: Console) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from vss_ros.core.errors import VssError
     from vss_ros.core.model_folder import list_models, load_model
@@ -47,7 +48,7 @@ def _show_models(console: Console) -> None:
         try:
             model = load_model(name)
         except VssError as error:
-            table.add_row(name, f'[red]{error}[/red]')
+            table.add_row(name, Text(str(error), 'red'))
             continue
         height, width = model.image_size
         table.add_row(name, model.method, model.classes.name, f'{width}x{height}', model.flow)
@@ -116,7 +117,6 @@ def _graph_table(model: ModelFolder) -> Table:
 
 def _engine_table(model: ModelFolder | None) -> Table:
     """Which engines work here: with a model they load it, without one they are only imported."""
-    from rich.markup import escape
     from rich.table import Table
 
     from vss_ros.core.engines import ENGINE_CLASSES, engine_class, load_engine
@@ -135,7 +135,7 @@ def _engine_table(model: ModelFolder | None) -> Table:
                 engine.close()
                 state = ', '.join(f'{key} {value}' for key, value in described.items() if key != 'engine')
         except VssError as error:
-            state = escape(f'no: {error}')
+            state = f'no: {error}'
         table.add_row(name, state)
     return table
 

@@ -95,7 +95,7 @@ def main(args: Namespace) -> int:
             if not (count := sum(map(timings.count, timings.ms))):
                 raise SourceError(f'{args.source} gave no frames')
         seconds = time.perf_counter() - start
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(
         f'{count} frames in {seconds:.1f} s, {count / seconds:.1f} frames/s with reading and writing'
     )
@@ -104,7 +104,7 @@ def main(args: Namespace) -> int:
         console.print(f'scored on {scores.frames} frames with truth')
         console.print(_score_table(scores))
     for output in args.output:
-        console.print(f'written: {output}', markup=False, soft_wrap=True)
+        console.print(f'written: {output}', soft_wrap=True)
     return 0
 
 

@@ -44,6 +44,7 @@ STYLE: dict[Any, Any] = {
     'axes.spines.right': False,
     'axes.axisbelow': True,
     'legend.frameon': False,
+    'text.parse_math': False,  # a $ in a name is a $
 }
 
 Row = dict[str, Any]
