@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 
@@ -94,6 +95,36 @@ def test_a_name_is_shown_as_it_is(tiny_model, tmp_path, capsys):
     assert run('synthetic:3x1', '--model', tmp_path / 'model', *words) == 0
     assert name in capsys.readouterr().out
     assert 'a [red] $^$ [/] &lt;b&gt;' in (tmp_path / 'out' / 'report.html').read_text()
+
+
+def test_only_the_same_run_is_taken_up_again(tiny_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('vss_ros.evaluation.evaluate.Checkpoint.remove', lambda self: None)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model, 'model')
+    for folder in ('a', 'b'):
+        for kind, shape in (('images', (64, 96, 3)), ('labels', (64, 96))):
+            path = tmp_path / folder / kind / '0016E5_07959.png'
+            path.parent.mkdir(parents=True)
+            cv2.imwrite(str(path), np.zeros(shape, np.uint8))
+    words = ('--model', tmp_path / 'model', '--protocol', 'distance', '--distances', 0, '--no-plots')
+    words += ('-o', tmp_path / 'out', '--overwrite', '--resume')
+    monkeypatch.chdir('a')
+    assert run('.', *words) == run('../a', *words) == 0
+    capsys.readouterr()
+
+    def is_refused():
+        code, error = run('.', *words), capsys.readouterr().err
+        return code == 2 and 'was made with other models, data or settings' in error
+
+    monkeypatch.chdir('../b')
+    assert is_refused()
+    monkeypatch.chdir('../a')
+    shutil.copy('images/0016E5_07959.png', 'images/0016E5_07960.png')
+    assert is_refused()
+    os.remove('images/0016E5_07960.png')
+    file = tmp_path / 'model' / 'model.yaml'
+    file.write_text(file.read_text() + 'expected_accuracy: {bias: 1.0, weights: {}}\n')
+    assert is_refused()
 
 
 def test_a_report_that_exists_is_kept_unless_it_may_be_replaced(report, tiny_model, capsys):

@@ -230,14 +230,18 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
 
 def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dict[str, Any]:
     """Everything that the scores depend on."""
+    from vss_ros.core.model_folder import MODEL_FILE, sha256_of
+
     engines = [subject.engine.describe() for subject in subjects]
+    paths = [Path(name).expanduser() for name in (*args.data, args.labels or '')]
+    own_layout = Path(args.layout or '')
     return {
-        'data': [data.name, data.layout, [clip.name for clip in data.clips]],
-        'source': [str(value) for value in (args.rate, args.labels, args.topic, args.mask_topic)],
-        'subjects': [
-            [subject.name, {name: graph.sha256 for name, graph in subject.model.graphs.items()}]
-            for subject in subjects
-        ],
+        'data': [data.name, data.layout, [[clip.name, operator.length_hint(clip)] for clip in data.clips]],
+        'paths': [str(path.resolve() if path.exists() else path) for path in paths],
+        'layout': sha256_of(own_layout) if own_layout.is_file() else None,
+        'source': [args.rate, args.topic, args.mask_topic],
+        # The file names the sha256 of all others.
+        'subjects': [[subject.name, sha256_of(subject.model.path / MODEL_FILE)] for subject in subjects],
         'engine': [
             [engine[key] for key in ('engine', 'version', 'device', 'precision')] for engine in engines
         ],

@@ -52,7 +52,7 @@ def open_data(
     if known is not None:
         root = Path(specs[0]).expanduser()
         clips: list[Clip] = list(known.clips(root, split))
-        name = f'{root.name} {split or known.split}'.strip()
+        name = f'{root.resolve().name} {split or known.split}'.strip()
         return DataSet(name, known.title, known.classes, clips)
     if split is not None:
         raise SettingsError(f'{", ".join(specs)} has no splits; leave --split out or name a --layout')
