@@ -293,13 +293,15 @@ def _check_scored(report: dict[str, Any], args: Namespace) -> None:
 def _write(args: Namespace, report: dict[str, Any], samples: list[Sample]) -> None:
     """Writes the report; report.json comes last, for it is what marks a folder as complete."""
     from vss_ros.core.drafts import write_file
-    from vss_ros.evaluation.html import page
+    from vss_ros.evaluation.html import CAPTIONS, page
 
     plots: dict[str, bytes] = {}
     if not args.no_plots:
         from vss_ros.evaluation.plots import draw_all
 
         plots = draw_all(report)
+    for old in (REPORT, PAGE, *(f'{name}.png' for name in CAPTIONS)):  # some may not be made again
+        (args.output / old).unlink(missing_ok=True)
     for name, png in plots.items():
         write_file(args.output / f'{name}.png', png)
     write_file(args.output / PAGE, page(report, plots, samples))
