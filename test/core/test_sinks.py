@@ -285,6 +285,11 @@ def test_a_small_file_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     assert (tmp_path / 'a.txt').read_text() == 'first'
 
 
+def test_text_may_hold_the_name_of_any_file(tmp_path):
+    write_file(tmp_path / 'a.txt', os.fsdecode(b'caf\xe9'))
+    assert (tmp_path / 'a.txt').read_text() == 'caf\\udce9'
+
+
 def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
     target = tmp_path / 'model'
     target.mkdir()

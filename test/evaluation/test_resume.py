@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,15 @@ def test_a_damaged_file_is_refused(streets, scorers, tmp_path, damage):
     path.write_bytes(path.read_bytes()[:2000] if damage == 'cut off' else damage)
     with pytest.raises(SettingsError, match='is damaged'):
         Checkpoint(path, {}, resume=True)
+
+
+def test_a_picture_may_be_of_a_clip_with_any_name(subjects):
+    title, classes = os.fsdecode(b'caf\xe9'), subjects[0].model.classes
+    (frame,) = SyntheticSource(0, 1, height=64, width=96)
+    film, restored = Filmstrip(classes), Filmstrip(classes)
+    film.offer(title, frame)
+    restored.restore(film.arrays())
+    assert [sample.title for sample in restored.samples()] == [title]
 
 
 def test_what_is_held_does_not_grow_with_the_number_of_frames(subjects):

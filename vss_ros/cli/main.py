@@ -10,6 +10,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import metadata
+from io import TextIOWrapper
 
 from vss_ros.core.errors import VssError
 from vss_ros.core.share import share_path
@@ -33,6 +34,8 @@ USER_ERROR, INTERRUPTED = 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `vss` and returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors='backslashreplace')
     logging.basicConfig(level=logging.WARNING, format='vss: %(levelname)s: %(message)s')
     try:
         verb = next((word for word in words if not word.startswith('-')), None)

@@ -50,10 +50,13 @@ class Draft:
 
 
 def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
-    """Writes a small file in one go, so that no reader ever sees half of it."""
+    """Writes a small file in one go, so that no reader ever sees half of it.
+
+    Text may hold names of files, which need not be UTF-8; their odd bytes are written as escapes.
+    """
     draft = Draft(path, overwrite)
     try:
-        draft.path.write_bytes(data.encode() if isinstance(data, str) else data)
+        draft.path.write_bytes(data.encode(errors='backslashreplace') if isinstance(data, str) else data)
         draft.publish()
     finally:
         draft.discard()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -89,7 +90,7 @@ class Filmstrip:
         """Everything held, by name."""
         arrays = {'strip': np.array([self._stride, self._offered])}
         for number, sample in self._held.items():
-            arrays[f'{number}/title'] = np.frombuffer(sample.title.encode(), np.uint8)
+            arrays[f'{number}/title'] = np.frombuffer(os.fsencode(sample.title), np.uint8)
             for name, data in sample.pictures.items():
                 arrays[f'{number}/{name}'] = np.frombuffer(data, np.uint8)
         return arrays
@@ -101,6 +102,6 @@ class Filmstrip:
         for path, data in arrays.items():
             number, _, name = path.partition('/')
             if name == 'title':
-                self._held[int(number)] = Sample(data.tobytes().decode(), self._classes)
+                self._held[int(number)] = Sample(os.fsdecode(data.tobytes()), self._classes)
             elif name:
                 self._held[int(number)].pictures[name] = data.tobytes()
