@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.training.losses import class_weights, segmentation_losses
 
 
@@ -13,6 +14,12 @@ def test_rare_classes_weigh_more_and_the_average_pixel_weighs_one():
     weights = class_weights(frequencies, 1.02)
     assert weights[2] > weights[1] > weights[0]
     assert (weights * frequencies).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize('softness', [-1.0, 0.5, 1.0])
+def test_a_softness_that_gives_no_positive_weights_is_refused(softness):
+    with pytest.raises(SettingsError, match=r'use 0 .all classes the same. or more than 1'):
+        class_weights(np.array([0.9, 0.1, 0.0]), softness)
 
 
 def test_cross_entropy_is_that_of_torch_with_the_same_weights():

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.nn import functional
 
 from vss_ros.cli.main import main
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.motion.dis import DisMotion
 from vss_ros.methods import build_method
+from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss_losses import Prediction
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
@@ -71,6 +74,17 @@ def test_the_segmenter_learns(streets, tmp_path):
     first, last = train(stage, tmp_path, 24)
     assert last < first
     assert stage.validate(stage.module)['miou'] > before
+
+
+def test_without_softness_all_classes_weigh_the_same_in_the_segmenter(streets):
+    stills = ClipLibrary(streets, HEIGHT, WIDTH).stills()
+    settings = SegmenterSettings(batch=2, weight_softness=0.0, jaccard=0.0)
+    stage = SegmenterStage(lite().csrnet, CLASSES, [(stills, 1.0)], stills.where([]), settings)
+    batch = {name: torch.from_numpy(array) for name, array in stage.batch(0).items()}
+    stage.module.eval()
+    scores, labels = stage.module(to_rgb(batch['images'])), batch['labels'][:, ::2, ::2].long()
+    expected = functional.cross_entropy(resize(scores, labels.shape[1:]), labels, ignore_index=255)
+    assert stage.losses(batch)['cross_entropy'].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_correction_learns_behind_a_frozen_segmenter(streets, tmp_path):

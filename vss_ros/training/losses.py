@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.training.data import IGNORE
 
@@ -13,7 +14,12 @@ def class_weights(frequencies: np.ndarray, softness: float) -> np.ndarray:
     """1 / ln(softness + frequency), scaled to an average of 1 over the pixels (ENet, sec. 5.1).
 
     A larger `softness` (ENet: 1.02) pulls the weights of rare classes closer to the others.
+
+    Raises:
+        SettingsError: with this softness weights would be negative or without bound.
     """
+    if not softness > 1:
+        raise SettingsError(f'weight_softness is {softness}; use 0 (all classes the same) or more than 1')
     weights = 1 / np.log(softness + frequencies)
     return weights / max((weights * frequencies).sum(), 1e-9)
 

@@ -40,7 +40,7 @@ class SegmenterSettings:
     scales: tuple[float, float] = (0.6, 2.0)
     paste: float = 0.5  # share of views that get objects of another view
     paste_classes: tuple[int, ...] = (2, 6, 8, 9, 10)  # CamVid-11: pole, sign, car, people
-    weight_softness: float = 1.05
+    weight_softness: float = 1.05  # of class weights, see `class_weights`; 0: all the same
     jaccard: float = 1.0
     teacher: str = ''
     teacher_weight: float = 1.0
@@ -80,10 +80,11 @@ class SegmenterStage:
         self._sets, self._aside = [images for images, _ in sets], aside
         self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
         self._teacher = teacher
-        counted = (class_frequencies(images.labels, classes) for images in self._sets)
-        frequencies = next((found for found in counted if found.any()), np.zeros(classes))
-        weights = class_weights(frequencies, settings.weight_softness)
-        self._weights = torch.from_numpy(weights).float()
+        self._weights: Tensor | None = None
+        if settings.weight_softness:
+            counted = (class_frequencies(images.labels, classes) for images in self._sets)
+            frequencies = next((found for found in counted if found.any()), np.zeros(classes))
+            self._weights = torch.from_numpy(class_weights(frequencies, settings.weight_softness)).float()
 
     @classmethod
     def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> SegmenterStage:
@@ -122,7 +123,7 @@ class SegmenterStage:
         scores = self.module(rgb)
         taught = None if self._teacher is None else answers_of(self._teacher, rgb)
         with torch.autocast(scores.device.type, enabled=False):
-            weights = self._weights.to(scores.device)
+            weights = None if self._weights is None else self._weights.to(scores.device)
             # Half resolution keeps poles two pixels wide at a quarter of the cost of full size.
             labels = batch['labels'][:, ::2, ::2].long()
             terms = segmentation_losses(scores, labels, weights, self._settings.jaccard)
