@@ -15,6 +15,7 @@ from vss_ros.core.model_folder import load_model
 from vss_ros.core.motion.dis import DisMotion
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss_losses import Prediction
 from vss_ros.training.clip_sources import ClipLibrary
@@ -85,6 +86,20 @@ def test_without_softness_all_classes_weigh_the_same_in_the_segmenter(streets):
     scores, labels = stage.module(to_rgb(batch['images'])), batch['labels'][:, ::2, ::2].long()
     expected = functional.cross_entropy(resize(scores, labels.shape[1:]), labels, ignore_index=255)
     assert stage.losses(batch)['cross_entropy'].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_auxiliary_head_of_pspnet_learns_too(streets):
+    torch.manual_seed(0)
+    network = PspNet(CLASSES)
+    stills = ClipLibrary(streets, HEIGHT, WIDTH).stills()
+    settings = SegmenterSettings(batch=2, weight_softness=0.0, jaccard=0.0)
+    stage = SegmenterStage(network, CLASSES, [(stills, 1.0)], stills.where([]), settings)
+    batch = {name: torch.from_numpy(array) for name, array in stage.batch(0).items()}
+    terms = stage.losses(batch)
+    assert set(terms) == {'cross_entropy', 'auxiliary'}
+    sum(terms.values()).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+    assert terms['auxiliary'].item() == pytest.approx(0.4 * np.log(CLASSES), rel=0.2)
 
 
 def test_the_correction_learns_behind_a_frozen_segmenter(streets, tmp_path):

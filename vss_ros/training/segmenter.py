@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
 from vss_ros.training import augment
@@ -25,6 +26,8 @@ from vss_ros.training.teacher import SEGMENTERS, answers_of, distillation_loss, 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
     from vss_ros.training.recipe import StageRecipe
+
+AUXILIARY = 0.4  # weight of the cross-entropy of PSPNet's auxiliary head, as published
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,19 @@ class SegmenterStage:
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         rgb = to_rgb(batch['images'])
-        scores = self.module(rgb)
+        if isinstance(self.module, PspNet):
+            scores, auxiliary = self.module.with_auxiliary(rgb)
+        else:
+            scores, auxiliary = self.module(rgb), None
         taught = None if self._teacher is None else answers_of(self._teacher, rgb)
         with torch.autocast(scores.device.type, enabled=False):
             weights = None if self._weights is None else self._weights.to(scores.device)
             # Half resolution keeps poles two pixels wide at a quarter of the cost of full size.
             labels = batch['labels'][:, ::2, ::2].long()
             terms = segmentation_losses(scores, labels, weights, self._settings.jaccard)
+            if auxiliary is not None:
+                loss = segmentation_losses(auxiliary, labels, weights, 0.0)['cross_entropy']
+                terms['auxiliary'] = AUXILIARY * loss
             if taught is not None:
                 loss = distillation_loss(scores, taught, self._settings.teacher_temperature)
                 terms['teacher'] = self._settings.teacher_weight * loss
