@@ -144,10 +144,10 @@ class Same:
         self.frequencies = np.full(CLASSES, 1 / CLASSES)
         self._clip = clip
 
-    def clips(self, shares, recoloured=True):
+    def clips(self, shares, recoloured=True, following=0):
         return [(self, 1.0)]
 
-    def clips_aside(self, frames):
+    def clips_aside(self, frames, following=0):
         return []
 
     def clip(self, rng, frames):

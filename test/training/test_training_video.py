@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.methods import build_method
+from vss_ros.training.fusion import FusionStage, labelled
 from vss_ros.training.gather import Gathered
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.recipe import parse_recipe
@@ -48,6 +50,29 @@ def test_a_clip_ends_at_the_labelled_frame_from_either_side(video, backwards, nu
         assert (clip.labels[-1] == snippet).all()
 
 
+def test_frames_may_follow_the_labelled_one(root):
+    places = read_layout(root, 'cityscapes/train', 'cityscapes19')
+    video = LabelledVideo(places, HEIGHT, WIDTH, recoloured=False, following=1)
+    for clip in (video.clip(np.random.default_rng(0), 3), video.clips_aside(3, 2)[-1]):
+        snippet = clip.labels[1, 0, 0]
+        assert clip.images[:, 5, 5, 0].tolist() == [10 * number + snippet for number in (6, 7, 8)]
+        assert (clip.labels[[0, 2]] == 255).all()
+    with pytest.raises(SettingsError, match='8 frames on that side and 1 on the other'):
+        video.clip(np.random.default_rng(0), 10)
+
+
+@pytest.mark.parametrize(('frames', 'seen'), [('published', [6, 7, 8]), ('causal', [5, 6, 7])])
+def test_stf_is_trained_on_the_labelled_frame_of_a_data_set_wherever_its_order_has_it(root, frames, seen):
+    method = build_method('st-memory', 19, {'backbone': 'lite', 'frames': frames, 'grid': (4, 8)})
+    stages = {'fusion': STAGE | {'sampling': {'recolour': False}}}
+    city = recipe(method='st-memory', held_out=0.5, stages=stages)
+    stage = FusionStage.create(method, Gathered(city, {'city': root}, root / 'unused'), city.stages[0])
+    batch = stage.batch(0)
+    snippets = labelled(method, batch['labels'])[:, 0, 0, 0]
+    assert (batch['images'][:, :, 5, 5, 0] == 10 * np.array(seen) + snippets[:, None]).all()
+    assert set(stage.validate(stage.module)) == {'miou'}
+
+
 def test_a_clip_for_which_there_are_too_few_frames_is_refused(video):
     assert len(video.clip(np.random.default_rng(0), 8).images) == 8
     with pytest.raises(SettingsError, match='8 frames on that side'):
@@ -63,8 +88,10 @@ def test_frames_of_another_size_are_resized(root):
     assert clip.labels.shape == (2, 16, 32)
 
 
+STAGE = {'fit': {'steps': 1}, 'shares': {'city': 1}}
+
+
 def recipe(**changes):
-    stage = {'fit': {'steps': 1}, 'shares': {'city': 1}}
     return parse_recipe(
         'city',
         {
@@ -73,7 +100,7 @@ def recipe(**changes):
             'layouts': {'city': 'cityscapes/train'},
             'image': {'height': HEIGHT, 'width': WIDTH},
             'held_out': 0.25,
-            'stages': {'correction': stage},
+            'stages': {'correction': STAGE},
             **changes,
         },
     )

@@ -109,9 +109,10 @@ class FusionStage:
 
     @classmethod
     def create(cls, method: StMemory, data: Gathered, recipe: StageRecipe) -> FusionStage:
-        sampling = recipe.sampling
-        clips = Mixture(data.clips(recipe.shares, sampling.recolour))
-        return cls(method, clips, data.clips_aside(sampling.frames), data.frequencies, sampling, data.seed)
+        sampling, delay = recipe.sampling, method.delay_frames
+        clips = Mixture(data.clips(recipe.shares, sampling.recolour, delay))
+        aside = data.clips_aside(sampling.frames, delay)
+        return cls(method, clips, aside, data.frequencies, sampling, data.seed)
 
     def refine(self, fused: Tensor) -> Tensor:
         """What lies between STF and the classifier."""
@@ -179,7 +180,7 @@ class RefinementStage(FusionStage):
             raise SettingsError('the method has no memory to train on; use the option refinement: memory')
         count = recipe.sampling.memory_clips
         log.info('filling the memory from %d clips', count)
-        clips = Mixture(data.clips(recipe.shares, recoloured=False))
+        clips = Mixture(data.clips(recipe.shares, recoloured=False, following=method.delay_frames))
         drawn = (clips.clip(np.random.default_rng([data.seed, 2, i]), FRAMES) for i in range(count))
         build_memory(method.eval(), triples(method, drawn), data.class_set)
         return super().create(method, data, recipe)

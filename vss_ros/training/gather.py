@@ -62,15 +62,23 @@ class Gathered:
         """As `stills`, videos without labels too, but no streets."""
         return [(self._stills(name), share) for name, share in shares.items() if name != STREETS]
 
-    def clips(self, shares: Mapping[str, float], recoloured: bool = True) -> list[tuple[ClipSource, float]]:
-        """Sources of clips: drives into labelled images, and what is a clip already."""
-        return [(self._clips(name, recoloured), share) for name, share in shares.items()]
+    def clips(
+        self, shares: Mapping[str, float], recoloured: bool = True, following: int = 0
+    ) -> list[tuple[ClipSource, float]]:
+        """Sources of clips: drives into labelled images, and what is a clip already.
 
-    def clips_aside(self, frames: int) -> list[Clip]:
+        Args:
+            following: frames after the labelled one, where only one is.
+        """
+        return [(self._clips(name, recoloured, following), share) for name, share in shares.items()]
+
+    def clips_aside(self, frames: int, following: int = 0) -> list[Clip]:
         """Clips of labelled videos, and clips driven into the images kept aside, always the same ones."""
-        clips = [
-            clip for _, video in self._videos.values() for clip in video.clips_aside(frames, CLIPS_ASIDE)
-        ]
+        videos = (
+            LabelledVideo(video.places, *self._size, following=following)
+            for _, video in self._videos.values()
+        )
+        clips = [clip for video in videos for clip in video.clips_aside(frames, CLIPS_ASIDE)]
         if not len(self.aside) or clips:
             return clips
         driver = StillDriver(self.aside, self._recipe.scene, recoloured=False)
@@ -126,10 +134,10 @@ class Gathered:
     def _stills(self, name: str) -> LabelledImages:
         return self._split[name][0] if name in self._split else self._library(name).stills()
 
-    def _clips(self, name: str, recoloured: bool) -> ClipSource:
+    def _clips(self, name: str, recoloured: bool, following: int) -> ClipSource:
         if name in self._videos:
             video, _ = self._videos[name]
-            return LabelledVideo(video.places, *self._size, recoloured)
+            return LabelledVideo(video.places, *self._size, recoloured, following)
         if name in self._split:
             return StillDriver(self._split[name][0], self._recipe.scene, recoloured)
         return self._library(name, recoloured)

@@ -43,10 +43,19 @@ class LabelledVideo:
     Args:
         places: the labelled frames.
         height, width: images of another size are resized.
+        following: how many frames a clip goes on after its labelled one.
     """
 
-    def __init__(self, places: Sequence[Place], height: int, width: int, recoloured: bool = True) -> None:
+    def __init__(
+        self,
+        places: Sequence[Place],
+        height: int,
+        width: int,
+        recoloured: bool = True,
+        following: int = 0,
+    ) -> None:
         self.places, self._size, self._recoloured = places, (height, width), recoloured
+        self._following = following
 
     def __len__(self) -> int:
         return len(self.places)
@@ -57,13 +66,13 @@ class LabelledVideo:
         Raises:
             SettingsError: none has so many frames before it, or, if backwards, behind it.
         """
-        able = [
-            (video, number)
-            for video, number in self.places
-            if (number + frames <= len(video) if backwards else number >= frames - 1)
-        ]
+        able = [place for place in self.places if self._has_clip(place, frames, backwards)]
         if not able:
-            raise SettingsError(f'no labelled frame has {frames - 1} frames on that side; ask for fewer')
+            more = f' and {self._following} on the other' if self._following else ''
+            raise SettingsError(
+                f'no labelled frame has {frames - 1 - self._following} frames on that side{more}; '
+                'ask for fewer'
+            )
         look, mirrored = int(rng.integers(1 << 62)), rng.random() < 0.5
         clip = self.clip_to(able[int(rng.integers(len(able)))], frames, backwards)
         if mirrored:
@@ -75,19 +84,29 @@ class LabelledVideo:
 
     def clip_to(self, place: Place, frames: int, backwards: bool = False) -> Clip:
         """The clip that ends at a labelled frame, as it is."""
-        video, last = place
-        numbers = [last + (frames - 1 - n if backwards else n - frames + 1) for n in range(frames)]
-        images = [_image(video, number, self._size) for number in numbers]
+        video, labelled = place
+        images = [_image(video, number, self._size) for number in self._numbers(labelled, frames, backwards)]
         labels = np.full((frames, *self._size), IGNORE, np.uint8)
-        labels[-1] = _label(video, last, self._size)
+        labels[-1 - self._following] = _label(video, labelled, self._size)
         return Clip(np.stack(images), labels)
+
+    def _numbers(self, labelled: int, frames: int, backwards: bool) -> range:
+        """Those of the frames of a clip."""
+        step = -1 if backwards else 1
+        first = labelled - step * (frames - 1 - self._following)
+        return range(first, first + step * frames, step)
+
+    def _has_clip(self, place: Place, frames: int, backwards: bool = False) -> bool:
+        video, labelled = place
+        numbers = self._numbers(labelled, frames, backwards)
+        return min(numbers) >= 0 and max(numbers) < len(video)
 
     def clips_aside(self, frames: int, count: int) -> list[Clip]:
         """Up to `count` clips, evenly spread, at a short, a middle and the longest distance in turn."""
         lengths = sorted({2, 1 + frames // 2, frames})
         every = max(len(self.places) // count, 1)
         places = [(place, lengths[n % len(lengths)]) for n, place in enumerate(self.places[::every][:count])]
-        return [self.clip_to(place, length) for place, length in places if place[1] >= length - 1]
+        return [self.clip_to(place, length) for place, length in places if self._has_clip(place, length)]
 
     def stills(self) -> LabelledImages:
         """The labelled frames on their own, read when they are looked at."""
