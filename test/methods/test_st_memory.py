@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from vss_ros.core.errors import SettingsError, ShapeError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.icsa import BY_BLOCK, BY_OFFSET, Attention, Icsa, fitting_side, group, ungroup
 from vss_ros.methods.blocks.lite import LiteSegmenter
+from vss_ros.methods.blocks.stf import Stf
 from vss_ros.methods.import_weights import import_weights, missing_networks
 from vss_ros.methods.st_memory import ORDERS, StMemory
 
@@ -84,6 +86,66 @@ def test_attention_is_that_of_pytorch():
     ours.load_state_dict(theirs.state_dict())
     query, key, value = torch.rand(3, 5, 8), torch.rand(3, 7, 8), torch.rand(3, 7, 8)
     torch.testing.assert_close(ours(query, key, value), theirs(query, key, value)[0])
+
+
+def multi_head(query, key, value, layer, heads):
+    """Attention of tokens (n, d), head by head."""
+    weights, biases = layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3)
+    parts = (query, key, value)
+    q, k, v = (part @ weight.T + bias for part, weight, bias in zip(parts, weights, biases, strict=True))
+    cut = q.shape[1] // heads
+    found = []
+    for head in range(heads):
+        here = slice(head * cut, (head + 1) * cut)
+        found.append((q[:, here] @ k[:, here].T / cut**0.5).softmax(1) @ v[:, here])
+    return torch.cat(found, 1) @ layer.out_proj.weight.T + layer.out_proj.bias
+
+
+def icsa_plainly(icsa, query, key, query_places, key_places, block, heads):
+    """Both stages group by group; maps (t, h, w, d)."""
+    far, near = torch.zeros_like(query), torch.zeros_like(query)
+    rows, columns = block
+    for y in range(rows):
+        for x in range(columns):
+            here = np.s_[:, y::rows, x::columns]
+            asked, known, values = query[here] + query_places[here], key[here] + key_places[here], key[here]
+            tokens = (part.reshape(-1, part.shape[-1]) for part in (asked, known, values))
+            far[here] = multi_head(*tokens, icsa.self_attn_long, heads).reshape(asked.shape)
+    for y in range(0, query.shape[1], rows):
+        for x in range(0, query.shape[2], columns):
+            here = np.s_[:, y : y + rows, x : x + columns]
+            asked = far[here] + query_places[here]
+            tokens = (part.reshape(-1, part.shape[-1]) for part in (asked, asked, far[here]))
+            near[here] = multi_head(*tokens, icsa.self_attn_short, heads).reshape(asked.shape)
+    return near
+
+
+@pytest.mark.parametrize(('heads', 'depth', 'block'), [(1, 1, (2, 3)), (2, 2, (3, 2)), (4, 3, (6, 6))])
+def test_stf_of_any_heads_depth_and_block_is_what_its_paper_says(heads, depth, block):
+    torch.manual_seed(0)
+    stf = Stf(8, (5, 7), block, heads, depth).eval()
+    for parameter in stf.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    features = torch.randn(1, 8, 3, 6, 6)
+    with torch.no_grad():
+        found = stf(features)[0]
+        places = [
+            F.interpolate(stored, (stored.shape[2], 6, 6), mode='trilinear')[0].permute(1, 2, 3, 0)
+            for stored in (stf.pe_enc, stf.pe_dec)
+        ]
+        encoded = features[0].permute(1, 2, 3, 0)
+        query = encoded[1:2]
+        for layer in stf.encoder.layers:
+            seen = icsa_plainly(layer.self_attn, encoded, encoded, places[0], places[0], block, heads)
+            encoded = layer.norm1(encoded + seen)
+            encoded = layer.norm2(encoded + layer.linear2(layer.linear1(encoded).relu()))
+        for layer in stf.decoder.layers:
+            seen = icsa_plainly(layer.self_attn, query, query, places[1], places[1], block, heads)
+            query = layer.norm1(query + seen)
+            seen = icsa_plainly(layer.multihead_attn, query, encoded, places[1], places[0], block, heads)
+            query = layer.norm2(query + seen)
+            query = layer.norm3(query + layer.linear2(layer.linear1(query).relu()))
+    torch.testing.assert_close(found, query[0].permute(2, 0, 1), rtol=0, atol=1e-4)
 
 
 def test_one_block_of_the_whole_map_looks_everywhere_in_the_second_stage_only():
@@ -236,12 +298,13 @@ def test_without_refinement_there_is_no_memory(lite, images):
 
 def test_a_method_is_rebuilt_by_its_options():
     first = build_method(
-        'st-memory', 3, {'backbone': 'lite', 'frames': 'centred', 'grid': (4, 6), 'block': 4}
+        'st-memory', 3, {'backbone': 'lite', 'frames': 'centred', 'grid': (4, 6), 'block': (4, 2), 'depth': 2}
     )
     again = build_method('st-memory', 3, first.options)
     again.load_state_dict(first.state_dict())
     assert again.options == first.options
     assert again.options['grid'] == [4, 6]
+    assert again.options['block'] == again.STF.block == [4, 2]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +313,9 @@ def test_a_method_is_rebuilt_by_its_options():
         ({'backbone': 'swin'}, "backbone is 'swin'; use one of pspnet, lite"),
         ({'frames': 'all'}, "frames is 'all'; use one of published, causal, centred"),
         ({'block': 0}, 'block is 0; use 1 or more'),
+        ({'block': [4]}, r'block is \[4\]; use 1 or more, or \[rows, columns\]'),
+        ({'depth': 0}, 'depth is 0; use 1 or more'),
+        ({'backbone': 'lite', 'heads': 3}, 'heads is 3; use a number that divides the 64 channels'),
         ({'keys_per_class': 0}, 'keys_per_class is 0; use 1 or more'),
         ({'grid': [4]}, r'grid is \[4\]; use \[rows, columns\]'),
         ({'refinement': 'crf'}, "refinement is 'crf'; use one of memory, none"),

@@ -21,7 +21,7 @@ from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite_features import LiteFeatures
 from vss_ros.methods.blocks.mar import Mar
 from vss_ros.methods.blocks.pspnet import PspNet
-from vss_ros.methods.blocks.stf import Stf
+from vss_ros.methods.blocks.stf import DEPTH, HEADS, Stf
 from vss_ros.methods.method import Method
 
 STRIDE = 8  # of the features
@@ -64,8 +64,11 @@ class StMemory(Method):
         frames: the three frames that are fused for the result of frame T. `published`: T-1, T, T+1, one
             frame late. `causal`: T-2, T-1, T, to be trained that way. `centred`: T-2, T, T-1, no delay
             either, with T in the slot that published weights know it in.
-        block: wanted side of the blocks of attention, in cells of h x w; what is used is the side near
-            it that divides h or w: 15 for 360x480, 16 for 1024x2048. No weight depends on it.
+        block: wanted side of the blocks of attention, or [rows, columns], in cells of h x w; what is used
+            is the side near it that divides h or w: 15 for 360x480, 16 for 1024x2048. No weight depends
+            on it.
+        heads: of attention (published: 2).
+        depth: layers of the encoder of STF, and of its decoder (published: 1).
         grid: (rows, columns) of the stored positional encodings, which are resized to h x w; without it
             128x256 for `pspnet` (published), 45x60 for `lite`.
         keys_per_class: hard features per class in the memory.
@@ -84,7 +87,9 @@ class StMemory(Method):
         classes: int,
         backbone: str = 'pspnet',
         frames: str = 'published',
-        block: int = 16,
+        block: int | Sequence[int] = 16,
+        heads: int = HEADS,
+        depth: int = DEPTH,
         grid: Sequence[int] | None = None,
         keys_per_class: int = 10,
         refinement: str = 'memory',
@@ -97,7 +102,9 @@ class StMemory(Method):
             classes,
             backbone=backbone,
             frames=frames,
-            block=block,
+            block=block if isinstance(block, int) else list(block),
+            heads=heads,
+            depth=depth,
             grid=grid,
             keys_per_class=keys_per_class,
             refinement=refinement,
@@ -110,10 +117,13 @@ class StMemory(Method):
         self.folded = False
         # Names as in published files.
         self.pspnet = BACKBONES[backbone].network(classes)
-        self.STF = Stf(self.pspnet.width, grid, (block, block))
+        width = self.pspnet.width
+        if width % heads:
+            raise SettingsError(f'heads is {heads}; use a number that divides the {width} channels')
+        self.STF = Stf(width, grid, sides_of(block), heads, depth)
         self.MAR: nn.Module = nn.Identity()
         if refinement == 'memory':
-            self.MAR = Mar(self.pspnet.width, classes, keys_per_class)
+            self.MAR = Mar(width, classes, keys_per_class)
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> features (N, D, h, w), whose first d channels are fused."""
@@ -164,9 +174,17 @@ def check_options(options: dict) -> None:
     check_choice('frames', options['frames'], tuple(ORDERS))
     check_choice('refinement', options['refinement'], ('memory', 'none'))
     check_choice('decision', options['decision'], tuple(DECISIONS))
-    for name in ('block', 'keys_per_class'):
+    for name in ('heads', 'depth', 'keys_per_class'):
         if options[name] < 1:
             raise SettingsError(f'{name} is {options[name]}; use 1 or more')
+    block = sides_of(options['block'])
+    if len(block) != 2 or min(block) < 1:
+        raise SettingsError(f'block is {options["block"]}; use 1 or more, or [rows, columns]')
     grid = options['grid']
     if len(grid) != 2 or min(grid) < 1:
         raise SettingsError(f'grid is {grid}; use [rows, columns] of 1 or more')
+
+
+def sides_of(block: int | Sequence[int]) -> list[int]:
+    """Rows and columns of a block; of one number both."""
+    return [block, block] if isinstance(block, int) else list(block)

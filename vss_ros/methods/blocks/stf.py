@@ -1,6 +1,8 @@
-"""STF: a transformer of one encoder and one decoder layer that fuses the features of three frames."""
+"""STF: a transformer that fuses the features of three frames; as published it has two layers."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from vss_ros.methods.blocks.icsa import Icsa, Size, fitting_block
 from vss_ros.methods.blocks.resize import resize
 
 FRAMES = 3
-HEADS = 2
+HEADS, DEPTH = 2, 1  # as published
 DROPPED = 0.1  # of attention weights and of what residuals add, in training
 
 
@@ -29,9 +31,9 @@ class FeedForward(nn.Module):
 class EncoderLayer(FeedForward):
     """Every cell of every frame looks at all frames; tokens (N, 3, h, w, d) in and out."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__(width)
-        self.self_attn = Icsa(width, HEADS, DROPPED)
+        self.self_attn = Icsa(width, heads, DROPPED)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
 
@@ -44,10 +46,10 @@ class EncoderLayer(FeedForward):
 class DecoderLayer(FeedForward):
     """One frame (N, 1, h, w, d) looks at itself, then at the encoded frames (N, 3, h, w, d)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__(width)
-        self.self_attn = Icsa(width, HEADS, DROPPED)
-        self.multihead_attn = Icsa(width, HEADS, DROPPED)
+        self.self_attn = Icsa(width, heads, DROPPED)
+        self.multihead_attn = Icsa(width, heads, DROPPED)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
@@ -63,14 +65,16 @@ class DecoderLayer(FeedForward):
 
 
 class Stack(nn.Module):
-    """One layer under the name that published files give to a list of layers."""
+    """Layers in a row, each of which is given the same beside the tokens of the one before."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([layer])
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, *tensors: Tensor, block: Size) -> Tensor:
-        return self.layers[0](*tensors, block)
+    def forward(self, tokens: Tensor, *others: Tensor, block: Size) -> Tensor:
+        for layer in self.layers:
+            tokens = layer(tokens, *others, block)
+        return tokens
 
 
 class Stf(nn.Module):
@@ -80,15 +84,17 @@ class Stf(nn.Module):
         width: channels d.
         grid: (rows, columns) of the stored positional encodings; they are resized to h x w.
         block: (rows, columns) wanted of the blocks of ICSA, see `fitting_block`. No weight depends on it.
+        heads: of attention; they divide d. No shape of a weight depends on it.
+        depth: how many layers the encoder has, and the decoder.
     """
 
-    def __init__(self, width: int, grid: Size, block: Size) -> None:
+    def __init__(self, width: int, grid: Size, block: Size, heads: int = HEADS, depth: int = DEPTH) -> None:
         super().__init__()
         self.block = block
         self.pe_enc = nn.Parameter(torch.empty(1, width, FRAMES, *grid))
         self.pe_dec = nn.Parameter(torch.empty(1, width, 1, *grid))
-        self.encoder = Stack(EncoderLayer(width))
-        self.decoder = Stack(DecoderLayer(width))
+        self.encoder = Stack(EncoderLayer(width, heads) for _ in range(depth))
+        self.decoder = Stack(DecoderLayer(width, heads) for _ in range(depth))
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
