@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError, SettingsError
@@ -19,6 +20,7 @@ from vss_ros.training.fusion import (
     Mixture,
     RefinementSettings,
     RefinementStage,
+    labelled,
 )
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import StageRecipe, load_recipe, parse_recipe
@@ -102,18 +104,27 @@ def test_clips_run_like_the_graphs_of_the_method(street, frames):
                 torch.testing.assert_close(found[number - 2 : number - 1], tensors['scores'])
 
 
-@pytest.mark.parametrize(('frames', 'labelled'), [('published', 2), ('causal', 3)])
-def test_the_loss_is_taken_on_the_frame_that_the_method_labels(street, frames, labelled):
+@pytest.mark.parametrize(('frames', 'place'), [('published', 2), ('causal', 3)])
+def test_the_loss_is_taken_on_the_frame_that_the_method_labels(street, frames, place):
     labels = np.full((4, HEIGHT, WIDTH), 255, np.uint8)
-    labels[labelled] = street.labels[labelled]
+    labels[place] = street.labels[place]
     stage = fusion_stage(lite(frames=frames), [Clip(street.images[:4], labels)])
     batch = {name: torch.from_numpy(array) for name, array in stage.batch(0).items()}
     assert stage.losses(batch)['cross_entropy'] > 0
-    labels[labelled], labels[0] = 255, street.labels[0]
-    with pytest.raises(
-        SettingsError, match=f'with frames: {frames} the frame {3 - labelled} before the last'
-    ):
+    labels[place], labels[0] = 255, street.labels[0]
+    with pytest.raises(SettingsError, match=f'with frames: {frames} the frame {3 - place} before the last'):
         stage.batch(0)
+
+
+def test_the_loss_is_taken_at_full_size_if_that_is_asked_for(street):
+    stage = fusion_stage(lite(), [street], full_size=True)
+    batch = {name: torch.from_numpy(array) for name, array in stage.batch(0).items()}
+    stage.module.eval()
+    with torch.no_grad():
+        scores = resize(stage.scores(batch['images']), (HEIGHT, WIDTH))
+        labels = labelled(stage.method, batch['labels']).flatten(0, 1).long()
+        expected = functional.cross_entropy(scores, labels, ignore_index=255)
+        assert stage.losses(batch)['cross_entropy'].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_a_new_classifier_knows_nothing(street):

@@ -39,13 +39,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FusionSettings:
-    """Sampling and losses. The paper has single triples and plain cross-entropy."""
+    """Sampling and losses. The paper has single triples and plain cross-entropy.
+
+    Attributes:
+        full_size: judge at the size of the image, as the release does, instead of at a half, to save work.
+    """
 
     batch: int = 4  # clips
     frames: int = FRAMES  # of a clip; every three neighbours are a sample
     recolour: bool = True
     weight_softness: float = 0.0  # of class weights, see `class_weights`; 0: all the same
     jaccard: float = 0.0
+    full_size: bool = False
     new_classifier: bool = False  # begin with another one, as the release does in each of its stages
 
     def __post_init__(self) -> None:
@@ -134,8 +139,9 @@ class FusionStage:
         scores = self.scores(batch['images'])
         weights = None if self._weights is None else self._weights.to(scores.device)
         labels = labelled(self.method, batch['labels']).flatten(0, 1)
-        # Half resolution as in the stage `segmenter`.
-        return segmentation_losses(scores, labels[:, ::2, ::2].long(), weights, self.settings.jaccard)
+        if not self.settings.full_size:
+            labels = labels[:, ::2, ::2]
+        return segmentation_losses(scores, labels.long(), weights, self.settings.jaccard)
 
     def scores(self, images: Tensor) -> Tensor:
         """Scores of the labelled frames of clips, uint8 (N, T, H, W, 3) -> (N * (T - 2), K, h, w)."""
