@@ -198,7 +198,12 @@ def test_features_of_older_frames_are_kept_and_the_first_frame_stands_for_those_
 
 @pytest.mark.parametrize(
     ('frames', 'slots', 'centre', 'delay'),
-    [('published', 'abc', 1, 1), ('causal', 'abc', 2, 0), ('centred', 'acb', 1, 0)],
+    [
+        ('published', 'abc', 1, 1),
+        ('causal', 'abc', 2, 0),
+        ('centred', 'acb', 1, 0),
+        ('mirrored', 'bcb', 1, 0),
+    ],
 )
 def test_frames_go_where_the_order_says(lite, monkeypatch, frames, slots, centre, delay):
     monkeypatch.setattr(lite, 'order', ORDERS[frames])
@@ -311,7 +316,7 @@ def test_a_method_is_rebuilt_by_its_options():
     ('options', 'message'),
     [
         ({'backbone': 'swin'}, "backbone is 'swin'; use one of pspnet, lite"),
-        ({'frames': 'all'}, "frames is 'all'; use one of published, causal, centred"),
+        ({'frames': 'all'}, "frames is 'all'; use one of published, causal, centred, mirrored"),
         ({'block': 0}, 'block is 0; use 1 or more'),
         ({'block': [4]}, r'block is \[4\]; use 1 or more, or \[rows, columns\]'),
         ({'depth': 0}, 'depth is 0; use 1 or more'),

@@ -51,6 +51,7 @@ ORDERS = {
     'published': Order((2, 1, 0), centre=1),
     'causal': Order((2, 1, 0), centre=2),
     'centred': Order((2, 0, 1), centre=1),
+    'mirrored': Order((1, 0, 1), centre=1),
 }
 
 
@@ -62,8 +63,8 @@ class StMemory(Method):
         backbone: `pspnet` (published, d = 512), or `lite`, the segmenter of evss-lite, whose weights fit,
             with d = 64, for training and running on CPUs.
         frames: the three frames that are fused for the result of frame T. `published`: T-1, T, T+1, one
-            frame late. `causal`: T-2, T-1, T, to be trained that way. `centred`: T-2, T, T-1, no delay
-            either, with T in the slot that published weights know it in.
+            frame late. `causal`: T-2, T-1, T, to be trained that way. `centred`: T-2, T, T-1, and
+            `mirrored`: T-1, T, T-1, no delay either, with T in the slot that published weights know it in.
         block: wanted side of the blocks of attention, or [rows, columns], in cells of h x w; what is used
             is the side near it that divides h or w: 15 for 360x480, 16 for 1024x2048. No weight depends
             on it.
