@@ -81,6 +81,23 @@ def test_the_networks_cost_what_was_worked_out_from_the_paper(encoder, layer):
     )
 
 
+def test_one_head_more_costs_what_was_worked_out_and_feeds_the_correction():
+    extra = [
+        sum(gmacs({'encoder': 'mobilenet_v1', 'heads': heads}, (1024, 2048))['propagated'].values())
+        for heads in ('more', 'published')
+    ]
+    assert extra[0] - extra[1] == pytest.approx(12.6, abs=0.05)
+    torch.manual_seed(0)
+    method = build_method('twnet', 5, {'encoder': 'mobilenet_v1', 'heads': 'more', 'flow': 'dis'}).eval()
+    nonkey = method.nonkey
+    nn.init.normal_(nonkey.rectification.phi.weight, std=0.05)
+    rgb, warped, residual = torch.rand(1, 3, 72, 104), torch.rand(1, 128, 5, 7), torch.rand(1, 3, 5, 7)
+    with torch.no_grad():
+        spatial = nonkey.spatial(method.cnn.encode(rgb, 3)[2])
+        expected, _ = nonkey.rectification(warped, spatial, residual)
+        assert torch.equal(nonkey(rgb, warped, residual)[0], expected)
+
+
 @pytest.mark.parametrize(
     ('encoder', 'millions'), [('mobilenet_v1', 4.85), ('mobilenet_v2', 2.95), ('resnet18', 12.47)]
 )
@@ -236,6 +253,7 @@ def test_a_method_is_rebuilt_by_its_name_and_options(twnet):
         ({'layer': 4}, 'layer is 4; use 1, 2 or 3'),
         ({'residual': 'eighth'}, "residual is 'eighth'; use one of full, half, quarter"),
         ({'heads': 'stem'}, "heads is 'stem' with encoder mobilenet_v1 and layer 1; use lite and 2"),
+        ({'heads': 'more', 'layer': 2}, "heads is 'more' with layer 2; use layer 1"),
         ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, motion_vectors"),
         ({'decision': 'eighth'}, "decision is 'eighth'; use one of full, half, quarter"),
     ],

@@ -28,7 +28,7 @@ from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import FlowWarping
 
 LITE = 'lite'
-HEADS = ('published', 'stem')
+HEADS = ('published', 'stem', 'more')
 
 
 class TwNet(FlowWarping):
@@ -43,7 +43,9 @@ class TwNet(FlowWarping):
             whole segmenter of evss-lite.
         layer: whose lateral connection's features are warped: 1 (most accurate), 2, or 3 (plain warping).
         heads: what of the encoder runs on propagated frames: `published`, every head that a later lateral
-            connection needs, or `stem` (only `lite`, layer 2): of the only such head its first two layers.
+            connection needs; `stem` (only `lite`, layer 2): of the only such head its first two layers; or
+            `more` (only layer 1): head 3 too, and CFR then takes its spatial features at 1/16 from there, as
+            the paper may be read: more accurate and dearer.
         residual: resolution at which images are compared: `full`, `half` or `quarter` of the image.
         decision: resolution of deciding a pixel's class, see `decide`.
         flow: see `FlowWarping`. The paper takes motion vectors.
@@ -85,6 +87,8 @@ class TwNet(FlowWarping):
             raise SettingsError(f'layer is {layer!r}; use 1, 2 or {LAST}')
         if heads == 'stem' and (encoder, layer) != (LITE, 2):
             raise SettingsError(f"heads is 'stem' with encoder {encoder} and layer {layer}; use lite and 2")
+        if heads == 'more' and layer != 1:
+            raise SettingsError(f"heads is 'more' with layer {layer}; use layer 1")
         self.layer, self.part = layer, DECISIONS[residual]
         self.folded = False
         self.cnn = LiteUShape(classes) if encoder == LITE else LightFpn(classes, encoder)
@@ -93,7 +97,7 @@ class TwNet(FlowWarping):
             self.steps['propagated'] = ('flow', 'warp', 'classification')
             self.state = {name: later for name, later in self.state.items() if name != 'picture'}
         else:
-            self.nonkey = NonKeyCnn(self.cnn, layer)
+            self.nonkey = NonKeyCnn(self.cnn, layer, more_heads=int(heads == 'more'))
             if heads == 'stem':
                 self.nonkey.cnn.encoder_4 = nn.Identity()
 

@@ -49,7 +49,7 @@ class LightFpn(UShape):
     def __init__(self, classes: int, encoder: str) -> None:
         super().__init__()
         kind = ENCODERS[encoder]
-        self.ends = (0, *kind.ends)
+        self.ends, self.head_widths = (0, *kind.ends), kind.widths
         self.normalise = Normalise()
         self.encoder = kind.build()
         self.pyramid = Pyramid(kind.widths[-1], CONTEXT)

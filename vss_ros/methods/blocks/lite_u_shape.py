@@ -14,6 +14,7 @@ SIDES = ('16', '8', '4')  # of the lateral connections, as parts of the image's
 class LiteUShape(UShape):
     """The layers of a `LiteSegmenter` as the parts of a `UShape`."""
 
+    head_widths = (32, 64, 128, 192)
     widths = (64, 64, 64)
 
     def __init__(self, classes: int) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vss_ros.methods.blocks.lite import convolution
 from vss_ros.methods.blocks.u_shape import LAST, UShape
 
 
@@ -15,13 +16,18 @@ class NonKeyCnn(nn.Module):
     Args:
         cnn: the per-frame CNN; what is needed of it is copied.
         layer: 1 or 2, the lateral connection.
+        more_heads: 1 to run one head more, from which the spatial features come, at the size of the context
+            features; 0 takes the next lateral feature for them, at twice that size.
     """
 
-    def __init__(self, cnn: UShape, layer: int) -> None:
+    def __init__(self, cnn: UShape, layer: int, more_heads: int = 0) -> None:
         super().__init__()
-        self.layer = layer
-        self.cnn = cnn.after(layer)
-        self.rectification = Rectification(cnn.widths[layer - 1])
+        self.layer, self.more_heads = layer, more_heads
+        self.cnn = cnn.after(layer, more_heads)
+        width = cnn.widths[layer - 1]
+        self.rectification = Rectification(width)
+        if more_heads:
+            self.spatial = convolution(cnn.head_widths[LAST - layer], width, 1)
 
     def start_from(self, cnn: UShape) -> None:
         """Take the weights of the per-frame CNN, which has learnt since it was copied; CFR keeps its own."""
@@ -38,8 +44,10 @@ class NonKeyCnn(nn.Module):
         Returns:
             Corrected context features, scores (N, K, H/4, W/4), attention (N, 1, h, w) in 0..1.
         """
-        laterals = self.cnn.laterals(self.cnn.encode(rgb, LAST - self.layer), self.layer)
-        features, attention = self.rectification(warped, halve(laterals[self.layer + 1]), residual)
+        encoded = self.cnn.encode(rgb, LAST - self.layer + self.more_heads)
+        laterals = self.cnn.laterals(encoded, self.layer)
+        spatial = self.spatial(encoded[-1]) if self.more_heads else halve(laterals[self.layer + 1])
+        features, attention = self.rectification(warped, spatial, residual)
         return features, self.cnn.finish(features, laterals), attention
 
 

@@ -21,9 +21,11 @@ class UShape(nn.Module):
     A subclass says what its parts are: `head`, `take_context`, `lateral`, `connect` and `classify`.
 
     Attributes:
+        head_widths: channels that leave each head.
         widths: channels that leave each lateral connection. The next one's lateral feature has as many.
     """
 
+    head_widths: tuple[int, int, int, int]
     widths: tuple[int, int, int]
 
     def head(self, number: int, maps: Tensor) -> Tensor:
@@ -50,10 +52,14 @@ class UShape(nn.Module):
         """Drop the heads from number `heads` + 1 on, the context, and the first `laterals` connections."""
         raise NotImplementedError
 
-    def after(self, layer: int) -> UShape:
-        """A copy of what still runs when lateral connection `layer` has its features from elsewhere."""
+    def after(self, layer: int, more_heads: int = 0) -> UShape:
+        """A copy of what still runs when lateral connection `layer` has its features from elsewhere.
+
+        Args:
+            more_heads: kept beside those that later lateral connections need.
+        """
         rest = copy.deepcopy(self)
-        rest.without(LAST - layer, layer)
+        rest.without(LAST - layer + more_heads, layer)
         return rest
 
     def encode(self, rgb: Tensor, heads: int) -> list[Tensor]:
