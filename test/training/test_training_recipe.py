@@ -17,6 +17,10 @@ RECIPE = {
 }
 
 
+def stage(name, **sampling):
+    return {name: {'fit': {'steps': 1}, 'sampling': sampling, 'shares': {'camvid': 1}}}
+
+
 def changed(**changes):
     """RECIPE with entries replaced; `stages__fit__steps=...` reaches into the segmenter stage."""
     recipe = copy.deepcopy(RECIPE)
@@ -49,10 +53,29 @@ def test_every_recipe_that_comes_with_the_package_can_be_read(file):
         (None, 'expected entries'),
         (changed(epochs=3), 'epochs'),
         (changed(stages__fit__step=3), r'step\b.*it has'),
-        (changed(stages__fit__steps='many'), 'use a number'),
+        (changed(stages__fit__steps='many'), 'use a whole number'),
+        (changed(stages__fit__steps=2.5), 'use a whole number'),
         (changed(stages__fit__steps=0), '1 or more'),
         (changed(stages__fit__learning_rate=-1), 'more than 0'),
+        (changed(stages__fit__learning_rate='1e-3'), r'1\.0e-3'),
+        (changed(stages__fit__learning_rate=float('inf')), 'use a number'),
         (changed(stages__sampling__scales=3), 'list of numbers'),
+        (changed(stages__sampling__scales=[2.0]), 'smallest and the largest'),
+        (changed(stages__sampling__scales=[0, 1]), 'above 0'),
+        (changed(stages__sampling__teacher=5), 'use a text'),
+        (changed(stages=stage('flow', batch=0)), 'batch'),
+        (changed(stages=stage('flow', shift=-1)), 'shift'),
+        (changed(stages=stage('correction', pseudo_labels='maybe')), 'true or false'),
+        (changed(name='../elsewhere'), 'no entry name'),
+        (changed(method=['evss']), 'use a text'),
+        (changed(classes=11), 'use a text'),
+        (changed(layouts={'camvid': 5}), 'use a text'),
+        (changed(weights='fp8'), 'fp16'),
+        (changed(seed=-1), 'seed'),
+        (changed(held_out=1), 'held_out'),
+        (changed(held_out=-0.5), 'held_out'),
+        (changed(image={'height': 0, 'width': 96}), 'above 0'),
+        (changed(image={'height': 63.5, 'width': 96}), 'whole number'),
         (changed(stages__sampling__batch=1), 'batch'),
         (changed(stages__loss={}), 'loss'),
         (changed(stages__shares={}), 'shares'),

@@ -282,6 +282,12 @@ def test_data_that_is_not_given_is_asked_for_by_name(tmp_path):
         Trainer(parse_recipe('tiny', tiny_recipe()), {}, tmp_path)
 
 
+def test_an_option_of_another_kind_is_refused(tmp_path, labelled_folder):
+    recipe = parse_recipe('tiny', tiny_recipe(options={'w_f': 'x'}))
+    with pytest.raises(SettingsError, match=r'w_f.* cannot be used'):
+        Trainer(recipe, {'camvid': labelled_folder}, tmp_path)
+
+
 def test_a_stage_for_a_network_that_the_method_lacks_is_refused(tmp_path):
     flow = {'fit': {'steps': 1}, 'shares': {'streets': 1}}
     recipe = parse_recipe('tiny', tiny_recipe(options={'flow': 'dis'}, stages={'flow': flow}))

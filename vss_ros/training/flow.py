@@ -41,6 +41,11 @@ class FlowSettings:
 
     def __post_init__(self) -> None:
         check_crop(self.crop)
+        if self.batch < 1:
+            raise SettingsError(f'batch is {self.batch}; use 1 or more')
+        for name in ('shift', 'growth', 'bumps'):
+            if getattr(self, name) < 0:
+                raise SettingsError(f'{name} is {getattr(self, name)}; use 0 or more')
 
 
 class FlowStage:

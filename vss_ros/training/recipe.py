@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -10,13 +11,22 @@ from typing import Any, TypeVar
 import yaml
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.settings import check_choice
 from vss_ros.core.share import share_path
+from vss_ros.methods.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.loop import FitSettings
 from vss_ros.training.stages import stage_class
 from vss_ros.training.streets import StreetSettings
 
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
+NOT_WRITTEN = ('name', 'height', 'width', 'text')  # of a Recipe, that its file does not have as entries
+KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    'int': (int, 'a whole number'),
+    'float': ((int, float), 'a number, such as 0.001 or 1.0e-3'),  # YAML takes 1e-3 for text
+    'bool': (bool, 'true or false'),
+    'str': (str, 'a text'),
+}
 Settings = TypeVar('Settings')
 
 
@@ -54,6 +64,15 @@ class Recipe:
     scene: SceneClasses = field(default_factory=SceneClasses)
     text: str = ''  # the file it was read from
 
+    def __post_init__(self) -> None:
+        check_choice('weights', self.weights, WEIGHTS_DTYPES)
+        if self.height < 1 or self.width < 1:
+            raise SettingsError(f'image is {self.width}x{self.height}; use a height and a width above 0')
+        if not 0 <= self.held_out < 1:
+            raise SettingsError(f'held_out is {self.held_out}; use a share of 0 to below 1')
+        if self.seed < 0:
+            raise SettingsError(f'seed is {self.seed}; use 0 or more')
+
     @property
     def data(self) -> set[str]:
         """Names of the data that must be given."""
@@ -87,6 +106,8 @@ def parse_recipe(name: str, content: Any) -> Recipe:
         SettingsError: the message names the entry and what was expected.
     """
     entries = dict(_mapping('the recipe', content))
+    if unknown := set(NOT_WRITTEN) & set(entries):
+        raise SettingsError(f'the recipe has no entry {", ".join(sorted(unknown))}')
     image = dict(_mapping('image', entries.pop('image', None)))
     stages = _mapping('stages', entries.pop('stages', None))
     unknown = set(image) - {'height', 'width'}
@@ -96,6 +117,8 @@ def parse_recipe(name: str, content: Any) -> Recipe:
     entries['scene'] = _build(SceneClasses, 'scene', entries.get('scene', {}))
     for entry in ('options', 'start', 'layouts'):
         entries[entry] = _mapping(entry, entries.get(entry, {}))
+    for name, layout in entries['layouts'].items():
+        _check_kind('layouts', name, layout, 'str')
     entries['stages'] = tuple(_stage(stage, value) for stage, value in stages.items())
     recipe = _build(Recipe, 'the recipe', {'name': name, **image, **entries})
     if unused := set(recipe.layouts) - recipe.data:
@@ -133,14 +156,21 @@ def _build(kind: type[Settings], where: str, content: Any) -> Settings:
         raise SettingsError(f'{where} has no entry {", ".join(sorted(unknown))}; it has {", ".join(known)}')
     for name, value in entries.items():
         annotation = str(known[name].type)
-        if annotation in ('int', 'float') and not _is_number(value):
-            raise SettingsError(f'{where}: {name} is {value!r}; use a number')
+        if annotation in KINDS:
+            _check_kind(where, name, value, annotation)
         if annotation.startswith('tuple') and 'StageRecipe' not in annotation:
             entries[name] = _numbers(where, name, value)
     try:
         return kind(**entries)
     except TypeError as error:
         raise SettingsError(f'{where}: {error}') from error
+
+
+def _check_kind(where: str, name: str, value: Any, kind: str) -> None:
+    types, expected = KINDS[kind]
+    fits = isinstance(value, types) and (kind == 'bool' or not isinstance(value, bool))
+    if not fits or (isinstance(value, float) and not math.isfinite(value)):
+        raise SettingsError(f'{where}: {name} is {value!r}; use {expected}')
 
 
 def _mapping(where: str, content: Any) -> Mapping[str, Any]:
@@ -156,4 +186,4 @@ def _numbers(where: str, name: str, value: Any) -> tuple[float, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -53,6 +53,10 @@ class SegmenterSettings:
         if self.batch < 2:
             raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
         check_crop(self.crop)
+        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
+            raise SettingsError(
+                f'scales is {list(self.scales)}; use the smallest and the largest, above 0: [0.6, 2.0]'
+            )
         if self.teacher_weight < 0:
             raise SettingsError(f'teacher_weight is {self.teacher_weight}; use 0 or more')
         if not self.teacher_temperature > 0:

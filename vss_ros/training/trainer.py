@@ -40,7 +40,10 @@ class Trainer:
         self.recipe, self.folder = recipe, folder
         self.data = Gathered(recipe, data, folder.parent / 'streets')
         torch.manual_seed(recipe.seed)  # the fresh weights
-        self.method: Method = build_method(recipe.method, self.data.classes, dict(recipe.options))
+        try:
+            self.method: Method = build_method(recipe.method, self.data.classes, dict(recipe.options))
+        except TypeError as error:  # a value of another kind, text for a number say
+            raise SettingsError(f'options {dict(recipe.options)} cannot be used: {error}') from error
         start_from(self.method, recipe.start)
         self.scores: dict[str, float] = {}  # of the last validation of each stage
 
