@@ -35,7 +35,7 @@ def test_nothing_is_kept_aside_when_the_share_is_zero():
 
 def test_images_of_another_size_are_brought_to_the_size_asked_for(tmp_path):
     write_pair(tmp_path, 'x_1')
-    images = load_folder(tmp_path, 12, 16)
+    images = load_folder(tmp_path, 12, 16, 11)
     assert images.images[0].shape == (12, 16, 3)
     assert images.labels[0].shape == (12, 16)
     assert (images.labels[0] == 3).all()
@@ -43,20 +43,39 @@ def test_images_of_another_size_are_brought_to_the_size_asked_for(tmp_path):
 
 def test_a_folder_without_images_says_what_it_should_hold(tmp_path):
     with pytest.raises(SourceError, match='images/'):
-        load_folder(tmp_path, 12, 16)
+        load_folder(tmp_path, 12, 16, 11)
 
 
 def test_a_label_of_another_size_than_its_image_is_refused_by_name(tmp_path):
     write_pair(tmp_path, 'x_1', label_size=(5, 5))
     with pytest.raises(SourceError, match='x_1'):
-        load_folder(tmp_path, 12, 16)
+        load_folder(tmp_path, 12, 16, 11)
+
+
+def test_a_label_with_an_id_that_is_no_class_is_refused_by_name(tmp_path):
+    write_pair(tmp_path, 'x_1')
+    with pytest.raises(SourceError, match=r'x_1\.png has the class id 3; use 0 to 2'):
+        load_folder(tmp_path, 12, 16, 3)
+
+
+def test_a_label_of_16_bits_is_refused_by_name(tmp_path):
+    write_pair(tmp_path, 'x_1')
+    cv2.imwrite(str(tmp_path / 'labels' / 'x_1.png'), np.full((24, 32), 256, np.uint16))
+    with pytest.raises(SourceError, match='x_1'):
+        load_folder(tmp_path, 12, 16, 11)
+
+
+def test_frames_numbered_without_zeros_are_in_the_order_of_the_drive(tmp_path):
+    for number in (1, 2, 9, 10):
+        write_pair(tmp_path, f'x_{number}')
+    assert load_folder(tmp_path, 12, 16, 11).names == ['x_1', 'x_2', 'x_9', 'x_10']
 
 
 def test_an_image_without_a_label_is_refused_by_name(tmp_path):
     write_pair(tmp_path, 'x_1')
     (tmp_path / 'labels' / 'x_1.png').unlink()
     with pytest.raises(SourceError, match='x_1'):
-        load_folder(tmp_path, 12, 16)
+        load_folder(tmp_path, 12, 16, 11)
 
 
 def test_frequencies_leave_unlabelled_pixels_out():

@@ -157,7 +157,8 @@ def _driven(args: Namespace, model: ModelFolder) -> Iterator[list[Frame]]:
         from vss_ros.training.data import load_folder
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
-    yield from drive(load_folder(args.stills, *model.image_size), range(args.clips), args.span)
+    stills = load_folder(args.stills, *model.image_size, len(model.classes))
+    yield from drive(stills, range(args.clips), args.span)
 
 
 def drive(stills: LabelledImages, numbers: Iterable[int], length: int) -> Iterator[list[Frame]]:

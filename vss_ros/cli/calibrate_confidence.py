@@ -101,7 +101,7 @@ def _drives(args: Namespace, model: ModelFolder) -> Iterator[tuple[int, list[Fra
     from vss_ros.training.data import load_folder
 
     share = HELD_OUT if args.held_out is None else args.held_out
-    _, aside = load_folder(args.stills, *model.image_size).split(share)
+    _, aside = load_folder(args.stills, *model.image_size, len(model.classes)).split(share)
     if not len(aside):
         raise SourceError(f'{share:g} of each drive in {args.stills} is less than one image; use more')
     places = np.arange(len(aside))

@@ -13,6 +13,7 @@ import numpy as np
 
 from vss_ros.core.errors import SourceError
 from vss_ros.core.model_folder import sha256_of
+from vss_ros.core.sources.images import natural_order, read_labels
 
 IGNORE = 255
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -70,29 +71,37 @@ def sequence_of(name: str) -> str:
     return name.rpartition('_')[0]
 
 
-def load_folder(folder: Path, height: int, width: int) -> LabelledImages:
+def load_folder(folder: Path, height: int, width: int, classes: int) -> LabelledImages:
     """Read `folder/images/*` with the label maps `folder/labels/<same name>.png`.
 
+    In natural order: of a drive whose frames are numbered without zeros the last ones come last as well.
     Images of another size are resized (labels to the nearest pixel).
     Raises:
-        SourceError: no images, or an image or its label is missing or unreadable.
+        SourceError: no images, or an image or its label is missing or unreadable, or a label has other ids
+            than 0 to `classes` - 1 and 255.
     """
-    paths = sorted(path for path in (folder / 'images').glob('*') if path.suffix in IMAGE_SUFFIXES)
+    found = (path for path in (folder / 'images').glob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(found, key=natural_order)
     if not paths:
         raise SourceError(f'{folder} has no images; expected images/*.jpg and labels/*.png in it')
     images, labels = [], []
     for path in paths:
         label_path = folder / 'labels' / f'{path.stem}.png'
-        image, label = cv2.imread(str(path)), cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
+        image, label = cv2.imread(str(path)), read_labels(label_path)
         if image is None:
             raise SourceError(f'{path} cannot be read as an image')
-        if label is None or label.ndim != 2 or label.shape != image.shape[:2]:
-            raise SourceError(f'{label_path} must be a one-channel PNG of the size of its image')
+        if label.shape != image.shape[:2]:
+            raise SourceError(f'{label_path} must be of the size of its image')
+        if (unknown := label[(label >= classes) & (label != IGNORE)]).size:
+            raise SourceError(
+                f'{label_path} has the class id {unknown[0]}; use 0 to {classes - 1}, '
+                f'or {IGNORE} for unlabelled'
+            )
         if label.shape != (height, width):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
         images.append(image)
-        labels.append(label.astype(np.uint8))
+        labels.append(label)
     return LabelledImages([path.stem for path in paths], images, labels)
 
 

@@ -167,5 +167,5 @@ class Gathered:
         sets = {name: (kept.stills(), aside.stills()) for name, (kept, aside) in self._videos.items()}
         for name, path in self._paths.items():
             if path.is_dir() and name not in sets:
-                sets[name] = load_folder(path, *self._size).split(self._recipe.held_out)
+                sets[name] = load_folder(path, *self._size, self.classes).split(self._recipe.held_out)
         return sets
