@@ -66,6 +66,11 @@ def test_a_clip_depends_on_its_generator_alone_and_keeps_the_size():
     assert set(np.unique(clips[0].labels)) <= {0, 1, 3, 8, 255}
 
 
+def test_classes_of_which_one_alone_moves_make_clips():
+    clip = StillDriver(street(), SceneClasses(objects=(8,))).clip(np.random.default_rng(3), 3)
+    assert len(clip.images) == 3
+
+
 def test_frames_of_a_clip_differ_from_each_other():
     clip = StillDriver(street(), SCENE).clip(np.random.default_rng(1), 5)
     assert all((clip.images[i] != clip.images[i + 1]).any() for i in range(4))

@@ -49,6 +49,7 @@ class SceneClasses:
     ground: tuple[int, ...] = (3, 4)
     background: tuple[int, ...] = (1, 5, 7)
     objects: tuple[int, ...] = (2, 6, 8, 9, 10)  # may be cut out and moved on their own
+    cars: tuple[int, ...] = (8,)  # of the objects, what moves fastest
     horizon: float = 0.44  # share of the image's height
 
 
@@ -214,8 +215,8 @@ class _Mover:
         scene: SceneClasses,
         frames: int,
     ) -> None:
-        # Cars are what moves fastest; one object in two is one.
-        cars = [cutout for cutout in cutouts if cutout.label == scene.objects[2]]
+        # One object in two is a car.
+        cars = [cutout for cutout in cutouts if cutout.label in scene.cars]
         pool = cars if cars and rng.random() < 0.5 else cutouts
         self._cutout = pool[int(rng.integers(len(pool)))]
         if rng.random() < 0.5:
