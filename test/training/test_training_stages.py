@@ -288,6 +288,40 @@ def test_an_option_of_another_kind_is_refused(tmp_path, labelled_folder):
         Trainer(recipe, {'camvid': labelled_folder}, tmp_path)
 
 
+def test_streets_do_not_teach_the_ids_of_other_classes(tmp_path):
+    stages = {'segmenter': {'fit': {'steps': 1}, 'shares': {'streets': 1}}}
+    recipe = parse_recipe('tiny', tiny_recipe(classes='cityscapes19', stages=stages))
+    with pytest.raises(SettingsError, match=r'streets are drawn with the classes camvid11'):
+        Trainer(recipe, {}, tmp_path).run(CPU, False, lambda *_: None)
+
+
+def test_a_stage_of_another_method_is_refused_before_anything_is_trained(tmp_path):
+    stage = {'fit': {'steps': 1}, 'shares': {'streets': 1}}
+    recipe = parse_recipe('tiny', tiny_recipe(stages={'segmenter': stage, 'joint': stage}))
+    with pytest.raises(SettingsError, match='joint trains Davss'):
+        Trainer(recipe, {}, tmp_path)
+
+
+def test_data_that_does_not_exist_is_refused_by_its_path(tmp_path):
+    with pytest.raises(SettingsError, match=r'camvid:.*nowhere does not exist'):
+        Trainer(parse_recipe('tiny', tiny_recipe()), {'camvid': tmp_path / 'nowhere'}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [(['-o', 'FOLDER'], 'is no model folder'), (['--data', 'camvid:FOLDER'], 'given twice')],
+)
+def test_what_could_not_be_exported_or_is_not_clear_is_refused_at_once(
+    tmp_path, capsys, labelled_folder, more, message
+):
+    recipe = tmp_path / 'tiny.yaml'
+    recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
+    words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', '--runs', str(tmp_path / 'runs')]
+    assert main([*words, *(word.replace('FOLDER', str(labelled_folder)) for word in more)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'runs').exists()
+
+
 def test_a_stage_for_a_network_that_the_method_lacks_is_refused(tmp_path):
     flow = {'fit': {'steps': 1}, 'shares': {'streets': 1}}
     recipe = parse_recipe('tiny', tiny_recipe(options={'flow': 'dis'}, stages={'flow': flow}))

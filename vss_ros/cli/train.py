@@ -48,6 +48,7 @@ def main(args: Namespace) -> int:
     try:
         import torch
 
+        from vss_ros.methods.export import check_target
         from vss_ros.training.processes import joined
         from vss_ros.training.recipe import load_recipe
         from vss_ros.training.trainer import Trainer
@@ -57,6 +58,10 @@ def main(args: Namespace) -> int:
     if args.threads > 0:
         torch.set_num_threads(args.threads)
     recipe = load_recipe(args.recipe)
+    if len(dict(args.data)) < len(args.data):
+        raise SettingsError('a NAME of --data was given twice; give each once, with all of it in one folder')
+    if args.output is not None:
+        check_target(args.output)  # now rather than after days
     wanted = args.device
     if wanted == 'auto':
         wanted = 'cuda' if torch.cuda.is_available() else 'cpu'

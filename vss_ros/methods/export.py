@@ -70,7 +70,7 @@ def export(
     """
     report = progress or (lambda line: None)
     folder = Path(folder).expanduser().resolve()
-    _check_target(folder)
+    check_target(folder)
     count = len(load_classes(class_set))
     if count != method.classes:
         raise ModelError(f'the method has {method.classes} classes, class set {class_set} has {count}')
@@ -222,8 +222,12 @@ def _write_yaml(content: dict[str, Any], file: Path) -> None:
     file.write_text(text)
 
 
-def _check_target(folder: Path) -> None:
-    """Only a model may be replaced; anything else in the way belongs to somebody."""
+def check_target(folder: Path) -> None:
+    """Only a model may be replaced; anything else in the way belongs to somebody.
+
+    Raises:
+        ModelError: there is something else.
+    """
     if folder.is_dir():
         free = (folder / MODEL_FILE).is_file() or not any(folder.iterdir())
     else:

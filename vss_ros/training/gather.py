@@ -16,7 +16,7 @@ from vss_ros.training.data import Joined, LabelledImages, class_frequencies, dig
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.propagation import ClipSource
 from vss_ros.training.recipe import STREETS, Recipe
-from vss_ros.training.streets import draw_streets
+from vss_ros.training.streets import STREET_CLASSES, draw_streets
 
 CLIPS_ASIDE = 16  # clips driven into the images kept aside, to judge propagated frames by
 
@@ -29,7 +29,7 @@ class Gathered:
             of a data set whose layout the recipe names.
         cache: folder for what is drawn, see `draw_streets`.
     Raises:
-        SettingsError: data is missing or unknown.
+        SettingsError: data is missing or unknown, or does not exist.
         SourceError, once it is read: data cannot be read.
     """
 
@@ -40,6 +40,8 @@ class Gathered:
                 f'recipe {recipe.name} needs data {", ".join(sorted(recipe.data)) or "of no kind"}, '
                 f'given {", ".join(sorted(paths)) or "none"}; use --data NAME:PATH for each'
             )
+        if lost := [f'{name}:{path}' for name, path in paths.items() if not path.exists()]:
+            raise SettingsError(f'{", ".join(lost)} does not exist; give the folder or video with --data')
         self._recipe, self._paths, self._cache = recipe, paths, cache
         self.seed = recipe.seed
         self.class_set = load_classes(recipe.classes)
@@ -53,6 +55,7 @@ class Gathered:
         Args:
             labelled: refuse videos without labels.
         """
+        self._check_streets(shares)
         videos = [name for name in shares if not self._is_labelled(name)]
         if labelled and videos:
             raise SettingsError(f'this stage needs labels; {", ".join(videos)} has none')
@@ -70,6 +73,7 @@ class Gathered:
         Args:
             following: frames after the labelled one, where only one is.
         """
+        self._check_streets(shares)
         return [(self._clips(name, recoloured, following), share) for name, share in shares.items()]
 
     def clips_aside(self, frames: int, following: int = 0) -> list[Clip]:
@@ -127,6 +131,14 @@ class Gathered:
                 f'{streets.clips} clips of {streets.frames} frames, drawn from seed {streets.seed}'
             )
         return lines
+
+    def _check_streets(self, shares: Mapping[str, float]) -> None:
+        """Raises SettingsError if drawn streets would be taken for labels of other classes."""
+        if STREETS in shares and self.class_set.names != load_classes(STREET_CLASSES).names:
+            raise SettingsError(
+                f'{STREETS} are drawn with the classes {STREET_CLASSES}, the recipe trains '
+                f'{self.class_set.name}; give {STREETS} no share in stages other than flow'
+            )
 
     def _is_labelled(self, name: str) -> bool:
         return name == STREETS or self._paths[name].is_dir()

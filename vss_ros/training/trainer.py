@@ -44,6 +44,8 @@ class Trainer:
             self.method: Method = build_method(recipe.method, self.data.classes, dict(recipe.options))
         except TypeError as error:  # a value of another kind, text for a number say
             raise SettingsError(f'options {dict(recipe.options)} cannot be used: {error}') from error
+        for stage in recipe.stages:
+            self._check_stage(stage.name)
         start_from(self.method, recipe.start)
         self.scores: dict[str, float] = {}  # of the last validation of each stage
 
@@ -63,11 +65,13 @@ class Trainer:
             checkpoint.write_tensors(path, self.method.eval().state_dict(), {'recipe': self.recipe.name})
         return path
 
-    def _stage(self, recipe: StageRecipe) -> Stage:
-        kind = stage_class(recipe.name)
-        if not isinstance(self.method, kind.method_class):
+    def _check_stage(self, name: str) -> None:
+        wanted = stage_class(name).method_class
+        if not isinstance(self.method, wanted):
             raise SettingsError(
-                f'the stage {recipe.name} trains {kind.method_class.__name__}, not {self.recipe.method}; '
+                f'the stage {name} trains {wanted.__name__}, not {self.recipe.method}; '
                 'choose stages of that method'
             )
-        return kind.create(self.method, self.data, recipe)
+
+    def _stage(self, recipe: StageRecipe) -> Stage:
+        return stage_class(recipe.name).create(self.method, self.data, recipe)
