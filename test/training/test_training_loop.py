@@ -88,6 +88,33 @@ def test_a_finished_run_resumed_keeps_its_weights(tmp_path):
     assert torch.equal(stage.module.weight, again.module.weight)
 
 
+def scores(folder):
+    lines = [json.loads(line) for line in (folder / 'line.jsonl').read_text().splitlines()]
+    return [line for line in lines if 'loss' not in line]
+
+
+def test_a_run_stopped_during_its_last_validation_is_validated_when_it_is_resumed(tmp_path):
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    fit(LineStage(), settings(20), whole, CPU)
+    stage = LineStage()
+    stage.validate = lambda average: 1 / (not (broken / 'line.safetensors').exists())
+    with pytest.raises(ZeroDivisionError):
+        fit(stage, settings(20, save_every_steps=20), broken, CPU)
+    assert scores(broken) == []
+    for _ in range(2):
+        fit(LineStage(), settings(20), broken, CPU, resume=True)
+        assert scores(broken) == scores(whole)[-1:]
+
+
+def test_a_line_of_the_log_that_a_crash_cut_off_is_dropped(tmp_path):
+    fit(LineStage(), settings(20), tmp_path, CPU)
+    before = curve(tmp_path)
+    with (tmp_path / 'line.jsonl').open('a') as log:
+        log.write('{"step": 20, "lo')
+    fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
+    assert curve(tmp_path) == before
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_batch(tmp_path):
     stage = LineStage(breaks_at=5)
     with pytest.raises(DivergedError, match='step 5'):

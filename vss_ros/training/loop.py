@@ -80,7 +80,6 @@ def fit(
     first = 0
     if resume and path.exists():
         first = checkpoint.load(path, module, average, descent.optimiser, descent.scaler)
-    processes.wait()  # nobody may find the checkpoint of a faster one
     log = StepLog(folder, stage.name, first) if processes.first else None
 
     def tell(step: int, values: dict[str, float], **more: float) -> None:
@@ -88,6 +87,13 @@ def fit(
             log.write(step, {**values, **more})
             report(step, values)
 
+    def validate(step: int) -> None:
+        if scores := stage.validate(average):
+            tell(step, scores)
+
+    if first and log is not None and not log.is_scored:
+        validate(first - 1)  # the run was stopped between its checkpoint and its scores
+    processes.wait()  # nobody may find the checkpoint of a faster one
     began = time.monotonic()
     with _batches(stage, part, first, settings.steps) as batches:
         for step, arrays in enumerate(batches, first):
@@ -111,8 +117,7 @@ def fit(
             if (step + 1) % settings.save_every_steps == 0 or step + 1 == settings.steps:
                 if processes.first:
                     checkpoint.save(path, step + 1, module, average, descent.optimiser, descent.scaler)
-                    if scores := stage.validate(average):
-                        tell(step, scores)
+                    validate(step)
                 processes.wait()
     if log is not None:
         log.close()

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vss_ros.core.drafts import write_file
+
 BY_DISTANCE = re.compile(r'([a-z_]+)_(\d+)')
 
 
@@ -16,13 +18,17 @@ class StepLog:
     Args:
         folder: receives `<name>.jsonl` and `tensorboard/<name>/`.
         first: the first step that will be written; 0 starts over.
+
+    Attributes:
+        is_scored: whether the step before that was validated.
     """
 
     def __init__(self, folder: Path, name: str, first: int) -> None:
         self._path = folder / f'{name}.jsonl'
         folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read_log(self._path) if line['step'] < first] if first else []
-        self._path.write_text(''.join(f'{json.dumps(line)}\n' for line in kept))
+        self.is_scored = any(line['step'] == first - 1 and 'loss' not in line for line in kept)
+        write_file(self._path, ''.join(f'{json.dumps(line)}\n' for line in kept))
         self._board = _board(folder / 'tensorboard' / name, first)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -40,8 +46,14 @@ class StepLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; none if there is no log."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of a log, up to one that a crash cut off; none if there is no log."""
+    lines: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
 
 
 def last_scores(log: list[dict[str, Any]]) -> dict[str, float]:
