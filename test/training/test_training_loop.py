@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -134,8 +135,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     fit(LineStage(), settings(10), tmp_path, CPU)
     other = LineStage()
     other.module = nn.Linear(3, 1)
-    with pytest.raises(ModelError, match='cannot be resumed'):
+    with pytest.raises(ModelError, match='cannot be resumed') as error:
         fit(other, settings(10), tmp_path, CPU, resume=True)
+    assert '\n' not in str(error.value)
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -150,6 +152,17 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='disk full'):
         checkpoint.write_tensors(path, {'x': torch.zeros(2)}, {})
     assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_draft(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match='File too large'):
+            checkpoint.write_tensors(tmp_path / 'a.safetensors', {'x': torch.ones(1000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_rate_warms_up_and_falls_to_zero():

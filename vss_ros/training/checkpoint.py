@@ -14,7 +14,11 @@ from vss_ros.core.errors import ModelError
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    """Write a safetensors file; a reader sees the old file or the new one, never half of one."""
+    """Write a safetensors file; a reader sees the old file or the new one, never half of one.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.part')
     # A copy each: the file format refuses tensors that share memory, and ours may.
@@ -22,8 +26,13 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str])
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    save_file(dense, temporary, notes)
-    os.replace(temporary, path)
+    try:
+        save_file(dense, temporary, notes)
+        os.replace(temporary, path)
+    except SafetensorError as error:  # as which the library reports a full disk
+        raise OSError(f'{path} cannot be written: {error}') from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save(
@@ -72,8 +81,9 @@ def load(
         if scaling and scaler.is_enabled():
             scaler.load_state_dict(scaling)
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = ' '.join(str(error).split())[:300]
         raise ModelError(
-            f'{path} cannot be resumed from ({error}); remove it or train without --resume'
+            f'{path} cannot be resumed from ({reason}); remove it or train without --resume'
         ) from error
     return step
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import os
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import VssError
 from vss_ros.methods.channels_last import channels_last
 from vss_ros.training import checkpoint
@@ -129,7 +131,9 @@ def _diverged(folder: Path, name: str, step: int, arrays: Batch, processes: Proc
     """The error of a step, its batch saved."""
     of_process = f'-process-{processes.rank}' if processes.count > 1 else ''
     lost = folder / f'{name}-diverged-{step}{of_process}.npz'
-    np.savez_compressed(lost, **arrays)  # type: ignore[arg-type]
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+    write_file(lost, packed.getvalue())
     return DivergedError(
         f'the loss of {name} is no number at step {step}; its batch is in {lost.name}. '
         'Try a lower learning_rate, then --resume'
