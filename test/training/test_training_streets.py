@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
+import yaml
+from processes import started
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.training import streets
@@ -68,6 +75,26 @@ def test_several_processes_draw_the_same(tmp_path):
     clips = draw_streets(many, 16, 16, tmp_path)
     expected = draw_street(3, 5, 2, 16, 16)
     assert np.array_equal(clips[5].images, expected.images)
+
+
+def test_a_training_that_is_told_to_end_takes_those_that_draw_for_it_along(tmp_path):
+    recipe = {
+        'method': 'evss-lite',
+        'classes': 'camvid11',
+        'image': {'height': 64, 'width': 96},
+        'streets': {'clips': 10_000, 'frames': 2},
+        'stages': {'segmenter': {'fit': {'steps': 1}, 'shares': {'streets': 1}}},
+    }
+    (tmp_path / 'tiny.yaml').write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, '-m', 'vss_ros.cli.main', 'train', 'tiny.yaml', '--device', 'cpu']
+    with started(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.rglob('*.npz')):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)  # until nobody holds the pipe any more
+    assert process.returncode == 130
+    assert 'interrupted' in said
 
 
 @pytest.mark.parametrize('wrong', [{'clips': 0}, {'frames': 1}, {'frames': 61}])
