@@ -127,7 +127,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_batch(tmp_path):
 
 def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path):
     (tmp_path / 'line.safetensors').write_bytes(b'nothing')
-    with pytest.raises(ModelError, match='--resume'):
+    with pytest.raises(ModelError, match='--runs'):
         fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
 
 

@@ -277,6 +277,61 @@ def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, 
     assert resumed.scores == {name: model.training[name] for name in resumed.scores} != {}
 
 
+def test_a_training_does_not_write_over_another(tmp_path):
+    stages = {'segmenter': {'fit': {'steps': 1, 'precision': 'fp32'}, 'shares': {'streets': 1}}}
+    recipe = parse_recipe('tiny', tiny_recipe(stages=stages))
+    folder = tmp_path / 'tiny'
+
+    def meanwhile(stage, step, values):
+        with pytest.raises(SettingsError, match='another training writes'):
+            Trainer(recipe, {}, folder).run(CPU, True, lambda *_: None)
+
+    Trainer(recipe, {}, folder).run(CPU, False, meanwhile)
+    with pytest.raises(SettingsError, match='--resume'):
+        Trainer(recipe, {}, folder).run(CPU, False, lambda *_: None)
+
+
+def test_a_run_that_goes_on_as_no_unbroken_one_would_is_warned_of(tmp_path, labelled_folder, caplog):
+    data, folder = {'camvid': labelled_folder}, tmp_path / 'runs' / 'tiny'
+
+    def train(steps, resume):
+        file, content = tmp_path / 'tiny.yaml', tiny_recipe()
+        content['stages']['segmenter']['fit']['steps'] = steps
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+        Trainer(load_recipe(str(file)), data, folder).run(CPU, resume, lambda *_: None)
+
+    train(1, False)
+    train(1, True)
+    assert not caplog.text
+    train(2, True)
+    assert 'not that of the run before: stages.segmenter.fit.steps' in caplog.text
+    assert 'correction.safetensors was trained behind segmenter as it was before' in caplog.text
+
+
+def test_what_a_stage_begins_anew_is_the_same_when_the_stage_before_was_resumed(tmp_path):
+    fit = {'steps': 1, 'precision': 'fp32'}
+    stages = {
+        'segmenter': {'fit': fit, 'sampling': {'batch': 2}, 'shares': {'streets': 1}},
+        'fusion': {
+            'fit': fit,
+            'sampling': {'batch': 2, 'new_classifier': True},
+            'shares': {'streets': 1},
+        },
+    }
+    options = {'backbone': 'lite'}
+    recipe = parse_recipe('tiny', tiny_recipe(method='st-memory', options=options, stages=stages))
+    losses = []
+
+    def keep(stage, step, values):
+        if stage == 'fusion':
+            losses.append(values['loss'])
+
+    Trainer(recipe, {}, tmp_path / 'runs').run(CPU, False, keep)
+    (tmp_path / 'runs' / 'fusion.safetensors').unlink()
+    Trainer(recipe, {}, tmp_path / 'runs').run(CPU, True, keep)
+    assert losses[0] == losses[1]
+
+
 def test_data_that_is_not_given_is_asked_for_by_name(tmp_path):
     with pytest.raises(SettingsError, match=r'camvid.*--data'):
         Trainer(parse_recipe('tiny', tiny_recipe()), {}, tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -53,6 +55,18 @@ def save(
     write_tensors(path, tensors, {'step': str(step)})
 
 
+def steps_taken(path: Path) -> int:
+    """The step of a checkpoint; 0 if there is none.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    if not path.exists():
+        return 0
+    with _refused(path), safe_open(path, 'pt') as file:
+        return int(file.metadata()['step'])
+
+
 def load(
     path: Path,
     module: nn.Module,
@@ -65,9 +79,8 @@ def load(
     Raises:
         ModelError: the file is damaged or belongs to another network.
     """
-    try:
-        with safe_open(path, 'pt') as file:
-            step = int(file.metadata()['step'])
+    step = steps_taken(path)
+    with _refused(path):
         tensors = load_file(path)
         module.load_state_dict(_part(tensors, 'module/'))
         average.load_state_dict(_part(tensors, 'average/'))
@@ -80,12 +93,20 @@ def load(
         scaling = {name: value.item() for name, value in _part(tensors, 'scaler/').items()}
         if scaling and scaler.is_enabled():
             scaler.load_state_dict(scaling)
+    return step
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Whatever comes of a file that is no checkpoint, or that of another network, as a ModelError."""
+    try:
+        yield
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
         reason = ' '.join(str(error).split())[:300]
         raise ModelError(
-            f'{path} cannot be resumed from ({reason}); remove it or train without --resume'
+            f'{path} cannot be resumed from ({reason}); remove it and those of later stages, or start over '
+            'in another folder with --runs'
         ) from error
-    return step
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

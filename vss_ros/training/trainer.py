@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import fcntl
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 
+from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.method import Method
@@ -21,7 +27,10 @@ from vss_ros.training.start import start_from
 from vss_ros.training.step_log import last_scores, read_log
 
 WEIGHTS_FILE = 'weights.safetensors'
+RECIPE_FILE = 'recipe.yaml'
 Report = Callable[[str, int, dict[str, float]], None]
+
+log = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -50,8 +59,27 @@ class Trainer:
         self.scores: dict[str, float] = {}  # of the last validation of each stage
 
     def run(self, device: torch.device, resume: bool, report: Report, processes: Processes = ALONE) -> Path:
-        """Train every stage and write the weights; returns their path."""
+        """Train every stage and write the weights; returns their path.
+
+        Raises:
+            SettingsError: the folder holds checkpoints, and `resume` was not asked for, or another training
+                writes to it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not resume and (kept := sorted(self.folder.glob('*.safetensors'))):
+            raise SettingsError(
+                f'{kept[0]} is of a run before; go on from it with --resume, or remove {self.folder}, '
+                'or choose another folder with --runs'
+            )
+        if not processes.first:
+            return self._run(device, resume, report, processes)
+        with _alone(self.folder):
+            if resume:
+                self._warn_of_mixtures()
+            write_file(self.folder / RECIPE_FILE, self.recipe.text)
+            return self._run(device, resume, report, processes)
+
+    def _run(self, device: torch.device, resume: bool, report: Report, processes: Processes) -> Path:
         self.method.to(device)
         for stage_recipe in self.recipe.stages:
             stage = self._stage(stage_recipe)
@@ -65,6 +93,23 @@ class Trainer:
             checkpoint.write_tensors(path, self.method.eval().state_dict(), {'recipe': self.recipe.name})
         return path
 
+    def _warn_of_mixtures(self) -> None:
+        """Say where going on is not what an unbroken run would have done."""
+        kept = self.folder / RECIPE_FILE
+        if kept.exists():
+            changes = differences(yaml.safe_load(kept.read_text()), yaml.safe_load(self.recipe.text))
+            if changes:
+                log.warning('the recipe is not that of the run before: %s', ', '.join(changes))
+        learns_on = ''
+        for stage in self.recipe.stages:
+            path = self.folder / f'{stage.name}.safetensors'
+            if learns_on and path.exists():
+                log.warning(
+                    '%s was trained behind %s as it was before; remove it to train it anew', path, learns_on
+                )
+            elif checkpoint.steps_taken(path) < stage.fit.steps:
+                learns_on = learns_on or stage.name
+
     def _check_stage(self, name: str) -> None:
         wanted = stage_class(name).method_class
         if not isinstance(self.method, wanted):
@@ -74,4 +119,30 @@ class Trainer:
             )
 
     def _stage(self, recipe: StageRecipe) -> Stage:
+        torch.manual_seed(self.recipe.seed)  # what a stage begins anew, also when the one before was resumed
         return stage_class(recipe.name).create(self.method, self.data, recipe)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises SettingsError while another training is in here."""
+    with (folder / '.lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsError(
+                f'another training writes to {folder}; wait for it, or choose another folder with --runs'
+            ) from error
+        yield
+
+
+def differences(before: Any, now: Any, where: str = '') -> list[str]:
+    """Entries of nested mappings that differ, as `stages.segmenter.fit.steps`."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [where]
+    prefix = f'{where}.' if where else ''
+    return [
+        entry
+        for name in {**before, **now}
+        for entry in differences(before.get(name), now.get(name), f'{prefix}{name}')
+    ]
