@@ -99,14 +99,10 @@ def write_card(trainer: Trainer, folder: Path) -> None:
         f'{model.method} for the {len(model.classes)} classes of {recipe.classes} at '
         f'{model.image_size[1]}x{model.image_size[0]}. Million parameters: {networks}.',
         '',
+        # No scores: the card stays when the model is trained anew, the report does not.
         f'Trained with `vss train {recipe.name}`; see [report.md](report.md) and [recipe.yaml](recipe.yaml).',
+        'The scores there are on images close to what it learnt from; `vss evaluate` judges it on others.',
         'Check the licence of the training data before you use it in a product.',
-        '',
-        '## Scores on what was kept aside',
-        '',
-        'These images lie close to those it learnt from; `vss evaluate` tells how it does on others.',
-        '',
-        *_scores(trainer.scores),
     ]
     write_file(folder / 'README.md', '\n'.join(lines) + '\n')
 
