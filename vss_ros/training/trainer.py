@@ -49,10 +49,7 @@ class Trainer:
         self.recipe, self.folder = recipe, folder
         self.data = Gathered(recipe, data, folder.parent / 'streets')
         torch.manual_seed(recipe.seed)  # the fresh weights
-        try:
-            self.method: Method = build_method(recipe.method, self.data.classes, dict(recipe.options))
-        except TypeError as error:  # a value of another kind, text for a number say
-            raise SettingsError(f'options {dict(recipe.options)} cannot be used: {error}') from error
+        self.method: Method = build_method(recipe.method, self.data.classes, dict(recipe.options))
         for stage in recipe.stages:
             self._check_stage(stage.name)
         start_from(self.method, recipe.start)
