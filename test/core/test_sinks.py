@@ -159,6 +159,12 @@ def test_scores_are_those_of_all_frames_with_truth_and_of_each_age(tmp_path):
     assert scores['miou_percent_by_age'] == {'0': 100.0, '1': 25.0}
 
 
+def test_scores_without_a_label_are_warned_of(tmp_path, caplog):
+    open_sink(str(tmp_path / 'scores.json'), CLASSES).close()
+    assert json.loads((tmp_path / 'scores.json').read_text())['miou_percent'] is None
+    assert 'no frame had a label; give --labels or --mask-topic' in caplog.text
+
+
 def test_scores_of_no_frames_are_none():
     assert ScoreSink(CLASSES).report()['miou_percent'] is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.resize import fit_labels
 
 SUFFIX = '.json'
+_log = logging.getLogger(__name__)
 
 
 class ScoreSink:
@@ -66,6 +68,8 @@ class ScoreSink:
 
     def close(self) -> None:
         if self._path is not None:
+            if not self.frames:
+                _log.warning('%s: no frame had a label; give --labels or --mask-topic', self._path)
             write_file(self._path, json.dumps(self.report(), indent=2) + '\n')
 
     def discard(self) -> None:
