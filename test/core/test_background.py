@@ -14,12 +14,19 @@ from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import load_model
+from vss_ros.core.motion import dis
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 FRAME_NS = 100_000_000
 BACKGROUND = StreamSettings(key_frame_interval=4, background_key_frames=True)
 DEADLINE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def flow_without_memory(monkeypatch):
+    """Flow is also found from that of the frame before, which a key frame in the foreground does not have."""
+    monkeypatch.setattr(dis, 'REACH', 0)
 
 
 @pytest.fixture(scope='module')

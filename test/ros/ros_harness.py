@@ -143,15 +143,24 @@ class Probe:
             self.node.destroy_client(client)
         self._clients.clear()
 
-    def call(self, kind, name: str, request):
-        """Calls a service and returns its response."""
+    def call(self, kind, name: str, request, patience_s: float = DEADLINE_S):
+        """Calls a service, again each time its patience ends, and returns the first response.
+
+        On a busy machine the server may not know the client yet when it answers, and the answer is lost.
+        """
         if name not in self._clients:
             self._clients[name] = self.node.create_client(kind, name)
         client = self._clients[name]
         self.until(client.service_is_ready, f'service {name}')
-        future = client.call_async(request)
-        self.until(future.done, f'an answer of {name}')
-        return future.result()
+        calls = []
+
+        def answered():
+            if len(calls) * patience_s <= time.monotonic() - began:
+                calls.append(client.call_async(request))
+            return next((call for call in calls if call.done()), None)
+
+        began = time.monotonic()
+        return self.until(answered, f'an answer of {name}').result()
 
 
 class Robot:
@@ -217,7 +226,7 @@ class Robot:
 
     @property
     def state(self) -> str:
-        answer = self.probe.call(GetState, f'{self.name}/get_state', GetState.Request())
+        answer = self.probe.call(GetState, f'{self.name}/get_state', GetState.Request(), patience_s=5.0)
         return answer.current_state.label
 
     def start(self) -> None:
