@@ -3,8 +3,8 @@
 A frame that is due as a key frame is answered at once by the propagated step, like every other. On a second
 thread the key step of that same frame runs, and then the propagated step of each frame that has come since,
 until it is level with the stream; its state replaces the stream's. From then on the answers are those of a
-stream that had taken the key frame in the foreground. The price: until then they rest on the key frame
-before, and each frame in between is propagated twice.
+stream that had taken the key frame in the foreground (whose flow would have paused there). The price: until
+then they rest on the key frame before, and each frame in between is propagated twice.
 """
 
 from __future__ import annotations
