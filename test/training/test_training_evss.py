@@ -73,7 +73,7 @@ def test_a_sample_of_the_release_has_its_losses(clips, void_edges):
     torch.testing.assert_close(sum(ours.values()), theirs['total'], rtol=1e-4, atol=1e-5)
 
 
-# What evss-lite gave here when models/camvid-evss-lite was trained; the last of `warped` with the flow of today.
+# What evss-lite gave here when models/camvid-evss-lite was trained; the last of `warped` with flow as of now.
 CURVES = {
     'warped': [1.99844, 2.00485, 1.99067],
     'merged': [2.00749, 2.00177, 2.01738],
