@@ -133,7 +133,7 @@ def _stage(name: str, content: Any) -> StageRecipe:
     if unknown:
         raise SettingsError(f'{name} has no entry {", ".join(sorted(unknown))}; it has fit, sampling, shares')
     shares = dict(_mapping(f'{name}: shares', entries.get('shares')))
-    if not shares or not all(_is_number(share) and share >= 0 for share in shares.values()):
+    if not shares or not all(_is_kind(share, 'float') and share >= 0 for share in shares.values()):
         raise SettingsError(
             f'{name}: shares must give every source a number of 0 or more, such as streets: 1'
         )
@@ -167,10 +167,16 @@ def _build(kind: type[Settings], where: str, content: Any) -> Settings:
 
 
 def _check_kind(where: str, name: str, value: Any, kind: str) -> None:
-    types, expected = KINDS[kind]
-    fits = isinstance(value, types) and (kind == 'bool' or not isinstance(value, bool))
-    if not fits or (isinstance(value, float) and not math.isfinite(value)):
-        raise SettingsError(f'{where}: {name} is {value!r}; use {expected}')
+    if not _is_kind(value, kind):
+        raise SettingsError(f'{where}: {name} is {value!r}; use {KINDS[kind][1]}')
+
+
+def _is_kind(value: Any, kind: str) -> bool:
+    if isinstance(value, bool):  # in Python a whole number, too
+        return kind == 'bool'
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return isinstance(value, KINDS[kind][0])
 
 
 def _mapping(where: str, content: Any) -> Mapping[str, Any]:
@@ -180,10 +186,6 @@ def _mapping(where: str, content: Any) -> Mapping[str, Any]:
 
 
 def _numbers(where: str, name: str, value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or not all(_is_number(each) for each in value):
+    if not isinstance(value, list | tuple) or not all(_is_kind(each, 'float') for each in value):
         raise SettingsError(f'{where}: {name} is {value!r}; use a list of numbers')
     return tuple(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
