@@ -36,6 +36,14 @@ def test_a_mask_is_painted_in_the_colours_of_its_classes_and_unlabelled_is_black
     ]
 
 
+@pytest.mark.parametrize('name', ['camvid11', 'cityscapes19'])
+def test_every_class_is_one_thing_in_a_street(name):
+    classes = load_classes(name)
+    kinds = [classes.scene[kind] for kind in ('sky', 'ground', 'background', 'objects')]
+    assert sorted(sum(kinds, ())) == list(range(len(classes)))
+    assert set(classes.scene['cars']) < set(classes.scene['objects'])
+
+
 def test_a_class_set_can_be_read_from_a_file(tmp_path):
     file = tmp_path / 'mine.yaml'
     file.write_text('classes:\n- {name: a, colour: [1, 2, 3]}\n- {name: b, colour: [4, 5, 6], thin: true}\n')
@@ -53,6 +61,7 @@ def test_a_class_set_can_be_read_from_a_file(tmp_path):
         'classes:\n- {name: a, colour: [1, 2]}',
         'classes:\n- {name: a, colour: [1, 2, 256]}',
         'classes: [unfinished',
+        'classes: [{name: a, colour: [1, 2, 3]}]\nscene: {sky: [b]}',
         'classes:\n' + '- {name: a, colour: [1, 2, 3]}\n' * 255,
     ],
 )

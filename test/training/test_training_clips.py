@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
+from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.training.clip_sources import ClipLibrary, read_video
 from vss_ros.training.clips import CELL, Clip, SceneClasses, StillDriver, cut_out, inverse_depth, to_cells
@@ -11,7 +14,7 @@ from vss_ros.training.data import LabelledImages
 from vss_ros.training.flow import FlowSettings, look_through, random_field
 from vss_ros.training.streets import draw_street
 
-SCENE = SceneClasses()
+SCENE = SceneClasses.of(load_classes('camvid11'))
 
 
 def street(height=96, width=128):
@@ -67,7 +70,7 @@ def test_a_clip_depends_on_its_generator_alone_and_keeps_the_size():
 
 
 def test_classes_of_which_one_alone_moves_make_clips():
-    clip = StillDriver(street(), SceneClasses(objects=(8,))).clip(np.random.default_rng(3), 3)
+    clip = StillDriver(street(), replace(SCENE, objects=(8,))).clip(np.random.default_rng(3), 3)
     assert len(clip.images) == 3
 
 

@@ -5,8 +5,10 @@ import copy
 import pytest
 import yaml
 
+from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.share import share_path
+from vss_ros.training.clips import SceneClasses
 from vss_ros.training.recipe import load_recipe, parse_recipe
 
 RECIPE = {
@@ -69,6 +71,9 @@ def test_every_recipe_that_comes_with_the_package_can_be_read(file):
         (changed(name='../elsewhere'), 'no entry name'),
         (changed(method=['evss']), 'use a text'),
         (changed(classes=11), 'use a text'),
+        (changed(classes='no-such'), 'no-such'),
+        (changed(scene={'clouds': [0]}), 'clouds'),
+        ({key: value for key, value in RECIPE.items() if key != 'classes'}, 'classes is None'),
         (changed(layouts={'camvid': 5}), 'use a text'),
         (changed(weights='fp8'), 'fp16'),
         (changed(seed=-1), 'seed'),
@@ -90,6 +95,26 @@ def test_every_recipe_that_comes_with_the_package_can_be_read(file):
 def test_a_mistake_in_a_recipe_is_named(recipe, message):
     with pytest.raises(SettingsError, match=message):
         parse_recipe('mine', recipe)
+
+
+def test_what_a_recipe_leaves_open_about_its_classes_the_class_set_says():
+    stages = {**changed()['stages'], **stage('correction')}
+    segmenter, correction = parse_recipe('mine', changed(classes='cityscapes19', stages=stages)).stages
+    names = load_classes('cityscapes19').names
+    assert {names[i] for i in correction.sampling.thin_classes} == {'pole', 'person', 'rider'}
+    assert {names[i] for i in segmenter.sampling.paste_classes} >= {'pole', 'car', 'bicycle'}
+    written = {'segmenter': {**RECIPE['stages']['segmenter'], 'sampling': {'paste_classes': [8]}}}
+    recipe = parse_recipe('mine', changed(stages=written, scene={'cars': [8, 10], 'horizon': 0.3}))
+    assert recipe.stages[0].sampling.paste_classes == (8,)
+    assert (recipe.scene.cars, recipe.scene.horizon, recipe.scene.sky) == ((8, 10), 0.3, (0,))
+
+
+def test_classes_of_which_no_scene_is_known_train_but_make_no_clips_of_stills(tmp_path):
+    file = tmp_path / 'two.yaml'
+    file.write_text('classes: [{name: free, colour: [0, 0, 0]}, {name: taken, colour: [255, 0, 0]}]')
+    assert parse_recipe('mine', changed(classes=str(file))).scene is None
+    with pytest.raises(SettingsError, match=r'two.*nothing under `scene`; give it sky, ground'):
+        SceneClasses.of(load_classes(str(file)))
 
 
 def test_the_message_names_the_file(tmp_path):

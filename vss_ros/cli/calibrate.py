@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.evaluation.calibrate import Samples
+    from vss_ros.training.clips import SceneClasses
     from vss_ros.training.data import LabelledImages
 
 FRAME_NS = 66_666_667
@@ -154,21 +155,24 @@ def _clips(args: Namespace, model: ModelFolder) -> Iterator[Iterable[Frame]]:
 
 def _driven(args: Namespace, model: ModelFolder) -> Iterator[list[Frame]]:
     try:
+        from vss_ros.training.clips import SceneClasses
         from vss_ros.training.data import load_folder
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
     stills = load_folder(args.stills, *model.image_size, len(model.classes))
-    yield from drive(stills, range(args.clips), args.span)
+    yield from drive(stills, SceneClasses.of(model.classes), range(args.clips), args.span)
 
 
-def drive(stills: LabelledImages, numbers: Iterable[int], length: int) -> Iterator[list[Frame]]:
+def drive(
+    stills: LabelledImages, scene: SceneClasses, numbers: Iterable[int], length: int
+) -> Iterator[list[Frame]]:
     """Labelled clips of drives into stills; each depends on the stills and on its number only."""
     import numpy as np
 
     from vss_ros.core.frame import Frame
-    from vss_ros.training.clips import SceneClasses, StillDriver
+    from vss_ros.training.clips import StillDriver
 
-    driver = StillDriver(stills, SceneClasses(), recoloured=False)
+    driver = StillDriver(stills, scene, recoloured=False)
     for number in numbers:
         clip = driver.clip(np.random.default_rng([STILL_SEED, number]), length)
         yield [

@@ -98,18 +98,20 @@ def _drives(args: Namespace, model: ModelFolder) -> Iterator[tuple[int, list[Fra
     import numpy as np
 
     from vss_ros.cli.calibrate import drive
+    from vss_ros.training.clips import SceneClasses
     from vss_ros.training.data import load_folder
 
     share = HELD_OUT if args.held_out is None else args.held_out
     _, aside = load_folder(args.stills, *model.image_size, len(model.classes)).split(share)
     if not len(aside):
         raise SourceError(f'{share:g} of each drive in {args.stills} is less than one image; use more')
+    scene = SceneClasses.of(model.classes)
     places = np.arange(len(aside))
     groups = [group for group in np.array_split(places, min(DRIVERS, len(aside))) if len(group)]
     for number, group in enumerate(groups):
         part = aside.where([place in group for place in places])
         clips = range(number, args.clips, len(groups))
-        yield from ((number, frames) for frames in drive(part, clips, args.span))
+        yield from ((number, frames) for frames in drive(part, scene, clips, args.span))
 
 
 def _fitted_on(args: Namespace) -> list[str]:

@@ -25,6 +25,7 @@ class ClassSet:
         colours: RGB 0..255, one per class id.
         thin: ids of the thin classes, which count as edges in EVSS.
         groups: ids of classes that are scored together, by the group's name.
+        scene: ids by what they are in a street, see `SceneClasses`; empty if the set does not say.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ClassSet:
     colours: tuple[tuple[int, int, int], ...]
     thin: tuple[int, ...] = ()
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    scene: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,10 +71,13 @@ def load_classes(name: str) -> ClassSet:
         names = tuple(str(entry['name']) for entry in entries)
         colours = tuple(_colour(entry['colour']) for entry in entries)
         thin = tuple(i for i, entry in enumerate(entries) if entry.get('thin', False))
-        groups = {
-            group: tuple(names.index(name) for name in members)
-            for group, members in content.get('groups', {}).items()
-        }
+        groups, scene = (
+            {
+                group: tuple(names.index(name) for name in members)
+                for group, members in content.get(entry, {}).items()
+            }
+            for entry in ('groups', 'scene')
+        )
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise SettingsError(
             f'{path} is not a class set ({error}); '
@@ -80,7 +85,7 @@ def load_classes(name: str) -> ClassSet:
         ) from error
     if not 0 < len(names) < UNLABELLED:
         raise SettingsError(f'{path} has {len(names)} classes; a uint8 mask holds 1 to 254')
-    return ClassSet(path.stem, names, colours, thin, groups)
+    return ClassSet(path.stem, names, colours, thin, groups, scene)
 
 
 def _colour(values: list[int]) -> tuple[int, int, int]:

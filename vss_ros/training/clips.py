@@ -8,12 +8,14 @@ cut from other stills cross the view on their own paths, uncovering the true bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 
+from vss_ros.core.classes import ClassSet
+from vss_ros.core.errors import SettingsError
 from vss_ros.training.augment import random_place, recolour
 from vss_ros.training.data import IGNORE, LabelledImages
 
@@ -43,14 +45,31 @@ class Clip:
 
 @dataclass(frozen=True)
 class SceneClasses:
-    """What the classes mean for the geometry of a street; the defaults are CamVid-11."""
+    """What the classes mean for the geometry of a street, as `scene` of a class set says."""
 
-    sky: tuple[int, ...] = (0,)
-    ground: tuple[int, ...] = (3, 4)
-    background: tuple[int, ...] = (1, 5, 7)
-    objects: tuple[int, ...] = (2, 6, 8, 9, 10)  # may be cut out and moved on their own
-    cars: tuple[int, ...] = (8,)  # of the objects, what moves fastest
+    sky: tuple[int, ...]
+    ground: tuple[int, ...]
+    background: tuple[int, ...]
+    objects: tuple[int, ...]  # may be cut out and moved on their own
+    cars: tuple[int, ...]  # of the objects, what moves fastest
     horizon: float = 0.44  # share of the image's height
+
+    @classmethod
+    def of(cls, classes: ClassSet) -> SceneClasses:
+        """Those of a class set.
+
+        Raises:
+            SettingsError: the set does not say all of them, or says more.
+        """
+        wanted = [each.name for each in fields(cls) if each.default is MISSING]
+        if set(classes.scene) != set(wanted):
+            raise SettingsError(
+                f'clips cannot be made of stills with the classes {classes.name}: its file has '
+                f'{", ".join(classes.scene) or "nothing"} under `scene`; give it {", ".join(wanted)}, '
+                'each a list of names'
+            )
+        sky, ground, background, objects, cars = (classes.scene[name] for name in wanted)
+        return cls(sky, ground, background, objects, cars)
 
 
 @dataclass(frozen=True)

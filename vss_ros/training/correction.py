@@ -38,7 +38,7 @@ class CorrectionSettings(PropagationSettings):
     edge_semantics: float = 0.2
     jaccard: float = 0.5
     weight_softness: float = 1.05
-    thin_classes: tuple[int, ...] = (2, 9, 10)  # all their pixels count as edges; here those of CamVid-11
+    thin_classes: tuple[int, ...] = ()  # all their pixels are edges; in a recipe those of the class set
     full_size: bool = False
     void_edges: bool = False
     wrong_warps: bool = False

@@ -11,7 +11,7 @@ import numpy as np
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.training.clip_sources import ClipLibrary, read_video
-from vss_ros.training.clips import Clip, StillDriver
+from vss_ros.training.clips import Clip, SceneClasses, StillDriver
 from vss_ros.training.data import Joined, LabelledImages, class_frequencies, digest, load_folder
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.propagation import ClipSource
@@ -85,7 +85,7 @@ class Gathered:
         clips = [clip for video in videos for clip in video.clips_aside(frames, CLIPS_ASIDE)]
         if not len(self.aside) or clips:
             return clips
-        driver = StillDriver(self.aside, self._recipe.scene, recoloured=False)
+        driver = StillDriver(self.aside, self._scene, recoloured=False)
         seeds = ([self.seed, 1, index] for index in range(CLIPS_ASIDE))
         return [driver.clip(np.random.default_rng(seed), frames) for seed in seeds]
 
@@ -151,12 +151,16 @@ class Gathered:
             video, _ = self._videos[name]
             return LabelledVideo(video.places, *self._size, recoloured, following)
         if name in self._split:
-            return StillDriver(self._split[name][0], self._recipe.scene, recoloured)
+            return StillDriver(self._split[name][0], self._scene, recoloured)
         return self._library(name, recoloured)
 
     def _library(self, name: str, recoloured: bool = True) -> ClipLibrary:
         clips = self.streets if name == STREETS else [read_video(self._paths[name])]
         return ClipLibrary(clips, *self._size, recoloured)
+
+    @property
+    def _scene(self) -> SceneClasses:
+        return self._recipe.scene or SceneClasses.of(self.class_set)
 
     @property
     def _size(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.settings import check_choice
 from vss_ros.core.share import share_path
@@ -45,7 +46,8 @@ class Recipe:
     """A whole training. `stages` run in the order in which they are written.
 
     `start`: networks that begin with the weights of an existing model, see `start_from`. `layouts`: data that
-    is a published data set, name -> layout/split of config/datasets, see `read_layout`.
+    is a published data set, name -> layout/split of config/datasets, see `read_layout`. `scene`: none if
+    neither the recipe nor its class set says what the classes are in a street.
     """
 
     name: str
@@ -61,7 +63,7 @@ class Recipe:
     held_out: float = 0.1
     weights: str = 'fp32'
     streets: StreetSettings = field(default_factory=StreetSettings)
-    scene: SceneClasses = field(default_factory=SceneClasses)
+    scene: SceneClasses | None = None
     text: str = ''  # the file it was read from
 
     def __post_init__(self) -> None:
@@ -114,19 +116,26 @@ def parse_recipe(name: str, content: Any) -> Recipe:
     if unknown or len(image) != 2 or not stages:
         raise SettingsError('a recipe needs image: {height: ..., width: ...} and at least one stage')
     entries['streets'] = _build(StreetSettings, 'streets', entries.get('streets', {}))
-    entries['scene'] = _build(SceneClasses, 'scene', entries.get('scene', {}))
+    _check_kind('the recipe', 'classes', entries.get('classes'), 'str')
+    class_set = load_classes(entries['classes'])
+    entries['scene'] = _scene(class_set, entries.get('scene', {}))
     for entry in ('options', 'start', 'layouts'):
         entries[entry] = _mapping(entry, entries.get(entry, {}))
     for name, layout in entries['layouts'].items():
         _check_kind('layouts', name, layout, 'str')
-    entries['stages'] = tuple(_stage(stage, value) for stage, value in stages.items())
+    entries['stages'] = tuple(_stage(stage, value, class_set) for stage, value in stages.items())
     recipe = _build(Recipe, 'the recipe', {'name': name, **image, **entries})
     if unused := set(recipe.layouts) - recipe.data:
         raise SettingsError(f'layouts names {", ".join(sorted(unused))}, of which no stage has a share')
     return recipe
 
 
-def _stage(name: str, content: Any) -> StageRecipe:
+def _scene(class_set: ClassSet, written: Any) -> SceneClasses | None:
+    entries = {**class_set.scene, **_mapping('scene', written)}
+    return _build(SceneClasses, 'scene', entries) if entries else None
+
+
+def _stage(name: str, content: Any, class_set: ClassSet) -> StageRecipe:
     settings_class = stage_class(name).settings_class
     entries = dict(_mapping(name, content))
     unknown = set(entries) - {'fit', 'sampling', 'shares'}
@@ -139,10 +148,14 @@ def _stage(name: str, content: Any) -> StageRecipe:
         )
     if not sum(shares.values()) > 0:
         raise SettingsError(f'{name}: all shares are 0; give at least one source more')
+    of_class_set = {'thin_classes': class_set.thin, 'paste_classes': class_set.scene.get('objects', ())}
+    known = {each.name for each in fields(settings_class)}
+    defaults = {entry: classes for entry, classes in of_class_set.items() if entry in known}
+    sampling = {**defaults, **_mapping(f'{name}: sampling', entries.get('sampling', {}))}
     return StageRecipe(
         name,
         _build(FitSettings, f'{name}: fit', entries.get('fit', {})),
-        _build(settings_class, f'{name}: sampling', entries.get('sampling', {})),
+        _build(settings_class, f'{name}: sampling', sampling),
         shares,
     )
 

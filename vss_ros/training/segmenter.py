@@ -42,7 +42,7 @@ class SegmenterSettings:
     crop: tuple[int, ...] = ()  # height, width of a view; that of the images if not given
     scales: tuple[float, float] = (0.6, 2.0)
     paste: float = 0.5  # share of views that get objects of another view
-    paste_classes: tuple[int, ...] = (2, 6, 8, 9, 10)  # CamVid-11: pole, sign, car, people
+    paste_classes: tuple[int, ...] = ()  # in a recipe by default the `objects` of the class set
     weight_softness: float = 1.05  # of class weights, see `class_weights`; 0: all the same
     jaccard: float = 1.0
     teacher: str = ''
