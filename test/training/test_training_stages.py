@@ -293,6 +293,18 @@ def test_a_training_does_not_write_over_another(tmp_path):
         Trainer(recipe, {}, folder).run(CPU, False, lambda *_: None)
 
 
+def test_a_stage_that_does_not_fit_into_the_memory_of_the_device_says_what_to_lower(tmp_path, monkeypatch):
+    stages = {'segmenter': {'fit': {'steps': 1, 'precision': 'fp32'}, 'shares': {'streets': 1}}}
+    trainer = Trainer(parse_recipe('tiny', tiny_recipe(stages=stages)), {}, tmp_path / 'tiny')
+
+    def losses(self, batch):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
+
+    monkeypatch.setattr(SegmenterStage, 'losses', losses)
+    with pytest.raises(SettingsError, match=r'segmenter does not fit.*lower its batch.*20\.00 GiB'):
+        trainer.run(CPU, False, lambda *_: None)
+
+
 def test_a_run_that_goes_on_as_no_unbroken_one_would_is_warned_of(tmp_path, labelled_folder, caplog):
     data, folder = {'camvid': labelled_folder}, tmp_path / 'runs' / 'tiny'
 

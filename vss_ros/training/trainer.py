@@ -81,7 +81,13 @@ class Trainer:
         for stage_recipe in self.recipe.stages:
             stage = self._stage(stage_recipe)
             tell = partial(report, stage.name)
-            fit(stage, stage_recipe.fit, self.folder, device, resume, tell, processes, self.recipe.seed)
+            try:
+                fit(stage, stage_recipe.fit, self.folder, device, resume, tell, processes, self.recipe.seed)
+            except torch.OutOfMemoryError as error:
+                raise SettingsError(
+                    f'{stage.name} does not fit into the memory of {device}; lower its batch '
+                    f'({stage.size}) or set a smaller crop, and go on with --resume: {error}'
+                ) from error
             # From the log, for the stage may have been finished before this run resumed.
             scores = last_scores(read_log(self.folder / f'{stage.name}.jsonl'))
             self.scores |= {f'{stage.name}_{score}': round(value, 2) for score, value in scores.items()}
