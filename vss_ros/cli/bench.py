@@ -30,12 +30,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
 from vss_ros.cli.options import add_region_arguments, region_settings
+from vss_ros.core.paths import user_path
 from vss_ros.core.settings import (
     ENGINES,
     MOTIONS,
@@ -105,8 +105,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--size', type=image_size, metavar='WxH', help='of the synthetic street (default: 480x360)'
     )
     parser.add_argument('--source', help='frames to use instead of a synthetic street, as for `vss run`')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to this file, too')
-    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the tables to this file, too')
+    parser.add_argument('--json', type=user_path, metavar='FILE', help='write the figures to this file, too')
+    parser.add_argument(
+        '--markdown', type=user_path, metavar='FILE', help='write the tables to this file, too'
+    )
     bench_ros.add_ros_arguments(parser)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.export import image_size
+from vss_ros.core.paths import user_path
 from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='every Nth frame is computed in full; 1: all of them (default: %(default)s)',
     )
     parser.add_argument(
-        '--output-dir', type=Path, default=Path('demo_output'), metavar='FOLDER', help='default: demo_output'
+        '--output-dir',
+        type=user_path,
+        default=Path('demo_output'),
+        metavar='FOLDER',
+        help='default: demo_output',
     )
 
 

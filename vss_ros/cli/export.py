@@ -19,13 +19,13 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.model_folder import load_model
+from vss_ros.core.paths import user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ def add_set_argument(parser: ArgumentParser) -> None:
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('model', help='model folder, or the name of a model that came with the package')
-    parser.add_argument('-o', '--output', type=Path, help='folder of the new model')
+    parser.add_argument('-o', '--output', type=user_path, help='folder of the new model')
     parser.add_argument('--size', type=image_size, help='width and height of the images, such as 480x360')
     parser.add_argument(
         '--method',
@@ -71,7 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--calibrate',
         '--calibration',
         dest='calibration',
-        type=Path,
+        type=user_path,
         metavar='FOLDER',
         help='images of a drive, in order, that int8 is calibrated on, the first hundred; needed for int8',
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.paths import user_path
 from vss_ros.core.sources import Source
 from vss_ros.core.sources.images import DEFAULT_RATE, SUFFIXES, ImageSource
 
@@ -50,7 +51,7 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
 
 def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], Source]]:
     """What the name means, the settings it has, and how to open it."""
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if synthetic := SYNTHETIC.fullmatch(spec):
         seed, frames = int(synthetic[1]), int(synthetic[2] or SYNTHETIC_FRAMES)
         return 'a synthetic street', ('rate', 'size'), lambda settings: _synthetic(seed, frames, settings)
