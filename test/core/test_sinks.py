@@ -305,3 +305,15 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
         draft.publish()
     draft.discard()
     assert [entry.name for entry in tmp_path.rglob('*')] == ['model', 'old']
+
+
+def test_scores_that_cannot_be_written_are_refused_before_the_first_frame(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match='file'):
+        open_sink(f'{tmp_path}/file/scores.json', CLASSES)
+
+
+def test_scores_of_a_run_that_failed_leave_nothing_behind(tmp_path):
+    with pytest.raises(KeyboardInterrupt), open_sinks([f'{tmp_path}/scores.json'], CLASSES):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
