@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -75,8 +74,6 @@ def main(args: Namespace) -> int:
         raise SettingsError('--source cannot be used with --ros; the camera shows a synthetic street')
     if args.frames < 1 or any(rate <= 0 for rate in args.rate or []):
         raise SettingsError('--frames and --rate must be above 0')
-    # Whoever ends us, the processes we started are ended with us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, markup=False)
     reports = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

@@ -12,7 +12,6 @@ output folder:
 from __future__ import annotations
 
 import os
-import signal
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
@@ -81,8 +80,6 @@ def main(args: Namespace) -> int:
     StreamSettings(key_frame_interval=args.key_frame_interval)
     model = load_model(args.model)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    # Whoever ends the demo, the node is ended with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
     answers, health = _drive(args, model, console)
     segmented = [answer for answer in answers if answer.is_complete]

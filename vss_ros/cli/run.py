@@ -9,7 +9,8 @@ The source is an image, a folder of images (or of images/ and labels/), a video,
     -o bag:out     the same as a rosbag2 folder
     -o out.json    scores, if the source knows the truth
 
-An output appears when it is complete; after an error or Ctrl-C there is none (masks that are written stay).
+An output appears when it is complete; after an error, Ctrl-C or SIGTERM there is none (masks that are
+written stay).
 
     vss run drive.mp4 -o overlay.mp4
     vss run recording/ --topic /camera/image_raw -o masks.mcap --copy-images
