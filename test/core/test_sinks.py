@@ -307,6 +307,14 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
     assert [entry.name for entry in tmp_path.rglob('*')] == ['model', 'old']
 
 
+@pytest.mark.parametrize('spec', ['', 'bag:', 'bag:.', 'bag:..'])
+def test_an_output_without_a_name_is_refused(tmp_path, monkeypatch, spec):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match='names nothing that can be written'):
+        open_sink(spec, CLASSES, overwrite=True)
+    assert os.listdir(tmp_path) == []
+
+
 def test_scores_that_cannot_be_written_are_refused_before_the_first_frame(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(OSError, match='file'):

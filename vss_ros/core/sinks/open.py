@@ -36,6 +36,8 @@ def open_sink(
         MissingLibraryError: the library that writes this kind is not installed.
     """
     path = user_path(spec.removeprefix(BAG_PREFIX))
+    if not spec or (spec.startswith(BAG_PREFIX) and path.name in ('', '..')):
+        raise SettingsError(f'output {spec!r} names nothing that can be written; use {KINDS}')
     if overwrite and (spec.startswith(BAG_PREFIX) or path.suffix in FILES):
         _check_replaceable(path)
     if spec.startswith(BAG_PREFIX) or path.suffix == '.mcap':
