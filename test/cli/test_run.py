@@ -86,6 +86,7 @@ def test_masks_have_the_size_of_the_input_or_of_the_network(tiny_model, tmp_path
     [
         (['--key-frame-interval', '0'], 'key_frame_interval is 0; use 1'),
         (['--frames', '0'], 'frames is 0; use 1 or more'),
+        (['--frames', '9' * 20], 'use 1 or more, or leave it out'),
         (['--topic', '/image'], 'which has no topic; leave that out'),
         (['--precision', 'fp16'], 'set precision to fp32'),
         (['--motion', 'network'], 'has no flow network'),

@@ -20,6 +20,7 @@ written stay).
 from __future__ import annotations
 
 import operator
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
@@ -73,8 +74,8 @@ def main(args: Namespace) -> int:
     from vss_ros.core.sinks.timings import TimingSink
     from vss_ros.core.sources.open import SourceSettings, open_source
 
-    if args.frames is not None and args.frames < 1:
-        raise SettingsError(f'frames is {args.frames}; use 1 or more')
+    if args.frames is not None and not 1 <= args.frames <= sys.maxsize:
+        raise SettingsError(f'frames is {args.frames}; use 1 or more, or leave it out for all')
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(args.source, settings)))
