@@ -307,6 +307,37 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
     assert [entry.name for entry in tmp_path.rglob('*')] == ['model', 'old']
 
 
+@pytest.mark.parametrize('done', [False, True])
+def test_ctrl_c_while_a_folder_is_replaced_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, done):
+    move = os.replace
+
+    def interrupted(source, target):
+        if done:
+            move(source, target)
+        raise KeyboardInterrupt
+
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'old').touch()
+    draft = Draft(tmp_path / 'out', overwrite=True)
+    draft.path.mkdir()
+    (draft.path / 'new').touch()
+    monkeypatch.setattr(os, 'replace', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draft.publish()
+    draft.discard()
+    assert os.listdir(tmp_path) == ['out']
+    assert os.listdir(tmp_path / 'out') == ['new' if done else 'old']
+
+
+def test_a_folder_of_any_name_can_be_replaced(tmp_path):
+    for content in ('old', 'new'):
+        draft = Draft(tmp_path / 'replaced', overwrite=True)
+        draft.path.mkdir()
+        (draft.path / content).touch()
+        draft.publish()
+    assert os.listdir(tmp_path / 'replaced') == ['new']
+
+
 @pytest.mark.parametrize('spec', ['', 'bag:', 'bag:.', 'bag:..'])
 def test_an_output_without_a_name_is_refused(tmp_path, monkeypatch, spec):
     monkeypatch.chdir(tmp_path)
