@@ -112,12 +112,16 @@ def main(args: Namespace) -> int:
 def _check(args: Namespace) -> None:
     if not args.output and not args.precision:
         raise SettingsError('nothing to write: name a folder with -o, or a --precision to add')
-    if not args.output and (args.size or args.set or args.classes or args.name or args.method):
+    changes = (args.size, args.set, args.classes, args.name, args.method, args.weights != 'fp32')
+    if not args.output and any(changes):
         raise SettingsError(
-            'another size, method, option, class set or name makes a new model; name a folder with -o'
+            'another size, method, option, class set, name or kind of weights makes a new model; '
+            'name a folder with -o'
         )
     if 'int8' in args.precision and not args.calibration:
         raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibrate')
+    if args.calibration and 'int8' not in args.precision:
+        raise SettingsError('--calibrate is for int8; add --precision int8, or leave it out')
 
 
 def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:
