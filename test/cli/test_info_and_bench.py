@@ -5,6 +5,7 @@ import pytest
 
 from vss_ros.cli.main import main
 from vss_ros.core.cost import step_macs
+from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import load_model
 
 
@@ -33,6 +34,18 @@ def test_info_refuses_a_model_that_was_changed(tiny_model, tmp_path, capsys):
         file.write(b'\0')
     assert main(['info', str(copy)]) == 2
     assert 'warp.onnx is damaged or was changed' in capsys.readouterr().err
+
+
+def test_info_builds_no_engine_which_would_take_minutes(monkeypatch, capsys):
+    settings = []
+
+    def load_engine(model, of_engine):
+        settings.append(of_engine)
+        raise EngineError('not today')
+
+    monkeypatch.setattr('vss_ros.core.engines.load_engine', load_engine)
+    assert main(['info', 'camvid-evss-lite']) == 0
+    assert {entry.build for entry in settings} == {'never'}
 
 
 def test_info_without_a_model_lists_the_engines(capsys):
