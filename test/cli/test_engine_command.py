@@ -38,6 +38,23 @@ def test_prune_of_a_model_removes_its_engines_and_no_others(cache, tiny_model, c
     assert [entry.key['model'] for entry in cache.entries()] == ['other']
 
 
+def test_prune_and_list_of_a_precision_leave_the_others_alone(cache, capsys):
+    words = ['--engine-cache', str(cache.folder), '--precision', 'fp32']
+    assert main(['engine', 'list', *words]) == 0
+    assert 'holds no engine' in capsys.readouterr().out
+    key = EngineKey('camvid-evss-lite', 'flow', (64, 96), 'fp16', 'x', 'tensorrt', 'sm_87', 'Orin', 'linux')
+    cache.store(key, b'engine', {})
+    assert main(['engine', 'prune', 'camvid-evss-lite', *words]) == 0
+    assert '0 engines removed, 3 kept' in capsys.readouterr().out
+    assert main(['engine', 'prune', *words]) == 2
+    assert '--precision needs a model' in capsys.readouterr().err
+
+
+def test_force_is_refused_where_nothing_is_built(capsys):
+    assert main(['engine', 'list', '--force']) == 2
+    assert 'builds nothing; leave --force out' in capsys.readouterr().err
+
+
 def test_prune_without_a_model_removes_only_what_is_no_complete_engine(cache, capsys):
     (cache.folder / 'half.engine').write_bytes(b'')
     assert main(['engine', 'prune', '--engine-cache', str(cache.folder)]) == 0

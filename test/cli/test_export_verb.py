@@ -54,3 +54,20 @@ def test_arguments_that_say_nothing_are_refused_with_an_example(tiny_model, tmp_
         main(['export', str(tiny_model), '-o', str(tmp_path / 'new'), *arguments])
     assert refused.value.code == 2
     assert 'such as' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (
+            ['--precision', 'fp16', '--weights', 'fp16'],
+            'kind of weights makes a new model; name a folder with -o',
+        ),
+        (['-o', 'new', '--calibrate', 'drive'], '--calibrate is for int8; add --precision int8'),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(monkeypatch, tmp_path, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(['export', 'camvid-evss-lite', *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -5,6 +5,7 @@ import pytest
 
 from vss_ros.cli.main import main
 from vss_ros.core.cost import step_macs
+from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import load_model
 
 
@@ -33,6 +34,18 @@ def test_info_refuses_a_model_that_was_changed(tiny_model, tmp_path, capsys):
         file.write(b'\0')
     assert main(['info', str(copy)]) == 2
     assert 'warp.onnx is damaged or was changed' in capsys.readouterr().err
+
+
+def test_info_builds_no_engine_which_would_take_minutes(monkeypatch, capsys):
+    settings = []
+
+    def load_engine(model, of_engine):
+        settings.append(of_engine)
+        raise EngineError('not today')
+
+    monkeypatch.setattr('vss_ros.core.engines.load_engine', load_engine)
+    assert main(['info', 'camvid-evss-lite']) == 0
+    assert {entry.build for entry in settings} == {'never'}
 
 
 def test_info_without_a_model_lists_the_engines(capsys):
@@ -109,6 +122,9 @@ def test_late_results_are_measured_like_any_other(late_models, tmp_path):
         (['--frames', '1'], 'frames is 1; use 3 or more'),
         (['--key-frame-interval', '0'], 'key_frame_interval is 0'),
         (['--source', 'nowhere.mp4'], 'nowhere.mp4 does not exist'),
+        (['--rate', '30'], '--rate cannot be used without --ros; leave it out'),
+        (['--ros', '--markdown', 'b.md'], '--markdown cannot be used with --ros; leave it out'),
+        (['--ros', '--network-size', '96x64'], '--network-size cannot be used with --ros; leave it out'),
     ],
 )
 def test_bench_refuses_what_cannot_be_measured(tiny_model, capsys, words, message):
@@ -126,3 +142,15 @@ def test_bench_measures_regions_and_counts_what_all_of_them_cost(tiny_model, tmp
     macs = step_macs(load_model(tiny_model))
     assert fixed['gmac'] == {step: 2 * count / 1e9 for step, count in macs.items()}
     assert '2x1 of 96x64' in capsys.readouterr().out
+
+
+def test_figures_are_written_before_the_tables_are_printed(tiny_model, tmp_path, monkeypatch):
+    def ends(*_):
+        raise SystemExit(1)  # as rich does when the reader of a pipe has gone
+
+    monkeypatch.setattr('rich.console.Console.print', ends)
+    words = ['bench', str(tiny_model), '--engine', 'onnxruntime', '--frames', '3', '--size', '96x64']
+    with pytest.raises(SystemExit):
+        main([*words, '--json', str(tmp_path / 'json'), '--markdown', str(tmp_path / 'markdown')])
+    assert json.loads((tmp_path / 'json').read_text())['frames'] == 3
+    assert (tmp_path / 'markdown').stat().st_size > 0

@@ -86,6 +86,7 @@ def test_masks_have_the_size_of_the_input_or_of_the_network(tiny_model, tmp_path
     [
         (['--key-frame-interval', '0'], 'key_frame_interval is 0; use 1'),
         (['--frames', '0'], 'frames is 0; use 1 or more'),
+        (['--frames', '9' * 20], 'use 1 or more, or leave it out'),
         (['--topic', '/image'], 'which has no topic; leave that out'),
         (['--precision', 'fp16'], 'set precision to fp32'),
         (['--motion', 'network'], 'has no flow network'),
@@ -119,7 +120,10 @@ def test_a_damaged_image_in_the_middle_leaves_no_output(images, tiny_model, tmp_
     assert os.listdir(tmp_path / 'out') == []
 
 
-@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ('number', 'code'),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+)
 def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path, number, code):
     pytest.importorskip('av')
     pytest.importorskip('rosbags')
@@ -145,7 +149,7 @@ def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path,
     assert process.returncode == code
     assert 'Traceback' not in error
     assert [name for name in os.listdir(tmp_path) if not name.startswith('.')] == ['masks']
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert os.listdir(tmp_path) == ['masks']
         assert 'vss: interrupted' in error
     masks = [name for name in os.listdir(tmp_path / 'masks') if not name.startswith('.')]

@@ -106,6 +106,44 @@ def test_the_truth_is_the_mask_with_exactly_the_same_stamp(tmp_path):
     assert [None if truth is None else int(truth[0, 0]) for truth in truths] == [0, None, 2, 4]
 
 
+@pytest.mark.parametrize('stamps', [(0, 0, 0), (1, 5, 5)])
+def test_masks_of_one_stamp_are_refused_because_one_of_them_is_another_images_truth(tmp_path, stamps):
+    masks = [image_message(np.full((24, 32), i, np.uint8), 'mono8', stamp) for i, stamp in enumerate(stamps)]
+    images = [image_message(picture(i), 'bgr8', stamp) for i, stamp in enumerate(stamps)]
+    path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks})
+    with pytest.raises(SourceError, match=r'two masks of /mask have the stamp 0.000 s.* --mask-topic'):
+        read(path, topic='/camera', mask_topic='/mask')
+
+
+def test_messages_of_another_type_on_the_topic_of_the_images_are_passed_over(tmp_path):
+    path = tmp_path / 'bag'
+    with rosbags.Writer(path, version=9, storage_plugin=rosbags.StoragePlugin.MCAP) as writer:
+        for kind, message in (
+            (IMAGE, image_message(picture(0), 'bgr8', 5)),
+            ('std_msgs/msg/String', STORE.types['std_msgs/msg/String']('hello')),
+        ):
+            connection = writer.add_connection('/camera', kind, typestore=STORE)
+            writer.write(connection, 0, STORE.serialize_cdr(message, kind))
+    assert [frame.stamp_ns for frame in read(path)] == [5]
+
+
+def test_a_recording_without_metadata_is_told_from_a_folder_without_images(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/camera': [image_message(picture(0), 'bgr8', 7)]})
+    (path / 'metadata.yaml').unlink()
+    with pytest.raises(SourceError, match=r'holds bags and no metadata.yaml.* `ros2 bag reindex`'):
+        open_source(str(path), SourceSettings(topic='/camera'))
+    cv2.imwrite(f'{path}/1.png', picture(0))  # a folder of images in which a bag lies
+    assert len(read(path)) == 1
+
+
+def test_damaged_metadata_is_told_in_one_line(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/camera': [image_message(picture(0), 'bgr8', 7)]})
+    (path / 'metadata.yaml').write_text('a: [')
+    with pytest.raises(SourceError, match='cannot be read as a bag') as refused:
+        open_source(str(path))
+    assert '\n' not in str(refused.value)
+
+
 def test_a_bag_with_two_image_topics_needs_a_choice(tmp_path):
     messages = [image_message(picture(0), 'bgr8', 7)]
     path = write_bag(tmp_path / 'bag', {'/left': messages, '/right': messages})

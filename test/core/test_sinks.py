@@ -305,3 +305,54 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
         draft.publish()
     draft.discard()
     assert [entry.name for entry in tmp_path.rglob('*')] == ['model', 'old']
+
+
+@pytest.mark.parametrize('done', [False, True])
+def test_ctrl_c_while_a_folder_is_replaced_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, done):
+    move = os.replace
+
+    def interrupted(source, target):
+        if done:
+            move(source, target)
+        raise KeyboardInterrupt
+
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'old').touch()
+    draft = Draft(tmp_path / 'out', overwrite=True)
+    draft.path.mkdir()
+    (draft.path / 'new').touch()
+    monkeypatch.setattr(os, 'replace', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draft.publish()
+    draft.discard()
+    assert os.listdir(tmp_path) == ['out']
+    assert os.listdir(tmp_path / 'out') == ['new' if done else 'old']
+
+
+def test_a_folder_of_any_name_can_be_replaced(tmp_path):
+    for content in ('old', 'new'):
+        draft = Draft(tmp_path / 'replaced', overwrite=True)
+        draft.path.mkdir()
+        (draft.path / content).touch()
+        draft.publish()
+    assert os.listdir(tmp_path / 'replaced') == ['new']
+
+
+@pytest.mark.parametrize('spec', ['', 'bag:', 'bag:.', 'bag:..'])
+def test_an_output_without_a_name_is_refused(tmp_path, monkeypatch, spec):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match='names nothing that can be written'):
+        open_sink(spec, CLASSES, overwrite=True)
+    assert os.listdir(tmp_path) == []
+
+
+def test_scores_that_cannot_be_written_are_refused_before_the_first_frame(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match='file'):
+        open_sink(f'{tmp_path}/file/scores.json', CLASSES)
+
+
+def test_scores_of_a_run_that_failed_leave_nothing_behind(tmp_path):
+    with pytest.raises(KeyboardInterrupt), open_sinks([f'{tmp_path}/scores.json'], CLASSES):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []

@@ -25,6 +25,12 @@ def test_a_folder_gives_its_images_in_natural_order_at_the_rate(tmp_path):
     assert [frame.stamp_ns for frame in source] == [frame.stamp_ns for frame in frames], 'a second pass'
 
 
+def test_digits_that_are_no_numbers_are_letters_of_a_name(tmp_path):
+    for number, name in enumerate(('1.png', '1²2.png')):
+        write(tmp_path / name, number)
+    assert [int(frame.image[0, 0, 0]) for frame in ImageSource(tmp_path)] == [0, 1]
+
+
 def test_one_image_is_a_source_of_one_frame(tmp_path):
     frames = list(open_source(str(write(tmp_path / 'one.jpg', 90))))
     assert len(frames) == 1

@@ -150,6 +150,7 @@ def test_stamps_follow_the_rate():
         ({'frames': 0}, 'frames is 0; use a whole number of 1 or more'),
         ({'frames': 2.5}, 'frames is 2.5'),
         ({'height': 15}, 'height is 15; use a whole number of 16 or more'),
+        ({'width': 8193}, 'an image is 8193x360; use sides of up to 8192 pixels'),
         ({'width': '480'}, "width is '480'"),
         ({'rate_hz': 0.0}, 'rate_hz is 0.0'),
         ({'rate_hz': float('nan')}, 'rate_hz is nan'),

@@ -30,12 +30,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
 from vss_ros.cli.options import add_region_arguments, region_settings
+from vss_ros.core.paths import user_path
 from vss_ros.core.settings import (
     ENGINES,
     MOTIONS,
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 EAGER = 'eager'
 WARM_UP = 3  # frames before the first turn
+ONLY_WITH_ROS = ('rate', 'background_key_frames')
+ONLY_WITHOUT_ROS = ('source', 'network_size', 'key_frame_threshold', 'markdown')
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -105,12 +107,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--size', type=image_size, metavar='WxH', help='of the synthetic street (default: 480x360)'
     )
     parser.add_argument('--source', help='frames to use instead of a synthetic street, as for `vss run`')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to this file, too')
-    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the tables to this file, too')
+    parser.add_argument('--json', type=user_path, metavar='FILE', help='write the figures to this file, too')
+    parser.add_argument(
+        '--markdown', type=user_path, metavar='FILE', help='write the tables to this file, too'
+    )
     bench_ros.add_ros_arguments(parser)
 
 
 def main(args: Namespace) -> int:
+    _check(args)
     if args.ros:
         return bench_ros.main(args)
     from rich.console import Console
@@ -129,18 +134,6 @@ def main(args: Namespace) -> int:
         reports = [contender.report() for contender in contenders]
     machine, (height, width) = bench_machine.machine(), frames[0].size
     command = shlex.join(['vss', *sys.argv[1:]])
-    console = Console(highlight=False, markup=False)
-    console.print(
-        f'{len(frames)} frames of {width}x{height} on {machine["processor"]}, {machine["cores"]} cores'
-    )
-    for ceilings in filter(None, (cpu, gpu)):
-        rates = ', '.join(
-            f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in ceilings.gflops.items()
-        )
-        console.print(f'at best: {rates}; {ceilings.gigabytes_per_s:.1f} GB/s ({ceilings.how})')
-    for table in bench_tables.all_rows(reports):
-        console.print(bench_tables.draw(table))
-    console.print(f'peak memory of the process: {bench_machine.peak_memory_mb():.0f} MB')
     figures = {
         'machine': machine,
         'command': command,
@@ -157,7 +150,30 @@ def main(args: Namespace) -> int:
     if args.markdown is not None:
         today = date.today().isoformat()
         write_file(args.markdown, bench_tables.markdown(reports, command, machine, today))
+    # After the files: a reader of the tables may have seen enough, as `head` has, which ends us here.
+    console = Console(highlight=False, markup=False)
+    console.print(
+        f'{len(frames)} frames of {width}x{height} on {machine["processor"]}, {machine["cores"]} cores'
+    )
+    for ceilings in filter(None, (cpu, gpu)):
+        rates = ', '.join(
+            f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in ceilings.gflops.items()
+        )
+        console.print(f'at best: {rates}; {ceilings.gigabytes_per_s:.1f} GB/s ({ceilings.how})')
+    for table in bench_tables.all_rows(reports):
+        console.print(bench_tables.draw(table))
+    console.print(f'peak memory of the process: {figures["peak_memory_mb"]:.0f} MB')
     return 0
+
+
+def _check(args: Namespace) -> None:
+    """Refuses what would do nothing."""
+    from vss_ros.core.errors import SettingsError
+
+    for name in ONLY_WITHOUT_ROS if args.ros else ONLY_WITH_ROS:
+        if getattr(args, name):
+            word = 'with' if args.ros else 'without'
+            raise SettingsError(f'--{name.replace("_", "-")} cannot be used {word} --ros; leave it out')
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -71,12 +70,8 @@ def main(args: Namespace) -> int:
 
     if find_spec('rclpy') is None:
         raise MissingLibraryError('rclpy', 'ros')
-    if args.source is not None:
-        raise SettingsError('--source cannot be used with --ros; the camera shows a synthetic street')
-    if args.frames < 1 or any(rate <= 0 for rate in args.rate or []):
+    if args.frames < 1 or not all(0 < rate < float('inf') for rate in args.rate or []):
         raise SettingsError('--frames and --rate must be above 0')
-    # Whoever ends us, the processes we started are ended with us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, markup=False)
     reports = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -84,10 +79,10 @@ def main(args: Namespace) -> int:
         for run in _runs(args):
             with console.status(f'{_name(run)}, {_size(run)} at {run.rate_hz:g} Hz ...'):
                 reports.append(_measure(run, args, Path(folder)))
-    console.print(_counts_table(reports))
-    console.print(_times_table(reports))
     if args.json is not None:
         write_file(args.json, json.dumps({'runs': reports}, indent=2) + '\n')
+    console.print(_counts_table(reports))
+    console.print(_times_table(reports))
     return 0
 
 
@@ -132,6 +127,9 @@ def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
         'region_overlap': args.region_overlap,
         'motion': args.motion,
         'threads': args.threads,
+        'gpu_id': args.gpu_id,
+        'provider': args.provider if run.engine == 'onnxruntime' else 'cpu',
+        'cuda_graphs': str(args.cuda_graphs).lower(),
     }
     log = folder / 'node.log'
     with NodeProcess(private_namespace(), log, parameters) as node, BenchClient(node) as client:

@@ -12,7 +12,6 @@ output folder:
 from __future__ import annotations
 
 import os
-import signal
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.export import image_size
+from vss_ros.core.paths import user_path
 from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -59,7 +59,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='every Nth frame is computed in full; 1: all of them (default: %(default)s)',
     )
     parser.add_argument(
-        '--output-dir', type=Path, default=Path('demo_output'), metavar='FOLDER', help='default: demo_output'
+        '--output-dir',
+        type=user_path,
+        default=Path('demo_output'),
+        metavar='FOLDER',
+        help='default: demo_output',
     )
 
 
@@ -76,8 +80,6 @@ def main(args: Namespace) -> int:
     StreamSettings(key_frame_interval=args.key_frame_interval)
     model = load_model(args.model)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    # Whoever ends the demo, the node is ended with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
     answers, health = _drive(args, model, console)
     segmented = [answer for answer in answers if answer.is_complete]

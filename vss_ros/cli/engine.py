@@ -29,7 +29,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     listing = '; '.join(f'{name}: {text}' for name, text in ACTIONS.items())
     parser.add_argument('action', choices=ACTIONS, help=listing)
     parser.add_argument('model', nargs='?', help='name of a model or its folder')
-    parser.add_argument('--precision', choices=('fp32', 'fp16', 'int8'), default='fp32')
+    parser.add_argument(
+        '--precision',
+        choices=('fp32', 'fp16', 'int8'),
+        help='of build and check (default: fp32); list and prune: only engines of this precision',
+    )
     parser.add_argument('--gpu-id', type=int, default=0, metavar='N')
     parser.add_argument(
         '--engine-cache',
@@ -43,6 +47,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     if args.model is None and args.action in ('build', 'check'):
         raise SettingsError(f'vss engine {args.action} needs a model; name one')
+    if args.model is None and args.action == 'prune' and args.precision:
+        raise SettingsError('vss engine prune --precision needs a model; name one')
+    if args.force and args.action != 'build':
+        raise SettingsError(f'vss engine {args.action} builds nothing; leave --force out')
     actions = {'build': _build, 'check': _check, 'list': _list, 'prune': _prune}
     return actions[args.action](args)
 
@@ -103,11 +111,11 @@ def _prune(args: Namespace) -> int:
 
 
 def _chosen(cache: EngineCache, args: Namespace) -> list[CachedEngine]:
-    """The engines in the cache, those of one model if it is named."""
-    if args.model is None:
-        return cache.entries()
-    name = load_model(args.model).name
-    return [entry for entry in cache.entries() if entry.key.get('model') == name]
+    """The engines in the cache, those of one model and of one precision if they are named."""
+    wanted = {} if args.model is None else {'model': load_model(args.model).name}
+    if args.precision is not None:
+        wanted['precision'] = args.precision
+    return [entry for entry in cache.entries() if wanted.items() <= entry.key.items()]
 
 
 def _outcome(self_check: Any) -> str:
@@ -119,7 +127,7 @@ def _outcome(self_check: Any) -> str:
 
 def _settings(args: Namespace, build: str) -> EngineSettings:
     return EngineSettings(
-        'tensorrt', args.precision, args.gpu_id, engine_cache=args.engine_cache, build=build
+        'tensorrt', args.precision or 'fp32', args.gpu_id, engine_cache=args.engine_cache, build=build
     )
 
 

@@ -19,13 +19,13 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.model_folder import load_model
+from vss_ros.core.paths import user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ def add_set_argument(parser: ArgumentParser) -> None:
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('model', help='model folder, or the name of a model that came with the package')
-    parser.add_argument('-o', '--output', type=Path, help='folder of the new model')
+    parser.add_argument('-o', '--output', type=user_path, help='folder of the new model')
     parser.add_argument('--size', type=image_size, help='width and height of the images, such as 480x360')
     parser.add_argument(
         '--method',
@@ -71,7 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--calibrate',
         '--calibration',
         dest='calibration',
-        type=Path,
+        type=user_path,
         metavar='FOLDER',
         help='images of a drive, in order, that int8 is calibrated on, the first hundred; needed for int8',
     )
@@ -112,12 +112,16 @@ def main(args: Namespace) -> int:
 def _check(args: Namespace) -> None:
     if not args.output and not args.precision:
         raise SettingsError('nothing to write: name a folder with -o, or a --precision to add')
-    if not args.output and (args.size or args.set or args.classes or args.name or args.method):
+    changes = (args.size, args.set, args.classes, args.name, args.method, args.weights != 'fp32')
+    if not args.output and any(changes):
         raise SettingsError(
-            'another size, method, option, class set or name makes a new model; name a folder with -o'
+            'another size, method, option, class set, name or kind of weights makes a new model; '
+            'name a folder with -o'
         )
     if 'int8' in args.precision and not args.calibration:
         raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibrate')
+    if args.calibration and 'int8' not in args.precision:
+        raise SettingsError('--calibrate is for int8; add --precision int8, or leave it out')
 
 
 def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:

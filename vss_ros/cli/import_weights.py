@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from vss_ros.cli.export import add_set_argument, image_size
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import MissingLibraryError, ModelError
+from vss_ros.core.paths import user_path
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument('weights', type=Path, nargs='+', help='files that together hold the model')
-    parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the new model')
+    parser.add_argument('weights', type=user_path, nargs='+', help='files that together hold the model')
+    parser.add_argument('-o', '--output', type=user_path, required=True, help='folder of the new model')
     parser.add_argument('--classes', required=True, help='class set of the training: camvid11, cityscapes19')
     parser.add_argument(
         '--size', type=image_size, required=True, help='width and height of the images, such as 960x720'

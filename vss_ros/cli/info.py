@@ -130,7 +130,7 @@ def _engine_table(model: ModelFolder | None) -> Table:
                 engine_class(name)
                 state = 'installed'
             else:
-                engine = load_engine(model, EngineSettings(engine=name))
+                engine = load_engine(model, EngineSettings(engine=name, build='never'))  # it takes minutes
                 described = engine.describe()
                 engine.close()
                 state = ', '.join(f'{key} {value}' for key, value in described.items() if key != 'engine')

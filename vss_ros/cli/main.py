@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import re
+import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -32,10 +33,12 @@ USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `vss` and returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
+    """Runs `vss` and returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C, SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors='backslashreplace')
+    # Whoever ends us: half-written outputs are removed, processes that we started are ended with us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format='vss: %(levelname)s: %(message)s')
     try:
         verb = next((word for word in words if not word.startswith('-')), None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from itertools import product
-from pathlib import Path
 from typing import Any
 
+from vss_ros.core.paths import user_path
 from vss_ros.core.settings import (
     ENGINES,
     MOTIONS,
@@ -178,6 +178,6 @@ def stream_settings(args: Namespace) -> StreamSettings:
 def add_source_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group('source')
     group.add_argument('--rate', type=float, metavar='HZ', help='of a folder of images (default: 15)')
-    group.add_argument('--labels', type=Path, metavar='FOLDER', help='label PNGs for a folder of images')
+    group.add_argument('--labels', type=user_path, metavar='FOLDER', help='label PNGs for a folder of images')
     group.add_argument('--topic', help='image topic of a bag; needed if it has several')
     group.add_argument('--mask-topic', metavar='TOPIC', help='topic of the true masks in a bag')

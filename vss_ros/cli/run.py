@@ -9,7 +9,8 @@ The source is an image, a folder of images (or of images/ and labels/), a video,
     -o bag:out     the same as a rosbag2 folder
     -o out.json    scores, if the source knows the truth
 
-An output appears when it is complete; after an error or Ctrl-C there is none (masks that are written stay).
+An output appears when it is complete; after an error, Ctrl-C or SIGTERM there is none (masks that are
+written stay).
 
     vss run drive.mp4 -o overlay.mp4
     vss run recording/ --topic /camera/image_raw -o masks.mcap --copy-images
@@ -19,6 +20,7 @@ An output appears when it is complete; after an error or Ctrl-C there is none (m
 from __future__ import annotations
 
 import operator
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
@@ -72,8 +74,8 @@ def main(args: Namespace) -> int:
     from vss_ros.core.sinks.timings import TimingSink
     from vss_ros.core.sources.open import SourceSettings, open_source
 
-    if args.frames is not None and args.frames < 1:
-        raise SettingsError(f'frames is {args.frames}; use 1 or more')
+    if args.frames is not None and not 1 <= args.frames <= sys.maxsize:
+        raise SettingsError(f'frames is {args.frames}; use 1 or more, or leave it out for all')
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(args.source, settings)))

@@ -12,7 +12,6 @@ On several GPUs, each batch shared among them (see docs/training.md):
 
 from __future__ import annotations
 
-import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
@@ -56,7 +55,6 @@ def main(args: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what draws streets for it ends as well
     if args.threads > 0:
         torch.set_num_threads(args.threads)
     recipe = load_recipe(args.recipe)

@@ -33,13 +33,13 @@ class Draft:
 
     def publish(self) -> None:
         """Moves the result to its place."""
-        replaced = self._folder / 'replaced'
-        if self.target.is_dir():  # the one case that os.replace cannot do
-            self.target.rename(replaced)
+        replaced = self._folder / f'{self.path.name}.replaced'
         try:
+            if self.target.is_dir():  # the one case that os.replace cannot do
+                self.target.rename(replaced)
             os.replace(self.path, self.target)
-        except OSError:
-            if replaced.exists():
+        except BaseException:  # Ctrl-C, too, after which the draft is discarded
+            if replaced.exists() and not self.target.exists():
                 replaced.rename(self.target)
             raise
         self.discard()

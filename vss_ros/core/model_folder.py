@@ -21,6 +21,7 @@ from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.motion import CELL
+from vss_ros.core.paths import user_path
 from vss_ros.core.share import share_path
 
 FORMAT = 1
@@ -121,7 +122,7 @@ def find_model(name_or_path: str | Path) -> Path:
     Raises:
         ModelError: there is no such folder; the message lists the models at hand.
     """
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     if (path / MODEL_FILE).is_file():
         return path
     if path.parent == Path() and str(name_or_path) not in ('', '.', '..'):

@@ -30,6 +30,7 @@ from vss_ros.core.model_folder import (
     load_model,
     sha256_of,
 )
+from vss_ros.core.paths import user_path
 from vss_ros.methods import METHODS
 from vss_ros.methods.method import GraphExample, Method
 from vss_ros.methods.onnx_rules import broken_rules
@@ -69,7 +70,7 @@ def export(
         MissingLibraryError: ONNX Runtime is not installed.
     """
     report = progress or (lambda line: None)
-    folder = Path(folder).expanduser().resolve()
+    folder = user_path(folder).resolve()
     check_target(folder)
     count = len(load_classes(class_set))
     if count != method.classes:

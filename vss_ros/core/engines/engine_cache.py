@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from vss_ros.core.errors import EngineError, SettingsError
+from vss_ros.core.paths import user_path
 
 FORMAT = 1  # of the sidecars; another number makes every older engine stale
 SUFFIX = '.engine'
@@ -111,7 +112,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: str | Path = '') -> None:
-        self.folder = Path(folder).expanduser().absolute() if folder else default_folder()
+        self.folder = user_path(folder).absolute() if folder else default_folder()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.paths import user_path
 from vss_ros.core.sinks import FileSink
 
 BAG_PREFIX = 'bag:'
@@ -34,7 +35,9 @@ def open_sink(
         SettingsError: the name fits no kind, or the output exists. A folder is replaced if it holds a bag.
         MissingLibraryError: the library that writes this kind is not installed.
     """
-    path = Path(spec.removeprefix(BAG_PREFIX)).expanduser()
+    path = user_path(spec.removeprefix(BAG_PREFIX))
+    if not spec or (spec.startswith(BAG_PREFIX) and path.name in ('', '..')):
+        raise SettingsError(f'output {spec!r} names nothing that can be written; use {KINDS}')
     if overwrite and (spec.startswith(BAG_PREFIX) or path.suffix in FILES):
         _check_replaceable(path)
     if spec.startswith(BAG_PREFIX) or path.suffix == '.mcap':

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vss_ros.core.classes import ClassSet
-from vss_ros.core.drafts import write_file
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.drafts import Draft
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.resize import fit_labels
@@ -36,13 +35,12 @@ class ScoreSink:
     """
 
     def __init__(self, classes: ClassSet, path: Path | None = None, overwrite: bool = False) -> None:
-        if path is not None and path.exists() and not overwrite:
-            raise SettingsError(f'{path} exists; choose another name or add --overwrite')
         self.total = ConfusionMatrix(len(classes))
         self.by_age: dict[int, ConfusionMatrix] = defaultdict(lambda: ConfusionMatrix(len(classes)))
         self.frames = 0
         self._classes = classes
-        self._path = path
+        # Opened at the start: that it cannot be written must not be found out at the end of a long drive.
+        self._draft = None if path is None else Draft(path, overwrite)
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
         if frame.truth is None:
@@ -67,13 +65,15 @@ class ScoreSink:
         }
 
     def close(self) -> None:
-        if self._path is not None:
+        if self._draft is not None:
             if not self.frames:
-                _log.warning('%s: no frame had a label; give --labels or --mask-topic', self._path)
-            write_file(self._path, json.dumps(self.report(), indent=2) + '\n')
+                _log.warning('%s: no frame had a label; give --labels or --mask-topic', self._draft.target)
+            self._draft.path.write_text(json.dumps(self.report(), indent=2) + '\n')
+            self._draft.publish()
 
     def discard(self) -> None:
-        """Nothing was written yet."""
+        if self._draft is not None:
+            self._draft.discard()
 
 
 def _percent(share: float) -> float | None:

@@ -39,8 +39,8 @@ class BagSource:
             of the image with the same stamp.
 
     Raises:
-        SourceError: the bag is missing or damaged, the topic is missing or must be chosen; after the last
-            message, if none of them could be used.
+        SourceError: the bag is missing or damaged, the topic is missing or must be chosen; while
+            iterating, two masks have one stamp; after the last message, if none of them could be used.
     """
 
     def __init__(self, path: Path, topic: str | None = None, mask_topic: str | None = None) -> None:
@@ -117,28 +117,34 @@ class _Masks:
         self._path = path
         self._topic = topic
         self._reader = open_bag(path)  # its own: a reader keeps one place in the file
-        self.rewind()
 
     def rewind(self) -> None:
+        """Begins with the first mask; called before `at`."""
         self._messages = _messages(self._path, self._reader, self._topic)
-        self._ahead: Any = None  # the first mask not yet passed by
+        self._ahead = self._next()  # the first mask not yet passed by
+        self._after = self._next()
 
     def at(self, stamp_ns: int) -> np.ndarray | None:
         """The mask with this stamp, uint8 (H, W), or None. Stamps are asked for in rising order."""
-        while self._ahead is None or _stamp_ns(self._ahead) < stamp_ns:
-            self._ahead = next(self._messages, None)
-            if self._ahead is None:
-                return None
-            if isinstance(self._ahead, FrameError):
-                self._ahead = None
-        if _stamp_ns(self._ahead) != stamp_ns:
+        while self._ahead is not None and _stamp_ns(self._ahead) < stamp_ns:
+            self._ahead, self._after = self._after, self._next()
+        if self._ahead is None or _stamp_ns(self._ahead) != stamp_ns:
             return None
+        if self._after is not None and _stamp_ns(self._after) == stamp_ns:
+            raise SourceError(
+                f'{self._path}: two masks of {self._topic} have the stamp {stamp_ns / 1e9:.3f} s, by which '
+                'that of an image is found; leave out --mask-topic, or record with the stamps of the camera'
+            )
         if self._ahead.__msgtype__ == COMPRESSED:
             return decode_labels(self._ahead.data)
         return to_labels(*_fields(self._ahead))
 
     def close(self) -> None:
         self._reader.close()
+
+    def _next(self) -> Any:
+        """The next mask that can be read, or None."""
+        return next((mask for mask in self._messages if not isinstance(mask, FrameError)), None)
 
 
 def open_bag(path: Path) -> AnyReader:
@@ -152,7 +158,8 @@ def open_bag(path: Path) -> AnyReader:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
     except Exception as error:  # rosbags lets through what the storage raises, sqlite3 to struct
-        raise SourceError(f'{path} cannot be read as a bag: {error or type(error).__name__}') from error
+        reason = ' '.join(str(error).split()) or type(error).__name__  # that of YAML has several lines
+        raise SourceError(f'{path} cannot be read as a bag: {reason}') from error
     return reader
 
 
@@ -174,11 +181,15 @@ def _messages(path: Path, reader: AnyReader, topic: str) -> Iterator[Any]:
 
 
 def _connections(reader: AnyReader, topic: str) -> list[Any]:
-    return [entry for entry in reader.connections if entry.topic == topic]
+    return [entry for entry in _image_connections(reader) if entry.topic == topic]
+
+
+def _image_connections(reader: AnyReader) -> list[Any]:
+    return [entry for entry in reader.connections if entry.msgtype in (IMAGE, COMPRESSED)]
 
 
 def _image_topics(reader: AnyReader) -> list[str]:
-    return sorted({entry.topic for entry in reader.connections if entry.msgtype in (IMAGE, COMPRESSED)})
+    return sorted({entry.topic for entry in _image_connections(reader)})
 
 
 def _stamp_ns(message: Any) -> int:

@@ -78,7 +78,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """Sorting key by which frame_9 comes before frame_10."""
-    return [(int(part), '') if part.isdigit() else (0, part) for part in re.split(r'(\d+)', path.name)]
+    return [(int(part), '') if part.isdecimal() else (0, part) for part in re.split(r'(\d+)', path.name)]
 
 
 def _read(path: Path) -> bytes:

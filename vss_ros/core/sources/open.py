@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.paths import user_path
 from vss_ros.core.sources import Source
 from vss_ros.core.sources.images import DEFAULT_RATE, SUFFIXES, ImageSource
 
@@ -50,7 +51,7 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
 
 def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], Source]]:
     """What the name means, the settings it has, and how to open it."""
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if synthetic := SYNTHETIC.fullmatch(spec):
         seed, frames = int(synthetic[1]), int(synthetic[2] or SYNTHETIC_FRAMES)
         return 'a synthetic street', ('rate', 'size'), lambda settings: _synthetic(seed, frames, settings)
@@ -60,9 +61,20 @@ def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], S
         )
     if path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
         return 'a bag', ('topic', 'mask_topic'), lambda settings: _bag(path, settings)
+    if path.is_dir() and _holds_only_bags(path):
+        raise SourceError(
+            f'{path} holds bags and no metadata.yaml, which an interrupted recording lacks; '
+            'give one of its files, or run `ros2 bag reindex` first'
+        )
     if path.is_dir() or path.suffix.lower() in SUFFIXES:
         return 'a folder of images', ('rate', 'labels'), lambda settings: _images(path, settings)
     return 'a video', (), lambda settings: _video(path)
+
+
+def _holds_only_bags(folder: Path) -> bool:
+    suffixes = {file.suffix.lower() for file in folder.iterdir()}
+    has_images = (folder / 'images').is_dir() or not suffixes.isdisjoint(SUFFIXES)
+    return not has_images and not suffixes.isdisjoint(BAG_SUFFIXES)
 
 
 def _images(path: Path, settings: SourceSettings) -> Source:

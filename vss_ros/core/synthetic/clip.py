@@ -20,7 +20,7 @@ from vss_ros.core.synthetic.sky import Sky
 from vss_ros.core.synthetic.street import draw_street
 from vss_ros.core.synthetic.traffic import Traffic
 
-SMALLEST_SIDE = 16  # pixels
+SMALLEST_SIDE, LARGEST_SIDE = 16, 8192  # pixels
 BEHIND = 12.0  # metres of street built behind the camera
 
 
@@ -51,7 +51,7 @@ class StreetClip:
     Args:
         seed: chooses street, weather, traffic and drive, 0 or more.
         frames: length, 1 or more.
-        height, width: image size in pixels, 16 or more each.
+        height, width: image size in pixels, 16 to 8192 each.
         rate_hz: frames per second.
 
     Raises:
@@ -65,6 +65,8 @@ class StreetClip:
         _check_whole('frames', frames, 1)
         _check_whole('height', height, SMALLEST_SIDE)
         _check_whole('width', width, SMALLEST_SIDE)
+        if max(height, width) > LARGEST_SIDE:
+            raise SettingsError(f'an image is {width}x{height}; use sides of up to {LARGEST_SIDE} pixels')
         if not (np.isfinite(rate_hz) and rate_hz > 0):
             raise SettingsError(f'rate_hz is {rate_hz}; use a number of frames per second above 0')
         self.seed, self.frames, self.rate_hz = seed, frames, float(rate_hz)
