@@ -27,7 +27,17 @@ def test_a_name_that_begins_with_a_tilde_is_a_name_like_any_other(monkeypatch, t
     assert (tmp_path / '~masks').is_dir()
 
 
-@pytest.mark.parametrize('words', ['run x --labels=~/it', 'bench --json=~/it', 'demo --output-dir=~/it'])
+@pytest.mark.parametrize(
+    'words',
+    [
+        'run x --labels=~/it',
+        'bench --json=~/it',
+        'demo --output-dir=~/it',
+        'evaluate x --output=~/it',
+        'train x --runs=~/it',
+        'calibrate x --stills=~/it',
+    ],
+)
 def test_a_tilde_within_an_option_makes_no_folder_of_that_name(monkeypatch, tmp_path, words):
     monkeypatch.setenv('HOME', str(tmp_path))
     verb = words.split()[0]

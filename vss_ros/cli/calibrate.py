@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
 from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.paths import user_path
 from vss_ros.core.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument('sources', nargs='*', metavar='SOURCE', help='recordings, as for `vss run`')
     parser.add_argument('--confidence', action='store_true', help='calibrate the confidence')
-    parser.add_argument('-o', '--output', type=Path, help='folder of the new model, with --confidence')
+    parser.add_argument('-o', '--output', type=user_path, help='folder of the new model, with --confidence')
     parser.add_argument('--frames', type=int, default=300, metavar='N', help='of each source (default: 300)')
     parser.add_argument(
         '--span',
@@ -60,7 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar='N',
         help='a key frame every N frames: how far propagation is followed (default: %(default)s)',
     )
-    parser.add_argument('--stills', type=Path, metavar='FOLDER', help='labelled stills to drive into')
+    parser.add_argument('--stills', type=user_path, metavar='FOLDER', help='labelled stills to drive into')
     parser.add_argument(
         '--clips', type=int, default=24, metavar='N', help='clips made of the stills (default: 24)'
     )

@@ -34,6 +34,7 @@ from vss_ros.cli.options import (
     engines_settings,
     region_settings,
 )
+from vss_ros.core.paths import user_path
 from vss_ros.core.settings import MOTIONS, StreamSettings
 from vss_ros.core.share import DEFAULT_MODEL
 
@@ -112,7 +113,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
     )
     add_region_arguments(parser)
-    parser.add_argument('-o', '--output', type=Path, metavar='FOLDER', help='write the report there')
+    parser.add_argument('-o', '--output', type=user_path, metavar='FOLDER', help='write the report there')
     parser.add_argument('--overwrite', action='store_true', help='replace a report that exists')
     parser.add_argument(
         '--resume', action='store_true', help='go on after the last clip that an interrupted run finished'
@@ -233,7 +234,7 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
     from vss_ros.core.model_folder import MODEL_FILE, sha256_of
 
     engines = [subject.engine.describe() for subject in subjects]
-    paths = [Path(name).expanduser() for name in (*args.data, args.labels or '')]
+    paths = [user_path(name) for name in (*args.data, args.labels or '')]
     own_layout = Path(args.layout or '')
     return {
         'data': [data.name, data.layout, [[clip.name, operator.length_hint(clip)] for clip in data.clips]],

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.paths import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +38,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='where data of the recipe lies: a folder with images/ and labels/, a video, or the root of a '
         'data set whose layout the recipe names; may be repeated',
     )
-    parser.add_argument('-o', '--output', type=Path, help='model folder to export to; default: no export')
-    parser.add_argument('--runs', type=Path, default=Path('runs'), help='folder for checkpoints and logs')
+    parser.add_argument(
+        '-o', '--output', type=user_path, metavar='FOLDER', help='of the model; without it none is exported'
+    )
+    parser.add_argument(
+        '--runs', type=user_path, default=Path('runs'), metavar='FOLDER', help='of checkpoints and logs'
+    )
     parser.add_argument('--resume', action='store_true', help='go on from the checkpoints of this recipe')
     parser.add_argument('--device', default='auto', help='auto (CUDA if there is one), cpu, cuda, cuda:1 ...')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: as many as there are cores')
@@ -119,4 +124,4 @@ def named_path(text: str) -> tuple[str, Path]:
     name, colon, path = text.partition(':')
     if not (name and colon and path):
         raise ArgumentTypeError(f'{text!r} names no data; write NAME:PATH, such as camvid:data/train')
-    return name, Path(path).expanduser()
+    return name, user_path(path)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.paths import user_path
 from vss_ros.core.sources.open import BAG_SUFFIXES, SourceSettings, open_source
 from vss_ros.evaluation.clips import Clip, SourceClip
 from vss_ros.evaluation.layouts import Layout, list_layouts, load_layout
@@ -50,7 +50,7 @@ def open_data(
     settings = settings or SourceSettings()
     known = None if layout == PLAIN else _layout(specs, layout, settings)
     if known is not None:
-        root = Path(specs[0]).expanduser()
+        root = user_path(specs[0])
         clips: list[Clip] = list(known.clips(root, split))
         name = f'{root.resolve().name} {split or known.split}'.strip()
         return DataSet(name, known.title, known.classes, clips)
@@ -65,7 +65,7 @@ def _layout(specs: list[str], name: str | None, settings: SourceSettings) -> Lay
         if len(specs) > 1:
             raise SettingsError(f'a data set is one folder; {len(specs)} were given')
         return load_layout(name)
-    root = Path(specs[0]).expanduser()
+    root = user_path(specs[0])
     if len(specs) > 1 or not root.is_dir() or settings != SourceSettings():
         return None
     fitting = (layout for layout in map(load_layout, list_layouts()) if layout.fits(root))
@@ -73,7 +73,7 @@ def _layout(specs: list[str], name: str | None, settings: SourceSettings) -> Lay
 
 
 def _source_clip(spec: str, settings: SourceSettings) -> SourceClip:
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     is_recorded = path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file() or path.is_file()
     if settings.labels is not None and is_recorded:
         rest = SourceSettings(settings.rate, None, settings.topic, settings.mask_topic, settings.size)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.paths import user_path
 from vss_ros.core.settings import check_choice
 from vss_ros.core.share import share_path
 from vss_ros.methods.weights import WEIGHTS_DTYPES
@@ -87,7 +87,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     Raises:
         SettingsError: there is no such file, or an entry is unknown, missing or of no use.
     """
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     if not path.is_file():
         path = share_path(f'config/train/{name_or_path}.yaml')
     try:
