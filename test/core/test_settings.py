@@ -10,7 +10,8 @@ from vss_ros.core.settings import EngineSettings, StreamSettings
         ('engine', 'cuda', 'use one of auto, '),
         ('precision', 'fp7', 'use one of fp32, '),
         ('gpu_id', -1, 'use 0 for the first GPU'),
-        ('threads', -2, r'use 0 \(all cores\) or more'),
+        ('threads', -2, r'use 0 \(all cores\) to 1024'),
+        ('threads', 100_000, r'use 0 \(all cores\) to 1024'),
     ],
 )
 def test_an_unusable_engine_setting_is_refused_with_its_value_and_what_to_use(setting, value, advice):

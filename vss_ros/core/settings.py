@@ -14,6 +14,7 @@ BUILDS = ('never', 'if_missing', 'always')
 OUTPUT_SIZES = ('input', 'network')
 MOTIONS = ('model', 'network', 'dis', 'motion_vectors', 'stream')
 SCHEDULERS = ('fixed', 'adaptive')
+MOST_THREADS = 1024
 MOST_DELAY_FRAMES = 60  # of a key frame in the background: so many frames are kept for it
 REGIONS = tuple(f'{columns}x{rows}' for rows in range(1, 5) for columns in range(1, 5))
 AT_START = (  # of StreamSettings: what cannot change while a stream runs
@@ -57,8 +58,8 @@ class EngineSettings:
             )
         if self.gpu_id < 0:
             raise SettingsError(f'gpu_id is {self.gpu_id}; use 0 for the first GPU')
-        if self.threads < 0:
-            raise SettingsError(f'threads is {self.threads}; use 0 (all cores) or more')
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise SettingsError(f'threads is {self.threads}; use 0 (all cores) to {MOST_THREADS}')
 
 
 @dataclass(frozen=True)

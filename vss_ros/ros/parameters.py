@@ -26,6 +26,7 @@ from vss_ros.core.settings import (
     BUILDS,
     ENGINES,
     MOST_DELAY_FRAMES,
+    MOST_THREADS,
     MOTIONS,
     OUTPUT_SIZES,
     PRECISIONS,
@@ -93,7 +94,7 @@ TABLE = (
     Entry('engine', EngineSettings, 'runtime of the networks', choices=ENGINES),
     Entry('precision', EngineSettings, 'arithmetic of the networks', choices=PRECISIONS),
     Entry('gpu_id', EngineSettings, 'which GPU, from 0', range=(0, 255)),
-    Entry('threads', EngineSettings, 'CPU threads of the engine; 0 is one per core', range=(0, 1024)),
+    Entry('threads', EngineSettings, 'CPU threads of the engine; 0 is one per core', range=(0, MOST_THREADS)),
     Entry(
         'engine_cache', EngineSettings, 'folder of engines built here; empty is the cache folder of the user'
     ),
