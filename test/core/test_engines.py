@@ -1,6 +1,8 @@
 """What every engine must do, checked on each; `torch` is the one the others are compared with."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from vss_ros.core.engines import AUTO_ORDER, ENGINE_CLASSES, load_engine
 from vss_ros.core.errors import EngineError, MissingLibraryError, ModelError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model_folder import load_model, sha256_of
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
@@ -182,9 +184,21 @@ def test_onnx_runtime_refuses_a_graph_that_is_not_the_one_described(model, tiny_
 def test_onnx_runtime_refuses_a_file_that_is_no_graph(model, tmp_path):
     file = tmp_path / 'warp.onnx'
     file.write_text('no graph')
-    graphs = {**model.graphs, 'warp': dataclasses.replace(model.graphs['warp'], file=file)}
+    warp = dataclasses.replace(model.graphs['warp'], file=file, sha256=sha256_of(file))
+    graphs = {**model.graphs, 'warp': warp}
     with pytest.raises(EngineError, match=r'ONNX Runtime refuses .*warp\.onnx'):
         load_engine(dataclasses.replace(model, graphs=graphs), EngineSettings('onnxruntime'))
+
+
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+def test_a_file_that_was_changed_after_the_model_was_read_is_refused(tiny_model, tmp_path, name):
+    pytest.importorskip(name)
+    folder = Path(shutil.copytree(tiny_model, tmp_path / 'model'))
+    model = load_model(folder)
+    with (folder / 'warp.onnx').open('ab') as file:
+        file.write(b'more')
+    with pytest.raises(ModelError, match=r'warp\.onnx is damaged or was changed: its sha256'):
+        load_engine(model, EngineSettings(name, engine_cache=str(tmp_path / 'cache')))
 
 
 def test_onnx_runtime_reports_a_tensor_of_the_wrong_size_by_graph(engines):

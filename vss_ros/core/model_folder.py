@@ -60,6 +60,19 @@ class GraphSpec:
     outputs: Mapping[str, TensorSpec]
     precisions: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
 
+    def read(self) -> bytes:
+        """The bytes of the file. Engines take them from here, because a file may be replaced at any time.
+
+        Raises:
+            ModelError: they are not those that model.yaml vouches for.
+        """
+        try:
+            data = self.file.read_bytes()
+        except OSError as error:
+            raise _unreadable(self.file, error) from error
+        _check_sha256(self.file, hashlib.sha256(data).hexdigest(), self.sha256)
+        return data
+
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -257,13 +270,21 @@ def _checked_file(folder: Path, entry: dict[str, Any]) -> Path:
             raise ModelError(f'{file} is missing; export or download the model again')
         found = sha256_of(file)
     except (OSError, RuntimeError) as error:  # the latter for links that lead in a circle
-        raise ModelError(f'{file} cannot be read: {error}; export or download the model again') from error
-    if found != entry['sha256']:
+        raise _unreadable(file, error) from error
+    _check_sha256(file, found, entry['sha256'])
+    return file
+
+
+def _unreadable(file: Path, error: Exception) -> ModelError:
+    return ModelError(f'{file} cannot be read: {error}; export or download the model again')
+
+
+def _check_sha256(file: Path, found: str, expected: Any) -> None:
+    if found != expected:
         raise ModelError(
             f'{file} is damaged or was changed: its sha256 is {found[:12]}..., model.yaml says '
-            f'{str(entry["sha256"])[:12]}...; export or download the model again'
+            f'{str(expected)[:12]}...; export or download the model again'
         )
-    return file
 
 
 def check_steps(model: ModelFolder) -> None:

@@ -161,8 +161,9 @@ def _session(
     if provider.is_gpu:
         options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')
     providers = provider.options(settings.gpu_id, precision, _cache(graph, provider, settings))
+    data = graph.read()
     try:
-        session = onnxruntime.InferenceSession(str(graph.file), options, providers=providers)
+        session = onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions share no base class
         where = f' with {provider.title}' if provider.is_gpu else ''
         raise EngineError(f'ONNX Runtime refuses {graph.file}{where}: {error}') from error

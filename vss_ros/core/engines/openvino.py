@@ -105,8 +105,11 @@ class OpenVinoEngine:
 
 
 def _compile(core: Any, graph: GraphSpec, options: Mapping[str, Any]) -> Any:
+    data = graph.read()
     try:
-        return core.compile_model(str(graph.file), DEVICE, options)
+        # Not the file: OpenVINO's cache knows one by its name, size and time, and a model that is put in the
+        # place of another may have the same.
+        return core.compile_model(core.read_model(data), DEVICE, options)
     except RuntimeError as error:
         raise EngineError(f'OpenVINO refuses {graph.file}: {_first_line(error)}') from error
 
