@@ -201,6 +201,25 @@ def test_a_file_that_was_changed_after_the_model_was_read_is_refused(tiny_model,
         load_engine(model, EngineSettings(name, engine_cache=str(tmp_path / 'cache')))
 
 
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize('place', ['w', 'weights/' + 'w' * 200])
+def test_tensors_in_another_file_are_refused_because_nothing_vouches_for_it(model, tmp_path, name, place):
+    onnx, _ = pytest.importorskip('onnx'), pytest.importorskip(name)
+    file = tmp_path / 'segmenter.onnx'
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    onnx.save(
+        onnx.load(str(model.graphs['segmenter'].file)),
+        str(file),
+        save_as_external_data=True,
+        location=place,
+        size_threshold=1024,
+    )
+    graph = dataclasses.replace(model.graphs['segmenter'], file=file, sha256=sha256_of(file))
+    other = dataclasses.replace(model, graphs={**model.graphs, 'segmenter': graph})
+    with pytest.raises(ModelError, match=r'segmenter\.onnx keeps tensors in another file'):
+        load_engine(other, EngineSettings(name, engine_cache=str(tmp_path / 'cache')))
+
+
 def test_onnx_runtime_reports_a_tensor_of_the_wrong_size_by_graph(engines):
     with pytest.raises(EngineError, match="graph 'segmenter' failed in ONNX Runtime"):
         engines['onnxruntime'].run('segmenter', {'image': np.zeros((1, 8, 8, 3), np.uint8)})

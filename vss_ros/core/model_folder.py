@@ -31,6 +31,9 @@ DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
 HOST_FLOWS = ('dis', 'motion_vectors', 'stream')  # flow computed beside the engine, see core/motion
 MAX_IMAGE_SIDE = 8192
 MAX_DELAY_FRAMES = 8
+# How an ONNX file says that a tensor lies in another file: TensorProto's entry of external data (field 13)
+# whose key is `location`. A file without these bytes holds all of its tensors.
+EXTERNAL_DATA = re.compile(rb'\x6a(?:.|..)\x0a\x08location\x12', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,18 @@ class GraphSpec:
         """The bytes of the file. Engines take them from here, because a file may be replaced at any time.
 
         Raises:
-            ModelError: they are not those that model.yaml vouches for.
+            ModelError: they are not those that model.yaml vouches for, or not all that an engine would read.
         """
         try:
             data = self.file.read_bytes()
         except OSError as error:
             raise _unreadable(self.file, error) from error
         _check_sha256(self.file, hashlib.sha256(data).hexdigest(), self.sha256)
+        if EXTERNAL_DATA.search(data):
+            raise ModelError(
+                f'{self.file} keeps tensors in another file, for which model.yaml does not vouch; export the '
+                'model again'
+            )
         return data
 
 
