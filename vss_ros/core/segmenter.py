@@ -83,9 +83,9 @@ class VideoSegmenter:
             ModelError: this model cannot be run with them; nothing has changed then.
         """
         settings = self.settings.changed_to(settings)
-        if settings != self.settings:
+        if settings.schedule != self.settings.schedule:  # a new one forgets how many key frames there were
             self._new_schedule = make_scheduler(settings), self._make_expectation(settings)
-            self.settings = settings
+        self.settings = settings
 
     def reset(self, reason: str = 'requested') -> None:
         """Makes the next frame the first of a new stream."""

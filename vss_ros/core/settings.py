@@ -24,6 +24,16 @@ AT_START = (  # of StreamSettings: what cannot change while a stream runs
     'region_overlap',
 )
 
+SCHEDULE = (  # of StreamSettings: what says when a frame is a key frame
+    'key_frame_interval',
+    'scheduler',
+    'key_frame_threshold',
+    'min_interval',
+    'max_interval',
+    'max_key_share',
+    'key_share_window',
+)
+
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises SettingsError unless `value` is one of `choices`."""
@@ -111,6 +121,11 @@ class StreamSettings:
     @property
     def region_count(self) -> int:
         return math.prod(self.region_grid)
+
+    @property
+    def schedule(self) -> tuple[object, ...]:
+        """The values of SCHEDULE."""
+        return tuple(getattr(self, name) for name in SCHEDULE)
 
     def changed_to(self, new: StreamSettings) -> StreamSettings:
         """New settings, as far as a stream that runs with these can take them."""
