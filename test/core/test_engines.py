@@ -2,13 +2,14 @@
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from vss_ros.core.engines import AUTO_ORDER, ENGINE_CLASSES, load_engine
+from vss_ros.core.engines import AUTO_ORDER, ENGINE_CLASSES, engine_class, load_engine
 from vss_ros.core.errors import EngineError, MissingLibraryError, ModelError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import load_model, sha256_of
@@ -161,6 +162,35 @@ def test_auto_says_what_it_took_and_why_nothing_before_it(model, tmp_path):
     passed_over = AUTO_ORDER[: AUTO_ORDER.index(engine.name)]
     assert engine.describe()['chosen'].startswith(f'auto took {engine.name} (')
     assert all(f'; {name}: ' in engine.describe()['chosen'] for name in passed_over)
+
+
+@pytest.mark.parametrize(
+    ('name', 'module'),
+    [
+        ('torch', 'vss_ros.methods.torch_engine'),
+        ('onnxruntime', 'vss_ros.core.engines.onnx_runtime'),
+        ('openvino', 'vss_ros.core.engines.openvino'),
+    ],
+)
+@pytest.mark.parametrize('kind', ['ImportError', 'OSError'])
+def test_a_runtime_that_is_installed_and_cannot_be_loaded_is_refused_with_the_cause(
+    tmp_path, monkeypatch, name, module, kind
+):
+    (tmp_path / f'{name}.py').write_text(f"raise {kind}('libcudart.so.12: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(EngineError, match=r'cannot be loaded: libcudart\.so\.12'):
+        engine_class(name)
+
+
+def test_torch_without_the_library_that_reads_weights_is_refused_by_its_name(monkeypatch):
+    for module in ('safetensors', 'safetensors.torch'):
+        monkeypatch.setitem(sys.modules, module, None)
+    for module in ('vss_ros.methods.torch_engine', 'vss_ros.methods.weights'):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(MissingLibraryError, match=r'safetensors is not installed; .*vss_ros\[train\]'):
+        engine_class('torch')
 
 
 def test_auto_says_why_no_engine_works(model):

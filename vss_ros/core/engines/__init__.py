@@ -191,11 +191,12 @@ def engine_class(name: str) -> type[Engine]:
 
     Raises:
         MissingLibraryError: its runtime is not installed.
+        EngineError: its runtime cannot be loaded.
     """
     module, _, attribute = ENGINE_CLASSES[name].partition(':')
     try:
         return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name != 'torch':
-            raise
-        raise MissingLibraryError('torch', 'train') from error
+    except ModuleNotFoundError as error:  # torch, or what the engine `torch` reads weights with
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+    except (ImportError, OSError) as error:  # as for the other runtimes in their own files
+        raise EngineError(f'PyTorch cannot be loaded: {error}') from error

@@ -33,8 +33,10 @@ from vss_ros.core.settings import EngineSettings
 
 try:
     import onnxruntime
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise MissingLibraryError('onnxruntime', 'onnxruntime') from error
+except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
+    raise EngineError(f'ONNX Runtime cannot be loaded: {error}') from error
 
 WARP = 'warp'  # the graph that TensorRT must not run, see tensor_rt.py
 _log = logging.getLogger(__name__)

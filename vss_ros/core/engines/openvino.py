@@ -20,8 +20,10 @@ from vss_ros.core.settings import EngineSettings
 
 try:
     import openvino
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise MissingLibraryError('openvino', 'openvino') from error
+except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
+    raise EngineError(f'OpenVINO cannot be loaded: {error}') from error
 
 DEVICE = 'CPU'
 # precision: what OpenVINO calls it, and what the processor must offer for it to be more than a name
