@@ -48,7 +48,7 @@ class EngineSettings:
     engine: str = 'auto'
     precision: str = 'fp32'
     gpu_id: int = 0
-    threads: int = 0  # 0: one per physical core
+    threads: int = 0  # 0: one per core that the process may use
     engine_cache: str = ''  # folder of engines built here; empty: vss_ros/ in the user's cache folder
     build: str = 'if_missing'  # whether a TensorRT engine that is not in the cache may be built
     cuda_graphs: bool = False  # record the launches of a graph once and replay them

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -163,6 +164,13 @@ def _why_auto_takes(name: str, model: ModelFolder, settings: EngineSettings) -> 
             raise EngineError(f'not faster in the trial on this processor: {times}')
         return f'faster in the trial on this processor: {times}'
     return 'it runs everywhere'
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, which a container or a launcher can restrict to some."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def take_inputs(

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import json
 import logging
-import os
 import platform
 import time
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import Engine, engine_class
+from vss_ros.core.engines import Engine, engine_class, usable_cores
 from vss_ros.core.engines.engine_cache import EngineCache, write_private
 from vss_ros.core.errors import VssError
 from vss_ros.core.model_folder import ModelFolder
@@ -106,7 +105,7 @@ def _key(model: ModelFolder, settings: EngineSettings) -> str:
     facts = [
         *(graph.sha256 for files in _files(settings.precision) for graph in model.graphs_in(files).values()),
         settings.precision,
-        settings.threads or os.cpu_count(),
+        settings.threads or usable_cores(),
         _processor(),
         # Of the modules: ONNX Runtime may have come in a package of another name.
         *(importlib.import_module(name).__version__ for name in CONTENDERS),

@@ -11,14 +11,13 @@ engines `torch` and `tensorrt` do more: pinned uploads, recorded launches, a sel
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines import take_inputs, usable_cores
 from vss_ros.core.engines.engine_cache import EngineCache
 from vss_ros.core.engines.onnx_providers import (
     PROVIDERS,
@@ -82,7 +81,7 @@ class OnnxRuntimeEngine:
         cls, graphs: Mapping[str, GraphSpec], settings: EngineSettings, precision: str
     ) -> OnnxRuntimeEngine:
         """An engine for graphs as they are, whatever their precision."""
-        threads = _shared_pool(settings.threads or (os.cpu_count() or 1))
+        threads = _shared_pool(settings.threads or usable_cores())
         provider = PROVIDERS[settings.provider]
         sessions = {name: _session(graph, provider, settings, precision) for name, graph in graphs.items()}
         facts = {
