@@ -9,6 +9,7 @@ inputs, and each step gives the results and the state that the next frame needs.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -142,7 +143,7 @@ def find_model(name_or_path: str | Path) -> Path:
     Raises:
         ModelError: there is no such folder; the message lists the models at hand.
     """
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))  # which leaves ~name as it is where nobody has that name
     if (path / MODEL_FILE).is_file():
         return path
     if path.parent == Path() and str(name_or_path) not in ('', '.', '..'):

@@ -132,6 +132,11 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
         EngineCache(tmp_path / 'file')
 
 
+def test_a_folder_of_a_user_that_there_is_not_is_named():
+    with pytest.raises(EngineError, match=r'engine cache ~nobody-of-this-name/engines cannot be found'):
+        EngineCache('~nobody-of-this-name/engines')
+
+
 def test_a_failed_write_leaves_the_old_engine_and_no_draft(cache, monkeypatch):
     cache.store(KEY, b'old', {})
     monkeypatch.setattr('os.replace', lambda *_: (_ for _ in ()).throw(OSError('disk full')))

@@ -111,7 +111,10 @@ class EngineCache:
     """
 
     def __init__(self, folder: str | Path = '') -> None:
-        self.folder = Path(folder).expanduser().absolute() if folder else default_folder()
+        try:
+            self.folder = Path(folder).expanduser().absolute() if folder else default_folder()
+        except RuntimeError as error:  # ~name, and nobody has that name
+            raise EngineError(f'the engine cache {folder} cannot be found: {error}') from error
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
