@@ -1,15 +1,18 @@
 """What every engine must do, checked on each; `torch` is the one the others are compared with."""
 
 import dataclasses
+import shutil
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from vss_ros.core.engines import AUTO_ORDER, ENGINE_CLASSES, load_engine
+from vss_ros.core.engines import AUTO_ORDER, ENGINE_CLASSES, engine_class, load_engine
 from vss_ros.core.errors import EngineError, MissingLibraryError, ModelError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model_folder import load_model, sha256_of
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
@@ -161,6 +164,35 @@ def test_auto_says_what_it_took_and_why_nothing_before_it(model, tmp_path):
     assert all(f'; {name}: ' in engine.describe()['chosen'] for name in passed_over)
 
 
+@pytest.mark.parametrize(
+    ('name', 'module'),
+    [
+        ('torch', 'vss_ros.methods.torch_engine'),
+        ('onnxruntime', 'vss_ros.core.engines.onnx_runtime'),
+        ('openvino', 'vss_ros.core.engines.openvino'),
+    ],
+)
+@pytest.mark.parametrize('kind', ['ImportError', 'OSError'])
+def test_a_runtime_that_is_installed_and_cannot_be_loaded_is_refused_with_the_cause(
+    tmp_path, monkeypatch, name, module, kind
+):
+    (tmp_path / f'{name}.py').write_text(f"raise {kind}('libcudart.so.12: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(EngineError, match=r'cannot be loaded: libcudart\.so\.12'):
+        engine_class(name)
+
+
+def test_torch_without_the_library_that_reads_weights_is_refused_by_its_name(monkeypatch):
+    for module in ('safetensors', 'safetensors.torch'):
+        monkeypatch.setitem(sys.modules, module, None)
+    for module in ('vss_ros.methods.torch_engine', 'vss_ros.methods.weights'):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(MissingLibraryError, match=r'safetensors is not installed; .*vss_ros\[train\]'):
+        engine_class('torch')
+
+
 def test_auto_says_why_no_engine_works(model):
     with pytest.raises(
         EngineError, match=r'no engine can run this model here; tensorrt: .*onnxruntime: .*precision is fp16'
@@ -182,9 +214,40 @@ def test_onnx_runtime_refuses_a_graph_that_is_not_the_one_described(model, tiny_
 def test_onnx_runtime_refuses_a_file_that_is_no_graph(model, tmp_path):
     file = tmp_path / 'warp.onnx'
     file.write_text('no graph')
-    graphs = {**model.graphs, 'warp': dataclasses.replace(model.graphs['warp'], file=file)}
+    warp = dataclasses.replace(model.graphs['warp'], file=file, sha256=sha256_of(file))
+    graphs = {**model.graphs, 'warp': warp}
     with pytest.raises(EngineError, match=r'ONNX Runtime refuses .*warp\.onnx'):
         load_engine(dataclasses.replace(model, graphs=graphs), EngineSettings('onnxruntime'))
+
+
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+def test_a_file_that_was_changed_after_the_model_was_read_is_refused(tiny_model, tmp_path, name):
+    pytest.importorskip(name)
+    folder = Path(shutil.copytree(tiny_model, tmp_path / 'model'))
+    model = load_model(folder)
+    with (folder / 'warp.onnx').open('ab') as file:
+        file.write(b'more')
+    with pytest.raises(ModelError, match=r'warp\.onnx is damaged or was changed: its sha256'):
+        load_engine(model, EngineSettings(name, engine_cache=str(tmp_path / 'cache')))
+
+
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize('place', ['w', 'weights/' + 'w' * 200])
+def test_tensors_in_another_file_are_refused_because_nothing_vouches_for_it(model, tmp_path, name, place):
+    onnx, _ = pytest.importorskip('onnx'), pytest.importorskip(name)
+    file = tmp_path / 'segmenter.onnx'
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    onnx.save(
+        onnx.load(str(model.graphs['segmenter'].file)),
+        str(file),
+        save_as_external_data=True,
+        location=place,
+        size_threshold=1024,
+    )
+    graph = dataclasses.replace(model.graphs['segmenter'], file=file, sha256=sha256_of(file))
+    other = dataclasses.replace(model, graphs={**model.graphs, 'segmenter': graph})
+    with pytest.raises(ModelError, match=r'segmenter\.onnx keeps tensors in another file'):
+        load_engine(other, EngineSettings(name, engine_cache=str(tmp_path / 'cache')))
 
 
 def test_onnx_runtime_reports_a_tensor_of_the_wrong_size_by_graph(engines):

@@ -172,6 +172,16 @@ def test_a_scheduler_that_is_changed_follows_from_a_key_frame_on(model, engine, 
     assert line == 'K..K..K..K.'
 
 
+def test_what_does_not_decide_on_key_frames_may_change_without_one(model, engine, street):
+    segmenter = VideoSegmenter(dataclasses.replace(model, expected_accuracy=FALLING), engine, ADAPTIVE)
+    found = []
+    for number, one in enumerate(frames(street[:8])):
+        segmenter.configure(dataclasses.replace(ADAPTIVE, confidence_threshold=number / 100))
+        found.append(segmenter.step(one))
+    assert line_of(found) == 'K..K..K.'
+    assert segmenter.settings.confidence_threshold == 0.07
+
+
 def test_a_new_stream_starts_the_signals_anew(model, engine, street):
     segmenter = VideoSegmenter(dataclasses.replace(model, expected_accuracy=FALLING), engine, ADAPTIVE)
     stream = frames(street[:6])

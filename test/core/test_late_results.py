@@ -227,6 +227,29 @@ def test_the_loop_reports_each_error_and_goes_on(failing):
     assert [int(frame.image[0, 0, 0]) for frame, _ in sink.answers] == [3, 4, 5]
 
 
+def test_a_reset_is_not_forgotten_where_a_sink_fails_on_what_the_old_stream_owed(open_late):
+    segmenter, failures = open_late(2), [OSError('disk full')]
+
+    class FailsOnce(Collector):
+        def write(self, frame, segmentation):
+            if failures:
+                raise failures.pop()
+            super().write(frame, segmentation)
+
+    def source():
+        for number in range(5):
+            if number == 2:
+                segmenter.reset('bag loop')
+            yield frame(number)
+
+    sink, errors = FailsOnce(), []
+    pipeline.run(source(), segmenter, [sink], errors.append)
+    assert [str(error) for error in errors] == ['disk full']
+    assert segmenter.resets == {'first frame': 1, 'bag loop': 1}
+    # Frame 0 was refused by the sink, and while that was reported frame 2 was not taken.
+    assert [int(frame.image[0, 0, 0]) for frame, _ in sink.answers] == [1, 3, 4]
+
+
 def test_one_result_for_one_frame_is_refused_where_results_are_late(open_late):
     with pytest.raises(ModelError, match=r'results 1 frames late; ask for answers\(frame\)'):
         open_late(1).step(frame(0))

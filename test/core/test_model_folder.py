@@ -42,7 +42,7 @@ def test_a_folder_that_is_not_there_is_refused_with_what_can_be_used(tmp_path):
         load_model('nonsense')
 
 
-@pytest.mark.parametrize('name', ['', '.', '..', '../models', '/'])
+@pytest.mark.parametrize('name', ['', '.', '..', '../models', '/', '~nobody-of-this-name/model'])
 def test_names_that_are_no_model_are_refused(name):
     with pytest.raises(ModelError, match='was not found'):
         find_model(name)

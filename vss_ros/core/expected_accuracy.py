@@ -16,7 +16,7 @@ import numpy as np
 
 from vss_ros.core.accuracy_model import DEFAULT, EXPECTED_ACCURACY, NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.errors import ModelError
-from vss_ros.core.motion import CELL
+from vss_ros.core.motion.dis import cells_of
 
 if TYPE_CHECKING:
     from vss_ros.core.model_folder import ModelFolder
@@ -70,7 +70,7 @@ class Expectation:
             read: reads a tensor of the step by its name.
         """
         if 'residual' in self._wanted:
-            self._small = _small(image)
+            self._small = cells_of(image)
         confidence = float(read('confidence').mean()) / 255 if 'doubt' in self._wanted else 0.0
         if is_key:
             self._start(confidence)
@@ -108,7 +108,7 @@ class Expectation:
         carried = cv2.remap(
             self._small, columns + across, rows + down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        self.signals['residual'] += float(cv2.absdiff(_small(image), carried).mean()) / 255
+        self.signals['residual'] += float(cv2.absdiff(cells_of(image), carried).mean()) / 255
 
 
 def accuracy_graph_of(model: ModelFolder) -> str | None:
@@ -139,10 +139,3 @@ def accuracy_model_of(model: ModelFolder) -> AccuracyModel:
                 f'{NEEDS[signal]}; fit others with `vss calibrate`, or use scheduler fixed'
             )
     return found
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    """Grey values of the 1/4 map, uint8 (h, w)."""
-    height, width = image.shape[:2]
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return cv2.resize(grey, (-(-width // CELL), -(-height // CELL)), interpolation=cv2.INTER_AREA)

@@ -32,6 +32,9 @@ DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
 HOST_FLOWS = ('dis', 'motion_vectors', 'stream')  # flow computed beside the engine, see core/motion
 MAX_IMAGE_SIDE = 8192
 MAX_DELAY_FRAMES = 8
+# How an ONNX file says that a tensor lies in another file: TensorProto's entry of external data (field 13)
+# whose key is `location`. A file without these bytes holds all of its tensors.
+EXTERNAL_DATA = re.compile(rb'\x6a(?:.|..)\x0a\x08location\x12', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,24 @@ class GraphSpec:
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     precisions: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+
+    def read(self) -> bytes:
+        """The bytes of the file. Engines take them from here, because a file may be replaced at any time.
+
+        Raises:
+            ModelError: they are not those that model.yaml vouches for, or not all that an engine would read.
+        """
+        try:
+            data = self.file.read_bytes()
+        except OSError as error:
+            raise _unreadable(self.file, error) from error
+        _check_sha256(self.file, hashlib.sha256(data).hexdigest(), self.sha256)
+        if EXTERNAL_DATA.search(data):
+            raise ModelError(
+                f'{self.file} keeps tensors in another file, for which model.yaml does not vouch; export the '
+                'model again'
+            )
+        return data
 
 
 @dataclass(frozen=True)
@@ -258,13 +279,21 @@ def _checked_file(folder: Path, entry: dict[str, Any]) -> Path:
             raise ModelError(f'{file} is missing; export or download the model again')
         found = sha256_of(file)
     except (OSError, RuntimeError) as error:  # the latter for links that lead in a circle
-        raise ModelError(f'{file} cannot be read: {error}; export or download the model again') from error
-    if found != entry['sha256']:
+        raise _unreadable(file, error) from error
+    _check_sha256(file, found, entry['sha256'])
+    return file
+
+
+def _unreadable(file: Path, error: Exception) -> ModelError:
+    return ModelError(f'{file} cannot be read: {error}; export or download the model again')
+
+
+def _check_sha256(file: Path, found: str, expected: Any) -> None:
+    if found != expected:
         raise ModelError(
             f'{file} is damaged or was changed: its sha256 is {found[:12]}..., model.yaml says '
-            f'{str(entry["sha256"])[:12]}...; export or download the model again'
+            f'{str(expected)[:12]}...; export or download the model again'
         )
-    return file
 
 
 def check_steps(model: ModelFolder) -> None:

@@ -83,9 +83,9 @@ class VideoSegmenter:
             ModelError: this model cannot be run with them; nothing has changed then.
         """
         settings = self.settings.changed_to(settings)
-        if settings != self.settings:
+        if settings.schedule != self.settings.schedule:  # a new one forgets how many key frames there were
             self._new_schedule = make_scheduler(settings), self._make_expectation(settings)
-            self.settings = settings
+        self.settings = settings
 
     def reset(self, reason: str = 'requested') -> None:
         """Makes the next frame the first of a new stream."""
@@ -129,6 +129,7 @@ class VideoSegmenter:
         reason = self._new_stream_reason(frame)
         if reason is not None:
             yield from self.flush()
+            self._wanted_reset = None  # not before: who takes the answers may stop
             self.resets[reason] += 1
             self._forget()
         try:
@@ -280,10 +281,9 @@ class VideoSegmenter:
 
     def _new_stream_reason(self, frame: Frame) -> str | None:
         """Why the temporal state cannot be used for this frame, or None."""
-        wanted, self._wanted_reset = self._wanted_reset, None
         previous = self._previous
-        if wanted is not None:
-            return wanted
+        if self._wanted_reset is not None:
+            return self._wanted_reset
         if previous is None:
             return 'first frame'
         if frame.stamp_ns < previous.stamp_ns:

@@ -25,6 +25,16 @@ AT_START = (  # of StreamSettings: what cannot change while a stream runs
     'region_overlap',
 )
 
+SCHEDULE = (  # of StreamSettings: what says when a frame is a key frame
+    'key_frame_interval',
+    'scheduler',
+    'key_frame_threshold',
+    'min_interval',
+    'max_interval',
+    'max_key_share',
+    'key_share_window',
+)
+
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises SettingsError unless `value` is one of `choices`."""
@@ -39,7 +49,7 @@ class EngineSettings:
     engine: str = 'auto'
     precision: str = 'fp32'
     gpu_id: int = 0
-    threads: int = 0  # 0: one per physical core
+    threads: int = 0  # 0: one per core that the process may use
     engine_cache: str = ''  # folder of engines built here; empty: vss_ros/ in the user's cache folder
     build: str = 'if_missing'  # whether a TensorRT engine that is not in the cache may be built
     cuda_graphs: bool = False  # record the launches of a graph once and replay them
@@ -112,6 +122,11 @@ class StreamSettings:
     @property
     def region_count(self) -> int:
         return math.prod(self.region_grid)
+
+    @property
+    def schedule(self) -> tuple[object, ...]:
+        """The values of SCHEDULE."""
+        return tuple(getattr(self, name) for name in SCHEDULE)
 
     def changed_to(self, new: StreamSettings) -> StreamSettings:
         """New settings, as far as a stream that runs with these can take them."""

@@ -98,9 +98,9 @@ def _install(model: ModelFolder, precision: str, files: dict[str, Path], progres
         raise ModelError(f'model {model.name} has no network that could compute in {precision}')
     progress(f'comparing {precision} with fp32 in ONNX Runtime')
     reference = OnnxRuntimeEngine.load(model, EngineSettings('onnxruntime'))
-    changed: dict[str, GraphSpec] = {
-        name: replace(graph, file=files.get(name, graph.file)) for name, graph in model.graphs.items()
-    }
+    changed: dict[str, GraphSpec] = dict(model.graphs)
+    for name, file in files.items():
+        changed[name] = replace(changed[name], file=file, sha256=sha256_of(file))
     candidate = OnnxRuntimeEngine.of_graphs(changed, EngineSettings('onnxruntime'), precision)
     results = self_check(model, candidate, reference, precision.partition('_')[0])
     for name, entry in results.items():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
+from importlib import metadata
 
 import pytest
 
@@ -12,7 +14,7 @@ pytest.importorskip('onnxruntime')
 pytest.importorskip('openvino')
 
 from vss_ros.core.engines import cpu_trial, engine_cache, load_engine
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.settings import EngineSettings
 
@@ -91,6 +93,29 @@ def test_without_a_home_folder_auto_finds_an_engine_all_the_same(model, monkeypa
 
     monkeypatch.setattr(engine_cache, 'default_folder', no_home)
     assert load_engine(model, EngineSettings()).describe()['engine'] in cpu_trial.CONTENDERS
+
+
+def test_auto_finds_an_engine_where_onnx_runtime_came_in_a_package_of_another_name(
+    model, settings, monkeypatch
+):
+    version = metadata.version
+
+    def of_other_packages(name):
+        if name == 'onnxruntime':
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, 'version', of_other_packages)
+    assert load_engine(model, settings).describe()['engine'] in cpu_trial.CONTENDERS
+
+
+def test_where_onnx_runtime_is_not_installed_there_is_no_trial_and_auto_says_why(
+    model, settings, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    monkeypatch.delitem(sys.modules, 'vss_ros.core.engines.onnx_runtime')
+    with pytest.raises(EngineError, match='openvino: onnxruntime is not installed'):
+        load_engine(model, settings)
 
 
 def test_another_number_of_threads_or_other_graphs_are_another_trial(model, settings):

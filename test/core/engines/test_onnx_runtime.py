@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
 
-from vss_ros.core.engines import load_engine, onnx_runtime
+from vss_ros.core.engines import load_engine, onnx_runtime, usable_cores
 from vss_ros.core.engines.onnx_providers import PROVIDERS, check_available, check_used
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.frame import Frame
@@ -128,3 +129,14 @@ def test_on_a_device_the_state_is_not_copied_and_the_next_frame_leaves_it_alone(
 def test_an_engine_that_records_no_launches_says_so(model):
     described = load_engine(model, EngineSettings('onnxruntime', cuda_graphs=True)).describe()
     assert described['cuda_graphs'] == 'off: engine onnxruntime does not record launches'
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='processes cannot be bound to cores here')
+def test_a_process_that_is_bound_to_one_core_gets_one_thread():
+    cores = os.sched_getaffinity(0)
+    assert usable_cores() == len(cores)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, cores)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +13,7 @@ pytest.importorskip('openvino')
 
 from vss_ros.core.engines.openvino import OpenVinoEngine
 from vss_ros.core.engines.openvino_cache import cache_folder
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model_folder import load_model, sha256_of
 from vss_ros.core.settings import EngineSettings
 
 
@@ -56,6 +60,28 @@ def test_unharmed_files_are_used_again(tiny_model, settings, blobs, caplog):
     assert np.array_equal(scores(model, settings), first)
     assert blobs() == written
     assert 'damaged' not in caplog.text
+
+
+def test_a_model_in_the_place_of_another_is_compiled_though_size_and_time_are_the_same(
+    tiny_model, settings, tmp_path
+):
+    onnx = pytest.importorskip('onnx')
+    model = load_model(shutil.copytree(tiny_model, tmp_path / 'model'))
+    old = scores(model, settings)
+    file = model.graphs['segmenter'].file
+    time_ns, data = file.stat().st_mtime_ns, file.read_bytes()
+    for tensor in onnx.load_from_string(data).graph.initializer:
+        if len(tensor.dims) == 4:  # kernels
+            weights = np.frombuffer(tensor.raw_data, np.float32)
+            data = data.replace(tensor.raw_data, (1.5 * weights).astype(np.float32).tobytes())
+    assert len(data) == file.stat().st_size
+    file.write_bytes(data)
+    os.utime(file, ns=(time_ns, time_ns))
+    graph = replace(model.graphs['segmenter'], sha256=sha256_of(file))
+    new = replace(model, graphs={**model.graphs, 'segmenter': graph})
+    fresh = replace(settings, engine_cache=str(tmp_path / 'another cache'))
+    assert not np.array_equal(scores(new, settings), old)
+    assert np.array_equal(scores(new, settings), scores(new, fresh))
 
 
 def test_where_nothing_can_be_kept_the_graphs_are_compiled_at_every_start(tiny_model, tmp_path, caplog):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -165,6 +166,13 @@ def _why_auto_takes(name: str, model: ModelFolder, settings: EngineSettings) -> 
     return 'it runs everywhere'
 
 
+def usable_cores() -> int:
+    """How many cores this process may use, which a container or a launcher can restrict to some."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def take_inputs(
     graph: str, graphs: Mapping[str, Sequence[str]], tensors: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -191,11 +199,12 @@ def engine_class(name: str) -> type[Engine]:
 
     Raises:
         MissingLibraryError: its runtime is not installed.
+        EngineError: its runtime cannot be loaded.
     """
     module, _, attribute = ENGINE_CLASSES[name].partition(':')
     try:
         return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name != 'torch':
-            raise
-        raise MissingLibraryError('torch', 'train') from error
+    except ModuleNotFoundError as error:  # torch, or what the engine `torch` reads weights with
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+    except (ImportError, OSError) as error:  # as for the other runtimes in their own files
+        raise EngineError(f'PyTorch cannot be loaded: {error}') from error

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
-import os
 import platform
 import time
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import Engine
+from vss_ros.core.engines import Engine, engine_class, usable_cores
 from vss_ros.core.engines.engine_cache import EngineCache, write_private
 from vss_ros.core.errors import VssError
 from vss_ros.core.model_folder import ModelFolder
@@ -33,6 +33,8 @@ def trial(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
     Raises:
         EngineError, MissingLibraryError: one of the engines cannot run the model.
     """
+    for name in CONTENDERS:
+        engine_class(name)  # says so where one is not installed
     try:
         folder: Path | None = EngineCache(settings.engine_cache).folder
     except VssError as error:  # a robot with a read-only disk measures at every start
@@ -65,10 +67,6 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _measure(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
-    from dataclasses import replace
-
-    from vss_ros.core.engines import engine_class
-
     engines = {n: engine_class(n).load(model, replace(settings, engine=n)) for n in CONTENDERS}
     try:
         times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
@@ -107,9 +105,10 @@ def _key(model: ModelFolder, settings: EngineSettings) -> str:
     facts = [
         *(graph.sha256 for files in _files(settings.precision) for graph in model.graphs_in(files).values()),
         settings.precision,
-        settings.threads or os.cpu_count(),
+        settings.threads or usable_cores(),
         _processor(),
-        *(metadata.version(name) for name in CONTENDERS),
+        # Of the modules: ONNX Runtime may have come in a package of another name.
+        *(importlib.import_module(name).__version__ for name in CONTENDERS),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 

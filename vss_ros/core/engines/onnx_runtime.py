@@ -11,14 +11,13 @@ engines `torch` and `tensorrt` do more: pinned uploads, recorded launches, a sel
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines import take_inputs, usable_cores
 from vss_ros.core.engines.engine_cache import EngineCache
 from vss_ros.core.engines.onnx_providers import (
     PROVIDERS,
@@ -33,8 +32,10 @@ from vss_ros.core.settings import EngineSettings
 
 try:
     import onnxruntime
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise MissingLibraryError('onnxruntime', 'onnxruntime') from error
+except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
+    raise EngineError(f'ONNX Runtime cannot be loaded: {error}') from error
 
 WARP = 'warp'  # the graph that TensorRT must not run, see tensor_rt.py
 _log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class OnnxRuntimeEngine:
         cls, graphs: Mapping[str, GraphSpec], settings: EngineSettings, precision: str
     ) -> OnnxRuntimeEngine:
         """An engine for graphs as they are, whatever their precision."""
-        threads = _shared_pool(settings.threads or (os.cpu_count() or 1))
+        threads = _shared_pool(settings.threads or usable_cores())
         provider = PROVIDERS[settings.provider]
         sessions = {name: _session(graph, provider, settings, precision) for name, graph in graphs.items()}
         facts = {
@@ -161,8 +162,9 @@ def _session(
     if provider.is_gpu:
         options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')
     providers = provider.options(settings.gpu_id, precision, _cache(graph, provider, settings))
+    data = graph.read()
     try:
-        session = onnxruntime.InferenceSession(str(graph.file), options, providers=providers)
+        session = onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions share no base class
         where = f' with {provider.title}' if provider.is_gpu else ''
         raise EngineError(f'ONNX Runtime refuses {graph.file}{where}: {error}') from error

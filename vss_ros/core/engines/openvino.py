@@ -20,8 +20,10 @@ from vss_ros.core.settings import EngineSettings
 
 try:
     import openvino
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise MissingLibraryError('openvino', 'openvino') from error
+except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
+    raise EngineError(f'OpenVINO cannot be loaded: {error}') from error
 
 DEVICE = 'CPU'
 # precision: what OpenVINO calls it, and what the processor must offer for it to be more than a name
@@ -105,8 +107,11 @@ class OpenVinoEngine:
 
 
 def _compile(core: Any, graph: GraphSpec, options: Mapping[str, Any]) -> Any:
+    data = graph.read()
     try:
-        return core.compile_model(str(graph.file), DEVICE, options)
+        # Not the file: OpenVINO's cache knows one by its name, size and time, and a model that is put in the
+        # place of another may have the same.
+        return core.compile_model(core.read_model(data), DEVICE, options)
     except RuntimeError as error:
         raise EngineError(f'OpenVINO refuses {graph.file}: {_first_line(error)}') from error
 

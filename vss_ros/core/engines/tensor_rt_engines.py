@@ -112,7 +112,7 @@ class EngineStore:
             timing_file = self.cache.timing_cache(key)
             measured = timing_file.read_bytes() if timing_file.is_file() else b''
             with self._device.use():
-                plan, measured = build(graph.file.read_bytes(), what, self._logger, measured, self._progress)
+                plan, measured = build(graph.read(), what, self._logger, measured, self._progress)
             seconds = round(time.perf_counter() - start, 1)
             write_private(timing_file, measured)
             facts = {'build_seconds': seconds, 'cuda': str(torch.version.cuda), 'torch': torch.__version__}

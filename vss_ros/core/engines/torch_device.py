@@ -18,8 +18,10 @@ from vss_ros.core.errors import EngineError, MissingLibraryError
 
 try:
     import torch
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise MissingLibraryError('torch', 'train') from error
+except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
+    raise EngineError(f'PyTorch cannot be loaded: {error}') from error
 
 RING = 2  # pinned buffers per shape: one is filled while the other is still being copied
 
