@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -27,7 +28,7 @@ from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.video_topic import PACKETS, VIDEO_TRANSPORTS, VideoTopic, message_type
 
-CAMERA_INFOS = 16  # kept to find the one that belongs to an image
+CAMERA_INFOS = 16  # kept, beside those of the images that wait, to find the one that belongs to an image
 PAUSE_S = 0.5  # of silence, after which nobody should wait for the next image
 MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
 
@@ -39,12 +40,13 @@ class TopicFrame(Frame):
     Attributes:
         header: goes out on every answer, unchanged.
         received_s: arrival in the callback, `time.monotonic()`.
-        camera_info: the camera_info of this image, where there is one.
+        find_camera_info: gives the camera_info of this image, or None where there is none. Cameras send it
+            after the image, so ask as late as possible.
     """
 
     header: Header = field(default_factory=Header)
     received_s: float = 0.0
-    camera_info: CameraInfo | None = None
+    find_camera_info: Callable[[], CameraInfo | None] = lambda: None
 
 
 class TopicSource:
@@ -67,9 +69,10 @@ class TopicSource:
         self._on_bad = on_bad
         self._is_video = settings.image_transport in VIDEO_TRANSPORTS
         self._video = VideoTopic(settings.image_transport) if self._is_video else None
-        self._inbox: Inbox[tuple[float, Any]] = Inbox(PACKETS if self._is_video else settings.capacity)
+        capacity = PACKETS if self._is_video else settings.capacity
+        self._inbox: Inbox[tuple[float, Any]] = Inbox(capacity)
         self._lost_packets = False
-        self._camera_infos: deque[CameraInfo] = deque(maxlen=CAMERA_INFOS)
+        self._camera_infos: deque[CameraInfo] = deque(maxlen=capacity + CAMERA_INFOS)
         self._subscriptions: list[Subscription] = []
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
@@ -215,7 +218,7 @@ class TopicSource:
             coded=picture.coded,
             header=picture.header,
             received_s=received_s,
-            camera_info=self._camera_info(picture.header),
+            find_camera_info=partial(self._camera_info, picture.header),
         )
 
     def _frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame | None:
@@ -231,7 +234,7 @@ class TopicSource:
             encoding=encoding,
             header=header,
             received_s=received_s,
-            camera_info=self._camera_info(header),
+            find_camera_info=partial(self._camera_info, header),
         )
 
     def _camera_info(self, header: Header) -> CameraInfo | None:
