@@ -208,6 +208,37 @@ def test_qos_can_be_overridden_and_what_does_not_fit_is_named(tmp_path, echo_mod
         assert override in node.log
 
 
+def test_what_shapes_the_subscription_is_taken_anew_with_each_configuration(tmp_path, echo_model, robot_in):
+    overrides = 'qos_overrides./again/image_raw.subscription'
+    with NodeProcess(tmp_path, 'again', model=echo_model):
+        robot = robot_in('again')
+        for policy, size, depth, reliability in (
+            ('latest', 30, 1, 'best_effort'),
+            ('queue', 7, 7, 'reliable'),
+            ('queue', 9, 9, 'reliable'),
+            ('latest', 9, 1, 'best_effort'),
+        ):
+            assert robot.set(drop_policy=policy, queue_size=size) == ''
+            robot.start()
+            [subscription] = robot.probe.node.get_subscriptions_info_by_topic('/again/image_raw')
+            assert subscription.qos_profile.reliability.name.lower() == reliability
+            assert robot.get(f'{overrides}.reliability') == reliability
+            assert robot.get(f'{overrides}.depth') == depth
+            assert 'read-only' in robot.set(**{f'{overrides}.depth': 3})
+            robot.stop()
+
+
+def test_an_override_of_qos_outlasts_a_new_configuration(tmp_path, echo_model, robot_in):
+    override = 'qos_overrides./lasting/image_raw.subscription.depth'
+    with NodeProcess(tmp_path, 'lasting', '-p', f'{override}:=3', model=echo_model):
+        robot = robot_in('lasting')
+        for policy in ('latest', 'queue'):
+            assert robot.set(drop_policy=policy) == ''
+            robot.start()
+            assert robot.get(override) == 3
+            robot.stop()
+
+
 def test_qos_of_the_labels_can_be_overridden_too(tmp_path, echo_model, robot_in):
     override = 'qos_overrides./named/segmentation/label_names.publisher.reliability'
     with NodeProcess(tmp_path, 'named', '-p', f'{override}:=best_effort', model=echo_model):

@@ -67,6 +67,7 @@ def create_subscription(
 
     def create(events: SubscriptionEventCallbacks) -> Subscription:
         overrides = QoSOverridingOptions.with_default_policies()
+        _forget_overrides(node, topic, overrides)
         return node.create_subscription(
             kind, topic, callback, qos, event_callbacks=events, qos_overriding_options=overrides
         )
@@ -107,6 +108,19 @@ def create_lifecycle_publisher(
         return create(PublisherEventCallbacks(incompatible_qos=incompatible))
     except UnsupportedEventTypeError:
         return create(PublisherEventCallbacks())
+
+
+def _forget_overrides(node: Node, topic: str, overrides: QoSOverridingOptions) -> None:
+    """Lets a subscription declare its parameters anew.
+
+    Those of the one before it hold the qualities which that one was made with, and would override what
+    `drop_policy` and `queue_size` say now. What a user gave at start is found again.
+    """
+    for policy in overrides.policy_kinds:
+        name = f'qos_overrides.{topic}.subscription.{policy.name.lower()}'
+        if node.has_parameter(name):
+            node.describe_parameter(name).read_only = False  # else it could not be undeclared
+            node.undeclare_parameter(name)
 
 
 def _tell(node: Node, statistics: StreamStatistics, topic: str, text: str) -> None:
