@@ -47,9 +47,9 @@ class Diagnostics:
         self._before: dict[str, int] = {}
 
     def activated(self) -> None:
-        """Starts to expect images from now on."""
+        """Starts to expect images from now on; what was before is no news."""
         self._active_since_s = time.monotonic()
-        self._before = {}
+        self._before = {} if self.stream is None else dict(self.stream.statistics.counts)
 
     def publish(self) -> None:
         """Publishes the state of now."""
@@ -122,14 +122,17 @@ class Diagnostics:
         problems: list[Problem] = []
         if not stream.is_running:
             problems.append((ERROR, 'the worker thread has ended; deactivate and activate the node'))
-        stall = self._stall(stream) if self.enabled else []
+        if not self.enabled:
+            return problems
+        stall = self._stall(stream)
         # While nothing comes, an old refusal may be the reason; otherwise it is over after a while.
         newer_than_s = math.inf if stall else QOS_NEWS_S
         problems += stall
         problems += [(WARN, text) for text in statistics.qos_problems(newer_than_s)]
         problems += self._bad_frames(stream)
         problems += self._losses(stream)
-        problems += self._slowness(stream)
+        if not stall:
+            problems += self._slowness(stream)
         return problems
 
     def _stall(self, stream: CameraStream) -> list[Problem]:
