@@ -274,6 +274,24 @@ def test_frames_that_take_too_long_are_a_warning_and_then_an_error(stream):
     stream.diagnostics(lambda status: text not in status.message, 'the end of it')
 
 
+def test_a_frame_that_is_in_work_for_too_long_is_an_error_before_it_is_done(robot, slow_model):
+    settings = {'model': str(slow_model), 'engine': 'onnxruntime', 'key_frame_interval': 1}
+    limits = {
+        'diagnostics__max_allowed_processing_time_ms': 1.0,
+        'diagnostics__max_acceptable_consecutive_delay_ms': 5.0,
+    }
+    assert robot.set(**settings, **limits) == ''
+    robot.start()
+
+    def told():
+        robot.camera.publish(robot.image())
+        robot.probe.spin_for(0.05)
+        statuses = [s for m in robot.received['diagnostics'] for s in m.status if robot.name[1:] in s.name]
+        return [s.level for s in statuses if 'a frame has been in work for' in s.message]
+
+    assert set(robot.probe.until(told, 'an error')) == {DiagnosticStatus.ERROR}
+
+
 def restart(robot) -> None:
     assert robot.change('deactivate')
     assert robot.change('activate')

@@ -76,6 +76,7 @@ class TopicSource:
         self._subscriptions: list[Subscription] = []
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
+        self._begun_s: float | None = None  # when the frame in work was given out
         self.topic = image_topic(node, settings.image_transport)
 
     def configure(self, settings: NodeSettings) -> None:
@@ -121,6 +122,12 @@ class TopicSource:
         self.unsubscribe()
         self._inbox.close()
 
+    @property
+    def in_work_s(self) -> float:
+        """For how long the worker has had its frame."""
+        begun_s = self._begun_s
+        return 0.0 if begun_s is None else time.monotonic() - begun_s
+
     def publishers(self) -> list[str]:
         """The nodes that publish on the image topic, with their reliability."""
         return [
@@ -147,7 +154,9 @@ class TopicSource:
                 self._on_bad(error)
                 continue
             if frame is not None:
+                self._begun_s = time.monotonic()
                 yield frame
+                self._begun_s = None
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[..., None]) -> None:
         queue = self._settings.drop_policy == 'queue'
