@@ -62,8 +62,12 @@ def play(context: LaunchContext) -> list:
     """`ros2 bag play`, once the arguments are known."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     command = ['ros2', 'bag', 'play', values['bag'], '--rate', values['rate'], '--delay', values['delay']]
-    if values['use_sim_time'].lower() == 'true':
+    if is_true(values['use_sim_time']):
         command.append('--clock')
-    if values['loop'].lower() == 'true':
+    if is_true(values['loop']):
         command.append('--loop')
     return [ExecuteProcess(cmd=command, output='screen')]
+
+
+def is_true(text: str) -> bool:  # as in segmentation.launch.py, which is given use_sim_time too
+    return text.strip().lower() in ('true', '1', 'yes', 'on')

@@ -28,6 +28,7 @@ from std_srvs.srv import SetBool, Trigger
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0  # generous: the machine may be busy
+PATIENCE_S = 5.0  # for what may as well be asked twice
 STEP_NS = 33_000_000
 
 OUTPUTS = {
@@ -226,7 +227,7 @@ class Robot:
 
     @property
     def state(self) -> str:
-        answer = self.probe.call(GetState, f'{self.name}/get_state', GetState.Request(), patience_s=5.0)
+        answer = self.probe.call(GetState, f'{self.name}/get_state', GetState.Request(), PATIENCE_S)
         return answer.current_state.label
 
     def start(self) -> None:
@@ -252,7 +253,7 @@ class Robot:
         """Sets parameters one by one; returns the first refusal's reason or ''."""
         self._remember(parameters)
         request = SetParameters.Request(parameters=_parameters(parameters))
-        results = self.probe.call(SetParameters, f'{self.name}/set_parameters', request).results
+        results = self.probe.call(SetParameters, f'{self.name}/set_parameters', request, PATIENCE_S).results
         return next((result.reason for result in results if not result.successful), '')
 
     def set_together(self, **parameters):
@@ -260,7 +261,7 @@ class Robot:
         self._remember(parameters)
         request = SetParametersAtomically.Request(parameters=_parameters(parameters))
         name = f'{self.name}/set_parameters_atomically'
-        result = self.probe.call(SetParametersAtomically, name, request).result
+        result = self.probe.call(SetParametersAtomically, name, request, PATIENCE_S).result
         return '' if result.successful else result.reason
 
     def _remember(self, parameters) -> None:
@@ -270,12 +271,14 @@ class Robot:
 
     def get(self, name: str):
         request = GetParameters.Request(names=[name])
-        value = self.probe.call(GetParameters, f'{self.name}/get_parameters', request).values[0]
+        service = f'{self.name}/get_parameters'
+        value = self.probe.call(GetParameters, service, request, PATIENCE_S).values[0]
         return rclpy.parameter.parameter_value_to_python(value)
 
     def describe(self, *names: str):
         request = DescribeParameters.Request(names=list(names))
-        return self.probe.call(DescribeParameters, f'{self.name}/describe_parameters', request).descriptors
+        service = f'{self.name}/describe_parameters'
+        return self.probe.call(DescribeParameters, service, request, PATIENCE_S).descriptors
 
     def trigger(self, service: str):
         return self.probe.call(Trigger, f'{self.name}/{service}', Trigger.Request())

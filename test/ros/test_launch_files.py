@@ -136,6 +136,16 @@ def test_replay_plays_the_bag_with_its_clock(load):
     assert {'--clock', '--loop'} <= set(player.options['cmd'])
 
 
+@pytest.mark.parametrize(('text', 'is_true'), [('True', True), ('1', True), ('yes', True), ('false', False)])
+def test_the_bag_gives_the_clock_whenever_the_node_takes_it_from_there(load, text, is_true):
+    replay, segmentation = load('replay'), load('segmentation')
+    [player] = replay.play(given(replay, bag='drive', use_sim_time=text, loop=text))
+    [node] = segmentation.start(given(segmentation, use_sim_time=text))
+    assert node.options['parameters'][1]['use_sim_time'] is is_true
+    assert ('--clock' in player.options['cmd']) is is_true
+    assert ('--loop' in player.options['cmd']) is is_true
+
+
 @pytest.mark.parametrize(('free_mb', 'processes', 'segment_mb'), [(1000, 3, 32), (60, 3, 20), (60, 6, 10)])
 def test_the_profile_fits_into_the_shared_memory(monkeypatch, tmp_path, free_mb, processes, segment_mb):
     for name in fast_dds.VARIABLES:

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from echo_model import KEY_CONFIDENCE, PROPAGATED_CONFIDENCE
-from ros_harness import OUTPUTS, Robot, pixels
+from echo_model import KEY_CONFIDENCE, PROPAGATED_CONFIDENCE, write_echo_model
+from ros_harness import OUTPUTS, Robot, pixels, values_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -158,6 +158,38 @@ def test_camera_info_passes_through_unchanged_at_the_size_of_the_image(robot):
     image = robot.image(3, SIZE)
     show_with_camera_info(robot, image)
     assert robot.answer(image.header, 'camera_info') == camera_info(image.header)
+
+
+def test_images_that_waited_in_a_queue_have_their_own_camera_info(robot):
+    assert robot.set(drop_policy='queue', queue_size=30) == ''
+    robot.listen_to_all()
+    robot.start()
+    robot.show()
+    assert robot.set(max_rate=0.001) == ''  # now all of them wait
+    images = [robot.image(3, SIZE) for _ in range(25)]
+    for number, image in enumerate(images):
+        info = camera_info(image.header)
+        info.k[0] = 200 + number
+        robot.camera_info.publish(info)
+        robot.camera.publish(image)
+    robot.diagnostics(lambda status: int(values_of(status).get('received', 0)) > len(images), 'the images')
+    assert robot.set(max_rate=20.0) == ''
+    robot.answer(images[-1].header, 'camera_info')
+    stamps = [image.header.stamp for image in images]
+    for info in robot.received['camera_info']:  # a busy machine may leave some out
+        assert info.k[0] == 200 + stamps.index(info.header.stamp)
+
+
+def test_a_camera_info_that_is_sent_after_its_image_is_that_of_the_image(robot, tmp_path):
+    model = write_echo_model(tmp_path / 'model', rounds=200_000)
+    assert robot.set(model=str(model), engine='onnxruntime', key_frame_interval=1) == ''
+    robot.listen_to_all()
+    robot.start()
+    image = robot.image(3, SIZE)
+    robot.camera.publish(image)
+    robot.probe.spin_for(0.1)  # the image is in work
+    robot.camera_info.publish(camera_info(image.header))
+    robot.answer(image.header, 'camera_info')
 
 
 def test_confidence_can_be_a_float_image(robot):

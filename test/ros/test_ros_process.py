@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from echo_model import write_echo_model
 from lifecycle_msgs.msg import Transition
 from processes import started
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_harness import DEADLINE_S, NodeProcess, Robot, pixels, values_of
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -79,6 +83,40 @@ def test_shutdown_is_possible_while_configured(tmp_path, echo_model, robot_in, s
         assert robot.change(getattr(Transition, f'TRANSITION_{state.upper()}_SHUTDOWN'))
         assert robot.state == 'finalized'
         assert node.is_alive
+
+
+def send_parameter_of_unknown_type(robot) -> None:
+    name = f'{robot.name}/set_parameters'
+    client = robot.probe.node.create_client(SetParameters, name)
+    robot.probe.until(client.service_is_ready, f'service {name}')
+    request = SetParameters.Request(parameters=[ParameterMessage(name='overlay_alpha')])
+    request.parameters[0].value.type = 99
+    client.call_async(request)
+
+
+def send_time_before_zero(robot) -> None:
+    clock = robot.probe.node.create_publisher(Clock, '/clock', 10)
+    robot.probe.until(clock.get_subscription_count, 'a subscription to /clock')
+    message = Clock()
+    message.clock.sec = -1
+    clock.publish(message)
+
+
+@pytest.mark.parametrize('send', [send_parameter_of_unknown_type, send_time_before_zero])
+@pytest.mark.parametrize('while_loading', [False, True], ids=['active', 'loading'])
+def test_a_message_that_rclpy_raises_at_does_not_end_the_node(tmp_path, robot_in, send, while_loading):
+    model = write_echo_model(tmp_path / 'model', rounds=500_000 if while_loading else 0)
+    options = {'model': model, 'engine': 'onnxruntime', 'autostart': True, 'use_sim_time': True}
+    with NodeProcess(tmp_path, 'raised_at', **options) as node:
+        robot = robot_in('raised_at')
+        robot.listen('mask', Image)
+        wanted = 'configuring' if while_loading else 'active'
+        robot.probe.until(lambda: robot.state == wanted, f'state {wanted}')
+        send(robot)
+        robot.probe.until(lambda: 'a callback failed: ValueError' in node.log, 'the error')
+        robot.until_connected()
+        robot.show()
+        assert robot.state == 'active'
 
 
 def test_autostart_without_a_model_leaves_a_node_that_can_be_configured(tmp_path, echo_model, robot_in):
@@ -168,6 +206,37 @@ def test_qos_can_be_overridden_and_what_does_not_fit_is_named(tmp_path, echo_mod
         assert '/picky/image_raw' in status.message
         assert override in status.message
         assert override in node.log
+
+
+def test_what_shapes_the_subscription_is_taken_anew_with_each_configuration(tmp_path, echo_model, robot_in):
+    overrides = 'qos_overrides./again/image_raw.subscription'
+    with NodeProcess(tmp_path, 'again', model=echo_model):
+        robot = robot_in('again')
+        for policy, size, depth, reliability in (
+            ('latest', 30, 1, 'best_effort'),
+            ('queue', 7, 7, 'reliable'),
+            ('queue', 9, 9, 'reliable'),
+            ('latest', 9, 1, 'best_effort'),
+        ):
+            assert robot.set(drop_policy=policy, queue_size=size) == ''
+            robot.start()
+            [subscription] = robot.probe.node.get_subscriptions_info_by_topic('/again/image_raw')
+            assert subscription.qos_profile.reliability.name.lower() == reliability
+            assert robot.get(f'{overrides}.reliability') == reliability
+            assert robot.get(f'{overrides}.depth') == depth
+            assert 'read-only' in robot.set(**{f'{overrides}.depth': 3})
+            robot.stop()
+
+
+def test_an_override_of_qos_outlasts_a_new_configuration(tmp_path, echo_model, robot_in):
+    override = 'qos_overrides./lasting/image_raw.subscription.depth'
+    with NodeProcess(tmp_path, 'lasting', '-p', f'{override}:=3', model=echo_model):
+        robot = robot_in('lasting')
+        for policy in ('latest', 'queue'):
+            assert robot.set(drop_policy=policy) == ''
+            robot.start()
+            assert robot.get(override) == 3
+            robot.stop()
 
 
 def test_qos_of_the_labels_can_be_overridden_too(tmp_path, echo_model, robot_in):

@@ -274,6 +274,60 @@ def test_frames_that_take_too_long_are_a_warning_and_then_an_error(stream):
     stream.diagnostics(lambda status: text not in status.message, 'the end of it')
 
 
+def test_a_frame_that_is_in_work_for_too_long_is_an_error_before_it_is_done(robot, slow_model):
+    settings = {'model': str(slow_model), 'engine': 'onnxruntime', 'key_frame_interval': 1}
+    limits = {
+        'diagnostics__max_allowed_processing_time_ms': 1.0,
+        'diagnostics__max_acceptable_consecutive_delay_ms': 5.0,
+    }
+    assert robot.set(**settings, **limits) == ''
+    robot.start()
+
+    def told():
+        robot.camera.publish(robot.image())
+        robot.probe.spin_for(0.05)
+        statuses = [s for m in robot.received['diagnostics'] for s in m.status if robot.name[1:] in s.name]
+        return [s.level for s in statuses if 'a frame has been in work for' in s.message]
+
+    assert set(robot.probe.until(told, 'an error')) == {DiagnosticStatus.ERROR}
+
+
+def restart(robot) -> None:
+    assert robot.change('deactivate')
+    assert robot.change('activate')
+
+
+def enable_again(robot) -> None:
+    assert robot.enable(False).success
+    assert robot.enable(True).success
+
+
+@pytest.mark.parametrize('begin', [restart, enable_again])
+def test_what_was_wrong_before_a_new_beginning_is_no_news_after_it(stream, begin):
+    assert stream.set(diagnostics__max_allowed_processing_time_ms=0.0, max_consecutive_bad_frames=3) == ''
+    show(stream)
+    for _ in range(4):
+        stream.camera.publish(stream.image(encoding='klingon8'))
+    stream.diagnostics(lambda status: 'bad frames in a row' in status.message, 'the bad frames')
+    begin(stream)
+    stream.received['diagnostics'].clear()
+    stream.diagnostics(lambda status: True, 'what is new')
+    messages = [
+        s.message for m in stream.received['diagnostics'] for s in m.status if stream.name[1:] in s.name
+    ]
+    assert set(messages) == {'active'}
+
+
+def test_a_node_that_is_disabled_or_gets_nothing_is_not_called_slow(stream):
+    assert stream.set(diagnostics__max_allowed_processing_time_ms=0.0, input_timeout_s=0.5) == ''
+    show(stream)
+    status = stream.diagnostics(lambda status: 'no image on' in status.message, 'the silence')
+    assert 'took longer' not in status.message
+    assert stream.enable(False).success
+    stream.diagnostics(lambda status: status.message == 'active, disabled', 'nothing wrong')
+    assert stream.enable(True).success
+
+
 def test_the_rate_can_be_limited(stream):
     assert stream.set(max_rate=10.0) == ''
     show(stream)

@@ -47,9 +47,9 @@ class Diagnostics:
         self._before: dict[str, int] = {}
 
     def activated(self) -> None:
-        """Starts to expect images from now on."""
+        """Starts to expect images from now on; what was before is no news."""
         self._active_since_s = time.monotonic()
-        self._before = {}
+        self._before = {} if self.stream is None else dict(self.stream.statistics.counts)
 
     def publish(self) -> None:
         """Publishes the state of now."""
@@ -122,14 +122,18 @@ class Diagnostics:
         problems: list[Problem] = []
         if not stream.is_running:
             problems.append((ERROR, 'the worker thread has ended; deactivate and activate the node'))
-        stall = self._stall(stream) if self.enabled else []
+        if not self.enabled:
+            return problems
+        stall = self._stall(stream)
         # While nothing comes, an old refusal may be the reason; otherwise it is over after a while.
         newer_than_s = math.inf if stall else QOS_NEWS_S
         problems += stall
         problems += [(WARN, text) for text in statistics.qos_problems(newer_than_s)]
         problems += self._bad_frames(stream)
         problems += self._losses(stream)
-        problems += self._slowness(stream)
+        problems += self._stuck(stream)
+        if not stall:
+            problems += self._slowness(stream)
         return problems
 
     def _stall(self, stream: CameraStream) -> list[Problem]:
@@ -179,6 +183,17 @@ class Diagnostics:
             self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
             problems.append((WARN, text))
         return problems
+
+    def _stuck(self, stream: CameraStream) -> list[Problem]:
+        """An engine that does not come back from a frame, which can be told only while it does not."""
+        settings = stream.settings.node
+        in_work_s = 0.0 if stream.source is None else stream.source.in_work_s
+        late_ms = in_work_s * 1e3 - settings.max_allowed_processing_time_ms
+        if late_ms <= settings.max_acceptable_consecutive_delay_ms:
+            return []
+        text = f'a frame has been in work for {in_work_s:.0f} s, and no other can be'
+        self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
+        return [(ERROR, text)]
 
     def _slowness(self, stream: CameraStream) -> list[Problem]:
         slow_for_s = stream.statistics.slow_for_s

@@ -22,6 +22,7 @@ from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import StreamSettings
 from vss_ros.ros.settings import Settings
+from vss_ros.ros.spinning import spin
 from vss_ros.ros.video_topic import check_installed
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Loading:
         executor = SingleThreadedExecutor(context=node.context)
         executor.add_node(node)
         try:
-            executor.spin_until_future_complete(self._loaded)
+            spin(executor, node, self._loaded)
         except ExternalShutdownException:
             raise KeyboardInterrupt from None
         finally:

@@ -33,6 +33,7 @@ def main(args: list[str] | None = None) -> int:
     from rclpy.logging import get_logger
 
     from vss_ros.ros.node import SegmentationNode
+    from vss_ros.ros.spinning import spin
 
     try:
         rclpy.init(args=args)
@@ -46,7 +47,7 @@ def main(args: list[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         node = SegmentationNode()
         executor.add_node(node)
-        executor.spin()
+        spin(executor, node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:

@@ -66,6 +66,12 @@ class StreamStatistics:
             if what == 'received':
                 self.last_received_s = now
 
+    def start_over(self) -> None:
+        """Forgets what frames in a row have in common; the next one is the first."""
+        with self._lock:
+            self.bad_in_a_row = 0
+            self.slow_for_s = None
+
     def bad_frame(self, what: str, error: str) -> int:
         """Counts a `bad` or `failed` frame and returns how many came in a row."""
         with self._lock:

@@ -89,6 +89,7 @@ class CameraStream:
         if self.source is None:
             return
         if enabled:
+            self.statistics.start_over()
             self.source.subscribe()
         else:
             self.source.unsubscribe()

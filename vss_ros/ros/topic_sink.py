@@ -64,8 +64,9 @@ class TopicSink:
         dropped = self._statistics.good_frame(latency_ms, is_slow)
         if self._settings.publish_confidence:
             self._confidence.publish(self._confidence_message(frame, segmentation))
-        if frame.camera_info is not None:
-            self._camera_info.publish(scaled_camera_info(frame, mask.shape))
+        info = frame.find_camera_info()
+        if info is not None:
+            self._camera_info.publish(scaled_camera_info(info, frame, mask.shape))
         if _wanted(self._frame_info):
             self._frame_info.publish(frame_info(frame, segmentation, self._model, latency_ms, dropped))
         if _wanted(self._color_mask) or _wanted(self._overlay):
@@ -148,10 +149,9 @@ def frame_info(
     return DiagnosticArray(header=frame.header, status=[status])
 
 
-def scaled_camera_info(frame: TopicFrame, size: tuple[int, ...]) -> CameraInfo:
-    """The frame's camera_info in the geometry of a mask of (height, width), with the frame's header."""
-    info = copy.copy(frame.camera_info)
-    assert info is not None
+def scaled_camera_info(info: CameraInfo, frame: TopicFrame, size: tuple[int, ...]) -> CameraInfo:
+    """A frame's camera_info in the geometry of a mask of (height, width), with the frame's header."""
+    info = copy.copy(info)
     info.header = frame.header
     down, right = size[0] / frame.size[0], size[1] / frame.size[1]
     if (down, right) == (1, 1):

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -27,7 +28,7 @@ from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.video_topic import PACKETS, VIDEO_TRANSPORTS, VideoTopic, message_type
 
-CAMERA_INFOS = 16  # kept to find the one that belongs to an image
+CAMERA_INFOS = 16  # kept, beside those of the images that wait, to find the one that belongs to an image
 PAUSE_S = 0.5  # of silence, after which nobody should wait for the next image
 MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
 
@@ -39,12 +40,13 @@ class TopicFrame(Frame):
     Attributes:
         header: goes out on every answer, unchanged.
         received_s: arrival in the callback, `time.monotonic()`.
-        camera_info: the camera_info of this image, where there is one.
+        find_camera_info: gives the camera_info of this image, or None where there is none. Cameras send it
+            after the image, so ask as late as possible.
     """
 
     header: Header = field(default_factory=Header)
     received_s: float = 0.0
-    camera_info: CameraInfo | None = None
+    find_camera_info: Callable[[], CameraInfo | None] = lambda: None
 
 
 class TopicSource:
@@ -67,12 +69,14 @@ class TopicSource:
         self._on_bad = on_bad
         self._is_video = settings.image_transport in VIDEO_TRANSPORTS
         self._video = VideoTopic(settings.image_transport) if self._is_video else None
-        self._inbox: Inbox[tuple[float, Any]] = Inbox(PACKETS if self._is_video else settings.capacity)
+        capacity = PACKETS if self._is_video else settings.capacity
+        self._inbox: Inbox[tuple[float, Any]] = Inbox(capacity)
         self._lost_packets = False
-        self._camera_infos: deque[CameraInfo] = deque(maxlen=CAMERA_INFOS)
+        self._camera_infos: deque[CameraInfo] = deque(maxlen=capacity + CAMERA_INFOS)
         self._subscriptions: list[Subscription] = []
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
+        self._begun_s: float | None = None  # when the frame in work was given out
         self.topic = image_topic(node, settings.image_transport)
 
     def configure(self, settings: NodeSettings) -> None:
@@ -118,6 +122,12 @@ class TopicSource:
         self.unsubscribe()
         self._inbox.close()
 
+    @property
+    def in_work_s(self) -> float:
+        """For how long the worker has had its frame."""
+        begun_s = self._begun_s
+        return 0.0 if begun_s is None else time.monotonic() - begun_s
+
     def publishers(self) -> list[str]:
         """The nodes that publish on the image topic, with their reliability."""
         return [
@@ -144,7 +154,9 @@ class TopicSource:
                 self._on_bad(error)
                 continue
             if frame is not None:
+                self._begun_s = time.monotonic()
                 yield frame
+                self._begun_s = None
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[..., None]) -> None:
         queue = self._settings.drop_policy == 'queue'
@@ -215,7 +227,7 @@ class TopicSource:
             coded=picture.coded,
             header=picture.header,
             received_s=received_s,
-            camera_info=self._camera_info(picture.header),
+            find_camera_info=partial(self._camera_info, picture.header),
         )
 
     def _frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame | None:
@@ -231,7 +243,7 @@ class TopicSource:
             encoding=encoding,
             header=header,
             received_s=received_s,
-            camera_info=self._camera_info(header),
+            find_camera_info=partial(self._camera_info, header),
         )
 
     def _camera_info(self, header: Header) -> CameraInfo | None:
