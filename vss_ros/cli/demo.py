@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,12 +165,12 @@ def _write_results(
     segmented: Sequence[Answer], classes: ClassSet, folder: Path, console: Console
 ) -> ScoreSink:
     from vss_ros.cli.contact_sheet import write_contact_sheet
-    from vss_ros.core.sinks.overlay import OverlaySink
+    from vss_ros.core.sinks.open import open_sinks
     from vss_ros.core.sinks.scores import ScoreSink
 
     scores = ScoreSink(classes)
     with console.status('Writing the video ...'):
-        with closing(OverlaySink(folder / VIDEO, classes, overwrite=True)) as video:
+        with open_sinks([str(folder / VIDEO)], classes, overwrite=True) as [video]:
             for answer in segmented:
                 segmentation = answer.segmentation()
                 video.write(answer.frame, segmentation)
