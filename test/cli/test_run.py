@@ -90,6 +90,8 @@ def test_masks_have_the_size_of_the_input_or_of_the_network(tiny_model, tmp_path
         (['--topic', '/image'], 'which has no topic; leave that out'),
         (['--precision', 'fp16'], 'set precision to fp32'),
         (['--motion', 'network'], 'has no flow network'),
+        (['-o', 'masks.mcap', '--alpha', '0.3'], '--alpha is for overlay videos'),
+        (['-o', 'overlay.mp4', '--copy-images'], '--copy-images is for bags'),
         (['-o', 'out.txt'], "output 'out.txt' is of no kind known here"),
         (['--model', 'nowhere'], "model 'nowhere' was not found"),
     ],

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from vss_ros.core.sinks.scores import ScoreSink
     from vss_ros.core.sinks.timings import TimingSink
 
+ALPHA = 0.5
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('source', help='what to segment')
@@ -56,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument('--overwrite', action='store_true', help='replace outputs that exist')
     parser.add_argument('--frames', type=int, metavar='N', help='stop after N frames')
-    parser.add_argument('--alpha', type=float, default=0.5, help='colour of overlays, 0 to 1 (default: 0.5)')
+    parser.add_argument('--alpha', type=float, help=f'colour of overlay videos, 0 to 1 (default: {ALPHA})')
     parser.add_argument('--copy-images', action='store_true', help='put the images into bags, too')
     add_source_arguments(parser)
     add_stream_arguments(parser)
@@ -69,13 +71,18 @@ def main(args: Namespace) -> int:
     from vss_ros.core import pipeline
     from vss_ros.core.errors import SettingsError, SourceError
     from vss_ros.core.segmenter import open_segmenter
-    from vss_ros.core.sinks.open import open_sinks
+    from vss_ros.core.sinks.open import is_bag, is_video, open_sinks
     from vss_ros.core.sinks.scores import ScoreSink
     from vss_ros.core.sinks.timings import TimingSink
     from vss_ros.core.sources.open import SourceSettings, open_source
 
     if args.frames is not None and not 1 <= args.frames <= sys.maxsize:
         raise SettingsError(f'frames is {args.frames}; use 1 or more, or leave it out for all')
+    if args.alpha is not None and not any(map(is_video, args.output)):
+        raise SettingsError('--alpha is for overlay videos; name one with -o, such as -o overlay.mp4')
+    if args.copy_images and not any(map(is_bag, args.output)):
+        raise SettingsError('--copy-images is for bags; name one with -o, such as -o masks.mcap')
+    alpha = ALPHA if args.alpha is None else args.alpha
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(args.source, settings)))
@@ -89,7 +96,7 @@ def main(args: Namespace) -> int:
         start = time.perf_counter()
         with (
             open_sinks(
-                args.output, classes, overwrite=args.overwrite, alpha=args.alpha, images=args.copy_images
+                args.output, classes, overwrite=args.overwrite, alpha=alpha, images=args.copy_images
             ) as outputs,
             _progress() as progress,
         ):

@@ -20,6 +20,16 @@ KINDS = (
 )
 
 
+def is_bag(spec: str) -> bool:
+    """Whether an output's name asks for a bag."""
+    return spec.startswith(BAG_PREFIX) or spec.endswith('.mcap')
+
+
+def is_video(spec: str) -> bool:
+    """Whether an output's name asks for an overlay video."""
+    return not is_bag(spec) and spec.endswith(('.mp4', '.mkv'))
+
+
 def open_sink(
     spec: str, classes: ClassSet, *, overwrite: bool = False, alpha: float = 0.5, images: bool = False
 ) -> FileSink:
@@ -40,11 +50,11 @@ def open_sink(
         raise SettingsError(f'output {spec!r} names nothing that can be written; use {KINDS}')
     if overwrite and (spec.startswith(BAG_PREFIX) or path.suffix in FILES):
         _check_replaceable(path)
-    if spec.startswith(BAG_PREFIX) or path.suffix == '.mcap':
+    if is_bag(spec):
         from vss_ros.core.sinks.bag import BagSink
 
         return BagSink(path, classes, images, overwrite)
-    if path.suffix in ('.mp4', '.mkv'):
+    if is_video(spec):
         from vss_ros.core.sinks.overlay import OverlaySink
 
         return OverlaySink(path, classes, alpha, overwrite)
