@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from vss_ros.core import background
 from vss_ros.core.background import MAX_BEHIND
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, SettingsError
@@ -281,6 +282,18 @@ def test_other_engines_give_in_the_background_what_they_give_in_the_foreground(
         expected = from_key(model, engine, stream, number - found.age_frames, number)
         assert (found.mask != expected.mask).mean() < 0.005
     assert segmenter.background.handed_over == 2
+
+
+def test_a_key_frame_that_does_not_end_is_not_waited_for_without_end(open_stream, gated, street, monkeypatch):
+    segmenter = open_stream(BACKGROUND, gated)
+    for frame in frames(street)[:5]:
+        segmenter.step(frame)
+    monkeypatch.setattr(background, 'CLOSE_S', 0.1)
+    for _ in range(2):
+        with pytest.raises(EngineError, match='did not come back from a key frame in the background'):
+            segmenter.close()
+    monkeypatch.undo()
+    gated.gate.set()  # `open_stream` closes it once more
 
 
 def test_a_negative_delay_is_refused():

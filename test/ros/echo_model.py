@@ -22,11 +22,14 @@ KEY_CONFIDENCE, PROPAGATED_CONFIDENCE = 250, 200
 TYPES = {'uint8': TensorProto.UINT8, 'float32': TensorProto.FLOAT}
 
 
-def write_echo_model(folder: Path, rounds: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
+def write_echo_model(
+    folder: Path, rounds: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH), black_is_quick: bool = False
+) -> Path:
     """Writes the folder and returns it.
 
     Args:
         rounds: of a loop that does nothing, to make key frames slow (about 5 us each).
+        black_is_quick: no rounds for a black image, as that of the warm-up; more for more blue.
     """
     height, width = size
     image, mask = ('uint8', (1, height, width, 3)), ('uint8', (1, height, width))
@@ -36,7 +39,7 @@ def write_echo_model(folder: Path, rounds: int = 0, size: tuple[int, int] = (HEI
         'segmenter': _graph(
             {'image': image},
             {'mask': mask, 'confidence': mask},
-            [*_blue(), *_confidence(KEY_CONFIDENCE), *_delay(rounds)],
+            [*_blue(), *_confidence(KEY_CONFIDENCE), *_delay(rounds, black_is_quick)],
         ),
         'correction': _graph(
             {'image': image, 'previous_mask': mask},
@@ -106,7 +109,7 @@ def _confidence(value):
     ]
 
 
-def _delay(rounds):
+def _delay(rounds, black_is_quick):
     if not rounds:
         return []
     body = helper.make_graph(
@@ -128,9 +131,14 @@ def _delay(rounds):
     )
     return [
         _constant('rounds', np.int64(rounds)),
+        helper.make_node('Cast', ['mask'], ['levels'], to=TensorProto.INT64),
+        helper.make_node('ReduceMax', ['levels'], ['level'], keepdims=0),
+        helper.make_node('Mul', ['level', 'rounds'], ['trips']),
         _constant('yes', np.bool_(True)),
         _constant('start', np.float32(0)),
-        helper.make_node('Loop', ['rounds', 'yes', 'start'], ['counted'], body=body),
+        helper.make_node(
+            'Loop', ['trips' if black_is_quick else 'rounds', 'yes', 'start'], ['counted'], body=body
+        ),
     ]
 
 

@@ -60,6 +60,21 @@ def test_a_signal_while_a_frame_is_in_work_ends_the_process_cleanly(tmp_path, sl
         assert 'terminate' not in node.log
 
 
+def test_an_engine_that_hangs_neither_freezes_the_node_nor_keeps_it_from_being_ended(tmp_path, robot_in):
+    model = write_echo_model(tmp_path / 'model', rounds=10**9, black_is_quick=True)
+    with NodeProcess(tmp_path, 'hanging', model=model, engine='onnxruntime') as node:
+        robot = robot_in('hanging')
+        robot.start()
+        robot.camera.publish(robot.image())
+        robot.diagnostics(lambda status: 'a frame has been in work' in status.message, 'what is wrong')
+        assert not robot.change('deactivate')
+        text = 'cannot deactivate: the engine did not come back from a frame'
+        assert text in node.log
+        status = robot.diagnostics(lambda status: text in status.message, 'what went wrong')
+        assert status.level == DiagnosticStatus.ERROR
+        assert node.end(signal.SIGTERM) == 0
+
+
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_start_ends_the_process_cleanly(tmp_path, probe, sent):
     with NodeProcess(tmp_path, 'starting') as node:

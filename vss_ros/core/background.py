@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -21,6 +21,8 @@ from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 
 MAX_BEHIND = 60  # frames that may wait; a thread that is farther behind does not catch up
+
+CLOSE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,19 @@ class BackgroundKeyFrames:
             self._work = None
 
     def close(self) -> None:
-        """Waits until nothing runs any more."""
+        """Waits until nothing runs any more.
+
+        Raises:
+            EngineError: the graph that runs does not end within CLOSE_S. This can be called again later.
+        """
         self.drop()
+        try:
+            self._pool.submit(lambda: None).result(CLOSE_S)  # the one thread takes it up last
+        except TimeoutError as error:
+            raise EngineError(
+                f'the engine did not come back from a key frame in the background within {CLOSE_S:g} s; try '
+                'again, or end the process'
+            ) from error
         self._pool.shutdown()
 
 

@@ -92,7 +92,11 @@ class VideoSegmenter:
         self._wanted_reset = reason
 
     def close(self) -> None:
-        """Ends the work in the background, if there is any. The segmenter is not used afterwards."""
+        """Ends the work in the background, if there is any. The segmenter is not used afterwards.
+
+        Raises:
+            EngineError: it does not end, see `BackgroundKeyFrames.close`.
+        """
         if self.background is not None:
             self.background.close()
 

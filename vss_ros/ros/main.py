@@ -67,7 +67,9 @@ def main(args: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):  # the interpreter takes its time to end, too
             signal.signal(number, signal.SIG_IGN)
         if not has_ended:
-            os._exit(0)  # building an engine takes minutes; nothing half written of it is ever used
+            # Building an engine takes minutes, and nothing half written of it is ever used; a graph that does
+            # not come back is not to be waited for either.
+            os._exit(0)
     return 0
 
 

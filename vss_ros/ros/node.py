@@ -12,7 +12,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
-from vss_ros.core.errors import VssError
+from vss_ros.core.errors import EngineError, VssError
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.diagnostics import Diagnostics
 from vss_ros.ros.labels import Labels
@@ -103,10 +103,15 @@ class SegmentationNode(LifecycleNode):
         """Ends the worker and frees the engine; for the end of the process.
 
         Returns:
-            False if a model is still being loaded, which cannot be stopped.
+            False if a model is still being loaded, or a frame is in work that does not end: neither can be
+            stopped.
         """
         self._jumps.unregister()
-        self._free()
+        try:
+            self._free()
+        except EngineError as error:
+            self.get_logger().error(str(error))
+            return False
         self._core_log.close()
         return self._loading is None or not self._loading.is_running
 
@@ -132,12 +137,11 @@ class SegmentationNode(LifecycleNode):
         return SUCCESS
 
     def _free(self) -> None:
-        self._diagnostics.stream = None
+        if self._stream is not None:
+            self._stream.close()  # first: while it cannot be, the rest is still needed to tell so
         if self._labels is not None:
             self._labels.close()
-        if self._stream is not None:
-            self._stream.close()
-        self._labels = self._stream = None
+        self._diagnostics.stream = self._labels = self._stream = None
 
     def _check_settings(self, settings: Settings) -> None:
         """Raises ModelError if the model that is loaded cannot be run with them."""

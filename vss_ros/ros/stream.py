@@ -8,7 +8,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from vss_ros.core import pipeline
 from vss_ros.core.background import BackgroundKeyFrames
-from vss_ros.core.errors import VssError
+from vss_ros.core.errors import EngineError, VssError
 from vss_ros.core.segmenter import make_segmenter
 from vss_ros.ros.loading import Loaded
 from vss_ros.ros.settings import Settings
@@ -17,6 +17,7 @@ from vss_ros.ros.topic_sink import TopicSink
 from vss_ros.ros.topic_source import TopicSource
 
 THROTTLE_S = 5.0
+STOP_S = 5.0  # within which a frame in work should be finished
 
 
 class CameraStream:
@@ -70,18 +71,31 @@ class CameraStream:
         self._worker.start()
 
     def stop(self) -> None:
-        """Unsubscribes and waits until the frame in work is finished."""
+        """Unsubscribes and waits until the frame in work is finished.
+
+        Raises:
+            EngineError: it is not within STOP_S. The stream can be stopped again later.
+        """
         if self.source is not None:
             self.source.close()
         if self._worker is not None:
-            self._worker.join()
+            self._worker.join(STOP_S)
+            if self._worker.is_alive():
+                raise EngineError(
+                    f'the engine did not come back from a frame within {STOP_S:g} s; try again, or '
+                    'end the process'
+                )
         self.source = self._worker = None
 
     def close(self) -> None:
-        """Frees everything."""
+        """Frees everything.
+
+        Raises:
+            EngineError: see `stop`; nothing is freed then.
+        """
         self.stop()
-        self._sink.close()
         self._segmenter.close()
+        self._sink.close()
         self.engine.close()
 
     def enable(self, enabled: bool) -> None:
