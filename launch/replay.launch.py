@@ -22,6 +22,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 from vss_ros.ros.fast_dds import VARIABLE, use_image_profile
+from vss_ros.ros.launch_arguments import is_true
 
 SHARE = get_package_share_directory('vss_ros')
 FOLDER = tempfile.TemporaryDirectory(prefix='vss_ros_')  # until the end of this process
@@ -62,12 +63,8 @@ def play(context: LaunchContext) -> list:
     """`ros2 bag play`, once the arguments are known."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     command = ['ros2', 'bag', 'play', values['bag'], '--rate', values['rate'], '--delay', values['delay']]
-    if is_true(values['use_sim_time']):
+    if is_true('use_sim_time', values['use_sim_time']):
         command.append('--clock')
-    if is_true(values['loop']):
+    if is_true('loop', values['loop']):
         command.append('--loop')
     return [ExecuteProcess(cmd=command, output='screen')]
-
-
-def is_true(text: str) -> bool:  # as in segmentation.launch.py, which is given use_sim_time too
-    return text.strip().lower() in ('true', '1', 'yes', 'on')

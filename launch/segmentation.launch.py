@@ -3,7 +3,8 @@
     ros2 launch vss_ros segmentation.launch.py namespace:=front_camera
     ros2 launch vss_ros segmentation.launch.py input_image_topic:=/camera/color/image_raw rviz:=true
 
-An argument that is left empty leaves the matter to `params_file`.
+An argument that is left empty leaves the matter to `params_file`. Only `autostart` is true whatever that
+says, unless false is given.
 """
 
 import os
@@ -17,9 +18,10 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from vss_ros.ros.fast_dds import VARIABLE, use_image_profile
+from vss_ros.ros.launch_arguments import is_true
+from vss_ros.ros.settings import IMAGE_TRANSPORTS
 
 SHARE = get_package_share_directory('vss_ros')
-OWN_TRANSPORTS = ('', 'raw', 'compressed')  # others are turned into raw by image_transport
 FOLDER = tempfile.TemporaryDirectory(prefix='vss_ros_')  # until the end of this process
 
 # name, default, what it says
@@ -27,12 +29,12 @@ ARGUMENTS = (
     ('namespace', '', "the camera's namespace"),
     ('params_file', os.path.join(SHARE, 'config', 'segmentation.yaml'), 'parameters of the node'),
     ('input_image_topic', 'image_raw', 'the image topic; camera_info is expected beside it'),
-    ('image_transport', '', 'raw, compressed, or any that image_transport can republish, such as theora'),
+    ('image_transport', '', f'{", ".join(IMAGE_TRANSPORTS)}, or any that image_transport can turn into raw'),
     ('model', '', 'name of a model or path of a model folder'),
     ('engine', '', 'auto, tensorrt, torch, openvino or onnxruntime'),
     ('precision', '', 'fp32, fp16, bf16 or int8'),
     ('gpu_id', '', 'which GPU, from 0'),
-    ('use_sim_time', 'false', 'take the time from /clock'),
+    ('use_sim_time', '', 'take the time from /clock'),
     ('autostart', 'true', 'configure and activate the node; false leaves that to a lifecycle manager'),
     ('rviz', 'false', 'show camera, overlay, mask and confidence'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
@@ -56,14 +58,13 @@ def start(context: LaunchContext) -> list:
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     topic, transport = values['input_image_topic'], values['image_transport']
     actions = []
-    if transport not in OWN_TRANSPORTS:
+    if transport not in ('', *IMAGE_TRANSPORTS):
         actions.append(republish(values))
         topic, transport = f'{topic}_decoded', 'raw'
 
-    parameters = {
-        'use_sim_time': is_true(values['use_sim_time']),
-        'autostart': is_true(values['autostart']),
-    }
+    parameters: dict = {'autostart': is_true('autostart', values['autostart'])}
+    if values['use_sim_time']:
+        parameters['use_sim_time'] = is_true('use_sim_time', values['use_sim_time'])
     given = {
         **{name: values[name] for name in ('model', 'engine', 'precision')},
         'image_transport': transport,
@@ -86,7 +87,7 @@ def start(context: LaunchContext) -> list:
             emulate_tty=True,
         )
     )
-    if is_true(values['rviz']):
+    if is_true('rviz', values['rviz']):
         actions.append(rviz(values, topic))
     return actions
 
@@ -104,7 +105,7 @@ def republish(values: dict) -> Node:
             {
                 'in_transport': transport,
                 'out_transport': 'raw',
-                'use_sim_time': is_true(values['use_sim_time']),
+                'use_sim_time': is_true('use_sim_time', values['use_sim_time']),
             }
         ],
         remappings=[
@@ -131,7 +132,7 @@ def rviz(values: dict, topic: str) -> Node:
         name='segmentation_rviz',
         namespace=values['namespace'],
         arguments=['-d', os.path.join(SHARE, 'rviz', 'segmentation.rviz')],
-        parameters=[{'use_sim_time': is_true(values['use_sim_time'])}],
+        parameters=[{'use_sim_time': is_true('use_sim_time', values['use_sim_time'])}],
         remappings=pairs,
         output='screen',
     )
@@ -140,7 +141,3 @@ def rviz(values: dict, topic: str) -> Node:
 def image_profile() -> dict:
     """Room for images in Fast DDS's shared memory, unless the user has a profile of their own."""
     return {VARIABLE: str(use_image_profile(Path(FOLDER.name)))}
-
-
-def is_true(text: str) -> bool:
-    return text.strip().lower() in ('true', '1', 'yes', 'on')

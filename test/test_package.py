@@ -90,6 +90,15 @@ def test_package_xml_names_every_ros_package_that_is_imported():
     assert {'rclpy', 'sensor_msgs', 'launch_ros'} <= ros
 
 
+def test_package_xml_names_every_package_that_the_launch_files_start():
+    named = {element.text for element in MANIFEST.findall('exec_depend')}
+    text = ''.join(file.read_text() for file in (ROOT / 'launch').glob('*.py'))
+    started = set(re.findall(r"package='(\w+)'", text)) - {'vss_ros'}
+    assert {'rviz2', 'image_transport'} <= started <= named
+    assert "'ros2', 'bag', 'play'" in text
+    assert {'ros2bag', 'rosbag2_storage_default_plugins'} <= named
+
+
 def test_package_xml_elements_stand_in_the_order_of_rep_149():
     order = ['name', 'version', 'description', 'maintainer', 'license', 'url', 'author', 'exec_depend',
              'test_depend', 'export']  # fmt: skip

@@ -13,7 +13,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.ros import fast_dds
+from vss_ros.ros.settings import IMAGE_TRANSPORTS
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = {
@@ -100,9 +102,24 @@ def test_one_camera_has_one_node_in_its_namespace_with_what_was_given(load):
     assert node.options['remappings'] == [('image_raw', '/cam/image')]
     assert node.options['parameters'] == [
         '/share/vss_ros/config/segmentation.yaml',
-        {'use_sim_time': False, 'autostart': True, 'model': 'my-model', 'gpu_id': 1},
+        {'autostart': True, 'model': 'my-model', 'gpu_id': 1},  # use_sim_time: as the file says
     ]
     assert node.options['additional_env'] == {fast_dds.VARIABLE: '/etc/profile.xml'}
+
+
+@pytest.mark.parametrize('transport', IMAGE_TRANSPORTS)
+def test_a_transport_that_the_node_takes_itself_is_not_republished(load, transport):
+    module = load('segmentation')
+    [node] = module.start(given(module, image_transport=transport))
+    assert node.options['parameters'][1]['image_transport'] == transport
+    assert node.options['remappings'] == []
+
+
+@pytest.mark.parametrize('name', ['use_sim_time', 'autostart', 'rviz'])
+def test_a_switch_that_is_neither_on_nor_off_is_refused_by_name(load, name):
+    module = load('segmentation')
+    with pytest.raises(SettingsError, match=f"{name} is 'ture'; use true or false"):
+        module.start(given(module, **{name: 'ture'}))
 
 
 def test_another_transport_is_republished_and_rviz_comes_if_asked_for(load):

@@ -124,7 +124,7 @@ def test_an_image_may_be_segmented_in_regions_and_frame_info_says_how_many_are_k
     assert robot.info(image.header)['key_regions'] == '6'
 
 
-def test_what_nobody_listens_to_costs_nothing_and_comes_once_somebody_does(robot):
+def test_an_overlay_comes_once_somebody_listens(robot):
     robot.listen('mask', Image)
     robot.start()
     robot.show()

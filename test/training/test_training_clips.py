@@ -102,7 +102,7 @@ def test_drawn_streets_bring_labels_and_the_flow_between_frames():
 def test_a_video_that_is_none_is_refused(tmp_path):
     (tmp_path / 'x.mp4').write_text('no video')
     with pytest.raises(SourceError, match=r'x\.mp4'):
-        read_video(tmp_path / 'x.mp4')
+        read_video(tmp_path / 'x.mp4', 96)
 
 
 def test_an_image_seen_through_a_shift_has_that_flow():

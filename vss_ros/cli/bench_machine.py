@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from vss_ros.core.engines import usable_cores
+
 CPU_SIDE, GPU_SIDE = 1536, 8192  # of the square matrices that are multiplied
 CPU_BYTES, GPU_BYTES = 1 << 27, 1 << 30  # of the arrays that are added, far beyond any cache
 ROUNDS = 5
@@ -103,7 +105,7 @@ def machine() -> dict[str, Any]:
     """What a reader of the figures must know of the machine."""
     return {
         'processor': _processor(),
-        'cores': os.cpu_count(),
+        'cores': usable_cores(),
         'gpu': _gpu(),
         'system': platform.platform(),
         'python': platform.python_version(),

@@ -71,7 +71,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The segmentation of one frame, at the frame's own size.
+    """The segmentation of one frame, at its own size or, with `output_size: network`, at that of the model.
 
     Attributes:
         mask: class ids, uint8 (H, W); 255 = unlabelled.
@@ -82,7 +82,8 @@ class Segmentation:
         stamp_ns: the frame's stamp.
         reset_reason: why a new stream began with this frame, or None.
         timings_ms: wall time of each stage in the order it ran, in the step that gave this result.
-        corrected_share: share (0..1) of pixels whose label the correction changed (EVSS eq. 9), or None.
+        corrected_share: share (0..1) of cells of the 1/4 map whose label the correction changed (EVSS
+            eq. 9), or None.
         expected_accuracy: share (0..1) of pixels that were expected to get the class that computing the
             frame in full would give, on a propagated frame where the model or the scheduler asks; or None.
         read_distortion: reads the fine distortion map from the engine, or None; see `distortion`.

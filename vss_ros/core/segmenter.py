@@ -33,7 +33,7 @@ class VideoSegmenter:
 
     It takes each image as a whole; where `settings` may ask for regions use `make_segmenter`.
 
-    `step`, or `answers` and `flush`, belong to one thread. `reset`, `request_key_frame` and `settings` may
+    `step`, or `answers` and `flush`, belong to one thread. `reset`, `request_key_frame` and `configure` may
     be used from any other; they take effect with the next frame.
 
     Attributes:

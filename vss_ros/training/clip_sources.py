@@ -69,15 +69,17 @@ class ClipLibrary:
         return LabelledImages(names, [image for image, _ in pairs], [label for _, label in pairs])
 
 
-def read_video(path: Path) -> Clip:
-    """All frames of a video, without labels.
+def read_video(path: Path, height: int) -> Clip:
+    """All frames of a video, without labels, all in memory; larger ones are reduced to this height.
 
     Raises:
         SourceError: the file cannot be read.
     """
     capture, images = cv2.VideoCapture(str(path)), []
     while (frame := capture.read())[0]:
-        images.append(frame[1])
+        rows, columns = frame[1].shape[:2]
+        size = round(columns * height / rows), height
+        images.append(cv2.resize(frame[1], size, interpolation=cv2.INTER_AREA) if rows > height else frame[1])
     if not images:
         raise SourceError(f'{path} cannot be read as a video')
     stack = np.stack(images)

@@ -155,7 +155,7 @@ class Gathered:
         return self._library(name, recoloured)
 
     def _library(self, name: str, recoloured: bool = True) -> ClipLibrary:
-        clips = self.streets if name == STREETS else [read_video(self._paths[name])]
+        clips = self.streets if name == STREETS else [read_video(self._paths[name], self._recipe.height)]
         return ClipLibrary(clips, *self._size, recoloured)
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.drafts import write_file
+from vss_ros.core.engines import usable_cores
 from vss_ros.core.errors import VssError
 from vss_ros.methods.channels_last import channels_last
 from vss_ros.training import checkpoint
@@ -165,7 +165,7 @@ class _batches:
     """Prepares the next batches in threads of their own while the network works on this one."""
 
     def __init__(self, stage: Stage, part: range, first: int, last: int) -> None:
-        threads = max((os.cpu_count() or 1) // 2, 1)
+        threads = max(usable_cores() // 2, 1)
         self._stage, self._part, self._ahead = stage, part, max(threads, 4)
         self._steps = iter(range(first, last))
         self._pool = ThreadPoolExecutor(threads)

@@ -1,4 +1,4 @@
-"""Losses of the segmenter stage."""
+"""Losses of scores against labels: cross-entropy with weights, soft Jaccard."""
 
 from __future__ import annotations
 

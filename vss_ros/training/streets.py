@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 import vss_ros.core.synthetic
+from vss_ros.core.engines import usable_cores
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.training.clips import Clip, to_cells
@@ -64,7 +65,7 @@ def draw_streets(settings: StreetSettings, height: int, width: int, cache: Path)
 
 
 def _draw_all(draw: Callable[[int], None], numbers: Sequence[int]) -> None:
-    workers = min(os.cpu_count() or 1, len(numbers) // 4)
+    workers = min(usable_cores(), len(numbers) // 4)
     if workers < 2:
         for number in numbers:
             draw(number)

@@ -1,0 +1,20 @@
+"""What the launch files share."""
+
+from __future__ import annotations
+
+from vss_ros.core.errors import SettingsError
+
+YES = ('true', '1', 'yes', 'on')
+NO = ('', 'false', '0', 'no', 'off')
+
+
+def is_true(name: str, text: str) -> bool:
+    """Whether a launch argument that is a switch is on; nothing is off.
+
+    Raises:
+        SettingsError: it is neither; the message names it.
+    """
+    word = text.strip().lower()
+    if word not in YES + NO:
+        raise SettingsError(f'{name} is {text!r}; use true or false')
+    return word in YES
