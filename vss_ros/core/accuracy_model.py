@@ -52,7 +52,6 @@ class AccuracyModel:
 
 
 # For models without weights of their own: what every model with a flow knows. Fitted to camvid-evss-lite on
-# 989 frames: a motorway, synthetic streets, drives into CamVid's training stills. On clips it was not fitted
-# to, the expected accuracy is wrong by 3.0 points and correlates with the true one by 0.69; with weights of
-# the model's own, which ask for more, by 1.9 and 0.86.
+# some 1000 frames: a motorway, synthetic streets, drives into CamVid's training stills. Weights of the
+# model's own ask for more and are better, see docs/methods.md.
 DEFAULT = AccuracyModel(3.09, {'path': -3.83, 'residual': -1.95})

@@ -18,8 +18,8 @@ from vss_ros.methods.evss import Evss
 class EvssLite(Evss):
     """EVSS with the light networks; options as in `Evss`, with defaults for speed.
 
-    Deciding at a quarter costs 0.6 points of mIoU against `full` and is what makes a propagated frame
-    cost little more than a third of a key frame; use `full` or `half` where that does not matter.
+    Deciding at a quarter costs up to a point of mIoU against `full` (the model's card has it) and is what
+    makes a propagated frame cost little more than a third of a key frame.
     """
 
     def __init__(
