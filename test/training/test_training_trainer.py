@@ -1,0 +1,226 @@
+"""A whole recipe ends in a model folder; what cannot be trained is refused before it is."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+import torch
+import yaml
+
+from vss_ros.cli.main import main
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.model_folder import load_model
+from vss_ros.training.recipe import load_recipe, parse_recipe
+from vss_ros.training.report import write_card
+from vss_ros.training.segmenter import SegmenterStage
+from vss_ros.training.streets import draw_street
+from vss_ros.training.trainer import Trainer
+
+CPU = torch.device('cpu')
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(scope='module')
+def streets():
+    return [draw_street(0, number, 4, HEIGHT, WIDTH, drive=8) for number in range(2)]
+
+
+def tiny_recipe(**changes):
+    stage = {'fit': {'steps': 2, 'precision': 'fp32'}, 'shares': {'camvid': 0.5, 'streets': 0.5}}
+    return {
+        'method': 'evss-lite',
+        'classes': 'camvid11',
+        'image': {'height': HEIGHT, 'width': WIDTH},
+        'streets': {'clips': 1, 'frames': 3},
+        'held_out': 0.5,
+        'stages': {
+            'segmenter': {**stage, 'sampling': {'batch': 2}},
+            'correction': {**stage, 'sampling': {'batch': 2, 'frames': 3, 'judged': 1}},
+        },
+        **changes,
+    }
+
+
+@pytest.fixture
+def labelled_folder(tmp_path, streets):
+    for part in ('images', 'labels'):
+        (tmp_path / 'camvid' / part).mkdir(parents=True)
+    for index, (image, label) in enumerate(zip(streets[0].images, streets[0].labels, strict=True)):
+        cv2.imwrite(str(tmp_path / 'camvid' / 'images' / f'a_{index}.png'), image)
+        cv2.imwrite(str(tmp_path / 'camvid' / 'labels' / f'a_{index}.png'), label)
+    return tmp_path / 'camvid'
+
+
+def check_report(folder, recipe):
+    """The report says what was trained from what, and the card of the model leads there."""
+    report = (folder / 'report.md').read_text()
+    for said in (
+        'Data: camvid | 2 labelled images, 2 more kept aside; sha256 of the files ',
+        'Data: streets | 1 clips of 3 frames, drawn from seed 1000',
+        'Seed | 0',
+        f'PyTorch {torch.__version__}',
+        '| segmenter | 2 | 2 | fp32 |',
+        '| miou |',
+        '| frames after the key frame, % | 1 | 2 |\n| --- | --- | --- |\n| corrected |',
+        '![Losses and scores](curves.png)',
+    ):
+        assert said in report
+    assert str(recipe.parent) not in report
+    assert cv2.imread(str(folder / 'curves.png')).shape[0] > 300
+    assert yaml.safe_load((folder / 'recipe.yaml').read_text()) == yaml.safe_load(recipe.read_text())
+    card = (folder / 'README.md').read_text()
+    assert 'report.md' in card
+    assert 'miou' not in card  # the card would keep it when the model is trained anew
+
+
+def test_a_card_that_somebody_wrote_stays(tmp_path, labelled_folder):
+    trainer = Trainer(parse_recipe('tiny', tiny_recipe()), {'camvid': labelled_folder}, tmp_path)
+    (tmp_path / 'README.md').write_text('Mine.')
+    write_card(trainer, tmp_path)
+    assert (tmp_path / 'README.md').read_text() == 'Mine.'
+
+
+def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, labelled_folder):
+    recipe = tmp_path / 'tiny.yaml'
+    recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
+    words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', '--runs', str(tmp_path / 'runs')]
+    assert main([*words, '-o', str(tmp_path / 'model'), '--device', 'cpu']) == 0
+    model = load_model(tmp_path / 'model')
+    assert model.method == 'evss-lite'
+    assert model.training['recipe'] == 'tiny'
+    check_report(tmp_path / 'model', recipe)
+    weights = tmp_path / 'runs' / 'tiny' / 'weights.safetensors'
+    before = weights.read_bytes()
+    weights.unlink()
+    assert main([*words, '--resume', '--device', 'cpu']) == 0
+    assert weights.read_bytes() == before
+    resumed = Trainer(load_recipe(str(recipe)), {'camvid': labelled_folder}, tmp_path / 'runs' / 'tiny')
+    resumed.run(CPU, True, lambda *_: None)
+    assert resumed.scores == {name: model.training[name] for name in resumed.scores} != {}
+
+
+def test_a_training_does_not_write_over_another(tmp_path):
+    stages = {'segmenter': {'fit': {'steps': 1, 'precision': 'fp32'}, 'shares': {'streets': 1}}}
+    recipe = parse_recipe('tiny', tiny_recipe(stages=stages))
+    folder = tmp_path / 'tiny'
+
+    def meanwhile(stage, step, values):
+        with pytest.raises(SettingsError, match='another training writes'):
+            Trainer(recipe, {}, folder).run(CPU, True, lambda *_: None)
+
+    Trainer(recipe, {}, folder).run(CPU, False, meanwhile)
+    with pytest.raises(SettingsError, match='--resume'):
+        Trainer(recipe, {}, folder).run(CPU, False, lambda *_: None)
+
+
+def test_a_stage_that_does_not_fit_into_the_memory_of_the_device_says_what_to_lower(tmp_path, monkeypatch):
+    stages = {'segmenter': {'fit': {'steps': 1, 'precision': 'fp32'}, 'shares': {'streets': 1}}}
+    trainer = Trainer(parse_recipe('tiny', tiny_recipe(stages=stages)), {}, tmp_path / 'tiny')
+
+    def losses(self, batch):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
+
+    monkeypatch.setattr(SegmenterStage, 'losses', losses)
+    with pytest.raises(SettingsError, match=r'segmenter does not fit.*lower its batch.*20\.00 GiB'):
+        trainer.run(CPU, False, lambda *_: None)
+
+
+def test_a_run_that_goes_on_as_no_unbroken_one_would_is_warned_of(tmp_path, labelled_folder, caplog):
+    data, folder = {'camvid': labelled_folder}, tmp_path / 'runs' / 'tiny'
+
+    def train(steps, resume):
+        file, content = tmp_path / 'tiny.yaml', tiny_recipe()
+        content['stages']['segmenter']['fit']['steps'] = steps
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+        Trainer(load_recipe(str(file)), data, folder).run(CPU, resume, lambda *_: None)
+
+    train(1, False)
+    train(1, True)
+    assert not caplog.text
+    train(2, True)
+    assert 'not that of the run before: stages.segmenter.fit.steps' in caplog.text
+    assert 'correction.safetensors was trained behind segmenter as it was before' in caplog.text
+
+
+def test_what_a_stage_begins_anew_is_the_same_when_the_stage_before_was_resumed(tmp_path):
+    fit = {'steps': 1, 'precision': 'fp32'}
+    stages = {
+        'segmenter': {'fit': fit, 'sampling': {'batch': 2}, 'shares': {'streets': 1}},
+        'fusion': {
+            'fit': fit,
+            'sampling': {'batch': 2, 'new_classifier': True},
+            'shares': {'streets': 1},
+        },
+    }
+    options = {'backbone': 'lite'}
+    recipe = parse_recipe('tiny', tiny_recipe(method='st-memory', options=options, stages=stages))
+    losses = []
+
+    def keep(stage, step, values):
+        if stage == 'fusion':
+            losses.append(values['loss'])
+
+    Trainer(recipe, {}, tmp_path / 'runs').run(CPU, False, keep)
+    (tmp_path / 'runs' / 'fusion.safetensors').unlink()
+    Trainer(recipe, {}, tmp_path / 'runs').run(CPU, True, keep)
+    assert losses[0] == losses[1]
+
+
+def test_data_that_is_not_given_is_asked_for_by_name(tmp_path):
+    with pytest.raises(SettingsError, match=r'camvid.*--data'):
+        Trainer(parse_recipe('tiny', tiny_recipe()), {}, tmp_path)
+
+
+def test_an_option_of_another_kind_is_refused(tmp_path, labelled_folder):
+    recipe = parse_recipe('tiny', tiny_recipe(options={'w_f': 'x'}))
+    with pytest.raises(SettingsError, match=r'w_f.* cannot be used'):
+        Trainer(recipe, {'camvid': labelled_folder}, tmp_path)
+
+
+def test_streets_do_not_teach_the_ids_of_other_classes(tmp_path):
+    stages = {'segmenter': {'fit': {'steps': 1}, 'shares': {'streets': 1}}}
+    recipe = parse_recipe('tiny', tiny_recipe(classes='cityscapes19', stages=stages))
+    with pytest.raises(SettingsError, match=r'streets are drawn with the classes camvid11'):
+        Trainer(recipe, {}, tmp_path).run(CPU, False, lambda *_: None)
+
+
+def test_a_stage_of_another_method_is_refused_before_anything_is_trained(tmp_path):
+    stage = {'fit': {'steps': 1}, 'shares': {'streets': 1}}
+    recipe = parse_recipe('tiny', tiny_recipe(stages={'segmenter': stage, 'joint': stage}))
+    with pytest.raises(SettingsError, match='joint trains Davss'):
+        Trainer(recipe, {}, tmp_path)
+
+
+def test_data_that_does_not_exist_is_refused_by_its_path(tmp_path):
+    with pytest.raises(SettingsError, match=r'camvid:.*nowhere does not exist'):
+        Trainer(parse_recipe('tiny', tiny_recipe()), {'camvid': tmp_path / 'nowhere'}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [(['-o', 'FOLDER'], 'is no model folder'), (['--data', 'camvid:FOLDER'], 'given twice')],
+)
+def test_what_could_not_be_exported_or_is_not_clear_is_refused_at_once(
+    tmp_path, capsys, labelled_folder, more, message
+):
+    recipe = tmp_path / 'tiny.yaml'
+    recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
+    words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', '--runs', str(tmp_path / 'runs')]
+    assert main([*words, *(word.replace('FOLDER', str(labelled_folder)) for word in more)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_a_stage_for_a_network_that_the_method_lacks_is_refused(tmp_path):
+    flow = {'fit': {'steps': 1}, 'shares': {'streets': 1}}
+    recipe = parse_recipe('tiny', tiny_recipe(options={'flow': 'dis'}, stages={'flow': flow}))
+    with pytest.raises(SettingsError, match='flownet'):
+        Trainer(recipe, {}, tmp_path).run(CPU, False, lambda *_: None)
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path, capsys, labelled_folder):
+    recipe = tmp_path / 'tiny.yaml'
+    recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
+    words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', '--device', 'no-such']
+    assert main(words) == 2
+    assert 'no-such' in capsys.readouterr().err
