@@ -288,6 +288,7 @@ def test_a_key_frame_that_does_not_end_is_not_waited_for_without_end(open_stream
     segmenter = open_stream(BACKGROUND, gated)
     for frame in frames(street)[:5]:
         segmenter.step(frame)
+    assert gated.begun.acquire(timeout=DEADLINE_S)
     monkeypatch.setattr(background, 'CLOSE_S', 0.1)
     for _ in range(2):
         with pytest.raises(EngineError, match='did not come back from a key frame in the background'):

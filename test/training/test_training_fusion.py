@@ -187,9 +187,13 @@ def seen_right(method, images):
 
 
 def test_the_memory_is_filled_before_mar_is_trained(street):
-    method = lite()
-    clip = seen_right(method, street.images[:3])
-    assert len(np.unique(clip.labels)) == CLASSES
+    for first in range(len(street.images) - 2):  # which frames show it all classes depends on the weights
+        method = lite()
+        clip = seen_right(method, street.images[first : first + 3])
+        if len(np.unique(clip.labels)) == CLASSES:
+            break
+    else:
+        pytest.fail('there are no three frames in which the method sees every class')
     stage = refinement(clip, method)
     assert method.MAR.memory_key.abs().amax(2).min() > 0
     rows = method.MAR.memory_value[0].unflatten(0, (CLASSES, 2))

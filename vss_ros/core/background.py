@@ -64,6 +64,7 @@ class BackgroundKeyFrames:
         self._pool = ThreadPoolExecutor(1, 'key_frames')
         self._delay_frames = delay_frames
         self._work: _KeyFrame | None = None
+        self._is_closed = False
         self.handed_over = self.failed = 0
 
     @property
@@ -123,6 +124,8 @@ class BackgroundKeyFrames:
             EngineError: the graph that runs does not end within CLOSE_S. This can be called again later.
         """
         self.drop()
+        if self._is_closed:
+            return
         try:
             self._pool.submit(lambda: None).result(CLOSE_S)  # the one thread takes it up last
         except TimeoutError as error:
@@ -131,6 +134,7 @@ class BackgroundKeyFrames:
                 'again, or end the process'
             ) from error
         self._pool.shutdown()
+        self._is_closed = True
 
 
 class _KeyFrame:
