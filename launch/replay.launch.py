@@ -63,8 +63,8 @@ def play(context: LaunchContext) -> list:
     """`ros2 bag play`, once the arguments are known."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     command = ['ros2', 'bag', 'play', values['bag'], '--rate', values['rate'], '--delay', values['delay']]
-    if is_true('use_sim_time', values['use_sim_time']):
+    if is_true(values, 'use_sim_time'):
         command.append('--clock')
-    if is_true('loop', values['loop']):
+    if is_true(values, 'loop'):
         command.append('--loop')
     return [ExecuteProcess(cmd=command, output='screen')]

@@ -62,9 +62,9 @@ def start(context: LaunchContext) -> list:
         actions.append(republish(values))
         topic, transport = f'{topic}_decoded', 'raw'
 
-    parameters: dict = {'autostart': is_true('autostart', values['autostart'])}
+    parameters: dict = {'autostart': is_true(values, 'autostart')}
     if values['use_sim_time']:
-        parameters['use_sim_time'] = is_true('use_sim_time', values['use_sim_time'])
+        parameters['use_sim_time'] = is_true(values, 'use_sim_time')
     given = {
         **{name: values[name] for name in ('model', 'engine', 'precision')},
         'image_transport': transport,
@@ -87,7 +87,7 @@ def start(context: LaunchContext) -> list:
             emulate_tty=True,
         )
     )
-    if is_true('rviz', values['rviz']):
+    if is_true(values, 'rviz'):
         actions.append(rviz(values, topic))
     return actions
 
@@ -105,7 +105,7 @@ def republish(values: dict) -> Node:
             {
                 'in_transport': transport,
                 'out_transport': 'raw',
-                'use_sim_time': is_true('use_sim_time', values['use_sim_time']),
+                'use_sim_time': is_true(values, 'use_sim_time'),
             }
         ],
         remappings=[
@@ -132,7 +132,7 @@ def rviz(values: dict, topic: str) -> Node:
         name='segmentation_rviz',
         namespace=values['namespace'],
         arguments=['-d', os.path.join(SHARE, 'rviz', 'segmentation.rviz')],
-        parameters=[{'use_sim_time': is_true('use_sim_time', values['use_sim_time'])}],
+        parameters=[{'use_sim_time': is_true(values, 'use_sim_time')}],
         remappings=pairs,
         output='screen',
     )

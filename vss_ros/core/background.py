@@ -21,8 +21,7 @@ from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 
 MAX_BEHIND = 60  # frames that may wait; a thread that is farther behind does not catch up
-
-CLOSE_S = 5.0
+CLOSE_S = 5.0  # within which the graph that runs should end
 
 
 @dataclass(frozen=True)

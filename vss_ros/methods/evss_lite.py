@@ -18,7 +18,7 @@ from vss_ros.methods.evss import Evss
 class EvssLite(Evss):
     """EVSS with the light networks; options as in `Evss`, with defaults for speed.
 
-    Deciding at a quarter costs up to a point of mIoU against `full` (the model's card has it) and is what
+    Deciding at a quarter costs about a point of mIoU against `full` (the model's card has it) and is what
     makes a propagated frame cost little more than a third of a key frame.
     """
 

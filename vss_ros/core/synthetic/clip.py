@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vss_ros.core.encodings import MAX_SIDE
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.synthetic.camera import CameraCar, Lens
 from vss_ros.core.synthetic.ground import Ground
@@ -20,7 +21,7 @@ from vss_ros.core.synthetic.sky import Sky
 from vss_ros.core.synthetic.street import draw_street
 from vss_ros.core.synthetic.traffic import Traffic
 
-SMALLEST_SIDE, LARGEST_SIDE = 16, 8192  # pixels
+SMALLEST_SIDE = 16  # pixels
 BEHIND = 12.0  # metres of street built behind the camera
 
 
@@ -65,8 +66,8 @@ class StreetClip:
         _check_whole('frames', frames, 1)
         _check_whole('height', height, SMALLEST_SIDE)
         _check_whole('width', width, SMALLEST_SIDE)
-        if max(height, width) > LARGEST_SIDE:
-            raise SettingsError(f'an image is {width}x{height}; use sides of up to {LARGEST_SIDE} pixels')
+        if max(height, width) > MAX_SIDE:
+            raise SettingsError(f'an image is {width}x{height}; use sides of up to {MAX_SIDE} pixels')
         if not (np.isfinite(rate_hz) and rate_hz > 0):
             raise SettingsError(f'rate_hz is {rate_hz}; use a number of frames per second above 0')
         self.seed, self.frames, self.rate_hz = seed, frames, float(rate_hz)
