@@ -86,7 +86,7 @@ class Accel(FlowWarping, KeyFrames):
             mask, confidence: see `decided`.
             corrected: share of cells of h x w whose class fusing changed, a scalar.
         """
-        merged = self.fusion(warped, self.update_branch(self.look(image))).float()
+        merged = self.fusion(warped, self.update_branch(self.look(image, self.update_branch))).float()
         return {
             **self.carried_on(scores=merged if self.options['carry'] == 'merged' else warped),
             **self.decided(merged, image.shape[1:3], previous_age),

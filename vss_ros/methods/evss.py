@@ -85,10 +85,6 @@ class Evss(FlowWarping, KeyFrames):
         """(RGB in [0, 1], warped scores) -> edge logits (N, 2, h, w), updated scores (N, K, h, w)."""
         return CoNet(self.classes)
 
-    def fold(self, image_size: Sequence[int]) -> None:
-        if hasattr(self.conet, 'take_camera_bytes'):  # both networks look at the same image
-            super().fold(image_size)
-
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
         scores = self.key_scores(image)
@@ -121,7 +117,7 @@ class Evss(FlowWarping, KeyFrames):
         """
         size = image.shape[1:3]
         reference = reference_labels.float()
-        edge, updated = self.conet(self.look(image), warped)
+        edge, updated = self.conet(self.look(image, self.conet), warped)
         merged, distortion = self.rectify(warped, updated, edge, reference, size)
 
         carried = resize(merged, warped.shape[2:])

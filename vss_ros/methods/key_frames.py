@@ -27,7 +27,6 @@ class KeyFrames(Method):
     """
 
     csrnet: nn.Module
-    folded: bool = False
 
     def build_csrnet(self) -> nn.Module:
         """RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h, w)."""
@@ -35,17 +34,14 @@ class KeyFrames(Method):
 
     def fold(self, image_size: Sequence[int]) -> None:
         """Let the first convolutions of light networks take the camera's bytes as they are."""
-        if self.options['backbone'] != 'lite':
-            return
         networks: list[Any] = [net for net in self.children() if hasattr(net, 'take_camera_bytes')]
         for network in networks:
             network.take_camera_bytes()
-        self.folded = True
 
-    def look(self, image: Tensor) -> Tensor:
-        """A camera image, uint8 (N, H, W, 3) BGR, as the networks of this backbone take it."""
-        return to_planes(image) if self.folded else to_rgb(image)
+    def look(self, image: Tensor, network: nn.Module) -> Tensor:
+        """A camera image, uint8 (N, H, W, 3) BGR, as one of the networks takes it."""
+        return to_planes(image) if getattr(network, 'takes_camera_bytes', False) else to_rgb(image)
 
     def key_scores(self, image: Tensor) -> Tensor:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w); float32 also under autocast."""
-        return self.csrnet(self.look(image)).float()
+        return self.csrnet(self.look(image, self.csrnet)).float()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vss_ros.training.recipe import StageRecipe
 
 STAGES = {
+    'growth': 'vss_ros.training.growth:GrowthStage',
     'segmenter': 'vss_ros.training.segmenter:SegmenterStage',
     'flow': 'vss_ros.training.flow:FlowStage',
     'correction': 'vss_ros.training.correction:CorrectionStage',

@@ -140,6 +140,7 @@ class LiteSegmenter(nn.Module):
     def take_camera_bytes(self) -> None:
         """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
         take_camera_bytes(self.stem)
+        self.takes_camera_bytes = True
         self.grey = 255 * MIDDLE_GREY
 
     def forward(self, rgb: Tensor) -> Tensor:
@@ -198,6 +199,7 @@ class LiteCorrection(nn.Module):
     def take_camera_bytes(self) -> None:
         """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
         take_camera_bytes(self.stem)
+        self.takes_camera_bytes = True
 
     def forward(self, rgb: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
         """Look at the image again.

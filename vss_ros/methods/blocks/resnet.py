@@ -41,11 +41,13 @@ class ResNet18(nn.Module):
         self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512))
 
     def features(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        stem = F.max_pool2d(F.relu(self.bn1(self.conv1(rgb))), 3, 2, padding=1)
-        features_4 = self.layer1(stem)
+        features_4 = self.to_quarter(rgb)
         features_8 = self.layer2(features_4)
         features_16 = self.layer3(features_8)
         return features_4, features_8, features_16, self.layer4(features_16)
+
+    def to_quarter(self, rgb: Tensor) -> Tensor:
+        return self.layer1(F.max_pool2d(F.relu(self.bn1(self.conv1(rgb))), 3, 2, padding=1))
 
 
 def resnet18() -> nn.Sequential:
