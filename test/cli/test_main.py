@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from vss_ros.cli.main import VERBS, main, version
+from vss_ros.cli.main import VERBS, main
+from vss_ros.core.share import version
 
 HEAVY = ('torch', 'onnxruntime', 'onnx', 'cv2', 'av', 'rosbags', 'rclpy', 'matplotlib')
 

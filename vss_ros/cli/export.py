@@ -60,6 +60,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--weights', choices=('fp32', 'fp16'), default='fp32', help='how the weights are stored'
     )
     parser.add_argument(
+        '--no-graphs',
+        action='store_true',
+        help='leave the graphs out: they are made where the model is first used, which needs PyTorch once',
+    )
+    parser.add_argument(
         '--precision',
         choices=('fp16', 'int8'),
         action='append',
@@ -78,9 +83,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
-    model = load_model(args.model)
+    model = load_model(args.model, graphs=not args.output)
     try:
-        from vss_ros.methods.export import export
+        from vss_ros.methods.export import WEIGHTS_FILE, export
         from vss_ros.methods.precisions import add_fp16, add_int8
         from vss_ros.methods.weights import load_method
     except ModuleNotFoundError as error:
@@ -97,6 +102,7 @@ def main(args: Namespace) -> int:
             image_size=args.size or model.image_size,
             training=dict(model.training),
             weights_dtype=args.weights,
+            keep_graphs=not args.no_graphs,
             progress=_progress,
         )
     if 'fp16' in args.precision:
@@ -104,22 +110,29 @@ def main(args: Namespace) -> int:
     if 'int8' in args.precision:
         made = add_int8(made, _calibration_images(args), _progress)
     height, width = made.image_size
-    megabytes = sum(graph.file.stat().st_size for graph in made.graphs.values()) / 1e6
-    print(f'{made.path}: {made.name} for {width}x{height}, {len(made.graphs)} graphs, {megabytes:.1f} MB')
+    files = [graph.file for graph in made.graphs.values()] or [made.path / WEIGHTS_FILE]
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    what = f'{len(made.graphs)} graphs' if made.graphs else 'weights alone'
+    print(f'{made.path}: {made.name} for {width}x{height}, {what}, {megabytes:.1f} MB')
     return 0
 
 
 def _check(args: Namespace) -> None:
     if not args.output and not args.precision:
         raise SettingsError('nothing to write: name a folder with -o, or a --precision to add')
-    changes = (args.size, args.set, args.classes, args.name, args.method, args.weights != 'fp32')
+    changes = (
+        *(args.size, args.set, args.classes, args.name, args.method),
+        *(args.weights != 'fp32', args.no_graphs),
+    )
     if not args.output and any(changes):
         raise SettingsError(
-            'another size, method, option, class set, name or kind of weights makes a new model; '
+            'another size, method, option, class set, name, kind of weights or no graphs make a new model; '
             'name a folder with -o'
         )
     if 'int8' in args.precision and not args.calibration:
         raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibrate')
+    if args.no_graphs and args.precision:
+        raise SettingsError('--precision adds graphs, and --no-graphs leaves them out; give one of them')
     if args.calibration and 'int8' not in args.precision:
         raise SettingsError('--calibrate is for int8; add --precision int8, or leave it out')
 

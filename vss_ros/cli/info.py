@@ -46,7 +46,7 @@ def _show_models(console: Console) -> None:
     table = Table('model', 'method', 'classes', 'image', 'flow', title='Models')
     for name in list_models():
         try:
-            model = load_model(name)
+            model = load_model(name, graphs=False)
         except VssError as error:
             table.add_row(name, Text(str(error), 'red'))
             continue

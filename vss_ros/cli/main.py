@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import re
 import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from importlib import metadata
 from io import TextIOWrapper
 
 from vss_ros.core.errors import VssError
-from vss_ros.core.share import share_path
+from vss_ros.core.share import version
 
 # One file per verb. A verb's file is imported when the verb is used.
 VERBS = {
@@ -74,15 +72,6 @@ def _parser(chosen: str | None) -> ArgumentParser:
             module.add_arguments(verb)
             verb.set_defaults(main=module.main)
     return parser
-
-
-def version() -> str:
-    """The installed version, or that of the checkout."""
-    try:
-        return metadata.version('vss_ros')
-    except metadata.PackageNotFoundError:
-        found = re.search(r'<version>(.*?)</version>', share_path('package.xml').read_text())
-        return found[1] if found else 'unknown'
 
 
 if __name__ == '__main__':

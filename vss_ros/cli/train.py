@@ -83,7 +83,7 @@ def main(args: Namespace) -> int:
 
 def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: Processes) -> None:
     """Train, report and export, in the one process that writes."""
-    from vss_ros.cli.main import version
+    from vss_ros.core.share import version
     from vss_ros.methods.export import export
     from vss_ros.training.progress import Progress
     from vss_ros.training.report import write_card, write_report

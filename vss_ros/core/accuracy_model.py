@@ -43,6 +43,9 @@ class AccuracyModel:
         if not all(math.isfinite(value) for value in (self.bias, *self.weights.values())):
             raise ValueError(f'the bias {self.bias} and the weights {dict(self.weights)} must be finite')
 
+    def as_yaml(self) -> dict[str, Any]:
+        return {'bias': self.bias, 'weights': dict(self.weights), **self.notes}
+
     def predict(self, signals: Mapping[str, float]) -> float:
         """Expected accuracy, 0..1; not a number where a signal is none."""
         total = self.bias + sum(weight * signals[name] for name, weight in self.weights.items())

@@ -1,5 +1,7 @@
 """A trained model on disk: `model.yaml`, one ONNX file per graph, `weights.safetensors`.
 
+A large one may come without graphs, as weights alone; see `first_use`.
+
 `model.yaml` is the contract between training and runtime; the runtime knows nothing else of a method.
 A step is one dictionary that grows: it starts with `image` and the state, each stage takes the tensors it
 names and adds what it returns. Loading proves that every step of a model closes: each stage finds its
@@ -17,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from vss_ros.core import first_use
 from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
@@ -167,13 +170,23 @@ def list_models() -> list[str]:
     return sorted(file.parent.name for file in folder.glob(f'*/{MODEL_FILE}'))
 
 
-def load_model(name_or_path: str | Path) -> ModelFolder:
+def load_model(name_or_path: str | Path, graphs: bool = True) -> ModelFolder:
     """Reads and checks a model folder, the sha256 of every file included.
 
+    Args:
+        graphs: whether they are needed. A model that came without them is otherwise given as it is.
     Raises:
         ModelError: the folder is missing, damaged, unsafe or does not close its steps.
+        MissingLibraryError: its graphs are yet to be made, and PyTorch is not installed.
     """
     path = find_model(name_or_path)
+    model = _read(path)
+    if model.graphs or not graphs:
+        return model
+    return first_use.complete(model, (path / MODEL_FILE).read_bytes(), _read)
+
+
+def _read(path: Path) -> ModelFolder:
     try:
         text = (path / MODEL_FILE).read_text()
         # References inside the text are never written, and a few lines of them can stand for gigabytes.
@@ -184,7 +197,10 @@ def load_model(name_or_path: str | Path) -> ModelFolder:
         raise ModelError(f'{path / MODEL_FILE} cannot be read: {error}') from error
     try:
         model = _parse(path, content)
-        check_steps(model)
+        if not model.graphs and model.weights is None:
+            raise ValueError('it has neither graphs nor weights')
+        if model.graphs:
+            check_steps(model)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = f'no entry {error}' if isinstance(error, KeyError) else str(error)
         raise ModelError(
@@ -236,7 +252,7 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
                     for precision, variant in (entry.get('precisions') or {}).items()
                 },
             )
-            for name, entry in content['graphs'].items()
+            for name, entry in (content.get('graphs') or {}).items()
         },
         weights=_checked_file(path, weights) if weights else None,
         training=dict(content.get('training') or {}),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from vss_ros.core.errors import SettingsError
@@ -36,3 +38,12 @@ def share_path(relative: str) -> Path:
             return folder / relative
     tried = ', '.join(str(folder) for folder in folders)
     raise SettingsError(f'{relative} was not found in {tried}; install the package again')
+
+
+def version() -> str:
+    """The installed version of the package, or that of the checkout."""
+    try:
+        return metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        found = re.search(r'<version>(.*?)</version>', share_path('package.xml').read_text())
+        return found[1] if found else 'unknown'

@@ -20,6 +20,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import load_classes
 from vss_ros.core.drafts import Draft
 from vss_ros.core.errors import ModelError, SettingsError
@@ -35,7 +36,7 @@ from vss_ros.methods import METHODS
 from vss_ros.methods.method import GraphExample, Method
 from vss_ros.methods.onnx_rules import broken_rules
 from vss_ros.methods.verify import example_frames, verify
-from vss_ros.methods.weights import save_weights, stored_state
+from vss_ros.methods.weights import load_method, save_weights, stored_dtype, stored_state
 
 IR_VERSION = 8  # the oldest that has opset 18, for the sake of old runtimes
 OPSET = 18  # from 20 on GridSample spells its mode so that TensorRT silently reads the nearest cell
@@ -51,6 +52,8 @@ def export(
     image_size: tuple[int, int],
     training: dict[str, Any] | None = None,
     weights_dtype: str = 'fp32',
+    expected_accuracy: AccuracyModel | None = None,
+    keep_graphs: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> ModelFolder:
     """Writes `method` as a model folder and proves it; replaces a model that is there already.
@@ -62,6 +65,8 @@ def export(
         training: what to remember of the training; plain values only.
         weights_dtype: how kernels are stored, `fp32` or `fp16`. The graphs compute in fp32 either way,
             with the stored values.
+        expected_accuracy: of this model, if it was fitted.
+        keep_graphs: whether the folder holds the graphs, or the weights alone; see `core.first_use`.
         progress: takes one line per stage.
     Raises:
         ModelError: a graph breaks a rule or differs from PyTorch, the classes do not fit, or `folder`
@@ -108,14 +113,38 @@ def export(
             'weights': {'file': WEIGHTS_FILE, 'sha256': sha256_of(draft.path / WEIGHTS_FILE)},
             'training': training or {},
         }
+        if expected_accuracy is not None:
+            content[EXPECTED_ACCURACY] = expected_accuracy.as_yaml()
         _write_yaml(content, draft.path / MODEL_FILE)
         report(f'comparing ONNX Runtime with PyTorch on {len(frames)} frames')
         verify(method, load_model(draft.path), frames)
+        if not keep_graphs:
+            _drop_graphs(content, draft.path)
         _keep_additions(folder, draft.path)
         draft.publish()
     finally:
         draft.discard()
-    return load_model(folder)
+    return load_model(folder, graphs=keep_graphs)
+
+
+def export_again(model: ModelFolder, folder: Path) -> None:
+    """Writes a model as it is, with its graphs, into another folder."""
+    export(
+        load_method(model),
+        folder,
+        name=model.name,
+        class_set=model.classes.name,
+        image_size=model.image_size,
+        training=dict(model.training),
+        weights_dtype=stored_dtype(model),
+        expected_accuracy=model.expected_accuracy,
+    )
+
+
+def _drop_graphs(content: dict[str, Any], folder: Path) -> None:
+    for graph in content.pop('graphs').values():
+        (folder / graph['file']).unlink()
+    _write_yaml(content, folder / MODEL_FILE)
 
 
 def method_name(method: Method) -> str:

@@ -205,7 +205,7 @@ def _settle_norms(wide: CsrNet, light: LiteSegmenter, examples: Tensor, unchangi
 def _grow_block(block: Part, residual: Part) -> None:
     _widen_pair(block.conv1, block.bn1, residual.first)
     _widen_pair(block.conv2, block.bn2, residual.second)
-    if isinstance(block.downsample, nn.Sequential):
+    if not isinstance(block.downsample, nn.Identity):
         _widen_pair(block.downsample[0], block.downsample[1], residual.shortcut)
 
 

@@ -126,7 +126,7 @@ def _table(columns: tuple[str, ...], rows: Any) -> list[str]:
 
 
 def _origin(origin: str) -> str:
-    model = load_model(origin.rpartition('/')[0])
+    model = load_model(origin.rpartition('/')[0], graphs=False)
     assert model.weights is not None  # the training has started from them
     return f'{model.name}, {origin.rpartition("/")[2]}; sha256 of the weights {sha256_of(model.weights)[:16]}'
 

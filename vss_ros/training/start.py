@@ -66,7 +66,7 @@ def model_and_prefix(entry: str, origin: object) -> tuple[str, str]:
 
 def _part(model_name: str, prefix: str) -> dict[str, Tensor]:
     """The weights of a model whose names begin with `prefix.`, without it."""
-    model = load_model(model_name)
+    model = load_model(model_name, graphs=False)
     if model.weights is None:
         raise ModelError(f'start: {model.path} has no weights, only graphs; use a model that vss export made')
     try:

@@ -28,7 +28,7 @@ def load_teacher(origin: str, classes: ClassSet) -> nn.Module:
         ModelError: there is no such model or network, or it has other classes.
     """
     model_name, prefix = model_and_prefix('teacher', origin)
-    model = load_model(model_name)
+    model = load_model(model_name, graphs=False)
     if model.classes.names != classes.names:
         raise ModelError(
             f'teacher: {model.name} knows {model.classes.name}, the recipe trains {classes.name}; '

@@ -9,7 +9,6 @@ user alone.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from typing import Any
 
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.paths import user_path
+from vss_ros.core.user_cache import cache_path, held
 
 FORMAT = 1  # of the sidecars; another number makes every older engine stale
 SUFFIX = '.engine'
@@ -191,24 +191,9 @@ class EngineCache:
 
     @contextmanager
     def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-        """Holds one name for this process; a second process waits until the first is done.
-
-        The lock ends with the process, however that ends.
-
-        Args:
-            on_wait: called once if somebody else holds the lock.
-        """
-        file = os.open(self.folder / f'{name}.lock', os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if on_wait:
-                    on_wait()
-                fcntl.flock(file, fcntl.LOCK_EX)
+        """Holds one name for this process, see `held`."""
+        with held(self.folder / f'{name}.lock', on_wait):
             yield
-        finally:
-            os.close(file)
 
     def timing_cache(self, key: EngineKey) -> Path:
         """Where the builder's measurements lie; they hold for one runtime version on one GPU."""
@@ -219,10 +204,9 @@ class EngineCache:
 def default_folder() -> Path:
     """`vss_ros/engines` in the user's cache folder."""
     try:
-        home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    except RuntimeError as error:
+        return cache_path('engines')
+    except SettingsError as error:
         raise SettingsError('there is no home folder for the engine cache; set engine_cache') from error
-    return home / 'vss_ros' / 'engines'
 
 
 def _check_private(path: Path) -> None:

@@ -1,0 +1,138 @@
+"""Models that came as weights alone get their graphs on first use."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import yaml
+
+from vss_ros.cli.main import main
+from vss_ros.core import first_use
+from vss_ros.core.errors import MissingLibraryError, ModelError
+from vss_ros.core.frame import Frame
+from vss_ros.core.model_folder import MODEL_FILE, load_model
+from vss_ros.core.segmenter import open_segmenter
+from vss_ros.core.settings import EngineSettings
+
+ACCURACY = {'bias': 3.0, 'weights': {'path': -4.0}, 'frames': 100}
+
+
+@pytest.fixture(scope='module')
+def made(tiny_model, tmp_path_factory):
+    """A model without graphs, and the cache folder after its first use."""
+    folder, cache = tmp_path_factory.mktemp('models') / 'alone', tmp_path_factory.mktemp('made')
+    assert main(['export', str(tiny_model), '-o', str(folder), '--name', 'tiny', '--no-graphs']) == 0
+    with (folder / MODEL_FILE).open('a') as description:
+        yaml.safe_dump({'expected_accuracy': ACCURACY}, description)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(cache))
+        load_model(folder)
+    return folder, cache
+
+
+@pytest.fixture
+def weights_alone(made, tmp_path):
+    return shutil.copytree(made[0], tmp_path / 'alone')
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+
+@pytest.fixture
+def used(made, tmp_path, empty_cache):
+    """The folder that graphs are kept in after the first use."""
+    shutil.copytree(made[1], tmp_path / 'cache')
+    return tmp_path / 'cache' / 'vss_ros' / 'models'
+
+
+def masks(model, images):
+    segmenter = open_segmenter(model, EngineSettings('onnxruntime'))
+    answers = [answer for n, image in enumerate(images) for answer in segmenter.answers(Frame(image, n))]
+    segmenter.close()
+    return [answer.segmentation.mask for answer in answers]
+
+
+def test_a_model_without_graphs_takes_half_the_room_and_answers_as_with_them(
+    weights_alone, tiny_model, used, street
+):
+    assert {file.name for file in weights_alone.iterdir()} == {MODEL_FILE, 'weights.safetensors'}
+    for found, expected in zip(masks(weights_alone, street), masks(tiny_model, street), strict=True):
+        assert np.array_equal(found, expected)
+    assert stat.S_IMODE(used.stat().st_mode) == 0o700
+
+
+def test_all_else_that_is_known_of_a_model_stays_known(weights_alone, used):
+    alone, whole = load_model(weights_alone, graphs=False), load_model(weights_alone)
+    assert not alone.graphs
+    assert set(whole.graphs) == {'segmenter', 'warp', 'correction'}
+    assert whole.expected_accuracy == alone.expected_accuracy is not None
+    for name in ('name', 'method', 'options', 'classes', 'image_size', 'flow', 'steps', 'state', 'training'):
+        assert getattr(whole, name) == getattr(alone, name)
+
+
+def test_graphs_are_made_once_and_then_without_pytorch(weights_alone, used, monkeypatch):
+    first = load_model(weights_alone)
+    monkeypatch.setattr(first_use, 'MAKER', 'no_module_of_this_name')
+    assert load_model(weights_alone) == first
+
+
+def test_two_that_start_at_the_same_time_make_the_graphs_once(weights_alone, empty_cache, caplog):
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(load_model, [weights_alone, weights_alone])
+    assert one == other
+    assert sum('making its graphs' in message for message in caplog.messages) == 1
+
+
+def test_without_pytorch_the_message_says_how_to_get_the_graphs(weights_alone, empty_cache, monkeypatch):
+    monkeypatch.setattr(first_use, 'MAKER', 'no_module_of_this_name')
+    with pytest.raises(MissingLibraryError, match=r'pip install .*train.*vss export tiny -o FOLDER'):
+        load_model(weights_alone)
+
+
+def test_graphs_that_were_damaged_are_made_anew(weights_alone, used, caplog):
+    first = load_model(weights_alone)
+    first.graphs['warp'].file.write_bytes(b'')
+    assert load_model(weights_alone) == first
+    assert 'damaged' in caplog.text
+
+
+def test_other_weights_get_graphs_of_their_own(weights_alone, used):
+    first = load_model(weights_alone)
+    description = (weights_alone / MODEL_FILE).read_text()
+    (weights_alone / MODEL_FILE).write_text(description.replace('w_f: 0.2', 'w_f: 0.5'))
+    assert load_model(weights_alone).path != first.path
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(weights_alone, tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    with pytest.raises(ModelError, match=r'graphs cannot be kept.*XDG_CACHE_HOME.*vss export .* -o FOLDER'):
+        load_model(weights_alone)
+
+
+def test_a_model_with_neither_graphs_nor_weights_is_refused(weights_alone, tmp_path):
+    broken = tmp_path / 'broken'
+    shutil.copytree(weights_alone, broken)
+    content = yaml.safe_load((broken / MODEL_FILE).read_text())
+    del content['weights']
+    (broken / MODEL_FILE).write_text(yaml.safe_dump(content))
+    with pytest.raises(ModelError, match='neither graphs nor weights'):
+        load_model(broken)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--no-graphs'], 'name a folder with -o'),
+        (['-o', 'new', '--no-graphs', '--precision', 'fp16'], 'give one of them'),
+    ],
+)
+def test_leaving_out_graphs_that_are_asked_for_is_refused(tiny_model, words, message, capsys):
+    assert main(['export', str(tiny_model), *words]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""Models that came as weights alone: their graphs are made on first use and kept in the user's cache folder.
+
+So a large network is stored once instead of twice. PyTorch makes the graphs, as `vss export` does; once they
+are made it is not needed any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vss_ros.core.errors import MissingLibraryError, ModelError, VssError
+from vss_ros.core.share import version
+from vss_ros.core.user_cache import cache_folder, held
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vss_ros.core.model_folder import ModelFolder
+
+MAKER = 'vss_ros.methods.export'  # imported when it is needed
+_log = logging.getLogger(__name__)
+
+
+def complete(model: ModelFolder, description: bytes, read: Callable[[Path], ModelFolder]) -> ModelFolder:
+    """The same model with its graphs, out of the cache folder, where they are made if need be.
+
+    Args:
+        description: the bytes of its model.yaml, which vouch for the weights.
+        read: reads and checks a folder.
+    Raises:
+        ModelError: the graphs cannot be made or kept.
+        MissingLibraryError: they are not made yet, and PyTorch is not installed.
+    """
+    # Another release may write graphs in another way.
+    digest = hashlib.sha256(description + version().encode()).hexdigest()[:16]
+    try:
+        models = cache_folder('models')
+        folder = models / f'{re.sub(r"[^A-Za-z0-9_.-]", "_", model.name)}-{digest}'
+        with held(models / f'{folder.name}.lock', lambda: _log.warning('another process makes %s', folder)):
+            made = _made(folder, read)
+            return made or _make(model, folder, read)
+    except OSError as error:
+        raise ModelError(
+            f'{model.path} came as weights alone, and its graphs cannot be kept: {error}; set XDG_CACHE_HOME '
+            f'to a folder that can be written, or make a whole model of it: vss export {model.path} -o FOLDER'
+        ) from error
+
+
+def _made(folder: Path, read: Callable[[Path], ModelFolder]) -> ModelFolder | None:
+    """What was made before; None if nothing was, or if it is damaged."""
+    if not folder.exists():
+        return None
+    try:
+        return read(folder)
+    except VssError as error:
+        _log.warning('%s; it is made anew', error)
+        return None
+
+
+def _make(model: ModelFolder, folder: Path, read: Callable[[Path], ModelFolder]) -> ModelFolder:
+    _log.warning('%s came as weights alone; making its graphs, this once', model.name)
+    try:
+        maker = importlib.import_module(MAKER)
+    except ModuleNotFoundError as error:
+        note = f', or make a whole model elsewhere, with: vss export {model.name} -o FOLDER'
+        raise MissingLibraryError(error.name or 'torch', 'train', note) from error
+    maker.export_again(model, folder)
+    return read(folder)

@@ -1,0 +1,60 @@
+"""The user's cache folder, and a lock for what several processes keep in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vss_ros.core.errors import SettingsError
+
+
+def cache_path(name: str) -> Path:
+    """`vss_ros/<name>` in the user's cache folder, whether it is there or not.
+
+    Raises:
+        SettingsError: the user has no home.
+    """
+    try:
+        home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    except RuntimeError as error:
+        raise SettingsError(
+            'there is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder of your own'
+        ) from error
+    return home / 'vss_ros' / name
+
+
+def cache_folder(name: str) -> Path:
+    """The same folder, made if need be, for its user alone.
+
+    Raises:
+        OSError: it cannot be made.
+        SettingsError: the user has no home.
+    """
+    folder = cache_path(name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def held(file: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Holds a lock for this process; a second process waits until the first is done.
+
+    The lock ends with the process, however that ends.
+
+    Args:
+        on_wait: called once if somebody else holds the lock.
+    """
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait:
+                on_wait()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
