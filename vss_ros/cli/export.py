@@ -120,17 +120,16 @@ def main(args: Namespace) -> int:
 def _check(args: Namespace) -> None:
     if not args.output and not args.precision:
         raise SettingsError('nothing to write: name a folder with -o, or a --precision to add')
-    changes = (
-        *(args.size, args.set, args.classes, args.name, args.method),
-        *(args.weights != 'fp32', args.no_graphs),
-    )
+    changes = (args.size, args.set, args.classes, args.name, args.method, args.weights != 'fp32')
     if not args.output and any(changes):
         raise SettingsError(
-            'another size, method, option, class set, name, kind of weights or no graphs make a new model; '
+            'another size, method, option, class set, name or kind of weights makes a new model; '
             'name a folder with -o'
         )
     if 'int8' in args.precision and not args.calibration:
         raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibrate')
+    if args.no_graphs and not args.output:
+        raise SettingsError('a model without graphs is a new one; name a folder with -o')
     if args.no_graphs and args.precision:
         raise SettingsError('--precision adds graphs, and --no-graphs leaves them out; give one of them')
     if args.calibration and 'int8' not in args.precision:
