@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.evss import Evss, labels_of
@@ -30,6 +31,8 @@ class CorrectionSettings(PropagationSettings):
         wrong_warps: the edge map also learns where the warp has the wrong class, so that it lets corrections
             through inside large objects that the flow lost; not published.
         emphasis: how much more pixels whose warped class is wrong weigh in the semantic loss; 0 as published.
+        emphasis_grows: all of it on the last frame of a stream, in proportion less on those before: boldness
+            pays where the warp is old, and spoils what is fresh.
     """
 
     warp: float = 0.2
@@ -43,6 +46,12 @@ class CorrectionSettings(PropagationSettings):
     void_edges: bool = False
     wrong_warps: bool = False
     emphasis: float = 0.0
+    emphasis_grows: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.emphasis_grows and self.hops:
+            raise SettingsError('emphasis_grows is for streams; leave it out, or hops and intervals')
 
 
 class Handed(NamedTuple):
@@ -93,12 +102,25 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         labels = self.targets(truth, frame.image)
         known = (truth != IGNORE).flatten(1).any(1)
         # Edges are those of true labels wherever there are any, also if the segmenter gives the targets.
-        return self.terms(frame.prediction, labels, torch.where(known[:, None, None], truth, labels))
+        emphasis = self.settings.emphasis
+        if self.settings.emphasis_grows:
+            emphasis *= frame.place / (self.settings.frames - 1)
+        outlined = torch.where(known[:, None, None], truth, labels)
+        return self.terms(frame.prediction, labels, outlined, emphasis)
 
     def terms(
-        self, prediction: Prediction, labels: Tensor, outlined: Tensor | None = None
+        self,
+        prediction: Prediction,
+        labels: Tensor,
+        outlined: Tensor | None = None,
+        emphasis: float | None = None,
     ) -> dict[str, Tensor]:
-        """The four losses; `outlined`: labels whose borders are the edges, if others than `labels`."""
+        """The four losses.
+
+        Args:
+            outlined: labels whose borders are the edges, if others than `labels`.
+            emphasis: if another than that of the settings.
+        """
         settings: CorrectionSettings = self.settings
         outlined = labels if outlined is None else outlined
         if settings.full_size:
@@ -108,8 +130,9 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
             fused, rest = labels[:, ::2, ::2].long(), labels[:, 2::4, 2::4].long()
             outlined = outlined[:, 2::4, 2::4]
         weights = None if self._weights is None else self._weights.to(labels.device)
-        emphasis = 1 + settings.emphasis * is_wrong(prediction.warped, fused)
-        semantic = segmentation_losses(prediction.merged, fused, weights, settings.jaccard, emphasis)
+        emphasis = settings.emphasis if emphasis is None else emphasis
+        importance = 1 + emphasis * is_wrong(prediction.warped, fused)
+        semantic = segmentation_losses(prediction.merged, fused, weights, settings.jaccard, importance)
 
         no_edges = -1 if settings.void_edges else IGNORE
         edges = [edge_label(label, settings.thin_classes, no_edges) for label in outlined.cpu().numpy()]
