@@ -1,4 +1,5 @@
 import operator
+import re
 from fractions import Fraction
 
 import cv2
@@ -96,6 +97,19 @@ def test_a_video_whose_end_is_missing_is_read_as_far_as_it_goes_with_a_warning(t
     source.close()
     assert 2 <= count < 10
     assert f'ends after {count} of 10 frames' in caplog.text
+
+
+def test_a_video_that_does_not_count_its_frames_is_missed_by_the_second(tmp_path, caplog):
+    path = write_video(tmp_path / 'v.mkv', noise_images(10), range(0, 4000, 400))
+    source = open_video(path)
+    assert len(list(source)) == 10
+    source.close()
+    assert not caplog.text
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = open_video(path)
+    assert 2 <= len(list(source)) < 10
+    source.close()
+    assert re.search(r'v\.mkv ends after [12]\.\d of (3\.6|4\.0) seconds', caplog.text)
 
 
 @pytest.mark.parametrize('content', [b'', b'no video', bytes(10_000)])

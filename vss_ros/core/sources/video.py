@@ -19,6 +19,7 @@ try:
 except ImportError as error:
     raise MissingLibraryError('PyAV', 'video') from error
 
+LEAST_MISSING = 1.0  # seconds that a video without a count of frames may end early: its sound may be longer
 MOST_FRAMES = 10_000_000  # that a header is believed to have; Python makes room for them in advance
 _log = logging.getLogger(__name__)
 
@@ -81,8 +82,15 @@ class VideoSource:
             raise SourceError(f'{self._path} is damaged after frame {count}: {reason}') from error
         if not count:
             raise SourceError(f'{self._path} holds no frames that can be decoded; it is damaged or cut off')
-        if count < self._stream.frames:
-            _log.warning('%s ends after %d of %d frames', self._path, count, self._stream.frames)
+        self._warn_of_missing_end(count, (stamp_ns + step_ns) / 1e9)
+
+    def _warn_of_missing_end(self, count: int, end: float) -> None:
+        frames, length = self._stream.frames, (self._container.duration or 0) / av.time_base
+        length += (self._container.start_time or 0) / av.time_base
+        if count < frames:
+            _log.warning('%s ends after %d of %d frames', self._path, count, frames)
+        elif not frames and end < length - LEAST_MISSING:
+            _log.warning('%s ends after %.1f of %.1f seconds', self._path, end, length)
 
     def close(self) -> None:
         self._container.close()
