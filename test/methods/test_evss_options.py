@@ -14,6 +14,7 @@ from vss_ros.methods.evss import distortion_map, labels_of, merge
 
 OPTIONS = {
     'w_f': 0.5,
+    'edge_offsets': [-3, -1.5],
     'reference': 'previous',
     'fusion': 'quarter',
     'carry': 'merged',
@@ -173,3 +174,38 @@ def test_distortion_weighs_the_changed_class_against_the_edge_probability():
     found = distortion_map(coarse, edge, 0.2)
     torch.testing.assert_close(found, 0.2 * coarse + 0.8 * probability)
     assert found[0, 0, 0, 0] == pytest.approx(0.4)
+
+
+def test_offsets_trust_the_warp_more_by_frames_since_the_key_frame_but_not_where_it_changed_the_class(
+    evss, tensors
+):
+    method = build_method('evss', 11, {'edge_offsets': [-100, -2.5, 0]}).eval()
+    method.load_state_dict(evss.state_dict())
+    assert method.state['age'] == 'previous_age'
+    with torch.no_grad():
+        plain = evss.correction(**tensors)['distortion']
+        first, second, third, fourth = (
+            method.correction(**tensors, previous_age=torch.full((1, 1, 1, 1), float(age)))
+            for age in range(4)
+        )
+    changed = (labels_of(tensors['warped']) != tensors['reference_labels']).float()
+    torch.testing.assert_close(first['distortion'], 0.2 * resize(changed, plain.shape[2:]))
+    assert (second['distortion'] < plain).all()
+    assert torch.equal(third['distortion'], plain)
+    assert torch.equal(fourth['distortion'], plain), 'the last one serves all later ones'
+    assert [each['age'].item() for each in (first, second, third, fourth)] == [1, 2, 2, 2]
+
+
+def test_one_offset_serves_all_frames_and_needs_no_age(evss, tensors):
+    method = build_method('evss', 11, {'edge_offsets': [-100]}).eval()
+    method.load_state_dict(evss.state_dict())
+    assert 'age' not in method.state
+    with torch.no_grad():
+        found = method.correction(**tensors)['distortion']
+    assert found.max() <= 0.2
+
+
+@pytest.mark.parametrize('offsets', [-2.5, [float('nan')], [0, float('inf')], ['-1'], [True]])
+def test_offsets_that_are_no_list_of_numbers_are_refused_with_an_example(offsets):
+    with pytest.raises(SettingsError, match=r'edge_offsets is .*such as \[-3, -2, 0\]'):
+        build_method('evss', 11, {'edge_offsets': offsets})

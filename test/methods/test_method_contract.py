@@ -152,7 +152,14 @@ def test_every_graph_keeps_the_rules_of_export(model):
 
 def test_every_graph_gives_what_pytorch_gives_on_every_frame(model, images):
     frames = [torch.from_numpy(image[None]) for image in images]
-    assert max(verify(load_method(model), model, frames).values()) < 0.5
+    errors = verify(load_method(model), model, frames)  # raises where one is more than is allowed
+    floats = [
+        f'{graph.name}.{name}'
+        for graph in model.graphs.values()
+        for name, spec in graph.outputs.items()
+        if spec.dtype == 'float32'
+    ]
+    assert max(errors[name] for name in floats) < 0.5  # of labels one near tie is all that a small map allows
 
 
 def test_a_stream_is_segmented_as_in_pytorch(model, engine, images):

@@ -9,7 +9,9 @@ the current frame to the previous one. Scores are class logits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 from vss_ros.methods.key_frames import CHOICES, KeyFrames
+from vss_ros.methods.method import at_age
 
 
 class Evss(FlowWarping, KeyFrames):
@@ -31,6 +34,9 @@ class Evss(FlowWarping, KeyFrames):
         classes: number of classes K.
         w_f: weight of the coarse map in the distortion map, 0..1; the rest goes to the edge map. The
             release uses 0.2, the paper 0.5.
+        edge_offsets: added to the logit of the edge probability once a model is trained, by frames since the
+            key frame, that of the first one first; the last serves all later ones. Below 0 the warp is
+            trusted more. None as published.
         reference: labels the coarse map compares the warp with: those of the `key` frame (as the
             release does, in training too) or of the `previous` frame (Algorithm 1 of the paper).
         fusion: resolution of fusing; `full` resizes scores and maps first (the release), `quarter`
@@ -45,6 +51,7 @@ class Evss(FlowWarping, KeyFrames):
         SettingsError: an option has a value that cannot be used.
     """
 
+    edge_offset_by_age: Tensor
     choices = {
         **CHOICES,
         'reference': ('key', 'previous'),
@@ -64,6 +71,7 @@ class Evss(FlowWarping, KeyFrames):
         flow: str = 'network',
         backbone: str = 'csrnet',
         temperatures: Sequence[float] = (),
+        edge_offsets: Sequence[float] = (),
     ) -> None:
         super().__init__(
             classes,
@@ -78,8 +86,21 @@ class Evss(FlowWarping, KeyFrames):
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
+        self._take_edge_offsets(edge_offsets)
         check_decision(fusion, decision)
         self.csrnet, self.conet = self.build_csrnet(), self.build_conet()
+
+    def _take_edge_offsets(self, offsets: Any) -> None:
+        numbers = offsets if isinstance(offsets, list | tuple) else (None,)
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+            raise SettingsError(
+                f'edge_offsets is {offsets!r}; use a list of numbers, such as [-3, -2, 0], or [] for none'
+            )
+        if offsets:
+            self.options['edge_offsets'] = list(offsets)
+        by_age = torch.tensor(list(offsets), dtype=torch.float32)
+        self.register_buffer('edge_offset_by_age', by_age, persistent=False)
+        self.tell_ages_apart(len(offsets) - 1)
 
     def build_conet(self) -> nn.Module:
         """(RGB in [0, 1], warped scores) -> edge logits (N, 2, h, w), updated scores (N, K, h, w)."""
@@ -118,7 +139,8 @@ class Evss(FlowWarping, KeyFrames):
         size = image.shape[1:3]
         reference = reference_labels.float()
         edge, updated = self.conet(self.look(image, self.conet), warped)
-        merged, distortion = self.rectify(warped, updated, edge, reference, size)
+        offset = self.edge_offset(previous_age)
+        merged, distortion = self.rectify(warped, updated, edge, reference, size, offset)
 
         carried = resize(merged, warped.shape[2:])
         labels = labels_of(carried)
@@ -131,8 +153,21 @@ class Evss(FlowWarping, KeyFrames):
             'corrected': (labels != labels_of(warped)).float().mean(),
         }
 
+    def edge_offset(self, previous_age: Tensor | None) -> Tensor | None:
+        """What the option says for a frame that follows one of this age, (N, 1, 1, 1) or a scalar."""
+        offsets = self.edge_offset_by_age
+        if not len(offsets):
+            return None
+        return offsets[0] if len(offsets) == 1 or previous_age is None else at_age(offsets, previous_age)
+
     def rectify(
-        self, warped: Tensor, updated: Tensor, edge: Tensor, reference: Tensor, size: Sequence[int]
+        self,
+        warped: Tensor,
+        updated: Tensor,
+        edge: Tensor,
+        reference: Tensor,
+        size: Sequence[int],
+        edge_offset: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Merged scores and the distortion map behind them, at `size` or where `fusion` says.
 
@@ -141,19 +176,23 @@ class Evss(FlowWarping, KeyFrames):
             edge: logits, (N, 2, h, w).
             reference: labels the warp is compared with, float (N, 1, h, w).
             size: the image's (H, W).
+            edge_offset: see `distortion_map`.
         """
         at = size if self.options['fusion'] == 'full' else warped.shape[2:]
         coarse = (labels_of(warped) != reference).float()
-        distortion = distortion_map(resize(coarse, at), resize(edge, at), self.options['w_f'])
+        distortion = distortion_map(resize(coarse, at), resize(edge, at), self.options['w_f'], edge_offset)
         return merge(resize(warped, at), resize(updated, at), distortion), distortion
 
 
-def distortion_map(coarse: Tensor, edge: Tensor, w_f: float) -> Tensor:
+def distortion_map(coarse: Tensor, edge: Tensor, w_f: float, edge_offset: Tensor | None = None) -> Tensor:
     """The fine distortion map: w_f * coarse + (1 - w_f) * edge probability.
 
     Args:
         coarse: 1 where warping changed the class, (N, 1, h, w).
         edge: logits of the edge module, (N, 2, h, w).
+        edge_offset: added to the logit of the edge probability.
     """
-    # Softmax of two channels is a sigmoid of their difference.
-    return w_f * coarse + (1 - w_f) * (edge[:, 1:] - edge[:, :1]).sigmoid()
+    logit = edge[:, 1:] - edge[:, :1]  # softmax of two channels is a sigmoid of their difference
+    if edge_offset is not None:
+        logit = logit + edge_offset
+    return w_f * coarse + (1 - w_f) * logit.sigmoid()

@@ -33,8 +33,11 @@ class EvssLite(Evss):
         flow: str = 'dis',
         backbone: str = 'lite',
         temperatures: Sequence[float] = (),
+        edge_offsets: Sequence[float] = (),
     ) -> None:
-        super().__init__(classes, w_f, reference, fusion, carry, decision, flow, backbone, temperatures)
+        super().__init__(
+            classes, w_f, reference, fusion, carry, decision, flow, backbone, temperatures, edge_offsets
+        )
 
     def build_conet(self) -> nn.Module:
         return LiteCorrection(self.classes)

@@ -62,8 +62,8 @@ class Method(nn.Module):
         self.options = {**options, 'temperatures': list(temperatures)} if temperatures else options
         by_age = torch.tensor(list(temperatures), dtype=torch.float32)
         self.register_buffer('temperature_by_age', by_age, persistent=False)
-        if len(temperatures) > 1:
-            self.state = {**self.state, 'age': PREVIOUS_AGE}
+        self.last_age = 0
+        self.tell_ages_apart(len(temperatures) - 1)
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ class Method(nn.Module):
                 needs it.
         Returns:
             mask, confidence: see `decide`.
-            age: frames since the key frame, up to the last that has a temperature of its own.
+            age: frames since the key frame, up to the last that is told apart.
         """
         temperature, ages = None, {}
         by_age = self.temperature_by_age
@@ -132,11 +132,17 @@ class Method(nn.Module):
         if 'age' in self.state:
             # 0 as computed, not as a constant, which some runtimes do not give.
             age = 0 * scores[:, :1, :1, :1] if previous_age is None else previous_age + 1
-            ages['age'] = age.clamp(max=len(by_age) - 1)
-            if previous_age is not None:
-                temperature = by_age.index_select(0, ages['age'].flatten().int()).view(-1, 1, 1, 1)
+            ages['age'] = age.clamp(max=self.last_age)
+            if previous_age is not None and len(by_age) > 1:
+                temperature = at_age(by_age, age)
         options = self.options.get('decision', 'full'), self.options.get('align_corners', False)
         return {**decide(scores, size, *options, temperature), **ages}
+
+    def tell_ages_apart(self, last_age: int) -> None:
+        """Keep the age of frames in the state; those beyond `last_age` are all the same."""
+        self.last_age = max(self.last_age, last_age)
+        if self.last_age > 0:
+            self.state = {**self.state, 'age': PREVIOUS_AGE}
 
     def _check_temperatures(self, temperatures: Any) -> None:
         numbers = temperatures if isinstance(temperatures, list | tuple) else (None,)
@@ -185,3 +191,12 @@ class Method(nn.Module):
                 tensors |= outputs
             state = self.state_of(tensors)
         return examples
+
+
+def at_age(values: Tensor, age: Tensor) -> Tensor:
+    """The value for each frame of a batch, (N, 1, 1, 1); the last of `values` serves all later ages.
+
+    Args:
+        age: place in `values`, float (N, 1, 1, 1).
+    """
+    return values.index_select(0, age.clamp(max=len(values) - 1).flatten().int()).view(-1, 1, 1, 1)
