@@ -159,7 +159,8 @@ def test_every_graph_gives_what_pytorch_gives_on_every_frame(model, images):
         for name, spec in graph.outputs.items()
         if spec.dtype == 'float32'
     ]
-    assert max(errors[name] for name in floats) < 0.5  # of labels one near tie is all that a small map allows
+    # Not asked of labels: one near tie is all that so small a map allows. `per-frame` gives nothing else.
+    assert max((errors[name] for name in floats), default=0.0) < 0.5
 
 
 def test_a_stream_is_segmented_as_in_pytorch(model, engine, images):
