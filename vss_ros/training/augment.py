@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.motion import CELL
-from vss_ros.training.data import IGNORE
+from vss_ros.training.data import IGNORE, LabelledImages
 
 
 def random_window(
@@ -51,6 +51,24 @@ def view(
         cv2.warpAffine(image, window, size, flags=cv2.INTER_LINEAR, borderValue=(114, 114, 114)),
         cv2.warpAffine(label, window, size, flags=cv2.INTER_NEAREST, borderValue=IGNORE),
     )
+
+
+def random_view(
+    rng: Generator, images: LabelledImages, scales: tuple[float, float], crop: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """One of the images and its label through a random window, as large as `crop` or the image itself."""
+    index = int(rng.integers(len(images)))
+    label = images.labels[index]
+    window = random_window(rng, label.shape[0], label.shape[1], scales, crop)
+    return view(images.images[index], label, window, crop)
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raises SettingsError unless these are the smallest and the largest scale of a view."""
+    if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+        raise SettingsError(
+            f'scales is {list(scales)}; use the smallest and the largest, above 0: [0.6, 2.0]'
+        )
 
 
 def check_crop(crop: Sequence[float]) -> None:

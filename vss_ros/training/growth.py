@@ -25,7 +25,7 @@ from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.key_frames import KeyFrames
 from vss_ros.training import augment
-from vss_ros.training.augment import check_crop
+from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
 from vss_ros.training.teacher import load_teacher
@@ -54,6 +54,7 @@ class GrowthSettings:
         if self.batch < 2:
             raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
         check_crop(self.crop)
+        check_scales(self.scales)
 
 
 class GrowthStage:
@@ -87,7 +88,7 @@ class GrowthStage:
 
     @classmethod
     def create(cls, method: KeyFrames, data: Gathered, recipe: StageRecipe) -> GrowthStage:
-        light = load_teacher(recipe.sampling.light, data.class_set)
+        light = load_teacher(recipe.sampling.light, data.class_set, 'light')
         if not isinstance(light, LiteSegmenter) or not isinstance(method.csrnet, CsrNet):
             raise ModelError(
                 f'{cls.name} makes a CSRNet (backbone: csrnet) out of a light segmenter (backbone: lite); '
@@ -103,11 +104,8 @@ class GrowthStage:
     def _view(self, step: int, index: int) -> np.ndarray:
         rng = np.random.default_rng([self._seed, step, index])
         chosen = self._sets[rng.choice(len(self._sets), p=self._shares)]
-        index = int(rng.integers(len(chosen)))
-        image, label = chosen.images[index], chosen.labels[index]
-        crop = self._settings.crop
-        window = augment.random_window(rng, label.shape[0], label.shape[1], self._settings.scales, crop)
-        return augment.recolour(rng, augment.view(image, label, window, crop)[0])
+        image, _ = augment.random_view(rng, chosen, self._settings.scales, self._settings.crop)
+        return augment.recolour(rng, image)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         rgb = to_rgb(batch['images'])
@@ -189,8 +187,10 @@ def _settle_norms(wide: CsrNet, light: LiteSegmenter, examples: Tensor, unchangi
             norm.weight.copy_((norm.running_var + norm.eps).sqrt())
             norm.bias.copy_(norm.running_mean)
 
-    layer = wide.backbone.layer1
-    taught = nn.functional.pad(features_at_quarter(light, examples), (0, 0, 0, 0, 0, 32))
+    layer: Part = wide.backbone.layer1
+    features = features_at_quarter(light, examples)
+    new_channels = layer[-1].conv2.out_channels - features.shape[1]
+    taught = nn.functional.pad(features, (0, 0, 0, 0, 0, new_channels))
     hooks = [layer.register_forward_hook(lambda *_: taught)]
     for name, module in wide.named_modules():
         if isinstance(module, nn.BatchNorm2d) and not name.startswith('backbone.layer1'):

@@ -17,7 +17,7 @@ from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
 from vss_ros.training import augment
-from vss_ros.training.augment import check_crop
+from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages, class_frequencies
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_weights, segmentation_losses
@@ -53,10 +53,7 @@ class SegmenterSettings:
         if self.batch < 2:
             raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
         check_crop(self.crop)
-        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
-            raise SettingsError(
-                f'scales is {list(self.scales)}; use the smallest and the largest, above 0: [0.6, 2.0]'
-            )
+        check_scales(self.scales)
         if self.teacher_weight < 0:
             raise SettingsError(f'teacher_weight is {self.teacher_weight}; use 0 or more')
         if not self.teacher_temperature > 0:
@@ -119,11 +116,7 @@ class SegmenterStage:
         return augment.recolour(rng, image), label
 
     def _window(self, rng: np.random.Generator, chosen: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
-        index = int(rng.integers(len(chosen)))
-        label = chosen.labels[index]
-        crop, scales = self._settings.crop, self._settings.scales
-        window = augment.random_window(rng, label.shape[0], label.shape[1], scales, crop)
-        return augment.view(chosen.images[index], label, window, crop)
+        return augment.random_view(rng, chosen, self._settings.scales, self._settings.crop)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         rgb = to_rgb(batch['images'])

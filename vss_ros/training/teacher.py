@@ -16,29 +16,30 @@ from vss_ros.training.start import model_and_prefix
 SEGMENTERS = ('csrnet', 'deeplab', 'cnn', 'pspnet')
 
 
-def load_teacher(origin: str, classes: ClassSet) -> nn.Module:
+def load_teacher(origin: str, classes: ClassSet, entry: str = 'teacher') -> nn.Module:
     """The key-frame network of a model, frozen: RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h, w).
 
     Args:
         origin: folder or name of a model, a slash, and the name of the network: `camvid-evss-lite/csrnet`.
             The model may be of any method.
+        entry: of the recipe that names it, for the messages.
         classes: those that are taught; the model must have the same ones in the same order.
     Raises:
         SettingsError: `origin` is not of that form.
         ModelError: there is no such model or network, or it has other classes.
     """
-    model_name, prefix = model_and_prefix('teacher', origin)
+    model_name, prefix = model_and_prefix(entry, origin)
     model = load_model(model_name, graphs=False)
     if model.classes.names != classes.names:
         raise ModelError(
-            f'teacher: {model.name} knows {model.classes.name}, the recipe trains {classes.name}; '
+            f'{entry}: {model.name} knows {model.classes.name}, the recipe trains {classes.name}; '
             'use a teacher with the classes of the recipe'
         )
     method = load_method(model)
     have = [name for name in SEGMENTERS if hasattr(method, name)]
     if prefix not in have:
         raise ModelError(
-            f'teacher: {model.name} has no network {prefix} that segments images; it has {", ".join(have)}'
+            f'{entry}: {model.name} has no network {prefix} that segments images; it has {", ".join(have)}'
         )
     return method.get_submodule(prefix).requires_grad_(False).eval()
 
