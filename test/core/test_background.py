@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from vss_ros.core import background
-from vss_ros.core.background import MAX_BEHIND
+from vss_ros.core.background import MAX_AGE
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.frame import Frame
@@ -101,12 +101,26 @@ def long_drive(street, count):
     return frames([there_and_back[n % len(there_and_back)] for n in range(count)])
 
 
-def from_key(model, engine, stream, key, number):
-    """The answer to a frame in a stream that began with this key frame."""
-    segmenter = VideoSegmenter(model, engine, StreamSettings(key_frame_interval=1000))
-    for frame in stream[key : number + 1]:
-        segmentation = segmenter.step(frame)
-    return segmentation
+class Foreground:
+    """The answers of streams that took another one's key frames in the foreground.
+
+    Frames that the other one answered before it had the key frame are only carried.
+    """
+
+    def __init__(self, model, engine, stream, settings=BACKGROUND):
+        self.model, self.engine, self.stream = model, engine, stream
+        self.settings = replace(settings, key_frame_interval=1000, background_key_frames=False)
+        self.of_key = {}
+
+    def answer(self, key, number):
+        """To be asked for the frames of the other stream in their order."""
+        if key not in self.of_key:
+            carrying = replace(self.settings, correction_interval=1000)
+            self.of_key[key] = VideoSegmenter(self.model, self.engine, carrying)
+            for frame in self.stream[key:number]:
+                self.of_key[key].step(frame)
+            self.of_key[key].configure(self.settings)
+        return self.of_key[key].step(self.stream[number])
 
 
 def assert_equal(found, expected):
@@ -127,14 +141,15 @@ def test_a_key_frame_takes_effect_after_the_delay_and_no_frame_waits_for_it(open
 
 
 @pytest.mark.parametrize('delay', [0, 1, 3])
-def test_each_answer_is_that_of_a_stream_that_took_its_key_frame_in_the_foreground(
+def test_each_answer_is_that_of_a_stream_with_its_key_frame_in_the_foreground_that_carried_those_between(
     model, engine, open_stream, street, delay
 ):
     stream = long_drive(street, 24)
     segmenter = open_stream(replace(BACKGROUND, background_delay_frames=delay))
+    foreground = Foreground(model, engine, stream)
     for number, frame in enumerate(stream):
         found = segmenter.step(frame)
-        assert_equal(found, from_key(model, engine, stream, number - found.age_frames, number))
+        assert_equal(found, foreground.answer(number - found.age_frames, number))
         assert found.age_ns == found.age_frames * FRAME_NS
     if delay:
         assert segmenter.background.handed_over == 5
@@ -151,19 +166,36 @@ def test_in_a_motionless_scene_the_answers_are_those_of_the_foreground(open_stre
     assert background.background.handed_over == 2
 
 
-def test_a_key_frame_that_takes_long_is_brought_forward_over_all_frames_since(
+def test_frames_between_corrections_are_carried_from_a_key_frame_of_the_background_too(
+    model, engine, open_stream, street
+):
+    stream, settings = long_drive(street, 24), replace(BACKGROUND, correction_interval=3)
+    segmenter = open_stream(replace(settings, background_delay_frames=1))
+    foreground = Foreground(model, engine, stream, settings)
+    found = [segmenter.step(frame) for frame in stream]
+    assert ''.join(each.kind[0] for each in found[:13]) == 'kccpcccpcccpc'
+    for number, each in enumerate(found):
+        expected = foreground.answer(number - each.age_frames, number)
+        assert each.kind == expected.kind
+        assert_equal(each, expected)
+
+
+def test_a_key_frame_that_takes_long_is_gone_on_from_across_all_frames_since(
     model, open_stream, gated, street
 ):
     stream = long_drive(street, 40)
     segmenter = open_stream(BACKGROUND, gated)
     found = [segmenter.step(frame) for frame in stream[:20]]
     assert [s.age_frames for s in found] == list(range(20))  # honest about how old the key frame is
+    foreground = Foreground(model, gated, stream)
+    for number in range(20):
+        foreground.answer(0, number)
     gated.gate.set()
     for number, frame in enumerate(stream[20:], 20):
         found = segmenter.step(frame)
         key = number - found.age_frames
         assert key in (0, 4) or key >= 20
-        assert_equal(found, from_key(model, gated, stream, key, number))
+        assert_equal(found, foreground.answer(key, number))
 
 
 def test_a_reset_forgets_the_key_frame_in_work(model, open_stream, gated, street):
@@ -177,10 +209,11 @@ def test_a_reset_forgets_the_key_frame_in_work(model, open_stream, gated, street
     assert (first.is_key, first.reset_reason) == (True, 'requested')
     gated.gate.set()
     segmenter.background._pool.submit(lambda: None).result(DEADLINE_S)  # the old one has run to its end
+    foreground = Foreground(model, gated, stream)
     for number in (7, 8, 9):
         found = segmenter.step(stream[number])
         assert found.age_frames == number - 6
-        assert_equal(found, from_key(model, gated, stream, 6, number))
+        assert_equal(found, foreground.answer(6, number))
     assert segmenter.background.handed_over == 0
 
 
@@ -214,11 +247,13 @@ def test_an_error_in_the_background_leads_to_a_key_frame_in_the_foreground(
     assert (segmenter.background.failed, segmenter.background.handed_over) == (1, 1)
 
 
-def test_a_background_that_does_not_catch_up_is_given_up_with_the_reason(open_stream, gated, street, caplog):
+def test_a_key_frame_that_is_not_there_after_long_is_given_up_with_the_reason(
+    open_stream, gated, street, caplog
+):
     segmenter = open_stream(BACKGROUND, gated)
-    found = [segmenter.step(frame) for frame in long_drive(street, MAX_BEHIND + 8)]
+    found = [segmenter.step(frame) for frame in long_drive(street, MAX_AGE + 8)]
     kinds = [s.is_key for s in found]
-    assert kinds.index(True, 1) == 4 + MAX_BEHIND + 2
+    assert kinds.index(True, 1) == 4 + MAX_AGE + 2
     assert segmenter.background.failed == 1
     assert 'set background_key_frames to false' in caplog.text
 
@@ -277,9 +312,10 @@ def test_other_engines_give_in_the_background_what_they_give_in_the_foreground(
     engine = load_engine(model, EngineSettings(name))
     stream = frames(street)
     segmenter = open_stream(replace(BACKGROUND, background_delay_frames=2), engine)
+    foreground = Foreground(model, engine, stream)
     for number, frame in enumerate(stream):
         found = segmenter.step(frame)
-        expected = from_key(model, engine, stream, number - found.age_frames, number)
+        expected = foreground.answer(number - found.age_frames, number)
         assert (found.mask != expected.mask).mean() < 0.005
     assert segmenter.background.handed_over == 2
 

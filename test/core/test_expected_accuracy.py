@@ -69,7 +69,8 @@ def test_a_flow_that_is_not_a_number_promises_nothing_and_makes_a_key_frame(mode
             flow = real.update(*arguments, **options)
             return None if flow is None else np.full_like(flow, np.nan)
 
-        reset = real.reset
+        def __getattr__(self, name):
+            return getattr(real, name)
 
     assert line_of(map(segmenter.step, frames(street[:3]))) == 'K..'
     segmenter._motion = NotANumber()
@@ -88,7 +89,7 @@ def test_signals_of_a_shift_are_its_length_and_what_the_flow_does_not_explain(mo
     found = {}
     for name, flow in (('true', shift), ('none', 0 * shift)):
         follower = Expectation(predicting(model, 0.0, path=1.0, residual=1.0))
-        follower.note(before, True, lambda name: np.full(1, 200, np.uint8))
+        follower.note(before, True, True, lambda name: np.full(1, 200, np.uint8))
         follower.look(now, lambda name, flow=flow: flow)
         found[name] = dict(follower.signals)
     assert found['true']['path'] == pytest.approx(2 / (width / 4))
@@ -102,15 +103,15 @@ def test_signals_add_up_from_frame_to_frame_and_begin_anew_with_a_key_frame(mode
     image = np.zeros((*model.image_size, 3), np.uint8)
     flow = np.full((1, 2, model.image_size[0] // 4, model.image_size[1] // 4), 3.0, np.float32)
     results = {'confidence': np.full((1, 4, 4), 204, np.uint8), 'corrected': np.float32(0.25)}
-    follower.note(image, True, lambda name: np.full(1, 255, np.uint8))
+    follower.note(image, True, True, lambda name: np.full(1, 255, np.uint8))
     for _ in range(3):
         follower.look(image, lambda name: flow)
-        follower.note(image, False, results.__getitem__)
+        follower.note(image, False, True, results.__getitem__)
     length = math.hypot(3, 3) / (model.image_size[1] // 4)
     assert follower.signals['path'] == pytest.approx(3 * length)
     assert follower.signals['doubt'] == pytest.approx(0.2)
     assert follower.signals['corrected'] == 0.25
-    follower.note(image, True, results.__getitem__)
+    follower.note(image, True, True, results.__getitem__)
     assert set(follower.signals.values()) == {0.0}
 
 

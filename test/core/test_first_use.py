@@ -70,7 +70,7 @@ def test_a_model_without_graphs_takes_half_the_room_and_answers_as_with_them(
 def test_all_else_that_is_known_of_a_model_stays_known(weights_alone, used):
     alone, whole = load_model(weights_alone, graphs=False), load_model(weights_alone)
     assert not alone.graphs
-    assert set(whole.graphs) == {'segmenter', 'warp', 'correction'}
+    assert set(whole.graphs) == {'segmenter', 'warp', 'correction', 'warp_result', 'show'}
     assert whole.expected_accuracy == alone.expected_accuracy is not None
     for name in ('name', 'method', 'options', 'classes', 'image_size', 'flow', 'steps', 'state', 'training'):
         assert getattr(whole, name) == getattr(alone, name)

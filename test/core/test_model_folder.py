@@ -28,9 +28,13 @@ def edit(folder, change):
 def test_a_model_knows_its_classes_sizes_stages_and_files(folder):
     model = load_model(folder)
     assert (model.method, model.classes.name, model.image_size) == ('evss-lite', 'camvid11', (64, 96))
-    assert model.steps == {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'correction')}
+    assert model.steps == {
+        'key': ('segmenter',),
+        'propagated': ('flow', 'warp', 'correction'),
+        'carried': ('flow', 'warp_result', 'show'),
+    }
     assert model.propagates
-    assert set(model.graphs) == {'segmenter', 'warp', 'correction'}
+    assert set(model.graphs) == {'segmenter', 'warp', 'correction', 'warp_result', 'show'}
     assert model.graphs['segmenter'].inputs['image'].shape == (1, 64, 96, 3)
     assert model.weights == folder / 'weights.safetensors'
 
@@ -210,7 +214,7 @@ def test_a_step_that_does_not_close_is_refused_with_stage_and_tensor(folder, cha
 
 def test_a_model_without_propagated_step_is_a_model_that_only_knows_key_frames(folder):
     def only_key(content):
-        del content['steps']['propagated']
+        del content['steps']['propagated'], content['steps']['carried']
         content['state'] = {}
 
     edit(folder, only_key)

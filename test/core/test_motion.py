@@ -161,3 +161,49 @@ def test_blocks_without_a_vector_take_that_of_their_neighbours():
     assert np.allclose(flow[0, 1], 1)
     assert flow_of_blocks(vectors[:14], 64, 64, 0.9) is None
     assert flow_of_blocks(vectors[:0], 64, 64, 0) is None
+
+
+def drive(motion, shifts, stays):
+    """How far a texture has come, in pixels, that is shown so far to the right; first on a key frame."""
+    image = texture(11, width=320)
+    motion.update(cut(image, (96, 240), shifts[0]), wanted=False)
+    return [
+        -4 * float(np.median(motion.update(cut(image, (96, 240), shift), True, stays=stays)[0, 0]))
+        for shift in shifts[1:]
+    ]
+
+
+def test_flow_leads_to_the_anchor_as_long_as_it_stays(motion):
+    assert drive(motion, [0, 4, 8, 12], stays=True) == pytest.approx([4, 8, 12], abs=1)
+
+
+def test_otherwise_each_image_is_the_anchor_of_the_next_one(motion):
+    assert drive(motion, [0, 4, 8, 12], stays=False) == pytest.approx([4, 4, 4], abs=0.5)
+
+
+def test_an_image_can_be_made_the_anchor_afterwards(motion):
+    drive(motion, [0, 4, 8], stays=True)
+    motion.anchor()
+    image = texture(11, width=320)
+    flow = motion.update(cut(image, (96, 240), 14), wanted=True, stays=True)
+    assert -4 * np.median(flow[0, 0]) == pytest.approx(6, abs=0.5)
+
+
+def test_an_image_that_was_marked_can_be_made_the_anchor_later(motion):
+    image = texture(11, width=320)
+    drive(motion, [0, 4], stays=False)
+    motion.mark()
+    for shift in (8, 12):  # whatever is the anchor meanwhile
+        motion.update(cut(image, (96, 240), shift), wanted=True, stays=shift == 12)
+    motion.anchor_at_mark()
+    flow = motion.update(cut(image, (96, 240), 16), wanted=True)
+    assert -4 * np.median(flow[0, 0]) == pytest.approx(12, abs=1)
+
+
+def test_the_way_to_the_anchor_is_lost_where_one_step_is(motion):
+    image = texture(11, width=320)
+    drive(motion, [0, 4], stays=True)
+    assert motion.update(cut(image, (96, 240), 8), wanted=False, stays=True) is None
+    assert motion.update(cut(image, (96, 240), 12), wanted=True, stays=True) is None
+    motion.anchor()
+    assert motion.update(cut(image, (96, 240), 16), wanted=True, stays=True) is not None

@@ -11,7 +11,7 @@ from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.segmenter import VideoSegmenter
-from vss_ros.core.settings import EngineSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.walk import walk
 
 pytest.importorskip('onnxruntime')
@@ -28,7 +28,7 @@ def stages(model, engine, images, **settings):
 
 def test_a_walk_gives_what_a_stream_gives(tiny_model, street):
     model, engine = of(tiny_model)
-    segmenter = VideoSegmenter(model, engine)
+    segmenter = VideoSegmenter(model, engine, StreamSettings(correction_interval=2))
     expected = [segmenter.step(Frame(image, n * 50_000_000)) for n, image in enumerate(street[:5])]
     found = [visit.given for visit in walk(model, street[:5], engine.run) if 'mask' in visit.given]
     assert [bool(result.is_key) for result in expected] == [True, False, False, False, False]
@@ -49,9 +49,16 @@ def test_every_stage_is_seen_with_the_tensors_that_the_model_names(tiny_model, s
 
 def test_key_frames_come_again_where_they_are_asked_for(tiny_model, street):
     model, engine = of(tiny_model)
-    propagated = ['warp', 'correction']
-    assert stages(model, engine, street[:4]) == ['segmenter', *3 * propagated]
-    assert stages(model, engine, street[:4], key_every=2) == 2 * ['segmenter', *propagated]
+    propagated, carried = ['warp', 'correction'], ['warp_result', 'show']
+    assert stages(model, engine, street[:4]) == ['segmenter', *carried, *propagated, *carried]
+    assert stages(model, engine, street[:4], key_every=2) == 2 * ['segmenter', *carried]
+
+
+def test_a_model_without_carried_step_propagates_every_frame_between(tiny_model, street):
+    model, engine = of(tiny_model)
+    steps = {name: model.steps[name] for name in ('key', 'propagated')}
+    model = dataclasses.replace(model, steps=steps)
+    assert stages(model, engine, street[:3]) == ['segmenter', *2 * ['warp', 'correction']]
 
 
 def test_a_model_that_does_not_propagate_sees_key_frames_only(tiny_model, street):

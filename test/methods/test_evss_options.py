@@ -21,6 +21,7 @@ OPTIONS = {
     'decision': 'half',
     'flow': 'dis',
     'backbone': 'lite',
+    'correction_interval': 3,
 }
 
 
@@ -30,10 +31,15 @@ def evss(filled_evss):
 
 
 @pytest.fixture(scope='module')
-def tensors(evss, reference_arrays):
-    """Inputs of the correction on a real propagated frame."""
+def images(reference_arrays):
+    """Frames that follow each other, each uint8 (1, H, W, 3) BGR."""
     frames = reference_arrays('evss_a_camvid.npz')['frames'][:, :, :, ::-1]
-    images = torch.from_numpy(frames.copy()).split(1)
+    return torch.from_numpy(frames.copy()).split(1)
+
+
+@pytest.fixture(scope='module')
+def tensors(evss, images):
+    """Inputs of the correction on a real propagated frame."""
     return evss.examples(images[0], images[1])['correction'].inputs
 
 
@@ -80,8 +86,9 @@ def test_options_that_cannot_be_used_are_refused(options, message):
 
 def test_a_flow_from_the_host_replaces_the_flow_network():
     method = build_method('evss', 5, {'flow': 'dis'}).eval()
-    assert method.graphs == ('segmenter', 'warp', 'correction')
+    assert method.graphs == ('segmenter', 'warp', 'correction', 'warp_result', 'show')
     assert method.steps['propagated'] == ('flow', 'warp', 'correction')
+    assert method.steps['carried'] == ('flow', 'warp_result', 'show')
     assert not any(name.startswith('flownet') for name in method.state_dict())
     examples = method.examples(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
     assert examples['warp'].inputs['flow'].shape == (1, 2, 16, 24)
@@ -89,7 +96,8 @@ def test_a_flow_from_the_host_replaces_the_flow_network():
 
 def test_examples_name_every_input_and_output_of_every_graph(evss):
     examples = evss.examples(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
-    assert tuple(examples) == evss.graphs == ('segmenter', 'flow', 'warp', 'correction')
+    assert tuple(examples) == evss.graphs
+    assert evss.graphs == ('segmenter', 'flow', 'warp', 'correction', 'warp_result', 'show')
     described = {
         name: (str(tensor.dtype).removeprefix('torch.'), tuple(tensor.shape))
         for example in examples.values()
@@ -104,6 +112,9 @@ def test_examples_name_every_input_and_output_of_every_graph(evss):
         'reference_labels': ('uint8', (1, 1, 16, 24)),
         'flow': ('float32', (1, 2, 16, 24)),
         'warped': ('float32', (1, 11, 16, 24)),
+        'result': ('float32', (1, 11, 16, 24)),
+        'previous_result': ('float32', (1, 11, 16, 24)),
+        'warped_result': ('float32', (1, 11, 16, 24)),
         'mask': ('uint8', (1, 64, 96)),
         'confidence': ('uint8', (1, 64, 96)),
         'distortion': ('float32', (1, 1, 64, 96)),
@@ -181,25 +192,23 @@ def test_offsets_trust_the_warp_more_by_frames_since_the_key_frame_but_not_where
 ):
     method = build_method('evss', 11, {'edge_offsets': [-100, -2.5, 0]}).eval()
     method.load_state_dict(evss.state_dict())
-    assert method.state['age'] == 'previous_age'
+    assert 'age' in method.inputs_of('correction')
     with torch.no_grad():
         plain = evss.correction(**tensors)['distortion']
         first, second, third, fourth = (
-            method.correction(**tensors, previous_age=torch.full((1, 1, 1, 1), float(age)))
-            for age in range(4)
+            method.correction(**tensors, age=torch.full((1, 1, 1, 1), float(age))) for age in range(1, 5)
         )
     changed = (labels_of(tensors['warped']) != tensors['reference_labels']).float()
     torch.testing.assert_close(first['distortion'], 0.2 * resize(changed, plain.shape[2:]))
     assert (second['distortion'] < plain).all()
     assert torch.equal(third['distortion'], plain)
     assert torch.equal(fourth['distortion'], plain), 'the last one serves all later ones'
-    assert [each['age'].item() for each in (first, second, third, fourth)] == [1, 2, 2, 2]
 
 
 def test_one_offset_serves_all_frames_and_needs_no_age(evss, tensors):
     method = build_method('evss', 11, {'edge_offsets': [-100]}).eval()
     method.load_state_dict(evss.state_dict())
-    assert 'age' not in method.state
+    assert 'age' not in method.inputs_of('correction')
     with torch.no_grad():
         found = method.correction(**tensors)['distortion']
     assert found.max() <= 0.2
@@ -209,3 +218,23 @@ def test_one_offset_serves_all_frames_and_needs_no_age(evss, tensors):
 def test_offsets_that_are_no_list_of_numbers_are_refused_with_an_example(offsets):
     with pytest.raises(SettingsError, match=r'edge_offsets is .*such as \[-3, -2, 0\]'):
         build_method('evss', 11, {'edge_offsets': offsets})
+
+
+@pytest.mark.parametrize('carry', ['warped', 'merged', 'composed'])
+def test_where_nothing_moved_a_carried_frame_shows_the_result_of_the_last_corrected_one(evss, images, carry):
+    method = build_method('evss', 11, {'carry': carry, 'flow': 'dis'}).eval()
+    method.load_state_dict(evss.state_dict(), strict=False)  # but for the flow network
+    with torch.no_grad():
+        key = method.step('key', {'image': images[0]})
+        given = {'image': images[1], **method.host_tensors(images[1])}
+        corrected = method.step('propagated', {**given, **method.state_of(key)})
+        for computed in (key, corrected):
+            shown = method.step('carried', {**given, **method.state_of(computed)})
+            torch.testing.assert_close(shown['warped_result'], computed['result'])
+    assert (corrected['mask'] != key['mask']).any()
+
+
+@pytest.mark.parametrize('interval', [0, -1, 1.5, True, '3'])
+def test_a_correction_interval_that_cannot_be_used_is_refused(interval):
+    with pytest.raises(SettingsError, match=r'correction_interval is .*use 1 or more'):
+        build_method('evss-lite', 11, {'correction_interval': interval})

@@ -47,15 +47,15 @@ def run(method, images):
     """A key frame and propagated frames; gives (scores that were decided, tensors of the step) of each."""
     found, seen, decided = [], [], method.decided
 
-    def keep(scores, size, previous_age=None):
+    def keep(scores, size, age=None):
         seen.append((scores, size))
-        return decided(scores, size, previous_age)
+        return decided(scores, size, age)
 
     method.decided = keep
     state: dict[str, torch.Tensor] = {}
     for number, image in enumerate(images):
         tensors = {'image': torch.from_numpy(image[None]), **state}
-        tensors |= method.host_tensors(tensors['image'])
+        tensors |= method.host_tensors(tensors['image']) | {'age': torch.full((1, 1, 1, 1), float(number))}
         with torch.no_grad():
             tensors = method.step('propagated' if number else 'key', tensors)
         state = method.state_of(tensors)
@@ -73,8 +73,8 @@ def test_every_age_has_its_temperature_and_the_last_serves_all_later_ones(varian
     name, options = PROPAGATING[variant]
     found = run(built(name, options, TEMPERATURES), images)
     plain = run(built(name, options, ()), images)
-    for (scores, size, tensors), (_, _, others), temperature, age in zip(
-        found, plain, [1.5, 0.8, 2.0, 2.0, 2.0], [0, 1, 2, 2, 2], strict=True
+    for (scores, size, tensors), (_, _, others), temperature in zip(
+        found, plain, [1.5, 0.8, 2.0, 2.0, 2.0], strict=True
     ):
         assert torch.equal(tensors['mask'], others['mask'])
         part = size[0] // tensors['mask'].shape[1]
@@ -82,14 +82,11 @@ def test_every_age_has_its_temperature_and_the_last_serves_all_later_ones(varian
         expected = decide(scores / temperature, size, {1: 'full', 2: 'half', 4: 'quarter'}[part], align)
         difference = expected['confidence'].int() - tensors['confidence'].int()
         assert difference.abs().max() <= 1
-        assert tensors['age'].shape == (1, 1, 1, 1)
-        assert tensors['age'].item() == age
-        assert 'age' not in others
     assert not torch.equal(found[0][2]['confidence'], plain[0][2]['confidence'])
 
 
 @pytest.mark.parametrize('name', IN_FULL)
-def test_a_method_that_computes_all_in_full_takes_one_temperature_and_keeps_no_age(name, images):
+def test_a_method_that_computes_all_in_full_takes_one_temperature(name, images):
     with pytest.raises(SettingsError, match='3 temperatures were given, but this method computes every'):
         built(name, IN_FULL[name], TEMPERATURES)
     hot, plain = (built(name, IN_FULL[name], temperatures) for temperatures in ([9.0], ()))
@@ -110,12 +107,18 @@ def test_temperatures_that_cannot_be_used_are_refused_with_an_example(temperatur
 def test_several_frames_in_a_batch_may_have_several_ages():
     method = built('evss-lite', {}, TEMPERATURES)
     scores = torch.randn(3, CLASSES, 8, 8)
-    ages = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1, 1)
+    ages = torch.tensor([1.0, 2.0, 1.0]).view(3, 1, 1, 1)
     found = method.decided(scores, (32, 32), ages)
-    for index, (age, temperature) in enumerate([(1, 0.8), (2, 2.0), (1, 0.8)]):
+    for index, temperature in enumerate([0.8, 2.0, 0.8]):
         alone = decide(scores[index : index + 1], (32, 32), 'quarter', temperature=torch.tensor(temperature))
         assert torch.equal(found['confidence'][index], alone['confidence'][0])
-        assert found['age'][index].item() == age
+
+
+@pytest.mark.parametrize('temperatures', [(), (1.3,), TEMPERATURES])
+def test_only_graphs_that_tell_ages_apart_take_the_age(temperatures):
+    method = built('evss-lite', {}, temperatures)
+    takes = {graph for graph in method.graphs if 'age' in method.inputs_of(graph)}
+    assert takes == ({'correction', 'show'} if len(temperatures) > 1 else set())
 
 
 @pytest.fixture(scope='module')
@@ -141,11 +144,10 @@ def confidences(model, images, name='onnxruntime', **settings):
 
 def test_what_a_model_without_temperatures_is_exported_as_has_none_of_this(models):
     plain, calibrated = models
-    assert 'age' not in plain.state
+    assert 'age' not in plain.graphs['correction'].inputs
     assert 'temperatures' not in plain.options
-    assert calibrated.state['age'] == 'previous_age'
     assert calibrated.options['temperatures'] == TEMPERATURES
-    assert 'previous_age' in calibrated.graphs['correction'].inputs
+    assert calibrated.graphs['correction'].inputs['age'].shape == (1, 1, 1, 1)
     nodes = [len(onnx.load(str(model.graphs['correction'].file)).graph.node) for model in models]
     assert 0 < nodes[1] - nodes[0] < 15
 
@@ -161,20 +163,29 @@ def test_engines_agree_on_the_confidence_and_the_mask_is_that_without_temperatur
         assert (np.abs(sure.astype(int) - expected.astype(int)) > 1).mean() < 1e-2
 
 
-def test_a_key_frame_from_the_background_brings_its_own_age_along(models, images):
-    """A key frame that takes effect late is as old as if it had been taken in time."""
+class AgesSeen:
+    """A real engine that notes the age that each graph is given, by its name."""
 
-    def ages(**settings):
-        engine = load_engine(models[1], EngineSettings('onnxruntime', threads=1))
-        segmenter = VideoSegmenter(models[1], engine, StreamSettings(4, **settings))
-        found = []
-        for number in range(10):
-            one = segmenter.step(Frame(images[number % 5], number * 10**8))
-            found.append(
-                (one.age_frames, float(np.ravel(engine.to_host(segmenter._state['previous_age']))[0]))
-            )
-        segmenter.close()
-        return found
+    def __init__(self, engine):
+        self.engine, self.ages = engine, []
 
-    for settings in ({}, {'background_key_frames': True, 'background_delay_frames': 2}):
-        assert all(age == min(frames, 2) for frames, age in ages(**settings))
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def run(self, graph, tensors):
+        if graph in ('correction', 'show'):
+            self.ages.append((graph, tensors['age'].item()))
+        return self.engine.run(graph, tensors)
+
+
+@pytest.mark.parametrize('late', [{}, {'background_key_frames': True, 'background_delay_frames': 2}])
+def test_graphs_are_told_the_age_that_the_answer_speaks_of(models, images, late):
+    """Corrected or carried, and where a key frame takes effect late as well."""
+    engine = AgesSeen(load_engine(models[1], EngineSettings('onnxruntime', threads=1)))
+    segmenter = VideoSegmenter(models[1], engine, StreamSettings(4, correction_interval=2, **late))
+    found = [segmenter.step(Frame(images[number % 5], number * 10**8)) for number in range(12)]
+    segmenter.close()
+    between = [one for one in found if not one.is_key]
+    expected = [('show' if one.is_carried else 'correction', one.age_frames) for one in between]
+    assert engine.ages == expected
+    assert {graph for graph, _ in expected} == {'show', 'correction'}

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
-from vss_ros.cli.options import add_region_arguments, region_settings
+from vss_ros.cli.options import add_correction_argument, add_region_arguments, region_settings
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import (
     ENGINES,
@@ -93,6 +93,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
     )
+    add_correction_argument(parser)
     add_region_arguments(parser)
     parser.add_argument('--threads', type=int, default=0, metavar='N', help='CPU threads; 0: one per core')
     parser.add_argument('--frames', type=int, default=60, metavar='N', help='default: 60')
@@ -205,6 +206,7 @@ def _contenders(
                         model.image_size,
                         engine,
                         interval,
+                        settings.correction_interval or model.correction_interval,
                         segmenter,
                         memory_mb() - before,
                         costs,
@@ -225,7 +227,13 @@ def _schedules(args: Namespace) -> dict[int | str, StreamSettings]:
     }
     # Frames that follow each other in the list do follow each other, whatever their stamps say.
     return {
-        name: replace(settings, max_frame_gap_s=float('inf'), motion=args.motion, **region_settings(args))
+        name: replace(
+            settings,
+            correction_interval=args.correction_interval,
+            max_frame_gap_s=float('inf'),
+            motion=args.motion,
+            **region_settings(args),
+        )
         for name, settings in (fixed | adaptive).items()
     }
 

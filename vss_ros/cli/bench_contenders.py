@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,6 +97,7 @@ class Contender:
     network: tuple[int, int]
     engine: StageEngine
     interval: int | str  # of key frames, or how they are scheduled
+    correction_interval: int  # see `ModelFolder`
     segmenter: Segmenter
     memory_mb: float
     costs: Mapping[str, Cost] | None
@@ -138,10 +140,11 @@ class Contender:
             'network': list(self.network),
             'engine': self.engine.describe(),
             'key_frame_interval': self.interval,
+            'correction_interval': self.correction_interval,
             'regions': self.segmenter.settings.regions,
             'ms': {kind: self._stages(kind) for kind in kinds},
             'mean_ms': fmean(ms for kind in kinds for ms in self.totals.ms[kind][TOTAL]),
-            'every': self._averages() if 'propagated' in kinds else {},
+            'every': self._averages() if len(kinds) > 1 else {},
             'memory_mb': self.memory_mb,
             'gmac': self._gmacs(),
             'roofline': {kind: self._roofline(kind) for kind in kinds if kind != 'mixed'},
@@ -156,9 +159,18 @@ class Contender:
         return stages | {TOTAL: both(self.totals, TOTAL)}
 
     def _averages(self) -> dict[str, dict[str, float]]:
-        key, propagated = self.totals.percentile('key', 50), self.totals.percentile('propagated', 50)
-        averages = {n: (key + (n - 1) * propagated) / n for n in INTERVALS}
-        return {str(n): {'ms': ms, 'share_of_key': ms / key} for n, ms in averages.items()}
+        """What a frame costs with a key frame every n; without n whose frames between were not measured."""
+        key, propagated, carried = (
+            self.totals.percentile(kind, 50) for kind in ('key', 'propagated', 'carried')
+        )
+        averages = {}
+        for n in INTERVALS:
+            corrected = (n - 1) // self.correction_interval
+            left = n - 1 - corrected
+            averages[n] = (key + (corrected and corrected * propagated) + (left and left * carried)) / n
+        return {
+            str(n): {'ms': ms, 'share_of_key': ms / key} for n, ms in averages.items() if not math.isnan(ms)
+        }
 
     def _gmacs(self) -> dict[str, float] | None:
         if self.costs is None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RATES_HZ = (10.0, 30.0, 60.0)
 SIZES = ((360, 480), (1080, 1920))
-KINDS = ('key', 'propagated')
+KINDS = ('key', 'propagated', 'carried')
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
         'engine': run.engine,
         'precision': run.precision,
         'key_frame_interval': run.key_frame_interval,
+        'correction_interval': args.correction_interval,
         'background_key_frames': str(run.background_key_frames).lower(),
         'regions': run.regions,
         'region_overlap': args.region_overlap,

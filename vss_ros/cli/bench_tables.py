@@ -58,7 +58,8 @@ def markdown(reports: Sequence[Report], command: str, machine: Report, date: str
 def _overview(reports: Sequence[Report]) -> Rows:
     """What was measured of each contender as a whole."""
     rows = []
-    kinds = [kind for kind in KINDS if kind != 'mixed' or any('mixed' in report['ms'] for report in reports)]
+    always = ('key', 'propagated')
+    kinds = [kind for kind in KINDS if kind in always or any(kind in report['ms'] for report in reports)]
     for report in reports:
         totals = [report['ms'].get(kind, {}).get(TOTAL) for kind in kinds]
         rows.append(
@@ -78,15 +79,13 @@ def _averages(reports: Sequence[Report]) -> Rows:
     """What a frame costs at each interval, for the contenders that propagate."""
     rows = []
     for report in reports:
-        gmac = report['gmac'] or {}
-        if report['every']:
+        gmac, found = report['gmac'] or {}, report['every']
+        if found:
+            every = [found.get(str(n)) for n in INTERVALS]
             rows.append(
                 [
                     _name(report),
-                    *(
-                        f'{every["ms"]:.1f}\n{every["share_of_key"]:.0%}'
-                        for every in report['every'].values()
-                    ),
+                    *(f'{each["ms"]:.1f}\n{each["share_of_key"]:.0%}' if each else '-' for each in every),
                     *(f'{gmac[step]:.3f}' if step in gmac else '-' for step in ('key', 'propagated')),
                 ]
             )

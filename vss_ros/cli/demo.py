@@ -195,7 +195,7 @@ def _table(
     def percent(value: float | None) -> str:
         return '-' if value is None else f'{value:.1f} %'
 
-    by_kind: dict[str, list[float]] = {'key': [], 'propagated': []}
+    by_kind: dict[str, list[float]] = {'key': [], 'propagated': [], 'carried': []}
     for answer in segmented:
         by_kind[answer.info['kind']].append(float(answer.info['latency_ms']))
     latencies = [answer.latency_ms for answer in answers if answer.latency_ms is not None]
@@ -209,7 +209,7 @@ def _table(
     table.add_row('frames received by the node', health['received'])
     table.add_row('masks received from the node', str(len(latencies)))
     table.add_row('frames dropped for a newer one', health['dropped'])
-    table.add_row('key / propagated frames', f'{len(by_kind["key"])} / {len(by_kind["propagated"])}')
+    table.add_row(' / '.join(by_kind) + ' frames', ' / '.join(str(len(found)) for found in by_kind.values()))
     table.add_section()
     table.add_row('latency p50 / p99, image sent to mask received', milliseconds(latencies))
     for kind, inside in by_kind.items():

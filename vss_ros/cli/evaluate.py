@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.options import (
+    add_correction_argument,
     add_engine_arguments,
     add_region_arguments,
     add_source_arguments,
@@ -85,6 +86,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar='N',
         help='of the deployment protocol (default: %(default)s)',
     )
+    add_correction_argument(parser)
     parser.add_argument(
         '--intervals',
         type=int,
@@ -149,7 +151,13 @@ def main(args: Namespace) -> int:
         motion=args.motion, background_key_frames=args.background_delay > 0, **regions
     )  # or refuse
     subjects = load_subjects(
-        names, engines_settings(args), args.motion, args.warp_only, args.per_frame, regions
+        names,
+        engines_settings(args),
+        args.motion,
+        args.warp_only,
+        args.per_frame,
+        regions,
+        args.correction_interval,
     )
     classes = subjects[0].model.classes
     _check_classes(data, subjects)
@@ -251,6 +259,7 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
         'protocols': list(args.protocol or PROTOCOLS),
         'distances': args.distances,
         'interval': args.key_frame_interval,
+        'correction_interval': args.correction_interval,
         'schedules': [args.intervals, args.thresholds],
         'background_delay': args.background_delay,
     }

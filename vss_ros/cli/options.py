@@ -70,6 +70,7 @@ def add_stream_arguments(parser: ArgumentParser) -> None:
         metavar='N',
         help='scheduler fixed: every Nth frame is computed in full; 1: all of them (default: %(default)s)',
     )
+    add_correction_argument(group)
     add_schedule_arguments(group)
     add_region_arguments(group)
     group.add_argument(
@@ -106,6 +107,18 @@ def add_stream_arguments(parser: ArgumentParser) -> None:
         default=defaults.max_frame_gap_s,
         metavar='SECONDS',
         help='a longer gap between two frames starts a new stream (default: %(default)s)',
+    )
+
+
+def add_correction_argument(group: ArgumentParser | _ArgumentGroup) -> None:
+    """How often frames between key frames are corrected."""
+    group.add_argument(
+        '--correction-interval',
+        type=int,
+        default=StreamSettings.correction_interval,
+        metavar='N',
+        help='of the frames between key frames every Nth is corrected, the others are only warped; 0: as the '
+        'model says (default)',
     )
 
 
@@ -164,6 +177,7 @@ def region_settings(args: Namespace) -> dict[str, Any]:
 def stream_settings(args: Namespace) -> StreamSettings:
     return StreamSettings(
         key_frame_interval=args.key_frame_interval,
+        correction_interval=args.correction_interval,
         **schedule_settings(args),
         max_frame_gap_s=args.max_frame_gap,
         confidence_threshold=args.confidence_threshold,

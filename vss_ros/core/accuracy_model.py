@@ -14,11 +14,11 @@ EXPECTED_ACCURACY = 'expected_accuracy'  # the tensor, and the entry of model.ya
 SIGNALS = {
     'age': 'frames since the key frame',
     'path': 'mean length of the flow, in widths of the image, summed since the key frame',
-    'residual': 'mean difference of grey values between an image and the one before carried along the '
-    'flow, 0 to 1, summed since the key frame',
+    'residual': 'mean difference of grey values between an image and the one it is warped from, carried '
+    'along the flow, 0 to 1, summed since the key frame',
     'doubt': 'mean confidence of the key frame minus that of the frame before',
-    'corrected': 'share of the cells whose class was corrected on the frame before',
-    'distortion': 'mean of the distortion map of the frame before',
+    'corrected': 'share of the cells whose class was changed by the last correction',
+    'distortion': 'mean of the last distortion map',
 }
 NEEDS = {'path': 'flow', 'residual': 'flow', 'corrected': 'corrected', 'distortion': 'distortion'}
 

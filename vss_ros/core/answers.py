@@ -22,6 +22,7 @@ class Owed:
 
     frame: Frame
     is_key: bool
+    is_carried: bool
     age_frames: int
     age_ns: int
     reset_reason: str | None
@@ -59,6 +60,7 @@ def answer_to(
         mask=mask,
         confidence=confidence,
         is_key=owed.is_key,
+        is_carried=owed.is_carried,
         age_frames=owed.age_frames,
         age_ns=owed.age_ns,
         stamp_ns=frame.stamp_ns,

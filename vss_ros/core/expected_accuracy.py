@@ -9,14 +9,14 @@ fitted to recordings (`vss calibrate`) and kept in model.yaml. Models with a gra
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 
 from vss_ros.core.accuracy_model import DEFAULT, EXPECTED_ACCURACY, NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.errors import ModelError
 from vss_ros.core.motion.dis import cells_of
+from vss_ros.core.motion.followed import read_at
 
 if TYPE_CHECKING:
     from vss_ros.core.model_folder import ModelFolder
@@ -41,21 +41,21 @@ class Expectation:
 
     def reset(self) -> None:
         """Forgets the stream."""
-        self._small: np.ndarray | None = None
+        self._newest: np.ndarray | None = None
         self._start(0.0)
         self.seen = dict(self.signals)
 
     def _start(self, confidence: float) -> None:
         self._key_confidence = confidence
         self.signals = dict.fromkeys(SIGNALS, 0.0)
-        self._marked = dict(self.signals)
+        self._anchor = self._marked = self._here()
 
     def look(self, image: np.ndarray, read: Callable[[str], np.ndarray]) -> float:
         """Accuracy (0..1) that is expected if this frame is propagated.
 
         Args:
             image: uint8 (H, W, 3) BGR, of the model's size; `note` saw the one before.
-            read: reads a tensor of the step by its name: `flow`, to the frame before, in cells.
+            read: reads a tensor of the step by its name: `flow`, to the anchor, in cells.
         """
         self.signals['age'] += 1
         if self._wanted & {'path', 'residual'}:
@@ -63,26 +63,32 @@ class Expectation:
         self.seen = dict(self.signals)
         return self._model.predict(self.seen)
 
-    def note(self, image: np.ndarray, is_key: bool, read: Callable[[str], np.ndarray]) -> None:
+    def note(
+        self, image: np.ndarray, is_key: bool, is_anchor: bool, read: Callable[[str], np.ndarray]
+    ) -> None:
         """Takes up what came of the frame.
 
         Args:
+            is_anchor: whether later frames are warped from this one.
             read: reads a tensor of the step by its name.
         """
         if 'residual' in self._wanted:
-            self._small = cells_of(image)
+            self._newest = cells_of(image)
         confidence = float(read('confidence').mean()) / 255 if 'doubt' in self._wanted else 0.0
         if is_key:
             self._start(confidence)
             return
         self.signals['doubt'] = self._key_confidence - confidence
+        if not is_anchor:
+            return
         for name in ('corrected', 'distortion'):
             if name in self._wanted:
                 self.signals[name] = float(read(name).mean())
+        self._anchor = self._here()
 
     def mark(self) -> None:
         """Remembers the newest frame, which is being computed in full in the background."""
-        self._marked = dict(self.signals)
+        self._marked = self._here()
 
     def hand_over(self, read_confidence: Callable[[], np.ndarray]) -> None:
         """Takes the frame that was marked for the key frame, as if it had been from the start.
@@ -93,22 +99,33 @@ class Expectation:
             read_confidence: reads the confidence of that key frame.
         """
         for name in ('age', 'path', 'residual'):
-            self.signals[name] -= self._marked[name]
+            self.signals[name] -= self._marked.signals[name]
+        self._anchor = _Place(dict.fromkeys(SIGNALS, 0.0), self._marked.cells)
         if 'doubt' in self._wanted:
             confidence = float(read_confidence().mean()) / 255
             self.signals['doubt'] += confidence - self._key_confidence
             self._key_confidence = confidence
 
+    def _here(self) -> _Place:
+        return _Place(dict(self.signals), self._newest)
+
     def _move(self, image: np.ndarray, flow: np.ndarray) -> None:
+        anchor, cells = self._anchor
         across, down = flow.astype(np.float32, copy=False)
-        self.signals['path'] += float(np.hypot(across, down).mean()) / across.shape[1]
-        if 'residual' not in self._wanted or self._small is None:
+        length = float(np.hypot(across, down).mean()) / across.shape[1]
+        self.signals['path'] = anchor['path'] + length
+        if 'residual' not in self._wanted or cells is None:
             return
-        rows, columns = np.indices(across.shape, np.float32)
-        carried = cv2.remap(
-            self._small, columns + across, rows + down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        self.signals['residual'] += float(cv2.absdiff(cells_of(image), carried).mean()) / 255
+        carried = read_at(cells[None, None].astype(np.float32), flow[None])[0, 0]
+        difference = float(np.abs(cells_of(image) - carried).mean()) / 255
+        self.signals['residual'] = anchor['residual'] + difference
+
+
+class _Place(NamedTuple):
+    """A frame of the stream: what the signals were there, and its cells where they are wanted."""
+
+    signals: dict[str, float]
+    cells: np.ndarray | None
 
 
 def accuracy_graph_of(model: ModelFolder) -> str | None:

@@ -87,6 +87,8 @@ class Segmentation:
         expected_accuracy: share (0..1) of pixels that were expected to get the class that computing the
             frame in full would give, on a propagated frame where the model or the scheduler asks; or None.
         read_distortion: reads the fine distortion map from the engine, or None; see `distortion`.
+        is_carried: True where nothing was computed but the flow, along which the result of an earlier frame
+            was warped.
         key_regions: which regions were computed in full, row by row; empty where frames are not cut into any.
             With them `is_key` is True where all were, age is that of the oldest region, and in the shares
             a region that was computed in full counts as not corrected and as expected to be right.
@@ -103,20 +105,23 @@ class Segmentation:
     corrected_share: float | None = None
     expected_accuracy: float | None = None
     read_distortion: Callable[[], np.ndarray] | None = None
+    is_carried: bool = False
     key_regions: tuple[bool, ...] = ()
 
     @property
     def kind(self) -> str:
-        """`key`, `propagated`, or `mixed` where only some of the regions were computed in full."""
+        """`key`, `propagated`, `carried`, or `mixed` where only some of the regions were computed in full."""
         if self.is_key:
             return 'key'
-        return 'mixed' if any(self.key_regions) else 'propagated'
+        if any(self.key_regions):
+            return 'mixed'
+        return 'carried' if self.is_carried else 'propagated'
 
     def distortion(self) -> np.ndarray:
         """The fine distortion map, 255 times the trust put in the correction, uint8 (H, W).
 
-        Zero on key frames and for methods without such a map. Costs a download and a resize, so ask
-        only if somebody looks, and before the next frame is segmented.
+        Zero on key frames, on carried ones and for methods without such a map. Costs a download and a
+        resize, so ask only if somebody looks, and before the next frame is segmented.
         """
         if self.read_distortion is None:
             return np.zeros_like(self.mask)

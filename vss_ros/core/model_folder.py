@@ -29,7 +29,11 @@ from vss_ros.core.share import share_path
 
 FORMAT = 1
 MODEL_FILE = 'model.yaml'
+STEPS = ('key', 'propagated', 'carried')
+CARRIED = STEPS[2]  # of a frame that is only warped from the last one that was computed
+AGE = 'age'  # frames since the key frame, float32 (1, 1, 1, 1); the caller brings it to all other frames
 RESULTS = ('mask', 'confidence')  # what every step must give
+WARPS = ('warp', 'warp_result')  # graphs that only read each tensor where `flow` points
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
 HOST_FLOWS = ('dis', 'motion_vectors', 'stream')  # flow computed beside the engine, see core/motion
@@ -95,9 +99,11 @@ class ModelFolder:
         options: what rebuilds the method's networks.
         image_size: (height, width) in pixels that the graphs were exported for.
         flow: where the tensor `flow` comes from: `network` (a graph), `dis`, `motion_vectors` or `none`.
-        steps: stage names of the `key` and the `propagated` step, in order.
-        state: output name -> input name on the next frame.
+        steps: stage names of the `key`, the `propagated` and the `carried` step, in order.
+        state: output name -> input name on the next frame. A `carried` step leaves it as it was.
         delay_frames: how many frames before the newest image the results of a step belong to.
+        correction_interval: of the frames between key frames each n-th takes the `propagated` step, the
+            others the `carried` one.
         expected_accuracy: predicts how well a frame will be propagated; None: not fitted to this model.
     """
 
@@ -114,6 +120,7 @@ class ModelFolder:
     weights: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     delay_frames: int = 0
+    correction_interval: int = 1
     expected_accuracy: AccuracyModel | None = None
 
     @property
@@ -229,6 +236,9 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
     delay_frames = content.get('delay_frames', 0)
     if type(delay_frames) is not int or not 0 <= delay_frames <= MAX_DELAY_FRAMES:
         raise ValueError(f'delay_frames is {delay_frames!r}; expected 0 to {MAX_DELAY_FRAMES}')
+    correction_interval = content.get('correction_interval', 1)
+    if type(correction_interval) is not int or correction_interval < 1:
+        raise ValueError(f'correction_interval is {correction_interval!r}; expected 1 or more')
     weights = content.get('weights')
     return ModelFolder(
         path=path,
@@ -257,6 +267,7 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
         weights=_checked_file(path, weights) if weights else None,
         training=dict(content.get('training') or {}),
         delay_frames=delay_frames,
+        correction_interval=correction_interval,
         expected_accuracy=_accuracy_model(content.get(EXPECTED_ACCURACY)),
     )
 
@@ -318,21 +329,28 @@ def check_steps(model: ModelFolder) -> None:
     Raises:
         ModelError: a stage or tensor is missing or of another kind; the message names it and the step.
     """
-    if 'key' not in model.steps or set(model.steps) - {'key', 'propagated'}:
-        raise ModelError(f'{model.path}: steps are {list(model.steps)}; expected key, propagated')
+    if 'key' not in model.steps or set(model.steps) - set(STEPS):
+        raise ModelError(f'{model.path}: steps are {list(model.steps)}; expected {", ".join(STEPS)}')
+    if CARRIED in model.steps and (not model.propagates or model.delay_frames):
+        raise ModelError(f'{model.path}: a carried step needs a propagated one and no delay')
+    if model.correction_interval > 1 and CARRIED not in model.steps:
+        raise ModelError(
+            f'{model.path}: correction_interval is {model.correction_interval}, and there is no carried step'
+        )
     if model.delay_frames:
         _check_delay(model)
     state: dict[str, TensorSpec] = {}
-    for step in [name for name in ('key', 'propagated') if name in model.steps]:
+    for step in [name for name in STEPS if name in model.steps]:
         known = _walk(model, step, state)
-        missing = [name for name in (*RESULTS, *model.state) if name not in known]
+        handed_on = {} if step == CARRIED else model.state
+        missing = [name for name in (*RESULTS, *handed_on) if name not in known]
         if missing:
             raise ModelError(f'{model.path}: step {step} does not give {", ".join(missing)}')
-        given = {later: known[name] for name, later in model.state.items()}
-        for name in state:
+        given = {later: known[name] for name, later in handed_on.items()}
+        for name in state.keys() & given.keys():
             _check_same(model, f'the next frame takes {name!r}', state[name], step, given[name])
         _check_results(model, step, known)
-        state = given
+        state = given or state
 
 
 def _check_results(model: ModelFolder, step: str, known: Mapping[str, TensorSpec]) -> None:
@@ -366,6 +384,8 @@ def _walk(model: ModelFolder, step: str, state: Mapping[str, TensorSpec]) -> dic
     """Every tensor that is known at the end of a step which starts with `state`."""
     height, width = model.image_size
     known = {'image': TensorSpec('uint8', (1, height, width, 3)), **state}
+    if step != 'key':
+        known[AGE] = TensorSpec('float32', (1, 1, 1, 1))
     for stage in model.steps[step]:
         if stage == 'flow' and model.flow in HOST_FLOWS:
             known['flow'] = TensorSpec('float32', (1, 2, -(-height // CELL), -(-width // CELL)))

@@ -203,6 +203,7 @@ def _merged(parts: Sequence[Segmentation], regions: Sequence[Region], cropping: 
         mask=mask,
         confidence=confidence,
         is_key=all(part.is_key for part in parts),
+        is_carried=all(part.is_key or part.is_carried for part in parts),
         age_frames=max(part.age_frames for part in parts),
         age_ns=max(part.age_ns for part in parts),
         stamp_ns=parts[0].stamp_ns,

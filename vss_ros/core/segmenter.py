@@ -17,7 +17,7 @@ from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import ModelError
 from vss_ros.core.expected_accuracy import Expectation, accuracy_graph_of
 from vss_ros.core.frame import Answer, Frame, Segmentation
-from vss_ros.core.model_folder import HOST_FLOWS, ModelFolder, load_model
+from vss_ros.core.model_folder import AGE, CARRIED, HOST_FLOWS, ModelFolder, load_model
 from vss_ros.core.motion import Motion, make_motion
 from vss_ros.core.regions import RegionSegmenter
 from vss_ros.core.resize import fit
@@ -43,6 +43,7 @@ class VideoSegmenter:
 
     Raises:
         EngineError: key frames are wanted in the background, and the engine cannot be used by two threads.
+        ModelError: this model cannot be run with the settings.
     """
 
     def __init__(self, model: ModelFolder, engine: Engine, settings: StreamSettings | None = None) -> None:
@@ -53,6 +54,7 @@ class VideoSegmenter:
         self.given_up = 0
         # A key step that does all of a propagated one, and more, only serves to start a stream.
         self._all_in_full = set(model.steps.get('propagated', ())) <= set(model.steps['key'])
+        self._check_correction(self.settings)
         self._scheduler: Scheduler = make_scheduler(self.settings)
         self._accuracy_graph = accuracy_graph_of(model)
         self.expectation = self._make_expectation(self.settings)
@@ -68,10 +70,12 @@ class VideoSegmenter:
         self._previous: Frame | None = None
         self._owed = self._nothing_owed()
         self._age = 0
+        self._since_anchor = 0  # frames since the one that results are warped from
         self._key_stamp_ns = 0
 
     def check(self, settings: StreamSettings) -> None:
         """Raises ModelError if `configure` could not take these settings."""
+        self._check_correction(settings)
         self._make_expectation(settings)
 
     def configure(self, settings: StreamSettings) -> None:
@@ -83,6 +87,7 @@ class VideoSegmenter:
             ModelError: this model cannot be run with them; nothing has changed then.
         """
         settings = self.settings.changed_to(settings)
+        self._check_correction(settings)
         if settings.schedule != self.settings.schedule:  # a new one forgets how many key frames there were
             self._new_schedule = make_scheduler(settings), self._make_expectation(settings)
         self.settings = settings
@@ -156,7 +161,7 @@ class VideoSegmenter:
                 clock = Stopwatch()
                 image = fit(newest.image, self.model.image_size)
                 clock.lap('resize')
-                tensors: dict[str, Any] = {'image': image[None], **state}
+                tensors: dict[str, Any] = {'image': image[None], AGE: _age(self._age), **state}
                 self._run('propagated', tensors, clock)
                 state = self._state_of(tensors)
                 owed, self._owed[number] = self._owed[number], None
@@ -172,34 +177,36 @@ class VideoSegmenter:
         clock.lap('resize')
         begins = self._takes_new_schedule()
         self._take_over()
-        is_key = self._is_key() or begins
-        given: dict[str, Any] = {'image': image[None]}
+        step = 'key' if self._is_key() or begins else self._step_between()
+        given: dict[str, Any] = {'image': image[None], AGE: _age(self._age + 1)}
         if self._motion is not None:
-            flow = self._motion.update(image, wanted=not is_key, coded=frame.coded)
-            is_key = is_key or flow is None
-            given['flow'] = flow
+            given['flow'] = self._motion.update(image, step != 'key', frame.coded, stays=step == CARRIED)
+            step = 'key' if given['flow'] is None else step
             clock.lap('flow')
-        if self.background is not None and not is_key:
-            self.background.follow(given)
         tensors = {**given, **self._state}
         begun = list(tensors)
-        if not is_key and not self._propagate(image, tensors, clock):
-            is_key, tensors = True, {name: tensors[name] for name in begun}
-        if is_key:
+        if step != 'key' and not self._propagate(step, image, tensors, clock):
+            step, tensors = 'key', {name: tensors[name] for name in begun}
+        if step == 'key':
             self._run('key', tensors, clock)
 
-        self._state = self._state_of(tensors)
+        is_key = step == 'key' or self._all_in_full
         self._previous = frame
-        is_key = is_key or self._all_in_full
+        if step == CARRIED:
+            self._since_anchor += 1
+        else:
+            self._take_as_anchor(tensors)
         if self.expectation is not None:
-            self.expectation.note(image, is_key, lambda name: read(tensors[name], self.engine))
+            is_anchor = step != CARRIED
+            self.expectation.note(image, is_key, is_anchor, lambda name: read(tensors[name], self.engine))
         self._scheduler.took(is_key or self._due_in_background)
-        self._hand_to_background(given, frame, is_key)
         if is_key:
             self._age, self._key_stamp_ns = 0, frame.stamp_ns
         else:
             self._age += 1
-        self._owed.append(Owed(frame, is_key, self._age, frame.stamp_ns - self._key_stamp_ns, reset_reason))
+        self._hand_to_background(given, frame, is_key)
+        age_ns = frame.stamp_ns - self._key_stamp_ns
+        self._owed.append(Owed(frame, is_key, step == CARRIED, self._age, age_ns, reset_reason))
         owed = self._owed.popleft()
         if owed is not None:
             yield answer_to(owed, tensors, self.engine, self.settings, self.model.image_size, clock)
@@ -215,10 +222,10 @@ class VideoSegmenter:
         tensors |= self.engine.run(stage, tensors)
         clock.lap(stage)
 
-    def _propagate(self, image: np.ndarray, tensors: dict[str, Any], clock: Stopwatch) -> bool:
-        """Runs a propagated step; False if a stage showed that a key frame is due, and the rest was left."""
+    def _propagate(self, step: str, image: np.ndarray, tensors: dict[str, Any], clock: Stopwatch) -> bool:
+        """Runs such a step; False if a stage showed that a key frame is due, and the rest was left."""
         asked_after = self._accuracy_graph if self.expectation is None else self.expectation.stage
-        for stage in self.model.steps['propagated']:
+        for stage in self.model.steps[step]:
             self._run_stage(stage, tensors, clock)
             if stage != asked_after:
                 continue
@@ -229,6 +236,17 @@ class VideoSegmenter:
             if self._is_due(expected_accuracy_in(tensors, self.engine)):
                 return False
         return True
+
+    def _step_between(self) -> str:
+        """The step of a frame that is no key frame: between corrections it is only carried along."""
+        interval = self.settings.correction_interval or self.model.correction_interval
+        return CARRIED if self._since_anchor + 1 < interval else 'propagated'
+
+    def _take_as_anchor(self, tensors: dict[str, Any]) -> None:
+        """Later frames are warped from this one, until another takes its place."""
+        self._state, self._since_anchor = self._state_of(tensors), 0
+        if self._motion is not None:
+            self._motion.anchor()
 
     def _state_of(self, tensors: dict[str, Any]) -> dict[str, Any]:
         return {name: tensors[output] for output, name in self.model.state.items()}
@@ -264,11 +282,15 @@ class VideoSegmenter:
             self.background.drop()
         elif is_due:
             self.background.begin(given, frame.stamp_ns)
+            if self._motion is not None:
+                self._motion.mark()
             if self.expectation is not None:
                 self.expectation.mark()
+        else:
+            self.background.follow()
 
     def _take_over(self) -> None:
-        """Goes on from a key frame that was computed in the background, once it is level with the stream."""
+        """Goes on from a key frame that was computed in the background, once it is there."""
         if self.background is None:
             return
         try:
@@ -280,6 +302,9 @@ class VideoSegmenter:
         if handover is not None:
             self._state = handover.state
             self._age, self._key_stamp_ns = handover.age_frames, handover.stamp_ns
+            self._since_anchor = handover.age_frames
+            if self._motion is not None:
+                self._motion.anchor_at_mark()
             if self.expectation is not None:
                 self.expectation.hand_over(lambda: read(handover.confidence, self.engine))
 
@@ -307,13 +332,20 @@ class VideoSegmenter:
         self._state = {}
         self._previous = None
         self._owed = self._nothing_owed()
-        self._age = 0
+        self._age = self._since_anchor = 0
         if self.background is not None:
             self.background.drop()
         if self._motion is not None:
             self._motion.reset()
         if self.expectation is not None:
             self.expectation.reset()
+
+    def _check_correction(self, settings: StreamSettings) -> None:
+        if settings.correction_interval > 1 and CARRIED not in self.model.steps:
+            raise ModelError(
+                f'correction_interval is {settings.correction_interval}, but {self.model.name} has no step '
+                'for frames that are not corrected; set it to 0 or 1'
+            )
 
     def _make_expectation(self, settings: StreamSettings) -> Expectation | None:
         """What predicts how well a frame would be propagated, where that is asked and no graph says it."""
@@ -367,3 +399,8 @@ def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
     if kind not in HOST_FLOWS or 'flow' not in model.steps.get('propagated', ()):
         return None
     return make_motion(kind)
+
+
+def _age(frames: int) -> np.ndarray:
+    """Frames since the key frame, as graphs take it."""
+    return np.full((1, 1, 1, 1), frames, np.float32)

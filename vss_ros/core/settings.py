@@ -15,7 +15,7 @@ OUTPUT_SIZES = ('input', 'network')
 MOTIONS = ('model', 'network', 'dis', 'motion_vectors', 'stream')
 SCHEDULERS = ('fixed', 'adaptive')
 MOST_THREADS = 1024
-MOST_DELAY_FRAMES = 60  # of a key frame in the background: so many frames are kept for it
+MOST_DELAY_FRAMES = 60  # of a key frame in the background
 REGIONS = tuple(f'{columns}x{rows}' for rows in range(1, 5) for columns in range(1, 5))
 AT_START = (  # of StreamSettings: what cannot change while a stream runs
     'motion',
@@ -83,6 +83,7 @@ class StreamSettings:
     max_interval: int = 15  # adaptive: the same
     max_key_share: float = 1.0  # adaptive: the compute budget, largest share of key frames ...
     key_share_window: int = 30  # adaptive: ... in so many frames in a row
+    correction_interval: int = 0  # of the frames between, each n-th is corrected; 0: as the model says
     max_frame_gap_s: float = 0.5  # a longer silence starts a new stream
     confidence_threshold: float = 0.0  # below it the mask says 255
     output_size: str = 'input'  # of the mask: that of the camera image, or that of the network
@@ -98,6 +99,11 @@ class StreamSettings:
                 f'key_frame_interval is {self.key_frame_interval}; use 1 (every frame is a key frame) or more'
             )
         self._check_adaptive()
+        if self.correction_interval < 0:
+            raise SettingsError(
+                f'correction_interval is {self.correction_interval}; use 0 (as the model says), 1 (every '
+                'frame between key frames is corrected) or more'
+            )
         if not self.max_frame_gap_s > 0:
             raise SettingsError(f'max_frame_gap_s is {self.max_frame_gap_s}; use a time above 0')
         if not 0 <= self.confidence_threshold <= 1:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model_folder import AGE, CARRIED, ModelFolder
 from vss_ros.core.motion import Motion, make_motion
 
 Run = Callable[[str, dict[str, Any]], Mapping[str, Any]]
@@ -27,8 +27,9 @@ class Visit(NamedTuple):
 def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: int = 0) -> Iterator[Visit]:
     """Runs the steps of a model over frames that follow each other.
 
-    The first frame is a key frame, the others are propagated if the model propagates. Flow that the host
-    must bring is DIS, whoever brings it later: what counts is that the vectors are real.
+    The first frame is a key frame, the others are propagated if the model propagates; every other one of
+    these is carried if the model has such a step. Flow that the host must bring is DIS, whoever brings it
+    later: what counts is that the vectors are real.
 
     Args:
         images: uint8 (H, W, 3) BGR, of the model's size.
@@ -40,22 +41,26 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
     only_starts = bool(propagated) and set(propagated) <= set(model.steps['key'])
     motion: Motion | None = make_motion('dis') if 'flow' in _host_stages(model) else None
     state: dict[str, Any] = {}
+    age = 0
     for number, image in enumerate(images):
         again = key_every > 0 and not only_starts and number % key_every == 0
         is_key = number == 0 or again or not model.propagates
-        tensors: dict[str, Any] = {'image': image[None], **state}
+        age = 0 if is_key else age + 1
+        step = 'key' if is_key else CARRIED if age % 2 and CARRIED in model.steps else 'propagated'
+        tensors: dict[str, Any] = {'image': image[None], AGE: np.full((1, 1, 1, 1), age, np.float32), **state}
         if motion is not None:
-            flow = motion.update(image, wanted=not is_key)
+            flow = motion.update(image, wanted=not is_key, stays=step == CARRIED)
             if flow is not None:
                 tensors['flow'] = flow
-        for stage in model.steps['key' if is_key else 'propagated']:
+        for stage in model.steps[step]:
             if stage not in model.graphs:
                 continue
             taken = {name: tensors[name] for name in model.graphs[stage].inputs}
             given = run(stage, taken)
             yield Visit(stage, taken, given)
             tensors |= given
-        state = {later: tensors[name] for name, later in model.state.items()}
+        if step != CARRIED:
+            state = {later: tensors[name] for name, later in model.state.items()}
 
 
 def _host_stages(model: ModelFolder) -> set[str]:

@@ -290,7 +290,7 @@ class DeploymentProtocol:
             return subject.mean_gmacs(0)
         # A key frame in the background is begun when the one before it has taken effect.
         interval = max(self.interval, self.background_delay)
-        return subject.mean_gmacs(interval - 1, self.background_delay)
+        return subject.mean_gmacs(interval - 1, self.background_delay > 0)
 
 
 class _BackwardFlow:

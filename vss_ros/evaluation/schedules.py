@@ -61,6 +61,7 @@ class ScheduleProtocol:
             # Frames of a clip follow each other, whatever their stamps say.
             settings = replace(
                 self._schedules[number],
+                correction_interval=subject.correction_interval,
                 max_frame_gap_s=float('inf'),
                 motion=subject.motion,
                 **subject.regions,

@@ -21,7 +21,7 @@ from vss_ros.core.cost import step_macs
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.frame import Answer, Frame
-from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.model_folder import CARRIED, ModelFolder, load_model
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.segmenter import make_segmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -43,6 +43,7 @@ class Subject:
         motion: where the flow comes from, see `StreamSettings`.
         gmacs: 10^9 multiply-adds of each step, in all regions; None where onnx is not installed.
         regions: those of `StreamSettings` that concern regions, by name.
+        correction_interval: see `StreamSettings`; 1 where the model has no step for frames between.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Subject:
     motion: str
     gmacs: Mapping[str, float] | None
     regions: Mapping[str, Any] = field(default_factory=dict)
+    correction_interval: int = 1
 
     @property
     def propagates(self) -> bool:
@@ -66,15 +68,21 @@ class Subject:
         """
         return Stream(self, interval, background_delay)
 
-    def mean_gmacs(self, distance: int, background_delay: int = 0) -> float | None:
+    def mean_gmacs(self, distance: int, in_background: bool = False) -> float | None:
         """Cost of a frame: (key + l * propagated) / (l + 1), l = distance (DAVSS eq. 8).
 
-        In the background no frame is spared the propagated step, and those of the delay take it twice.
+        Of the l frames those that are carried take that step instead.
+
+        Args:
+            in_background: no frame is spared these steps for being a key frame.
         """
         if self.gmacs is None:
             return None
+        between = distance + in_background
+        corrected = between // self.correction_interval
         propagated = self.gmacs.get('propagated', self.gmacs['key'])
-        return (self.gmacs['key'] + (distance + background_delay) * propagated) / (distance + 1)
+        carried = (between - corrected) * self.gmacs.get(CARRIED, 0.0)
+        return (self.gmacs['key'] + corrected * propagated + carried) / (distance + 1)
 
 
 class Stream:
@@ -85,6 +93,7 @@ class Stream:
         # Frames of a clip follow each other, whatever their stamps say.
         settings = StreamSettings(
             interval,
+            correction_interval=subject.correction_interval,
             max_frame_gap_s=float('inf'),
             motion=subject.motion,
             background_key_frames=background_delay > 0,
@@ -124,6 +133,7 @@ def load_subjects(
     warp_only: bool,
     per_frame: bool,
     regions: Mapping[str, Any] | None = None,
+    correction_interval: int = 0,
 ) -> list[Subject]:
     """Loads models, and makes of each the rows that were asked for, once for each engine.
 
@@ -131,13 +141,17 @@ def load_subjects(
 
     Args:
         motion, regions: see `Subject`.
+        correction_interval: see `StreamSettings`; models without a step for frames between keep theirs.
 
     Raises:
         ModelError, EngineError, MissingLibraryError: a model cannot be loaded.
         SettingsError: the models do not share one set of classes, or two have one name.
     """
     subjects: list[Subject] = []
-    subject_of = partial(_subject, motion=motion, regions=regions or {})
+    StreamSettings(correction_interval=correction_interval)  # refuses what cannot be
+    subject_of = partial(
+        _subject, motion=motion, regions=regions or {}, correction_interval=correction_interval
+    )
     for name, settings in product(names, engines):
         model = load_model(name)
         loaded = load_engine(model, settings)
@@ -157,13 +171,20 @@ def load_subjects(
         elif warp_only:
             _log.warning('%s has no stage that warps scores; there is no row of warping alone', model.name)
         if per_frame and model.propagates:
-            in_full = replace(model, steps={'key': model.steps['key']}, state={}, delay_frames=0)
+            in_full = replace(
+                model, steps={'key': model.steps['key']}, state={}, delay_frames=0, correction_interval=1
+            )
             subjects.append(subject_of(in_full, PER_FRAME, loaded, motion='model'))
     return subjects
 
 
 def _subject(
-    model: ModelFolder, kind: str, engine: Engine, motion: str, regions: Mapping[str, Any]
+    model: ModelFolder,
+    kind: str,
+    engine: Engine,
+    motion: str,
+    regions: Mapping[str, Any],
+    correction_interval: int,
 ) -> Subject:
     name = model.name if kind == MODEL else f'{model.name}, {kind}'
     try:
@@ -171,14 +192,16 @@ def _subject(
         gmacs = {step: count * macs / 1e9 for step, macs in step_macs(model).items()}
     except MissingLibraryError:
         gmacs = None
-    return Subject(name, kind, model, engine, motion, gmacs, regions)
+    interval = (correction_interval or model.correction_interval) if CARRIED in model.steps else 1
+    return Subject(name, kind, model, engine, motion, gmacs, regions, interval)
 
 
 def without_correction(model: ModelFolder) -> ModelFolder | None:
-    """The model that warps its scores from frame to frame and does nothing else, as DFF does.
+    """The model that warps its scores and does nothing else, as DFF does.
 
-    Its last stage, `decide`, is no graph: the engine that knows it is made by `load_subjects`. None if the
-    model has no stage `warp` that gives scores.
+    It goes from the same frames as the model, along the same flows. Its last stage, `decide`, is no graph:
+    the engine that knows it is made by `load_subjects`. None if the model has no stage `warp` that gives
+    scores.
     """
     stages = model.steps.get('propagated', ())
     if WARP not in stages or WARP not in model.graphs:
@@ -189,7 +212,8 @@ def without_correction(model: ModelFolder) -> ModelFolder | None:
     stages = stages[: stages.index(WARP) + 1]
     taken = {name for stage in stages if stage in model.graphs for name in model.graphs[stage].inputs}
     state = {output: name for output, name in model.state.items() if name in taken}
-    variant = replace(model, steps={**model.steps, 'propagated': (*stages, DECIDE)}, state=state)
+    between = {step: (*stages, DECIDE) for step in model.steps if step != 'key'}
+    variant = replace(model, steps={**model.steps, **between}, state=state)
     known = model.graphs[WARP].outputs
     return variant if all(warped in known for warped in carried_by_warp(variant).values()) else None
 

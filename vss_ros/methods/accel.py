@@ -72,15 +72,13 @@ class Accel(FlowWarping, KeyFrames):
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
         return {'warped': warp(previous_scores, flow)}
 
-    def correction(
-        self, image: Tensor, warped: Tensor, previous_age: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def correction(self, image: Tensor, warped: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
         """Fuse the warped scores with those of the update branch.
 
         Args:
             image: uint8 (N, H, W, 3) BGR.
             warped: (N, K, h, w).
-            previous_age: see `decided`.
+            age: see `decided`.
         Returns:
             scores: what the next frame takes; none if `carry` is `composed`.
             mask, confidence: see `decided`.
@@ -89,7 +87,7 @@ class Accel(FlowWarping, KeyFrames):
         merged = self.fusion(warped, self.update_branch(self.look(image, self.update_branch))).float()
         return {
             **self.carried_on(scores=merged if self.options['carry'] == 'merged' else warped),
-            **self.decided(merged, image.shape[1:3], previous_age),
+            **self.decided(merged, image.shape[1:3], age),
             'corrected': (labels_of(merged) != labels_of(warped)).float().mean(),
         }
 

@@ -143,7 +143,7 @@ class Davss(FlowWarping):
         image: Tensor,
         warped: Tensor,
         warped_appearance: Tensor,
-        previous_age: Tensor | None = None,
+        age: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Repair the warped scores where the appearance is not that of the image.
 
@@ -151,7 +151,7 @@ class Davss(FlowWarping):
             image: uint8 (N, H, W, 3) BGR.
             warped: (N, K, h, w).
             warped_appearance: (N, 3, h, w).
-            previous_age: see `decided`.
+            age: see `decided`.
         Returns:
             scores, appearance: what the next frame takes; absent if `carry` is `composed`.
             mask, confidence: see `decided`.
@@ -171,7 +171,7 @@ class Davss(FlowWarping):
                 scores=carried if feeds_back else warped,
                 appearance=merge(warped_appearance, small, distortion) if feeds_back else warped_appearance,
             ),
-            **self.decided(merged, seen.shape[2:], previous_age),
+            **self.decided(merged, seen.shape[2:], age),
             'distortion': wide_distortion,
             'corrected': (labels_of(carried) != labels_of(warped)).float().mean(),
         }

@@ -101,14 +101,14 @@ class Dff(FlowWarping, KeyFrames):
         return {'warped': warp(previous_scores, flow)}
 
     def decide(
-        self, warped: Tensor, scale: Tensor | None = None, previous_age: Tensor | None = None
+        self, warped: Tensor, scale: Tensor | None = None, age: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Scale the warped scores and decide.
 
         Args:
             warped: (N, K, h, w).
             scale: (N, K, h, w), with `scale_field`.
-            previous_age: see `decided`.
+            age: see `decided`.
         Returns:
             scores: what the next frame takes; none if `carry` is `composed`.
             mask, confidence: see `decided`.
@@ -117,7 +117,7 @@ class Dff(FlowWarping, KeyFrames):
         height, width = (STRIDE * side for side in warped.shape[2:])
         return {
             **self.carried_on(scores=scores),
-            **self.decided(scores, (height, width), previous_age),
+            **self.decided(scores, (height, width), age),
         }
 
 

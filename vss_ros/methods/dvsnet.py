@@ -103,13 +103,13 @@ class DvsNet(FlowWarping, KeyFrames):
         return self.decision_network(torch.cat((flow, difference, confidence), 1)).float()
 
     def decide(
-        self, warped: Tensor, warped_appearance: Tensor, previous_age: Tensor | None = None
+        self, warped: Tensor, warped_appearance: Tensor, age: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Warped scores (N, K, h, w) -> mask, confidence; and what the next frame takes."""
         height, width = (STRIDE * side for side in warped.shape[2:])
         return {
             **self.carried_on(scores=warped, appearance=warped_appearance),
-            **self.decided(warped, (height, width), previous_age),
+            **self.decided(warped, (height, width), age),
         }
 
 

@@ -3,8 +3,9 @@
 A key frame is segmented in full by CSRNet. A propagated frame warps the scores of the frame before
 it along the optical flow, and CoNet computes new ones where a distortion map says that the warp
 cannot be trusted: where the warp changed the class (coarse map) and at edges and thin objects.
+Beyond the paper, frames between corrections may be carried: only the result of the last one is warped.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from
-the current frame to the previous one. Scores are class logits.
+the current frame to the previous one, that is, the last that was not merely carried. Scores are class logits.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.model_folder import CARRIED
 from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.decide import check_decision, labels_of
+from vss_ros.methods.blocks.image import STRIDE
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
@@ -28,7 +31,9 @@ from vss_ros.methods.method import at_age
 
 
 class Evss(FlowWarping, KeyFrames):
-    """Graphs: segmenter | flow, warp, correction. State: the image, the scores, the reference labels.
+    """Graphs: segmenter | flow, warp, correction | flow, warp_result, show.
+
+    State: the image, the scores, the reference labels, the result.
 
     Args:
         classes: number of classes K.
@@ -37,6 +42,8 @@ class Evss(FlowWarping, KeyFrames):
         edge_offsets: added to the logit of the edge probability once a model is trained, by frames since the
             key frame, that of the first one first; the last serves all later ones. Below 0 the warp is
             trusted more. None as published.
+        correction_interval: of the frames between key frames each n-th is corrected, the others are carried.
+            1 as published.
         reference: labels the coarse map compares the warp with: those of the `key` frame (as the
             release does, in training too) or of the `previous` frame (Algorithm 1 of the paper).
         fusion: resolution of fusing; `full` resizes scores and maps first (the release), `quarter`
@@ -58,7 +65,13 @@ class Evss(FlowWarping, KeyFrames):
         'fusion': ('full', 'quarter'),
         'carry': ('warped', 'merged', COMPOSED),
     }
-    state = {'image': 'previous_image', 'scores': 'previous_scores', 'labels': 'reference_labels'}
+    steps = {**FlowWarping.steps, CARRIED: ('flow', 'warp_result', 'show')}
+    state = {
+        'image': 'previous_image',
+        'scores': 'previous_scores',
+        'labels': 'reference_labels',
+        'result': 'previous_result',
+    }
 
     def __init__(
         self,
@@ -72,6 +85,7 @@ class Evss(FlowWarping, KeyFrames):
         backbone: str = 'csrnet',
         temperatures: Sequence[float] = (),
         edge_offsets: Sequence[float] = (),
+        correction_interval: int = 1,
     ) -> None:
         super().__init__(
             classes,
@@ -83,9 +97,13 @@ class Evss(FlowWarping, KeyFrames):
             flow=flow,
             backbone=backbone,
             temperatures=temperatures,
+            correction_interval=correction_interval,
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
+        if type(correction_interval) is not int or correction_interval < 1:
+            raise SettingsError(f'correction_interval is {correction_interval!r}; use 1 or more')
+        self.correction_interval = correction_interval
         self._take_edge_offsets(edge_offsets)
         check_decision(fusion, decision)
         self.csrnet, self.conet = self.build_csrnet(), self.build_conet()
@@ -100,17 +118,22 @@ class Evss(FlowWarping, KeyFrames):
             self.options['edge_offsets'] = list(offsets)
         by_age = torch.tensor(list(offsets), dtype=torch.float32)
         self.register_buffer('edge_offset_by_age', by_age, persistent=False)
-        self.tell_ages_apart(len(offsets) - 1)
+        self.tell_ages_apart(len(offsets))
 
     def build_conet(self) -> nn.Module:
         """(RGB in [0, 1], warped scores) -> edge logits (N, 2, h, w), updated scores (N, K, h, w)."""
         return CoNet(self.classes)
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
-        """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
+        """image uint8 (N, H, W, 3) BGR -> scores, result, labels uint8 (N, 1, h, w), mask, confidence."""
         scores = self.key_scores(image)
         labels = labels_of(scores).to(torch.uint8)
-        return {**self.from_key(scores=scores), 'labels': labels, **self.decided(scores, image.shape[1:3])}
+        return {
+            **self.from_key(scores=scores),
+            'labels': labels,
+            'result': scores,
+            **self.decided(scores, image.shape[1:3]),
+        }
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
@@ -121,7 +144,7 @@ class Evss(FlowWarping, KeyFrames):
         image: Tensor,
         warped: Tensor,
         reference_labels: Tensor,
-        previous_age: Tensor | None = None,
+        age: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Repair the warped scores where the distortion map says so.
 
@@ -129,9 +152,10 @@ class Evss(FlowWarping, KeyFrames):
             image: uint8 (N, H, W, 3) BGR.
             warped: (N, K, h, w).
             reference_labels: uint8 (N, 1, h, w).
-            previous_age: see `decided`.
+            age: see `decided`.
         Returns:
             scores, labels: what the next frame takes, like its inputs; no scores if `carry` is `composed`.
+            result: the corrected scores, which frames that are carried take, (N, K, h, w).
             mask, confidence: see `decided`.
             distortion: 0 trusts the warp, 1 the update; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar (EVSS eq. 9).
@@ -139,7 +163,7 @@ class Evss(FlowWarping, KeyFrames):
         size = image.shape[1:3]
         reference = reference_labels.float()
         edge, updated = self.conet(self.look(image, self.conet), warped)
-        offset = self.edge_offset(previous_age)
+        offset = self.edge_offset(age)
         merged, distortion = self.rectify(warped, updated, edge, reference, size, offset)
 
         carried = resize(merged, warped.shape[2:])
@@ -148,17 +172,27 @@ class Evss(FlowWarping, KeyFrames):
         return {
             **self.carried_on(scores=carried if self.options['carry'] == 'merged' else warped),
             'labels': (labels if follows else reference).to(torch.uint8),
-            **self.decided(merged, size, previous_age),
+            'result': carried,
+            **self.decided(merged, size, age),
             'distortion': distortion,
             'corrected': (labels != labels_of(warped)).float().mean(),
         }
 
-    def edge_offset(self, previous_age: Tensor | None) -> Tensor | None:
-        """What the option says for a frame that follows one of this age, (N, 1, 1, 1) or a scalar."""
+    def warp_result(self, previous_result: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Result of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped_result (N, K, h, w)."""
+        return {'warped_result': warp(previous_result, flow)}
+
+    def show(self, warped_result: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
+        """Decide a frame that is carried: mask, confidence, see `decided`."""
+        height, width = (STRIDE * side for side in warped_result.shape[2:])
+        return self.decided(warped_result, (height, width), age)
+
+    def edge_offset(self, age: Tensor | None) -> Tensor | None:
+        """What the option says so many frames after the key frame, (N, 1, 1, 1) or a scalar."""
         offsets = self.edge_offset_by_age
         if not len(offsets):
             return None
-        return offsets[0] if len(offsets) == 1 or previous_age is None else at_age(offsets, previous_age)
+        return offsets[0] if len(offsets) == 1 or age is None else at_age(offsets, age - 1)
 
     def rectify(
         self,

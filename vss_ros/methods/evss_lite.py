@@ -34,9 +34,20 @@ class EvssLite(Evss):
         backbone: str = 'lite',
         temperatures: Sequence[float] = (),
         edge_offsets: Sequence[float] = (),
+        correction_interval: int = 1,
     ) -> None:
         super().__init__(
-            classes, w_f, reference, fusion, carry, decision, flow, backbone, temperatures, edge_offsets
+            classes,
+            w_f,
+            reference,
+            fusion,
+            carry,
+            decision,
+            flow,
+            backbone,
+            temperatures,
+            edge_offsets,
+            correction_interval,
         )
 
     def build_conet(self) -> nn.Module:

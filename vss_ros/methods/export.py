@@ -109,6 +109,7 @@ def export(
             'steps': {step: list(stages) for step, stages in method.steps.items()},
             'state': dict(method.state),
             'delay_frames': method.delay_frames,
+            'correction_interval': method.correction_interval,
             'graphs': graphs,
             'weights': {'file': WEIGHTS_FILE, 'sha256': sha256_of(draft.path / WEIGHTS_FILE)},
             'training': training or {},

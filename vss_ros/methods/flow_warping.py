@@ -20,7 +20,8 @@ COMPOSED = 'composed'  # a value of `carry`
 class FlowWarping(Method):
     """A method whose propagated frames take `flow`, from a network of its own or from the host.
 
-    Flow is in cells of h x w = H/4 x W/4 and points from the current frame to the previous one.
+    Flow is in cells of h x w = H/4 x W/4 and points from the current frame to the previous one, which is the
+    last that was not merely carried.
 
     What is carried is what the graph `warp` takes as `previous_...`. A method with an option `carry` may
     let it be `composed`: then that of the key frame stays as it is, as `key_...`; a graph `compose` follows
@@ -68,10 +69,11 @@ class FlowWarping(Method):
         return FlowNet()
 
     def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
-        if not self.host_stages:
-            return {}
-        height, width = image.shape[1] // STRIDE, image.shape[2] // STRIDE
-        return {'flow': torch.zeros(len(image), 2, height, width, device=image.device)}
+        tensors = super().host_tensors(image)
+        if self.host_stages:
+            height, width = image.shape[1] // STRIDE, image.shape[2] // STRIDE
+            tensors['flow'] = torch.zeros(len(image), 2, height, width, device=image.device)
+        return tensors
 
     def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
         """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w)."""

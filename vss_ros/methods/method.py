@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.model_folder import AGE, CARRIED
 from vss_ros.methods.blocks.decide import decide
-
-PREVIOUS_AGE = 'previous_age'  # how a graph calls the age of the frame before
 
 
 class GraphExample(NamedTuple):
@@ -28,21 +27,24 @@ class Method(nn.Module):
 
     A graph is a public method of the subclass: its parameter names are the tensors it takes, the
     keys of the dict it returns are the tensors it gives. A step starts with `image` and the state
-    and runs its graphs in order, each adding its tensors to one growing dict.
+    and runs its graphs in order, each adding its tensors to one growing dict. Steps between key frames also
+    start with `age`, frames since the key frame, float (N, 1, 1, 1).
 
     Args:
         classes: number of classes K.
         temperatures: what scores are divided by for the confidence (never for the mask), by frames since the
-            key frame; the last one serves all later ones. With more than one a frame's age is part of the
-            state: `age`, float (N, 1, 1, 1).
+            key frame; the last one serves all later ones.
         options: the subclass's own.
     Raises:
         SettingsError: the temperatures cannot be used.
 
     Attributes:
-        steps: stages of the `key` and of the `propagated` step, in running order.
+        steps: stages of the `key`, the `propagated` and the `carried` step, in running order; the last are of
+            frames that are only warped from the last one that was computed, and leave the state as it was.
         host_stages: stages that are no graphs: the caller brings the tensor of that name.
         state: name of an output -> name under which the next frame takes it.
+        correction_interval: of the frames between key frames each n-th takes the `propagated` step, the
+            others the `carried` one.
         delay_frames: how many frames the results are behind the newest image.
         classes: number of classes K.
         options: the constructor's other arguments; with the name they rebuild the method. No `temperatures`
@@ -53,6 +55,7 @@ class Method(nn.Module):
     state: dict[str, str]
     host_stages: tuple[str, ...] = ()
     delay_frames: int = 0
+    correction_interval: int = 1
     temperature_by_age: Tensor
 
     def __init__(self, classes: int, temperatures: Sequence[float] = (), **options: Any) -> None:
@@ -62,8 +65,8 @@ class Method(nn.Module):
         self.options = {**options, 'temperatures': list(temperatures)} if temperatures else options
         by_age = torch.tensor(list(temperatures), dtype=torch.float32)
         self.register_buffer('temperature_by_age', by_age, persistent=False)
-        self.last_age = 0
-        self.tell_ages_apart(len(temperatures) - 1)
+        self._tells_ages_apart = False
+        self.tell_ages_apart(len(temperatures))
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -71,21 +74,21 @@ class Method(nn.Module):
         return tuple(dict.fromkeys(graph for kind in self.steps for graph in self.graphs_of(kind)))
 
     def graphs_of(self, kind: str) -> tuple[str, ...]:
-        """The graphs of a `key` or `propagated` step, in running order."""
+        """The graphs of a step, in running order."""
         return tuple(stage for stage in self.steps[kind] if stage not in self.host_stages)
 
     def parameters_of(self, graph: str) -> tuple[str, ...]:
         """The parameters of a graph, without those that its options make needless."""
         names = inspect.signature(getattr(self, graph)).parameters
-        return tuple(name for name in names if name != PREVIOUS_AGE or 'age' in self.state)
+        return tuple(name for name in names if name != AGE or self._tells_ages_apart)
 
     def inputs_of(self, graph: str) -> tuple[str, ...]:
         """Names of the tensors a graph takes, in the order of its parameters."""
         return self.parameters_of(graph)
 
     def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
-        """Examples of what the host stages bring, for an image of this size."""
-        return {}
+        """Examples of what the host brings, for an image of this size."""
+        return {AGE: torch.ones(len(image), 1, 1, 1, device=image.device)}
 
     def fold(self, image_size: Sequence[int]) -> None:
         """Make constant, before graphs are written, what is constant for images of this (H, W).
@@ -111,38 +114,26 @@ class Method(nn.Module):
         """Run one graph on the tensors that it takes, in the order of `inputs_of`."""
         return getattr(self, graph)(**dict(zip(self.parameters_of(graph), tensors, strict=True)))
 
-    def decided(
-        self, scores: Tensor, size: Sequence[int], previous_age: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """What every step ends with: mask and confidence of scores, and the age if that is in the state.
+    def decided(self, scores: Tensor, size: Sequence[int], age: Tensor | None = None) -> dict[str, Tensor]:
+        """What every step ends with: mask and confidence of scores.
 
         Args:
             scores: class logits, (N, K, h, w).
             size: the image's (H, W).
-            previous_age: of the frame before, float (N, 1, 1, 1); None on key frames and where no state
-                needs it.
+            age: frames since the key frame, float (N, 1, 1, 1); None on key frames and where nothing tells
+                ages apart.
         Returns:
             mask, confidence: see `decide`.
-            age: frames since the key frame, up to the last that is told apart.
         """
-        temperature, ages = None, {}
-        by_age = self.temperature_by_age
+        temperature, by_age = None, self.temperature_by_age
         if len(by_age):
-            temperature = by_age[0]
-        if 'age' in self.state:
-            # 0 as computed, not as a constant, which some runtimes do not give.
-            age = 0 * scores[:, :1, :1, :1] if previous_age is None else previous_age + 1
-            ages['age'] = age.clamp(max=self.last_age)
-            if previous_age is not None and len(by_age) > 1:
-                temperature = at_age(by_age, age)
+            temperature = by_age[0] if age is None or len(by_age) == 1 else at_age(by_age, age)
         options = self.options.get('decision', 'full'), self.options.get('align_corners', False)
-        return {**decide(scores, size, *options, temperature), **ages}
+        return decide(scores, size, *options, temperature)
 
-    def tell_ages_apart(self, last_age: int) -> None:
-        """Keep the age of frames in the state; those beyond `last_age` are all the same."""
-        self.last_age = max(self.last_age, last_age)
-        if self.last_age > 0:
-            self.state = {**self.state, 'age': PREVIOUS_AGE}
+    def tell_ages_apart(self, ages: int) -> None:
+        """Let graphs take a frame's age if there are several to tell apart."""
+        self._tells_ages_apart |= ages > 1
 
     def _check_temperatures(self, temperatures: Any) -> None:
         numbers = temperatures if isinstance(temperatures, list | tuple) else (None,)
@@ -158,7 +149,7 @@ class Method(nn.Module):
             )
 
     def step(self, kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Run a `key` or `propagated` step; returns `tensors` and all that the graphs added."""
+        """Run a step; returns `tensors` and all that the graphs added."""
         tensors = dict(tensors)
         for graph in self.graphs_of(kind):
             tensors |= self.run(graph, tensors)
@@ -170,26 +161,26 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def examples(self, image: Tensor, next_image: Tensor | None = None) -> dict[str, GraphExample]:
-        """Chain a key step and a propagated step and keep what went through every graph.
+        """Chain the steps and keep what went through every graph.
 
         The one source of names, shapes and types for export and for tests. Call `eval()` first.
 
         Args:
             image: the key frame, uint8 (1, H, W, 3) BGR.
-            next_image: the propagated frame, same shape; the key frame again if not given.
+            next_image: the frames after it, same shape; the key frame again if not given.
         """
         examples: dict[str, GraphExample] = {}
         state: dict[str, Tensor] = {}
-        frames = {'key': image, 'propagated': image if next_image is None else next_image}
         for kind in self.steps:
-            frame = frames[kind]
+            frame = image if kind == 'key' or next_image is None else next_image
             tensors = {'image': frame, **self.host_tensors(frame), **state}
             for graph in self.graphs_of(kind):
                 outputs = self.run(graph, tensors)
                 inputs = {name: tensors[name] for name in self.inputs_of(graph)}
                 examples.setdefault(graph, GraphExample(inputs, outputs))
                 tensors |= outputs
-            state = self.state_of(tensors)
+            if kind != CARRIED:
+                state = self.state_of(tensors)
         return examples
 
 

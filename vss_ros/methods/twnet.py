@@ -147,33 +147,31 @@ class TwNet(FlowWarping):
         image: Tensor,
         warped_features: Tensor,
         residual: Tensor,
-        previous_age: Tensor | None = None,
+        age: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Correct the warped features where image and warped image differ, and finish the segmentation.
 
         Args:
             image: uint8 (N, H, W, 3) BGR.
             warped_features, residual: see `compensation`.
-            previous_age: see `decided`.
+            age: see `decided`.
         Returns:
             features: what the next frame takes: the corrected ones.
             mask, confidence: see `decided`.
             distortion: the attention, 0 keeps the warped features, 1 corrects them in full, (N, 1, h, w).
         """
         features, scores, attention = self.nonkey(self.look(image), warped_features, residual)
-        decided = self.decide(scores, previous_age)
+        decided = self.decide(scores, age)
         return {'features': features.float(), **decided, 'distortion': attention.float()}
 
     def warp(self, previous_features: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Layer 3: features (N, c, H/4, W/4) and flow (N, 2, H/4, W/4) -> warped_features."""
         return {'warped_features': warp(previous_features, flow)}
 
-    def classification(
-        self, warped_features: Tensor, previous_age: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def classification(self, warped_features: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
         """Layer 3: warped features (N, c, H/4, W/4) -> features, mask, confidence."""
         scores = self.cnn(warped_features, is_last=True)
-        return {'features': warped_features, **self.decide(scores, previous_age)}
+        return {'features': warped_features, **self.decide(scores, age)}
 
     def compensate(
         self, picture: Tensor, previous_picture: Tensor, previous_features: Tensor, flow: Tensor
@@ -193,7 +191,7 @@ class TwNet(FlowWarping):
         """(N, 3, H, W) -> the same at the resolution of the residual."""
         return shrink(planes, self.part)
 
-    def decide(self, scores: Tensor, previous_age: Tensor | None = None) -> dict[str, Tensor]:
+    def decide(self, scores: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
         """Scores (N, K, H/4, W/4) -> mask, confidence, see `decided`."""
         size = STRIDE * scores.shape[2], STRIDE * scores.shape[3]
-        return self.decided(scores.float(), size, previous_age)
+        return self.decided(scores.float(), size, age)

@@ -58,6 +58,7 @@ class Answer:
             age_ns=round(float(self.info['age_ms']) * 1e6),
             stamp_ns=self.frame.stamp_ns,
             reset_reason=self.info['reset_reason'] or None,
+            is_carried=self.info['kind'] == 'carried',
             read_distortion=lambda: self.pictures['distortion'],
         )
 

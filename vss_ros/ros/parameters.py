@@ -129,6 +129,14 @@ TABLE = (
         live=True,
     ),
     Entry(
+        'correction_interval',
+        StreamSettings,
+        'of the frames between key frames each n-th is corrected, the others are only warped; 0: as the '
+        'model says',
+        range=(0, 100000),
+        live=True,
+    ),
+    Entry(
         'key_frame_threshold',
         StreamSettings,
         'scheduler adaptive: a frame of which a smaller share of pixels is expected to be as if computed in '

@@ -111,11 +111,11 @@ def frame_info(
 ) -> DiagnosticArray:
     """What is to be known about one frame, as key-value pairs under the image's header.
 
-    Keys: `kind` (key, propagated, mixed), `regions` and `key_regions` (how many there are, and were computed
-    in full; only with regions), `age_frames`, `age_ms`, `reset_reason`, `latency_ms` (arrival of the image to
-    published mask), `engine_ms`, `<stage>_ms` of each stage, `corrected_share`, `expected_accuracy`,
-    `dropped` (frames since the last answer), `mean_confidence` (0..1), `share.<class>` and
-    `share.unlabelled` (0..1).
+    Keys: `kind` (key, propagated, carried, mixed), `regions` and `key_regions` (how many there are, and were
+    computed in full; only with regions), `age_frames`, `age_ms`, `reset_reason`, `latency_ms` (arrival of the
+    image to published mask), `engine_ms`, `<stage>_ms` of each stage, `corrected_share`,
+    `expected_accuracy`, `dropped` (frames since the last answer), `mean_confidence` (0..1), `share.<class>`
+    and `share.unlabelled` (0..1).
     """
     counts = cv2.calcHist([segmentation.mask], [0], None, [256], [0, 256]).ravel() / segmentation.mask.size
     timings = segmentation.timings_ms

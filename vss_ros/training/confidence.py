@@ -77,10 +77,10 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
     scores: list[Tensor] = []
     decided, part = method.decided, DECISIONS[method.options.get('decision', 'full')]
 
-    def keep(seen: Tensor, size: Sequence[int], previous_age: Tensor | None = None) -> dict[str, Tensor]:
+    def keep(seen: Tensor, size: Sequence[int], age: Tensor | None = None) -> dict[str, Tensor]:
         small = size[0] // part, size[1] // part
         scores[:] = [resize(seen, small, method.options.get('align_corners', False))]
-        return decided(seen, size, previous_age)
+        return decided(seen, size, age)
 
     method.decided = keep  # type: ignore[method-assign, assignment]
     watched = replace(model, state=method.state)

@@ -27,7 +27,7 @@ from vss_ros.core.engines.onnx_providers import (
     check_used,
 )
 from vss_ros.core.errors import EngineError, MissingLibraryError
-from vss_ros.core.model_folder import GraphSpec, ModelFolder
+from vss_ros.core.model_folder import WARPS, GraphSpec, ModelFolder
 from vss_ros.core.settings import EngineSettings
 
 try:
@@ -37,7 +37,6 @@ except ModuleNotFoundError as error:
 except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
     raise EngineError(f'ONNX Runtime cannot be loaded: {error}') from error
 
-WARP = 'warp'  # the graph that TensorRT must not run, see tensor_rt.py
 _log = logging.getLogger(__name__)
 _pool_threads: int | None = None  # the pool is made once per process and cannot be changed
 
@@ -153,7 +152,7 @@ def _shared_pool(threads: int) -> int:
 def _session(
     graph: GraphSpec, wanted: Provider, settings: EngineSettings, precision: str
 ) -> onnxruntime.InferenceSession:
-    provider = PROVIDERS['cuda'] if wanted.setting == 'tensorrt' and graph.name == WARP else wanted
+    provider = PROVIDERS['cuda'] if wanted.setting == 'tensorrt' and graph.name in WARPS else wanted
     options = onnxruntime.SessionOptions()
     options.use_per_session_threads = False
     options.log_severity_level = 3

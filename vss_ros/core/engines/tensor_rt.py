@@ -6,7 +6,7 @@ the caller reads comes down. Outputs come from torch's allocator in the engine's
 the same two or three blocks in turn: the state ping-pongs between them without a copy, for any number of
 camera streams.
 
-The graph `warp` is not built. TensorRT has read GridSample as nearest, and wrongly next to fp16, without a
+The graphs WARPS are not built. TensorRT has read GridSample as nearest, and wrongly next to fp16, without a
 word; PyTorch's grid_sample runs in the same stream instead, in fp32.
 """
 
@@ -29,11 +29,10 @@ from vss_ros.core.engines.tensor_rt_build import (
 from vss_ros.core.engines.tensor_rt_engines import EngineStore, Obtained
 from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, DeviceEngine, torch, warp
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import GraphSpec, ModelFolder
+from vss_ros.core.model_folder import WARPS, GraphSpec, ModelFolder
 from vss_ros.core.settings import EngineSettings
 
 PRECISIONS = ('fp32', 'fp16', 'int8')  # those of which there can be ONNX files
-WARP = 'warp'  # the graph that PyTorch runs
 MAX_RECORDINGS = 8  # CUDA graphs kept per graph of the model
 DTYPES = {
     'float32': trt.DataType.FLOAT,
@@ -91,7 +90,7 @@ class TensorRtEngine(DeviceEngine):
         with device.use():
             runtime = _runtime(logger)
             for name, graph in graphs.items():
-                if name == WARP:
+                if name in WARPS:
                     runners[name] = WarpRunner(graph)
                     continue
                 engines[name], plan = store.obtain(graph)
@@ -138,7 +137,7 @@ class TensorRtEngine(DeviceEngine):
 
 
 class WarpRunner:
-    """The graph `warp` in PyTorch: each of its tensors but the flow read where the flow points.
+    """One of the graphs WARPS in PyTorch: each of its tensors but the flow read where the flow points.
 
     The flow is `flow`, or `key_flow`, which leads to the key frame. The outputs are in the order of what is
     read.
@@ -150,7 +149,7 @@ class WarpRunner:
         shapes = [spec.inputs[name] for name in features]
         if len(flows) != 1 or not features or shapes != list(spec.outputs.values()):
             raise EngineError(
-                f'graph {WARP!r} takes {", ".join(spec.inputs)} and gives {", ".join(spec.outputs)}; '
+                f'graph {spec.name!r} takes {", ".join(spec.inputs)} and gives {", ".join(spec.outputs)}; '
                 'expected flow and what it warps, as much of it and as large as what comes out. '
                 'Give a graph that does something else another name'
             )

@@ -77,7 +77,7 @@ class DisFlow:
 
 
 class DisMotion:
-    """DIS flow from image to image of one stream."""
+    """DIS flow from each image of one stream to the image before."""
 
     def __init__(self) -> None:
         self._dis = DisFlow()

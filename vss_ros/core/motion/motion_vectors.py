@@ -39,7 +39,7 @@ ENCODER_OPTIONS = {
 
 
 class MotionVectors:
-    """Flow from an MPEG-4 encoder and decoder that run on the images of one stream."""
+    """Flow to the image before, from an MPEG-4 encoder and decoder that run on the images of one stream."""
 
     def __init__(self) -> None:
         self._size: tuple[int, int] | None = None

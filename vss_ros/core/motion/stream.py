@@ -16,6 +16,7 @@ import numpy as np
 from vss_ros.core.frame import CodedPicture
 from vss_ros.core.motion.blocks import flow_of_blocks
 from vss_ros.core.motion.dis import DisFlow, cells_of
+from vss_ros.core.motion.followed import compose, read_at
 
 # Share of a picture that must have vectors. Encoders that may not begin anew gave 0.00 to 0.27 of it vectors
 # at cuts between unrelated scenes, 0.43 to 1.00 within a scene.
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class StreamMotion:
-    """Flow from the vectors of the stream, `Frame.coded`.
+    """Flow to the image before, from the vectors of the stream, `Frame.coded`.
 
     There is none, so that the frame becomes a key frame, where the encoder began anew (I picture) and where
     it found next to nothing of the picture before (a cut). It is DIS where the stream says nothing of motion.
@@ -77,7 +78,7 @@ class StreamMotion:
             if flow is None:
                 return None
             flow = _resized(flow, cells, (height / 4, width / 4))
-            total = flow if total is None else flow + _read(total, flow)
+            total = flow if total is None else compose(flow, total)
         return total
 
 
@@ -105,16 +106,7 @@ def is_useful(flow: np.ndarray, grey: np.ndarray, previous: np.ndarray) -> bool:
 
 def difference(flow: np.ndarray, grey: np.ndarray, previous: np.ndarray) -> np.ndarray:
     """Absolute difference in grey values, float32 (h, w), of this picture and the warped one before."""
-    return np.abs(grey - _read(previous[None, None].astype(np.float32), flow)[0, 0])
-
-
-def _read(maps: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Maps (1, C, h, w) read where flow (1, 2, h, w) points; beyond the border the border cell."""
-    height, width = flow.shape[2:]
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    x, y = columns + flow[0, 0], rows + flow[0, 1]
-    read = [cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in maps[0]]
-    return np.stack(read)[None]
+    return np.abs(grey - read_at(previous[None, None].astype(np.float32), flow)[0, 0])
 
 
 def _resized(flow: np.ndarray, cells: tuple[int, ...], picture: tuple[float, float]) -> np.ndarray:

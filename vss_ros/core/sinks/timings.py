@@ -9,7 +9,7 @@ import numpy as np
 from vss_ros.core.frame import Frame, Segmentation
 
 TOTAL = 'total'
-KINDS = ('key', 'mixed', 'propagated')  # see Segmentation.kind
+KINDS = ('key', 'mixed', 'propagated', 'carried')  # see Segmentation.kind
 
 
 class TimingSink:
