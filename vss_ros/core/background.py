@@ -1,9 +1,9 @@
 """Key frames computed beside the stream, so that no frame has to wait for one: constant latency.
 
 A frame that is due as a key frame is answered at once like every other, by what the stream has. On a second
-thread the key step of that same frame runs; its state then replaces the stream's, and the next frame is warped
-from there. So the answers are those of a stream that took the key frame in the foreground and only carried the
-frames between. The price: until then they rest on the key frame before.
+thread the key step of that same frame runs; its state then replaces the stream's, and the next frame is
+warped from there. So the answers are those of a stream that took the key frame in the foreground and only
+carried the frames between. The price: until then they rest on the key frame before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Flow to the anchor, out of the flow from each image to the one before.
 
-Matching an image with one farther back at once was tried: it is a little better where motion is small, and fails
-where it is large, on fast cars beside the road for one.
+Matching an image with one farther back at once was tried: it is a little better where motion is small, and
+fails where it is large, on fast cars beside the road for one.
 """
 
 from __future__ import annotations
