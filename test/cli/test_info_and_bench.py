@@ -91,6 +91,23 @@ def test_bench_measures_contenders_on_the_same_frames(tiny_model, tmp_path, caps
     assert figures['metadata']['BenchmarkMetadata.DEVICE_ARCH']
 
 
+def test_bench_counts_carried_frames_where_only_every_nth_is_corrected(tiny_model, tmp_path, capsys):
+    words = ['bench', str(tiny_model), '--engine', 'onnxruntime', '--frames', '12', '--size', '96x64']
+    words += ['--key-frame-interval', '3', '--correction-interval', '2', '--json', str(tmp_path / 'b.json')]
+    assert main(words) == 0
+    [report] = json.loads((tmp_path / 'b.json').read_text())['contenders']
+    key, corrected, carried = (
+        report['ms'][kind]['total']['p50'] for kind in ('key', 'propagated', 'carried')
+    )
+    for n, between in ((3, corrected + carried), (10, 4 * corrected + 5 * carried)):
+        assert report['every'][str(n)]['ms'] == pytest.approx((key + between) / n)
+    assert 'carried' in capsys.readouterr().out
+    words[words.index('--correction-interval') + 1] = '5'
+    assert main(words) == 0
+    [report] = json.loads((tmp_path / 'b.json').read_text())['contenders']
+    assert list(report['every']) == ['1', '3', '5'], 'no corrected frame was measured'
+
+
 def test_bench_makes_a_model_of_another_size_for_the_time_being(tiny_model, tmp_path, monkeypatch):
     pytest.importorskip('torch')
     words = ['bench', str(tiny_model), '--engine', 'eager', '--network-size', '64x48', '--size', '128x96']

@@ -87,6 +87,29 @@ def test_without_correction_a_model_costs_less_and_in_full_it_costs_a_key_frame(
     assert model.mean_gmacs(4) == pytest.approx(expected)
 
 
+def test_where_every_nth_frame_is_corrected_all_rows_go_from_the_same_frames_and_the_model_costs_less(
+    tiny_model, street
+):
+    rows = load_subjects([str(tiny_model)], [EngineSettings(threads=1)], 'model', True, True, None, 3)
+    streams = [row.stream(interval=7) for row in rows]
+    kinds = [[step(stream, frame).kind[0] for frame in frames_of(street)[:7]] for stream in streams]
+    assert [''.join(row) for row in kinds] == ['kccpccp', 'kccpccp', 'kkkkkkk']
+    pytest.importorskip('onnx')
+    model, _, per_frame = rows
+    assert model.mean_gmacs(6) == pytest.approx((model.gmacs['key'] + 2 * model.gmacs['propagated']) / 7)
+    assert model.mean_gmacs(5) == pytest.approx((model.gmacs['key'] + model.gmacs['propagated']) / 6)
+    assert per_frame.mean_gmacs(6) == pytest.approx(model.gmacs['key'])
+
+
+def test_before_the_first_correction_a_model_is_no_better_than_warping_alone(tiny_model, street):
+    rows = load_subjects([str(tiny_model)], [EngineSettings(threads=1)], 'model', True, False, None, 3)
+    model, warp_only = (row.stream(interval=7) for row in rows)
+    for number, frame in enumerate(frames_of(street)[:4]):
+        ours, theirs = step(model, frame), step(warp_only, frame)
+        assert np.array_equal(ours.mask, theirs.mask) == (number < 3)
+        assert (model.warped_mask(frame.size) is not None) == (number == 3)
+
+
 def test_a_model_that_does_not_propagate_has_no_row_of_warping(subjects):
     assert without_correction(subjects[2].model) is None
 

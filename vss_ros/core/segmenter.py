@@ -180,7 +180,7 @@ class VideoSegmenter:
         step = 'key' if self._is_key() or begins else self._step_between()
         given: dict[str, Any] = {'image': image[None], AGE: _age(self._age + 1)}
         if self._motion is not None:
-            given['flow'] = self._motion.update(image, step != 'key', frame.coded, stays=step == CARRIED)
+            given['flow'] = self._motion.update(image, step != 'key', frame.coded, stays=True)
             step = 'key' if given['flow'] is None else step
             clock.lap('flow')
         tensors = {**given, **self._state}

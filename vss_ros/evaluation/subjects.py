@@ -118,7 +118,7 @@ class Stream:
         """The mask that the answer just taken would have without correction, uint8 (H, W).
 
         None on a key frame, and so for models whose results are late: they compute every frame in full. None
-        where images are cut into regions, too.
+        on a frame that is only carried and where images are cut into regions, too.
         """
         if self._recorder.warped is None or not self._is_whole:
             return None
