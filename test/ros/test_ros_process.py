@@ -206,7 +206,7 @@ def test_the_default_model_gives_live_what_it_gives_offline(tmp_path, street, ro
             robot.show(message)
             stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
             expected = offline.step(Frame(picture, stamp_ns))
-            assert robot.info(message.header)['kind'] == ('key' if expected.is_key else 'propagated')
+            assert robot.info(message.header)['kind'] == expected.kind
             for topic, array in (
                 ('mask', expected.mask),
                 ('confidence', expected.confidence),

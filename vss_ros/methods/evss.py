@@ -10,9 +10,7 @@ the current frame to the previous one, that is, the last that was not merely car
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 from vss_ros.methods.key_frames import CHOICES, KeyFrames
-from vss_ros.methods.method import at_age
+from vss_ros.methods.method import at_age, numbers_by_age
 
 
 class Evss(FlowWarping, KeyFrames):
@@ -104,21 +102,14 @@ class Evss(FlowWarping, KeyFrames):
         if type(correction_interval) is not int or correction_interval < 1:
             raise SettingsError(f'correction_interval is {correction_interval!r}; use 1 or more')
         self.correction_interval = correction_interval
-        self._take_edge_offsets(edge_offsets)
+        wanted = 'numbers, such as [-3, -2, 0], or [] for none'
+        by_age = numbers_by_age('edge_offsets', edge_offsets, wanted)
+        self.register_buffer('edge_offset_by_age', by_age, persistent=False)
+        if edge_offsets:
+            self.options['edge_offsets'] = list(edge_offsets)
+        self.tell_ages_apart(len(edge_offsets))
         check_decision(fusion, decision)
         self.csrnet, self.conet = self.build_csrnet(), self.build_conet()
-
-    def _take_edge_offsets(self, offsets: Any) -> None:
-        numbers = offsets if isinstance(offsets, list | tuple) else (None,)
-        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-            raise SettingsError(
-                f'edge_offsets is {offsets!r}; use a list of numbers, such as [-3, -2, 0], or [] for none'
-            )
-        if offsets:
-            self.options['edge_offsets'] = list(offsets)
-        by_age = torch.tensor(list(offsets), dtype=torch.float32)
-        self.register_buffer('edge_offset_by_age', by_age, persistent=False)
-        self.tell_ages_apart(len(offsets))
 
     def build_conet(self) -> nn.Module:
         """(RGB in [0, 1], warped scores) -> edge logits (N, 2, h, w), updated scores (N, K, h, w)."""

@@ -61,9 +61,10 @@ class Method(nn.Module):
     def __init__(self, classes: int, temperatures: Sequence[float] = (), **options: Any) -> None:
         super().__init__()
         self.classes = classes
+        wanted = 'numbers above 0, that of key frames first, such as [1.3, 1.2]'
+        by_age = numbers_by_age('temperatures', temperatures, wanted, least=0)
         self._check_temperatures(temperatures)
         self.options = {**options, 'temperatures': list(temperatures)} if temperatures else options
-        by_age = torch.tensor(list(temperatures), dtype=torch.float32)
         self.register_buffer('temperature_by_age', by_age, persistent=False)
         self._tells_ages_apart = False
         self.tell_ages_apart(len(temperatures))
@@ -135,13 +136,7 @@ class Method(nn.Module):
         """Let graphs take a frame's age if there are several to tell apart."""
         self._tells_ages_apart |= ages > 1
 
-    def _check_temperatures(self, temperatures: Any) -> None:
-        numbers = temperatures if isinstance(temperatures, list | tuple) else (None,)
-        if not all(type(t) in (int, float) and math.isfinite(t) and t > 0 for t in numbers):
-            raise SettingsError(
-                f'temperatures is {temperatures!r}; use a list of numbers above 0, that of key frames first, '
-                'such as [1.3, 1.2]'
-            )
+    def _check_temperatures(self, temperatures: Sequence[float]) -> None:
         if len(temperatures) > 1 and set(self.steps.get('propagated', ())) <= set(self.steps['key']):
             raise SettingsError(
                 f'{len(temperatures)} temperatures were given, but this method computes every frame in full; '
@@ -182,6 +177,21 @@ class Method(nn.Module):
             if kind != CARRIED:
                 state = self.state_of(tensors)
         return examples
+
+
+def numbers_by_age(name: str, values: Any, wanted: str, least: float = -math.inf) -> Tensor:
+    """An option that is a list of numbers, by frames since the key frame; float32.
+
+    Args:
+        wanted: what the list should hold, for the message.
+        least: all numbers must be above it.
+    Raises:
+        SettingsError: it is something else.
+    """
+    numbers = values if isinstance(values, list | tuple) else (None,)
+    if not all(type(n) in (int, float) and math.isfinite(n) and n > least for n in numbers):
+        raise SettingsError(f'{name} is {values!r}; use a list of {wanted}')
+    return torch.tensor(numbers, dtype=torch.float32)
 
 
 def at_age(values: Tensor, age: Tensor) -> Tensor:
