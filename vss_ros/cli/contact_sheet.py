@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 COLUMNS = 5
 ROWS = ('camera', 'mask', 'confidence', 'distortion')
+NOTES = {  # where there is no distortion map, by kind of frame
+    'key': 'computed in full:\nnothing was warped',
+    'carried': 'only carried along:\nnothing was corrected',
+}
 COLUMN_INCHES = 3.0
 PIXELS_PER_INCH = 110
 INK, FRAME, PAPER = '#24292f', '#c0c7ce', '#ffffff'
@@ -56,8 +60,8 @@ def write_contact_sheet(path: Path, answers: Sequence[Answer], classes: ClassSet
                 axes.set_title(_caption(answer, shown[0], classes), fontsize=11, color=INK, linespacing=1.4)
             if column == 0:
                 axes.set_ylabel(name, fontsize=13, color=INK)
-            if name == 'distortion' and answer.info['kind'] == 'key':
-                _note(axes, 'computed in full:\nnothing was warped')
+            if name == 'distortion' and (note := NOTES.get(answer.info['kind'])):
+                _note(axes, note)
     _legend(figure, classes, size)
     draft = Draft(path, overwrite=True)
     try:

@@ -72,19 +72,20 @@ def _measure(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
         times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
         for turn in range(ROUNDS + 2):
             for name, engine in engines.items():
-                seconds = _seconds_of_both_steps(model, engine)
+                seconds = _seconds_of_all_steps(model, engine)
                 if turn >= 2:  # the first runs prepare
                     times[name].append(seconds)
     finally:
         for engine in engines.values():
             engine.close()
-    medians = {name: round(float(np.median(values)) * 1e3, 3) for name, values in times.items()}
-    is_faster = medians['openvino'] < MARGIN * medians['onnxruntime']
-    return {'winner': 'openvino' if is_faster else 'onnxruntime', 'milliseconds': medians}
+    # The least, because all else that the machine does only adds to it.
+    least = {name: round(min(values) * 1e3, 3) for name, values in times.items()}
+    is_faster = least['openvino'] < MARGIN * least['onnxruntime']
+    return {'winner': 'openvino' if is_faster else 'onnxruntime', 'milliseconds': least}
 
 
-def _seconds_of_both_steps(model: ModelFolder, engine: Engine) -> float:
-    """What the graphs of a key step and a propagated step take; what is in the image does not matter."""
+def _seconds_of_all_steps(model: ModelFolder, engine: Engine) -> float:
+    """What the graphs of one step of each kind take; what is in the image does not matter."""
     seconds = 0.0
 
     def run(graph: str, tensors: dict[str, Any]) -> Any:
@@ -95,7 +96,7 @@ def _seconds_of_both_steps(model: ModelFolder, engine: Engine) -> float:
         return outputs
 
     grey = np.full((*model.image_size, 3), 127, np.uint8)
-    for _ in walk(model, [grey, grey], run):
+    for _ in walk(model, [grey] * len(model.steps), run):
         pass
     return seconds
 

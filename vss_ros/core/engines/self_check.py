@@ -18,7 +18,7 @@ from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.core.walk import walk
 
-FRAMES = 3  # one key frame and two propagated frames
+FRAMES = 3  # one for each step that a model may have
 
 
 class Tolerance(NamedTuple):
