@@ -14,7 +14,6 @@ from vss_ros.core.background import MAX_AGE
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model
 from vss_ros.core.motion import dis
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -28,16 +27,6 @@ DEADLINE_S = 60.0
 def flow_without_memory(monkeypatch):
     """Flow is also found from that of the frame before, which a key frame in the foreground does not have."""
     monkeypatch.setattr(dis, 'REACH', 0)
-
-
-@pytest.fixture(scope='module')
-def model(tiny_model):
-    return load_model(tiny_model)
-
-
-@pytest.fixture(scope='module')
-def engine(model):
-    return load_engine(model, EngineSettings('onnxruntime'))
 
 
 @pytest.fixture

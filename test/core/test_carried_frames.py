@@ -12,25 +12,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import MODEL_FILE, load_model
 from vss_ros.core.motion import dis
 from vss_ros.core.segmenter import VideoSegmenter, make_segmenter
-from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.settings import StreamSettings
 
 FRAME_NS = 100_000_000
-
-
-@pytest.fixture(scope='module')
-def model(tiny_model):
-    return load_model(tiny_model)
-
-
-@pytest.fixture(scope='module')
-def engine(model):
-    return load_engine(model, EngineSettings('onnxruntime'))
 
 
 def frames(images):

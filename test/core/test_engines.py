@@ -22,11 +22,6 @@ FRAME_NS = 66_666_667
 
 
 @pytest.fixture(scope='module')
-def model(tiny_model):
-    return load_model(tiny_model)
-
-
-@pytest.fixture(scope='module')
 def engines(model, tmp_path_factory):
     """Every engine, loaded once, by name; one that cannot run here skips the tests that ask for it."""
     loaded, cache = Engines(), tmp_path_factory.mktemp('cache')

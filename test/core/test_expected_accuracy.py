@@ -28,11 +28,6 @@ FALLING = AccuracyModel(2.5, {'age': -1.0})  # 0.82, 0.62, 0.38: a key frame eve
 
 
 @pytest.fixture(scope='module')
-def model(tiny_model):
-    return load_model(tiny_model)
-
-
-@pytest.fixture(scope='module')
 def engine(model):
     return load_engine(model, EngineSettings('onnxruntime', threads=1))
 

@@ -22,11 +22,6 @@ FOUR = StreamSettings(regions='2x2')
 
 
 @pytest.fixture(scope='module')
-def model(tiny_model):
-    return load_model(tiny_model)
-
-
-@pytest.fixture(scope='module')
 def engine(model):
     return load_engine(model, EngineSettings('onnxruntime', threads=1))
 

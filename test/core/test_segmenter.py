@@ -7,25 +7,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, FrameError, ModelError
 from vss_ros.core.frame import UNLABELLED, Frame
-from vss_ros.core.model_folder import load_model
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.segmenter import VideoSegmenter, open_segmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 FRAME_NS = 100_000_000
-
-
-@pytest.fixture(scope='module')
-def model(tiny_model):
-    return load_model(tiny_model)
-
-
-@pytest.fixture(scope='module')
-def engine(model):
-    return load_engine(model, EngineSettings('onnxruntime'))
 
 
 @pytest.fixture

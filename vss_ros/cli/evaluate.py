@@ -148,7 +148,10 @@ def main(args: Namespace) -> int:
     names = args.model or [DEFAULT_MODEL]
     regions = region_settings(args)
     StreamSettings(
-        motion=args.motion, background_key_frames=args.background_delay > 0, **regions
+        correction_interval=args.correction_interval,
+        motion=args.motion,
+        background_key_frames=args.background_delay > 0,
+        **regions,
     )  # or refuse
     subjects = load_subjects(
         names,

@@ -111,7 +111,7 @@ class BackgroundKeyFrames:
         return Handover(state, work.age_frames, work.stamp_ns, tensors['confidence'])
 
     def drop(self) -> None:
-        """Forgets the key frame in work; the graph that runs for it runs to its end."""
+        """Forgets the key frame in work; the step that runs for it runs to its end."""
         if self._work is not None:
             self._work.running.cancel()
             self._work = None

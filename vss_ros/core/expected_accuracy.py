@@ -16,7 +16,7 @@ import numpy as np
 from vss_ros.core.accuracy_model import DEFAULT, EXPECTED_ACCURACY, NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.errors import ModelError
 from vss_ros.core.motion.dis import cells_of
-from vss_ros.core.motion.followed import read_at
+from vss_ros.core.motion.followed import difference
 
 if TYPE_CHECKING:
     from vss_ros.core.model_folder import ModelFolder
@@ -116,9 +116,8 @@ class Expectation:
         self.signals['path'] = anchor['path'] + length
         if 'residual' not in self._wanted or cells is None:
             return
-        carried = read_at(cells[None, None].astype(np.float32), flow[None])[0, 0]
-        difference = float(np.abs(cells_of(image) - carried).mean()) / 255
-        self.signals['residual'] = anchor['residual'] + difference
+        unexplained = difference(flow[None], cells_of(image), cells)
+        self.signals['residual'] = anchor['residual'] + float(unexplained.mean()) / 255
 
 
 class _Place(NamedTuple):

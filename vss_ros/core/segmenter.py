@@ -24,6 +24,7 @@ from vss_ros.core.resize import fit
 from vss_ros.core.scheduler import Scheduler, make_scheduler
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stopwatch import Stopwatch
+from vss_ros.core.walk import age_tensor
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class VideoSegmenter:
                 clock = Stopwatch()
                 image = fit(newest.image, self.model.image_size)
                 clock.lap('resize')
-                tensors: dict[str, Any] = {'image': image[None], AGE: _age(self._age), **state}
+                tensors: dict[str, Any] = {'image': image[None], AGE: age_tensor(self._age), **state}
                 self._run('propagated', tensors, clock)
                 state = self._state_of(tensors)
                 owed, self._owed[number] = self._owed[number], None
@@ -178,7 +179,7 @@ class VideoSegmenter:
         begins = self._takes_new_schedule()
         self._take_over()
         step = 'key' if self._is_key() or begins else self._step_between()
-        given: dict[str, Any] = {'image': image[None], AGE: _age(self._age + 1)}
+        given: dict[str, Any] = {'image': image[None], AGE: age_tensor(self._age + 1)}
         if self._motion is not None:
             given['flow'] = self._motion.update(image, step != 'key', frame.coded, stays=True)
             step = 'key' if given['flow'] is None else step
@@ -399,8 +400,3 @@ def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
     if kind not in HOST_FLOWS or 'flow' not in model.steps.get('propagated', ()):
         return None
     return make_motion(kind)
-
-
-def _age(frames: int) -> np.ndarray:
-    """Frames since the key frame, as graphs take it."""
-    return np.full((1, 1, 1, 1), frames, np.float32)

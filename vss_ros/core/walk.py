@@ -47,7 +47,7 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
         is_key = number == 0 or again or not model.propagates
         age = 0 if is_key else age + 1
         step = 'key' if is_key else CARRIED if age % 2 and CARRIED in model.steps else 'propagated'
-        tensors: dict[str, Any] = {'image': image[None], AGE: np.full((1, 1, 1, 1), age, np.float32), **state}
+        tensors: dict[str, Any] = {'image': image[None], AGE: age_tensor(age), **state}
         if motion is not None:
             flow = motion.update(image, wanted=not is_key, stays=step == CARRIED)
             if flow is not None:
@@ -61,6 +61,11 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
             tensors |= given
         if step != CARRIED:
             state = {later: tensors[name] for name, later in model.state.items()}
+
+
+def age_tensor(frames: int) -> np.ndarray:
+    """Frames since the key frame, as graphs take them under the name AGE."""
+    return np.full((1, 1, 1, 1), frames, np.float32)
 
 
 def _host_stages(model: ModelFolder) -> set[str]:

@@ -148,7 +148,6 @@ def load_subjects(
         SettingsError: the models do not share one set of classes, or two have one name.
     """
     subjects: list[Subject] = []
-    StreamSettings(correction_interval=correction_interval)  # refuses what cannot be
     subject_of = partial(
         _subject, motion=motion, regions=regions or {}, correction_interval=correction_interval
     )

@@ -45,7 +45,7 @@ class Motion(Protocol):
         ...
 
     def anchor_at_mark(self) -> None:
-        """Makes the image that was marked the anchor."""
+        """Makes the image that was marked the anchor; none is marked then."""
         ...
 
     def reset(self) -> None:

@@ -58,7 +58,7 @@ class FollowedMotion:
         self._to_mark = _Way(is_here=True)
 
     def anchor_at_mark(self) -> None:
-        self._to_anchor = self._to_mark
+        self._to_anchor, self._to_mark = self._to_mark, _Way()  # which is no longer followed
 
     def reset(self) -> None:
         self._steps.reset()
@@ -90,6 +90,11 @@ def read_at(maps: np.ndarray, flow: np.ndarray) -> np.ndarray:
     x, y = columns + flow[0, 0], rows + flow[0, 1]
     read = [cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in maps[0]]
     return np.stack(read)[None]
+
+
+def difference(flow: np.ndarray, grey: np.ndarray, earlier: np.ndarray) -> np.ndarray:
+    """Absolute difference in grey values, float32 (h, w), of an image and an earlier one warped to it."""
+    return np.abs(grey - read_at(earlier[None, None].astype(np.float32), flow)[0, 0])
 
 
 @lru_cache(maxsize=4)

@@ -16,7 +16,7 @@ import numpy as np
 from vss_ros.core.frame import CodedPicture
 from vss_ros.core.motion.blocks import flow_of_blocks
 from vss_ros.core.motion.dis import DisFlow, cells_of
-from vss_ros.core.motion.followed import compose, read_at
+from vss_ros.core.motion.followed import compose, difference
 
 # Share of a picture that must have vectors. Encoders that may not begin anew gave 0.00 to 0.27 of it vectors
 # at cuts between unrelated scenes, 0.43 to 1.00 within a scene.
@@ -102,11 +102,6 @@ def is_useful(flow: np.ndarray, grey: np.ndarray, previous: np.ndarray) -> bool:
     """Whether the picture before looks clearly more like this one once it is warped; as `divided`."""
     still = difference(np.zeros_like(flow), grey, previous).mean()
     return bool(difference(flow, grey, previous).mean() <= USEFUL[0] * still + USEFUL[1])
-
-
-def difference(flow: np.ndarray, grey: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """Absolute difference in grey values, float32 (h, w), of this picture and the warped one before."""
-    return np.abs(grey - read_at(previous[None, None].astype(np.float32), flow)[0, 0])
 
 
 def _resized(flow: np.ndarray, cells: tuple[int, ...], picture: tuple[float, float]) -> np.ndarray:
