@@ -58,8 +58,9 @@ class Expectation:
             read: reads a tensor of the step by its name: `flow`, to the anchor, in cells.
         """
         self.signals['age'] += 1
+        self._see(image)
         if self._wanted & {'path', 'residual'}:
-            self._move(image, read('flow')[0])
+            self._move(read('flow')[0])
         self.seen = dict(self.signals)
         return self._model.predict(self.seen)
 
@@ -72,8 +73,8 @@ class Expectation:
             is_anchor: whether later frames are warped from this one.
             read: reads a tensor of the step by its name.
         """
-        if 'residual' in self._wanted:
-            self._newest = cells_of(image)
+        if is_key:  # which may not have been looked at
+            self._see(image)
         confidence = float(read('confidence').mean()) / 255 if 'doubt' in self._wanted else 0.0
         if is_key:
             self._start(confidence)
@@ -109,14 +110,18 @@ class Expectation:
     def _here(self) -> _Place:
         return _Place(dict(self.signals), self._newest)
 
-    def _move(self, image: np.ndarray, flow: np.ndarray) -> None:
+    def _see(self, image: np.ndarray) -> None:
+        if 'residual' in self._wanted:
+            self._newest = cells_of(image)
+
+    def _move(self, flow: np.ndarray) -> None:
         anchor, cells = self._anchor
         across, down = flow.astype(np.float32, copy=False)
         length = float(np.hypot(across, down).mean()) / across.shape[1]
         self.signals['path'] = anchor['path'] + length
-        if 'residual' not in self._wanted or cells is None:
+        if self._newest is None or cells is None:
             return
-        unexplained = difference(flow[None], cells_of(image), cells)
+        unexplained = difference(flow[None], self._newest, cells)
         self.signals['residual'] = anchor['residual'] + float(unexplained.mean()) / 255
 
 
