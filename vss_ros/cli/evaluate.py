@@ -6,6 +6,9 @@ images with --labels, a bag with --mask-topic or with --labels FOLDER of PNGs na
 synthetic:SEEDxFRAMES. Several sources may be given. Other data sets: --layout FILE.yaml, see
 config/datasets/ for examples.
 
+Where nothing is labelled, --against MODEL takes that model's own masks, every frame computed in full, for the
+truth: against itself, a model shows what it loses by propagating, on any recording.
+
 Three protocols. distance: the key frame lies d frames before the labelled frame, scores are carried frame by
 frame. deployment: a key frame every N frames over the whole clip, every labelled frame scored. schedules
 (only if named): the same for several intervals, and for key frames where they are needed.
@@ -14,6 +17,7 @@ frame. deployment: a key frame every N frames over the whole clip, every labelle
     vss evaluate synthetic:1x60 synthetic:2x60 --model camvid-evss-lite --model my-model
     vss evaluate data/CamVid --engine onnxruntime --engine openvino --precision fp32 --precision int8
     vss evaluate drive.mcap --mask-topic /truth --model camvid-evss-lite --distances 0 5 9
+    vss evaluate drive.mp4 --model camvid-evss-lite --against camvid-evss-lite
 
 With -o a folder appears: report.html with plots and pictures, report.json, and the plots as PNG. What each
 figure means is said there, and in docs/evaluation.md.
@@ -124,6 +128,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group('data set')
     group.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
     group.add_argument('--split', help='train, val, test ...')
+    group.add_argument(
+        '--against',
+        metavar='MODEL',
+        help="no labels are needed: this model's masks, every frame computed in full, are the truth",
+    )
     add_source_arguments(parser)
     add_engine_arguments(parser, several=True)
 
@@ -135,10 +144,12 @@ def main(args: Namespace) -> int:
     from vss_ros.core.sources.open import SourceSettings
     from vss_ros.evaluation.data import open_data
     from vss_ros.evaluation.evaluate import Checkpoint, evaluate
+    from vss_ros.evaluation.reference import judged_by
     from vss_ros.evaluation.report import make_report
-    from vss_ros.evaluation.subjects import load_subjects
+    from vss_ros.evaluation.subjects import load_reference, load_subjects
 
     _check_output(args)
+    _check_truth(args)
     data = open_data(
         args.data,
         args.layout,
@@ -163,11 +174,16 @@ def main(args: Namespace) -> int:
         args.correction_interval,
     )
     classes = subjects[0].model.classes
+    judges = []
+    if args.against:
+        judges = [load_reference(args.against, engines_settings(args)[0], subjects[0].model)]
+        data = judged_by(data, judges[0])
     _check_classes(data, subjects)
     protocols = _protocols(args, subjects)
     checkpoint = None
     if args.output:
-        checkpoint = Checkpoint(args.output / PROGRESS, _fingerprint(args, data, subjects), args.resume)
+        settings = _fingerprint(args, data, [*subjects, *judges])
+        checkpoint = Checkpoint(args.output / PROGRESS, settings, args.resume)
     console = Console(highlight=False, markup=False)
     with _progress() as progress:
         lengths = [operator.length_hint(clip) for clip in data.clips]
@@ -202,6 +218,13 @@ def _check_output(args: Namespace) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     if not args.no_plots:
         import vss_ros.evaluation.plots  # noqa: F401  raises MissingLibraryError
+
+
+def _check_truth(args: Namespace) -> None:
+    from vss_ros.core.errors import SettingsError
+
+    if args.against and (args.labels or args.mask_topic):
+        raise SettingsError('--against takes the place of labels; leave it out, or --labels and --mask-topic')
 
 
 def _check_classes(data: DataSet, subjects: list[Subject]) -> None:

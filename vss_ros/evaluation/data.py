@@ -22,12 +22,14 @@ class DataSet:
         name: what it is called in reports.
         layout: name of the layout it was read by; `plain` for anything that `vss run` takes.
         classes: name of its class set; None if it has the model's.
+        truth: what masks are compared with, in words.
     """
 
     name: str
     layout: str
     classes: str | None
     clips: list[Clip]
+    truth: str = 'labels'
 
 
 def open_data(

@@ -40,7 +40,12 @@ def make_report(
     """Everything that was measured, as JSON takes it: percentages, None where there is no value."""
     return {
         'format': FORMAT,
-        'data': {'name': data.name, 'layout': data.layout, 'clips': len(data.clips)},
+        'data': {
+            'name': data.name,
+            'layout': data.layout,
+            'clips': len(data.clips),
+            'truth': data.truth,
+        },
         'classes': [
             {'name': name, 'colour': list(colour)}
             for name, colour in zip(classes.names, classes.colours, strict=True)

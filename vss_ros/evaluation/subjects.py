@@ -157,11 +157,8 @@ def load_subjects(
         if len(engines) > 1:
             described = loaded.describe()
             model = replace(model, name=f'{model.name}, {described["engine"]} {described["precision"]}')
-        if subjects and model.classes != subjects[0].model.classes:
-            raise SettingsError(
-                f'{model.name} is for {model.classes.name}, {subjects[0].model.name} for '
-                f'{subjects[0].model.classes.name}; evaluate them one after the other'
-            )
+        if subjects:
+            _check_same_classes(model, subjects[0].model)
         if any(model.name == subject.name for subject in subjects):
             raise SettingsError(f'two models are called {model.name}; give each its own name')
         subjects.append(subject_of(model, MODEL, loaded))
@@ -170,11 +167,29 @@ def load_subjects(
         elif warp_only:
             _log.warning('%s has no stage that warps scores; there is no row of warping alone', model.name)
         if per_frame and model.propagates:
-            in_full = replace(
-                model, steps={'key': model.steps['key']}, state={}, delay_frames=0, correction_interval=1
-            )
-            subjects.append(subject_of(in_full, PER_FRAME, loaded, motion='model'))
+            subjects.append(subject_of(in_full(model), PER_FRAME, loaded, motion='model'))
     return subjects
+
+
+def load_reference(name: str, settings: EngineSettings, judged: ModelFolder) -> Subject:
+    """A model that computes every frame in full, the image uncut.
+
+    Raises:
+        ModelError, EngineError, MissingLibraryError: it cannot be loaded.
+        SettingsError: it has other classes than the model that is judged by it.
+    """
+    model = load_model(name)
+    _check_same_classes(model, judged)
+    model = in_full(model) if model.propagates else model
+    return _subject(model, PER_FRAME, load_engine(model, settings), 'model', {}, 0)
+
+
+def _check_same_classes(model: ModelFolder, other: ModelFolder) -> None:
+    if model.classes != other.classes:
+        raise SettingsError(
+            f'{model.name} is for {model.classes.name}, {other.name} for {other.classes.name}; evaluate models '
+            'of one class set only'
+        )
 
 
 def _subject(
@@ -193,6 +208,11 @@ def _subject(
         gmacs = None
     interval = (correction_interval or model.correction_interval) if CARRIED in model.steps else 1
     return Subject(name, kind, model, engine, motion, gmacs, regions, interval)
+
+
+def in_full(model: ModelFolder) -> ModelFolder:
+    """The model that takes every frame for a key frame."""
+    return replace(model, steps={'key': model.steps['key']}, state={}, delay_frames=0, correction_interval=1)
 
 
 def without_correction(model: ModelFolder) -> ModelFolder | None:
