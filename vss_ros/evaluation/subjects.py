@@ -187,8 +187,8 @@ def load_reference(name: str, settings: EngineSettings, judged: ModelFolder) -> 
 def _check_same_classes(model: ModelFolder, other: ModelFolder) -> None:
     if model.classes != other.classes:
         raise SettingsError(
-            f'{model.name} is for {model.classes.name}, {other.name} for {other.classes.name}; evaluate models '
-            'of one class set only'
+            f'{model.name} is for {model.classes.name}, {other.name} for {other.classes.name}; evaluate '
+            'models of one class set only'
         )
 
 
