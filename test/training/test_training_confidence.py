@@ -192,11 +192,11 @@ def test_stills_are_those_that_training_kept_aside(tiny_model, tmp_path, capsys)
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['synthetic:1x9', '--confidence'], 'name a folder with -o'),
+        (['synthetic:1x9', '--confidence'], 'name a folder for the model with -o'),
         (['--confidence', '--dry-run'], 'there is nothing to fit to'),
         (['synthetic:1x9', '--confidence', '--dry-run', '--engine', 'onnxruntime'], 'leave --engine out'),
         (['synthetic:1x9', '--confidence', '--dry-run', '--held-out', '0'], 'held_out is 0.0; use a share'),
-        (['synthetic:1x9', '-o', 'somewhere'], '-o and --held-out go with --confidence'),
+        (['synthetic:1x9', '-o', 'somewhere'], '-o and --held-out go with --confidence or'),
         (['no-such.mp4', '--confidence', '--dry-run'], 'no-such.mp4 does not exist'),
     ],
 )

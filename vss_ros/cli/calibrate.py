@@ -1,4 +1,4 @@
-"""Teach a model what to expect of itself: where propagating fails, or with --confidence how sure it may be.
+"""Fit a trained model to what it meets: what it expects of itself, how sure it is, how much it corrects.
 
 Where propagating fails, for `scheduler: adaptive`: the model runs over recordings like those it will see,
 propagating and computing every frame in full; no labels are needed. From what a stream knows of a frame
@@ -17,6 +17,12 @@ of the graphs, so a new model is written; its masks are the same.
     vss calibrate camvid-evss-lite --confidence --stills camvid/train -o models/mine-calibrated
     vss calibrate models/mine drive/rgb --labels drive/masks --confidence -o models/mine-calibrated
 
+With --correction, it is fitted how far the correction of EVSS is let through (`edge_offsets`), by frames
+since the key frame, so that what is corrected agrees best with the labels, or, on frames without any, with
+the model's own mask of the frame computed in full. A new model is written. Do this before the other two.
+
+    vss calibrate models/mine drive.mp4 --stills camvid/train --correction -o models/mine-corrected
+
 --stills: labelled stills (a folder with images/ and labels/) that a camera is driven into, as in training.
 """
 
@@ -30,6 +36,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.cli.calibrating import drive
 from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.paths import user_path
@@ -39,11 +46,6 @@ if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.evaluation.calibrate import Samples
-    from vss_ros.training.clips import SceneClasses
-    from vss_ros.training.data import LabelledImages
-
-FRAME_NS = 66_666_667
-STILL_SEED = 4000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,8 +53,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         'model', help='name of a model or its folder; weights of the scheduler are added to its model.yaml'
     )
     parser.add_argument('sources', nargs='*', metavar='SOURCE', help='recordings, as for `vss run`')
-    parser.add_argument('--confidence', action='store_true', help='calibrate the confidence')
-    parser.add_argument('-o', '--output', type=user_path, help='folder of the new model, with --confidence')
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument('--confidence', action='store_true', help='calibrate the confidence')
+    what.add_argument('--correction', action='store_true', help='fit how far corrections are let through')
+    parser.add_argument(
+        '-o', '--output', type=user_path, help='folder of the new model, with --confidence or --correction'
+    )
     parser.add_argument('--frames', type=int, default=300, metavar='N', help='of each source (default: 300)')
     parser.add_argument(
         '--span',
@@ -69,8 +75,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--held-out',
         type=float,
         metavar='SHARE',
-        help='with --confidence: of the stills take the last share of every drive only, those that training '
-        'kept aside (default: 0.1); 1: all',
+        help='with --confidence or --correction: of the stills take the last share of every drive only, '
+        'those that training kept aside (default: 0.1); 1: all',
     )
     parser.add_argument('--dry-run', action='store_true', help='fit and report, but write nothing')
     add_source_arguments(parser)
@@ -89,12 +95,17 @@ def main(args: Namespace) -> int:
     for name in ('frames', 'span', 'clips'):
         if getattr(args, name) < 2:
             raise SettingsError(f'{name} is {getattr(args, name)}; use 2 or more')
-    _check_confidence(args)
+    _check_what(args)
     model = load_model(args.model)
     if args.confidence:
         from vss_ros.cli.calibrate_confidence import calibrate_confidence
 
         calibrate_confidence(args, model)
+        return 0
+    if args.correction:
+        from vss_ros.cli.calibrate_correction import calibrate_correction
+
+        calibrate_correction(args, model)
         return 0
     engine = load_engine(model, engine_settings(args))
     samples = collect(model, engine, _clips(args, model), args.span)
@@ -117,12 +128,15 @@ def main(args: Namespace) -> int:
     return 0
 
 
-def _check_confidence(args: Namespace) -> None:
-    """Raises SettingsError for options that do not go together with --confidence, or without it."""
-    if not args.confidence and (args.output or args.held_out is not None):
-        raise SettingsError('-o and --held-out go with --confidence; the scheduler is calibrated in place')
-    if args.confidence and args.engine not in ('auto', 'torch'):
-        raise SettingsError('the confidence is calibrated with PyTorch; leave --engine out')
+def _check_what(args: Namespace) -> None:
+    """Raises SettingsError for options that do not go together with what is calibrated."""
+    writes_model = args.confidence or args.correction
+    if not writes_model and (args.output or args.held_out is not None):
+        raise SettingsError(
+            '-o and --held-out go with --confidence or --correction; the scheduler is calibrated in place'
+        )
+    if writes_model and args.engine not in ('auto', 'torch'):
+        raise SettingsError('confidence and correction are calibrated with PyTorch; leave --engine out')
     if args.held_out is not None and not 0 < args.held_out <= 1:
         raise SettingsError(f'held_out is {args.held_out}; use a share above 0, up to 1')
 
@@ -162,24 +176,6 @@ def _driven(args: Namespace, model: ModelFolder) -> Iterator[list[Frame]]:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
     stills = load_folder(args.stills, *model.image_size, len(model.classes))
     yield from drive(stills, SceneClasses.of(model.classes), range(args.clips), args.span)
-
-
-def drive(
-    stills: LabelledImages, scene: SceneClasses, numbers: Iterable[int], length: int
-) -> Iterator[list[Frame]]:
-    """Labelled clips of drives into stills; each depends on the stills and on its number only."""
-    import numpy as np
-
-    from vss_ros.core.frame import Frame
-    from vss_ros.training.clips import StillDriver
-
-    driver = StillDriver(stills, scene, recoloured=False)
-    for number in numbers:
-        clip = driver.clip(np.random.default_rng([STILL_SEED, number]), length)
-        yield [
-            Frame(image, index * FRAME_NS, truth=truth)
-            for index, (image, truth) in enumerate(zip(clip.images, clip.labels, strict=True))
-        ]
 
 
 def _table(samples: Samples, weights: Any) -> Any:

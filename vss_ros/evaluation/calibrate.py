@@ -20,6 +20,7 @@ from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import StreamSettings
+from vss_ros.evaluation.folds import folds_of
 
 LEAST_SAMPLES = 30
 RIDGE = 1e-3  # per sample, on weights of signals scaled to deviation 1
@@ -99,18 +100,13 @@ def fit(samples: Samples) -> AccuracyModel:
         del kept[int(weights.argmax())]
 
 
-def cross_validate(samples: Samples, names: Sequence[str] | None = None, folds: int = 5) -> np.ndarray:
-    """Predicted accuracy (n,) of every sample by weights that were fitted to other clips.
-
-    With one clip the folds are stretches of it, one after the other.
+def cross_validate(samples: Samples, names: Sequence[str] | None = None) -> np.ndarray:
+    """Predicted accuracy (n,) of every sample by weights that were fitted to other clips, see `folds_of`.
 
     Args:
         names: of the signals to use; all if not given.
     """
-    groups = samples.clip
-    if len(np.unique(groups)) < 2:
-        groups = np.arange(len(groups)) * folds // len(groups)
-    fold = np.searchsorted(np.unique(groups), groups) % folds
+    fold = folds_of(samples.clip)
     predicted = np.empty(len(fold))
     for number in np.unique(fold):
         model = fit(samples.of(fold != number, names))

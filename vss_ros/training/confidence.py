@@ -8,29 +8,26 @@ softmax(scores / temperature) is least. What that is worth is measured on clips 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.metrics import Calibration
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.resize import fit_labels
-from vss_ros.core.segmenter import VideoSegmenter
-from vss_ros.core.settings import StreamSettings
+from vss_ros.evaluation.folds import folds_of
 from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.torch_engine import TorchEngine
 from vss_ros.methods.weights import load_method
+from vss_ros.training.watched import answers_on
 
 PIXELS_PER_FRAME = 1500
 LEAST_PIXELS = 3000  # of an age, for a temperature of its own
 COLDEST, HOTTEST = 0.2, 5.0
-FOLDS = 5
 SEED = 0
 
 
@@ -67,8 +64,7 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
 
     Args:
         clips: a number and the frames of each. What has the same number is fitted to, or left out, together.
-        span: the most frames from a key frame to the next. From the second key frame of a clip on their
-            number varies, so that labels at regular distances meet every age.
+        span: the most frames from a key frame to the next, see `answers_on`.
     Raises:
         SourceError: too few pixels are labelled.
         ModelError: the model has no weights.
@@ -83,29 +79,12 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
         return decided(seen, size, age)
 
     method.decided = keep  # type: ignore[method-assign, assignment]
-    watched = replace(model, state=method.state)
-    engine = TorchEngine(method, CpuDevice(), 'fp32')
-    settings = StreamSettings(span, max_frame_gap_s=float('inf'), output_size='network')
     rng = np.random.default_rng(SEED)
     kept: list[Samples] = []
-
-    def take(answer: Answer, clip: int) -> None:
+    for number, answer in answers_on(clips, model, method, span):
         if answer.frame.truth is not None:
             logits = scores[0][0].permute(1, 2, 0).numpy()
-            kept.append(_some_pixels(logits, answer, clip, rng))
-
-    for number, frames in clips:
-        segmenter = VideoSegmenter(watched, engine, settings)
-        left = span
-        for frame in frames:
-            if left == 0:
-                segmenter.request_key_frame()
-                left = int(rng.integers(span - span // 3, span + 1))
-            left -= 1
-            for answer in segmenter.answers(frame):
-                take(answer, number)
-        for answer in segmenter.flush():
-            take(answer, number)
+            kept.append(_some_pixels(logits, answer, number, rng))
     if sum(len(part.truth) for part in kept) < LEAST_PIXELS:
         raise SourceError(
             'there are too few labelled pixels to fit the confidence to; give clips with labels '
@@ -168,14 +147,8 @@ def by_age(temperatures: Sequence[float], age: np.ndarray) -> np.ndarray:
 
 
 def cross_validate(samples: Samples) -> np.ndarray:
-    """The temperature (n,) of every sample as fitted to the clips that it is not from.
-
-    With one clip the folds are stretches of it, one after the other.
-    """
-    groups = samples.clip
-    if len(np.unique(groups)) < 2:
-        groups = np.arange(len(groups)) * FOLDS // len(groups)
-    fold = np.searchsorted(np.unique(groups), groups) % FOLDS
+    """The temperature (n,) of every sample as fitted to the clips that it is not from, see `folds_of`."""
+    fold = folds_of(samples.clip)
     found = np.empty(len(fold))
     for number in np.unique(fold):
         left_out = fold == number

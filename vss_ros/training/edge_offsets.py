@@ -1,0 +1,153 @@
+"""Fits how far the correction of EVSS is let through, by frames since the key frame (`edge_offsets`).
+
+A model is run over clips, and each frame that it corrects is decided with every offset in question. The truth
+are labels, or, where a frame has none, the model's own mask of the frame computed in full. For each age the
+offset with the best mIoU is taken. What that is worth is measured on clips that were not fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vss_ros.core.errors import ModelError, SourceError
+from vss_ros.core.frame import Frame
+from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.resize import fit, fit_labels
+from vss_ros.evaluation.folds import folds_of
+from vss_ros.methods.evss import Evss
+from vss_ros.methods.weights import load_method
+from vss_ros.training.watched import answers_on
+
+OFFSETS = tuple(float(each) for each in np.arange(-5, 2.1, 0.5))
+LEAST_FRAMES = 20  # that are corrected
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Corrected frames, and how each turns out with every offset.
+
+    Attributes:
+        counts: confusion matrices, (n, OFFSETS, K, K + 1), see `ConfusionMatrix`.
+        shown: that of the offset the model has now, (n, K, K + 1).
+        age: frames since the key frame, (n,).
+        clip: number of the clip that each came from, (n,).
+    """
+
+    counts: np.ndarray
+    shown: np.ndarray
+    age: np.ndarray
+    clip: np.ndarray
+
+    def of(self, wanted: np.ndarray) -> Samples:
+        """Some of the samples."""
+        return Samples(self.counts[wanted], self.shown[wanted], self.age[wanted], self.clip[wanted])
+
+
+def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], span: int) -> Samples:
+    """Runs the model over clips, in PyTorch, as it is deployed; counts the frames that it corrects.
+
+    Args:
+        clips: a number and the frames of each. What has the same number is fitted to, or left out, together.
+        span: the most frames from a key frame to the next, see `answers_on`.
+    Raises:
+        SourceError: too few frames are corrected.
+        ModelError: the model has no weights, or no correction with such offsets.
+    """
+    method = load_method(model)
+    if not isinstance(method, Evss):
+        raise ModelError(
+            f'{model.name} is {model.method}; edge_offsets are an option of evss and evss-lite, so there is '
+            'nothing to fit'
+        )
+    masks = _decided_with_each_offset(method)
+    counts, shown, ages, origin = [], [], [], []
+    for number, (frame, found) in answers_on(clips, model, method, span):
+        if masks:  # it was corrected
+            truth = _own_mask(method, frame, model) if frame.truth is None else frame.truth
+            counts.append(np.stack([_confusion(truth, mask, model) for mask in masks]))
+            shown.append(_confusion(truth, found.mask, model))
+            ages.append(found.age_frames)
+            origin.append(number)
+        masks.clear()
+    if len(ages) < LEAST_FRAMES:
+        raise SourceError(
+            f'{len(ages)} corrected frames are too few to fit to; give recordings, or labelled stills with '
+            f'--stills, in which {LEAST_FRAMES} or more are'
+        )
+    return Samples(np.stack(counts), np.stack(shown), np.array(ages), np.array(origin))
+
+
+def _decided_with_each_offset(method: Evss) -> list[np.ndarray]:
+    """The list that from now on gets the mask of each of OFFSETS when the method corrects a frame."""
+    rectify, decided = method.rectify, method.decided
+    masks: list[np.ndarray] = []
+
+    def watched(
+        warped: Tensor,
+        updated: Tensor,
+        edge: Tensor,
+        reference: Tensor,
+        size: Sequence[int],
+        edge_offset: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        for offset in OFFSETS:
+            merged, _ = rectify(warped, updated, edge, reference, size, torch.tensor(offset))
+            masks.append(decided(merged, size)['mask'][0].numpy())
+        return rectify(warped, updated, edge, reference, size, edge_offset)
+
+    method.rectify = watched  # type: ignore[method-assign]
+    return masks
+
+
+@torch.no_grad()
+def _own_mask(method: Evss, frame: Frame, model: ModelFolder) -> np.ndarray:
+    """The frame computed in full, at the resolution of the decision."""
+    image = torch.from_numpy(fit(frame.image, model.image_size))[None]
+    return method.segmenter(image)['mask'][0].numpy()
+
+
+def _confusion(truth: np.ndarray, mask: np.ndarray, model: ModelFolder) -> np.ndarray:
+    confusion = ConfusionMatrix(len(model.classes))
+    confusion.update(truth, fit_labels(mask, truth.shape))
+    return confusion.counts
+
+
+def fit_offsets(samples: Samples) -> list[float]:
+    """The offset of each age from 1 to the highest.
+
+    Each is judged together with the ages beside it, for single ages are few frames. Ages that were never
+    corrected lie between those that were.
+    """
+    ages = np.unique(samples.age)
+    chosen = []
+    for place in range(len(ages)):
+        near = np.isin(samples.age, ages[max(place - 1, 0) : place + 2])
+        scores = [miou(counts) for counts in samples.counts[near].sum(0)]
+        chosen.append(OFFSETS[int(np.argmax(scores))])
+    return [round(float(each), 2) for each in np.interp(np.arange(1, ages[-1] + 1), ages, chosen)]
+
+
+def cross_validate(samples: Samples) -> np.ndarray:
+    """Confusion matrices (n, K, K + 1) with the offsets as fitted to other clips, see `folds_of`."""
+    fold = folds_of(samples.clip)
+    found = np.empty_like(samples.shown)
+    for number in np.unique(fold):
+        offsets = fit_offsets(samples.of(fold != number))
+        for index in np.flatnonzero(fold == number):
+            wanted = offsets[min(samples.age[index], len(offsets)) - 1]
+            nearest = int(np.abs(np.array(OFFSETS) - wanted).argmin())
+            found[index] = samples.counts[index, nearest]
+    return found
+
+
+def miou(counts: np.ndarray) -> float:
+    """Of a confusion matrix (K, K + 1), 0..1."""
+    confusion = ConfusionMatrix(len(counts))
+    confusion.counts += counts
+    return confusion.miou()

@@ -1,0 +1,47 @@
+"""A method run over clips in PyTorch by the runtime's own segmenter, so that inner tensors can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from vss_ros.core.engines.torch_device import CpuDevice
+from vss_ros.core.frame import Answer, Frame
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import StreamSettings
+from vss_ros.methods.method import Method
+from vss_ros.methods.torch_engine import TorchEngine
+
+SEED = 0
+
+
+def answers_on(
+    clips: Iterable[tuple[int, Iterable[Frame]]], model: ModelFolder, method: Method, span: int
+) -> Iterator[tuple[int, Answer]]:
+    """Every answer, with the number of its clip, one frame after the other.
+
+    Args:
+        clips: a number and the frames of each.
+        model: the folder that the method was made from.
+        span: the most frames from a key frame to the next. From the second key frame of a clip on their
+            number varies, so that labels at regular distances meet every age.
+    """
+    watched = replace(model, state=method.state)
+    engine = TorchEngine(method, CpuDevice(), 'fp32')
+    settings = StreamSettings(span, max_frame_gap_s=float('inf'), output_size='network')
+    rng = np.random.default_rng(SEED)
+    for number, frames in clips:
+        segmenter = VideoSegmenter(watched, engine, settings)
+        left = span
+        for frame in frames:
+            if left == 0:
+                segmenter.request_key_frame()
+                left = int(rng.integers(span - span // 3, span + 1))
+            left -= 1
+            for answer in segmenter.answers(frame):
+                yield number, answer
+        for answer in segmenter.flush():
+            yield number, answer
