@@ -36,7 +36,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.calibrating import drive
+from vss_ros.cli.calibrate_clips import drive
 from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.paths import user_path
@@ -97,15 +97,13 @@ def main(args: Namespace) -> int:
             raise SettingsError(f'{name} is {getattr(args, name)}; use 2 or more')
     _check_what(args)
     model = load_model(args.model)
-    if args.confidence:
-        from vss_ros.cli.calibrate_confidence import calibrate_confidence
+    if args.confidence or args.correction:
+        from vss_ros.cli.calibrate_confidence import fit_confidence
+        from vss_ros.cli.calibrate_correction import fit_correction
+        from vss_ros.cli.calibrate_graphs import calibrate_graphs
 
-        calibrate_confidence(args, model)
-        return 0
-    if args.correction:
-        from vss_ros.cli.calibrate_correction import calibrate_correction
-
-        calibrate_correction(args, model)
+        what, fit_ = ('confidence', fit_confidence) if args.confidence else ('correction', fit_correction)
+        calibrate_graphs(args, model, what, fit_)
         return 0
     engine = load_engine(model, engine_settings(args))
     samples = collect(model, engine, _clips(args, model), args.span)

@@ -2,58 +2,44 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.calibrating import check_output, fitted_on, numbered_clips, write_model
-from vss_ros.core.errors import MissingLibraryError
+import numpy as np
+
+from vss_ros.cli.calibrate_graphs import Fitted
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.training.confidence import Samples
 
 
-def calibrate_confidence(args: Namespace, model: ModelFolder) -> None:
-    """Fits the temperatures, says what they are worth on clips left out, and writes the model with them.
+def fit_confidence(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], span: int) -> Fitted:
+    """The temperatures by age, see `training/confidence.py`."""
+    from vss_ros.training.confidence import collect, fit
 
-    Raises:
-        SettingsError, SourceError, ModelError: the model or the data cannot be used; the message says why.
-    """
-    from rich.console import Console
-
-    check_output(args)
-    try:
-        import torch
-
-        from vss_ros.training.confidence import collect, fit
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    samples = collect(model, numbered_clips(args, model), args.span)
+    samples = collect(model, clips, span)
     temperatures = fit(samples)
-    console = Console(highlight=False, markup=False)
-    console.print(
-        f'{len(samples.truth)} labelled pixels of {len(set(samples.clip))} clips or groups of stills'
-    )
     table, notes = _judged(samples, model, temperatures)
-    console.print(table)
-    if args.dry_run:
-        return
-    notes = {'confidence': {'fitted_on': fitted_on(args), **notes}}
-    made = write_model(args, model, {'temperatures': temperatures}, notes, console)
-    if model.expected_accuracy is not None:
-        console.print(
-            'The weights of the adaptive scheduler rest on the confidence and were left behind; fit them '
-            f'anew with: vss calibrate {made.path} RECORDING',
-            soft_wrap=True,
-        )
+    afterwards = (
+        'The weights of the adaptive scheduler rest on the confidence and were left behind; fit them anew '
+        'with: vss calibrate MADE RECORDING'
+    )
+    return Fitted(
+        'temperatures',
+        temperatures,
+        f'{len(samples.truth)} labelled pixels of {len(set(samples.clip))} clips or groups of stills',
+        table,
+        notes,
+        '' if model.expected_accuracy is None else afterwards,
+    )
 
 
-def _judged(samples: Samples, model: ModelFolder, temperatures: list[float]) -> tuple[Any, dict[str, Any]]:
+def _judged(samples: Samples, model: ModelFolder, temperatures: list[float]) -> tuple[Table, dict[str, Any]]:
     """A table by age of what the confidence was worth, and is on clips left out; and the same as notes."""
-    import numpy as np
     from rich.table import Table
 
     from vss_ros.training.confidence import by_age, cross_validate, quality

@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.calibrating import check_output, fitted_on, numbered_clips, write_model
-from vss_ros.core.errors import MissingLibraryError
+import numpy as np
+
+from vss_ros.cli.calibrate_graphs import Fitted
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.training.edge_offsets import Samples
 
 
-def calibrate_correction(args: Namespace, model: ModelFolder) -> None:
-    """Fits the offsets, says what they are worth on clips left out, and writes the model with them.
+def fit_correction(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], span: int) -> Fitted:
+    """The offsets by age, see `training/edge_offsets.py`."""
+    from vss_ros.training.edge_offsets import collect, fit_offsets
 
-    Raises:
-        SettingsError, SourceError, ModelError: the model or the data cannot be used; the message says why.
-    """
-    from rich.console import Console
-
-    check_output(args)
-    try:
-        import torch
-
-        from vss_ros.training.edge_offsets import collect, fit_offsets
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    samples = collect(model, numbered_clips(args, model), args.span)
+    samples = collect(model, clips, span)
     offsets = fit_offsets(samples)
-    console = Console(highlight=False, markup=False)
-    console.print(
-        f'{len(samples.age)} corrected frames of {len(set(samples.clip))} clips or groups of stills'
-    )
     table, notes = _judged(samples, offsets)
-    console.print(table)
-    if args.dry_run:
-        return
-    notes = {'correction': {'fitted_on': fitted_on(args), **notes}}
-    made = write_model(args, model, {'edge_offsets': offsets}, notes, console)
-    console.print(
+    return Fitted(
+        'edge_offsets',
+        offsets,
+        f'{len(samples.age)} corrected frames of {len(set(samples.clip))} clips or groups of stills',
+        table,
+        notes,
         'The confidence and the adaptive scheduler rest on what is corrected; fit them anew with: '
-        f'vss calibrate {made.path} --confidence ..., and vss calibrate ... RECORDING',
-        soft_wrap=True,
+        'vss calibrate MADE --confidence ..., and vss calibrate ... RECORDING',
     )
 
 
-def _judged(samples: Samples, offsets: list[float]) -> tuple[Any, dict[str, Any]]:
+def _judged(samples: Samples, offsets: list[float]) -> tuple[Table, dict[str, Any]]:
     """A table by age of what the offsets were worth, and are on clips left out; and the same as notes."""
-    import numpy as np
     from rich.table import Table
 
     from vss_ros.training.edge_offsets import cross_validate, miou

@@ -1,19 +1,16 @@
-"""What the calibrations that write a new model share: the clips they learn from, and the model."""
+"""The clips that `vss calibrate` learns from: recordings, and drives into labelled stills."""
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.training.clips import SceneClasses
@@ -23,14 +20,6 @@ FRAME_NS = 66_666_667
 STILL_SEED = 4000
 HELD_OUT = 0.1  # as in recipes
 DRIVERS = 6  # groups of stills; clips of one group are fitted to, or left out, together
-
-
-def check_output(args: Namespace) -> None:
-    """Raises SettingsError where a model would be written and nobody said where."""
-    if not (args.dry_run or args.output):
-        raise SettingsError(
-            'what is fitted is part of the graphs, which are made anew; name a folder for the model with -o'
-        )
 
 
 def numbered_clips(args: Namespace, model: ModelFolder) -> Iterator[tuple[int, Iterable[Frame]]]:
@@ -101,28 +90,3 @@ def drive(
             Frame(image, index * FRAME_NS, truth=truth)
             for index, (image, truth) in enumerate(zip(clip.images, clip.labels, strict=True))
         ]
-
-
-def write_model(
-    args: Namespace, model: ModelFolder, options: dict[str, Any], notes: dict[str, Any], console: Console
-) -> ModelFolder:
-    """Exports the model with other options, into the folder that was named.
-
-    Args:
-        notes: added to those of its training.
-    """
-    from vss_ros.methods.export import export
-    from vss_ros.methods.weights import load_method, stored_dtype
-
-    made = export(
-        load_method(model, options),
-        args.output,
-        name=args.output.resolve().name,
-        class_set=model.classes.name,
-        image_size=model.image_size,
-        training={**model.training, **notes},
-        weights_dtype=stored_dtype(model),
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    console.print(f'written: {made.path}', soft_wrap=True)
-    return made

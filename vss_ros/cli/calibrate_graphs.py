@@ -1,0 +1,87 @@
+"""What `vss calibrate` fits that is part of the graphs: judged, shown, and written as a new model."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vss_ros.cli.calibrate_clips import fitted_on, numbered_clips
+from vss_ros.core.errors import MissingLibraryError, SettingsError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vss_ros.core.frame import Frame
+    from vss_ros.core.model_folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was found for a model.
+
+    Attributes:
+        option: of its method, which takes the values.
+        counted: what they were fitted to, in words.
+        table: what they are worth on clips that they were not fitted to.
+        notes: the same for model.yaml.
+        afterwards: what rests on them and is to be made anew, MADE standing for the new model.
+    """
+
+    option: str
+    values: list[float]
+    counted: str
+    table: Table
+    notes: dict[str, Any]
+    afterwards: str = ''
+
+
+Fit = Callable[['ModelFolder', Iterable[tuple[int, Iterable['Frame']]], int], Fitted]
+
+
+def calibrate_graphs(args: Namespace, model: ModelFolder, what: str, fit: Fit) -> None:
+    """Fits, says what it is worth on clips left out, and writes the model with it.
+
+    Args:
+        what: name of the notes.
+        fit: takes the model, clips with their numbers and the largest span between key frames.
+    Raises:
+        SettingsError, SourceError, ModelError: the model or the data cannot be used; the message says why.
+    """
+    from rich.console import Console
+
+    if not (args.dry_run or args.output):
+        raise SettingsError(
+            'what is fitted is part of the graphs, which are made anew; name a folder for the model with -o'
+        )
+    try:
+        import torch
+
+        from vss_ros.methods.export import export
+        from vss_ros.methods.weights import load_method, stored_dtype
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    found = fit(model, numbered_clips(args, model), args.span)
+    console = Console(highlight=False, markup=False)
+    console.print(found.counted)
+    console.print(found.table)
+    if args.dry_run:
+        return
+    made = export(
+        load_method(model, {found.option: found.values}),
+        args.output,
+        name=args.output.resolve().name,
+        class_set=model.classes.name,
+        image_size=model.image_size,
+        training={**model.training, what: {'fitted_on': fitted_on(args), **found.notes}},
+        weights_dtype=stored_dtype(model),
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    console.print(f'written: {made.path}', soft_wrap=True)
+    if found.afterwards:
+        console.print(found.afterwards.replace('MADE', str(made.path)), soft_wrap=True)
