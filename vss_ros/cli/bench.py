@@ -206,7 +206,7 @@ def _contenders(
                         model.image_size,
                         engine,
                         interval,
-                        settings.correction_interval or model.correction_interval,
+                        model.corrects_every(settings.correction_interval),
                         segmenter,
                         memory_mb() - before,
                         costs,

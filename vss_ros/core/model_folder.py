@@ -127,6 +127,14 @@ class ModelFolder:
     def propagates(self) -> bool:
         return 'propagated' in self.steps
 
+    def corrects_every(self, wanted: int = 0) -> int:
+        """Of the frames between key frames each n-th takes the `propagated` step: n.
+
+        Args:
+            wanted: what a stream asks for, see `StreamSettings.correction_interval`; 0: as the model says.
+        """
+        return (wanted or self.correction_interval) if CARRIED in self.steps else 1
+
     def graphs_in(self, precision: str) -> dict[str, GraphSpec]:
         """The graphs with their files of one precision; a graph that has none, `warp` say, stays fp32.
 

@@ -240,7 +240,7 @@ class VideoSegmenter:
 
     def _step_between(self) -> str:
         """The step of a frame that is no key frame: between corrections it is only carried along."""
-        interval = self.settings.correction_interval or self.model.correction_interval
+        interval = self.model.corrects_every(self.settings.correction_interval)
         return CARRIED if self._since_anchor + 1 < interval else 'propagated'
 
     def _take_as_anchor(self, tensors: dict[str, Any]) -> None:

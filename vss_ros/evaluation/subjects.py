@@ -206,7 +206,7 @@ def _subject(
         gmacs = {step: count * macs / 1e9 for step, macs in step_macs(model).items()}
     except MissingLibraryError:
         gmacs = None
-    interval = (correction_interval or model.correction_interval) if CARRIED in model.steps else 1
+    interval = model.corrects_every(correction_interval)
     return Subject(name, kind, model, engine, motion, gmacs, regions, interval)
 
 
