@@ -36,9 +36,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.calibrate_clips import drive
-from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
-from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.cli.options import (
+    add_engine_arguments,
+    add_source_arguments,
+    engine_settings,
+)
+from vss_ros.cli.stills import add_stills_arguments, drives, in_words
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import StreamSettings
 
@@ -67,17 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar='N',
         help='a key frame every N frames: how far propagation is followed (default: %(default)s)',
     )
-    parser.add_argument('--stills', type=user_path, metavar='FOLDER', help='labelled stills to drive into')
-    parser.add_argument(
-        '--clips', type=int, default=24, metavar='N', help='clips made of the stills (default: 24)'
-    )
-    parser.add_argument(
-        '--held-out',
-        type=float,
-        metavar='SHARE',
-        help='with --confidence or --correction: of the stills take the last share of every drive only, '
-        'those that training kept aside (default: 0.1); 1: all',
-    )
+    add_stills_arguments(parser)
     parser.add_argument('--dry-run', action='store_true', help='fit and report, but write nothing')
     add_source_arguments(parser)
     add_engine_arguments(parser)
@@ -116,7 +110,7 @@ def main(args: Namespace) -> int:
         'bias': round(found.bias, 4),
         'weights': {name: float(f'{weight:.4g}') for name, weight in found.weights.items()},
         'fitted_on': [Path(source).name for source in args.sources]
-        + ([f'{args.clips} drives into stills of {args.stills.name}'] if args.stills else []),
+        + ([in_words(args, 1.0)] if args.stills else []),
         'frames': len(samples.accuracy),
         'held_out': held_out,
     }
@@ -135,8 +129,6 @@ def _check_what(args: Namespace) -> None:
         )
     if writes_model and args.engine not in ('auto', 'torch'):
         raise SettingsError('confidence and correction are calibrated with PyTorch; leave --engine out')
-    if args.held_out is not None and not 0 < args.held_out <= 1:
-        raise SettingsError(f'held_out is {args.held_out}; use a share above 0, up to 1')
 
 
 def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:
@@ -162,18 +154,8 @@ def _clips(args: Namespace, model: ModelFolder) -> Iterator[Iterable[Frame]]:
     for spec in args.sources:
         with closing(open_source(spec, settings)) as source:
             yield islice(source, args.frames)
-    if args.stills is not None:
-        yield from _driven(args, model)
-
-
-def _driven(args: Namespace, model: ModelFolder) -> Iterator[list[Frame]]:
-    try:
-        from vss_ros.training.clips import SceneClasses
-        from vss_ros.training.data import load_folder
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
-    stills = load_folder(args.stills, *model.image_size, len(model.classes))
-    yield from drive(stills, SceneClasses.of(model.classes), range(args.clips), args.span)
+    for drive in drives(args, model, 1.0, args.span):
+        yield (frame for _, frame in drive.frames())
 
 
 def _table(samples: Samples, weights: Any) -> Any:

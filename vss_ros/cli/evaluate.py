@@ -6,8 +6,9 @@ images with --labels, a bag with --mask-topic or with --labels FOLDER of PNGs na
 synthetic:SEEDxFRAMES. Several sources may be given. Other data sets: --layout FILE.yaml, see
 config/datasets/ for examples.
 
-Where nothing is labelled, --against MODEL takes that model's own masks, every frame computed in full, for the
-truth: against itself, a model shows what it loses by propagating, on any recording.
+With --stills a camera is driven into labelled stills, as in training; of them those are taken that training
+kept aside. Where nothing is labelled, --against MODEL takes that model's own masks, every frame computed in
+full, for the truth: against itself, a model shows what it loses by propagating, on any recording.
 
 Three protocols. distance: the key frame lies d frames before the labelled frame, scores are carried frame by
 frame. deployment: a key frame every N frames over the whole clip, every labelled frame scored. schedules
@@ -17,6 +18,7 @@ frame. deployment: a key frame every N frames over the whole clip, every labelle
     vss evaluate synthetic:1x60 synthetic:2x60 --model camvid-evss-lite --model my-model
     vss evaluate data/CamVid --engine onnxruntime --engine openvino --precision fp32 --precision int8
     vss evaluate drive.mcap --mask-topic /truth --model camvid-evss-lite --distances 0 5 9
+    vss evaluate --stills camvid/train --model camvid-evss-lite --warp-only
     vss evaluate drive.mp4 --model camvid-evss-lite --against camvid-evss-lite
 
 With -o a folder appears: report.html with plots and pictures, report.json, and the plots as PNG. What each
@@ -31,11 +33,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.cli.evaluate_data import add_data_arguments, data_for, named_data
 from vss_ros.cli.options import (
     add_correction_argument,
     add_engine_arguments,
     add_region_arguments,
-    add_source_arguments,
     engines_settings,
     region_settings,
 )
@@ -59,7 +61,6 @@ REPORT, PAGE, PROGRESS = 'report.json', 'report.html', 'progress.npz'
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument('data', nargs='+', metavar='DATA', help='what to score on')
     parser.add_argument(
         '--model', action='append', metavar='NAME', help=f'may be repeated (default: {DEFAULT_MODEL})'
     )
@@ -125,15 +126,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--resume', action='store_true', help='go on after the last clip that an interrupted run finished'
     )
     parser.add_argument('--no-plots', action='store_true', help='needs no matplotlib')
-    group = parser.add_argument_group('data set')
-    group.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
-    group.add_argument('--split', help='train, val, test ...')
-    group.add_argument(
-        '--against',
-        metavar='MODEL',
-        help="no labels are needed: this model's masks, every frame computed in full, are the truth",
-    )
-    add_source_arguments(parser)
+    add_data_arguments(parser)
     add_engine_arguments(parser, several=True)
 
 
@@ -141,21 +134,12 @@ def main(args: Namespace) -> int:
     from rich.console import Console
 
     from vss_ros.cli import evaluate_tables
-    from vss_ros.core.sources.open import SourceSettings
-    from vss_ros.evaluation.data import open_data
     from vss_ros.evaluation.evaluate import Checkpoint, evaluate
-    from vss_ros.evaluation.reference import judged_by
     from vss_ros.evaluation.report import make_report
-    from vss_ros.evaluation.subjects import load_reference, load_subjects
+    from vss_ros.evaluation.subjects import load_subjects
 
     _check_output(args)
-    _check_truth(args)
-    data = open_data(
-        args.data,
-        args.layout,
-        args.split,
-        SourceSettings(args.rate, args.labels, args.topic, args.mask_topic),
-    )
+    data = named_data(args)
     names = args.model or [DEFAULT_MODEL]
     regions = region_settings(args)
     StreamSettings(
@@ -174,11 +158,7 @@ def main(args: Namespace) -> int:
         args.correction_interval,
     )
     classes = subjects[0].model.classes
-    judges = []
-    if args.against:
-        judges = [load_reference(args.against, engines_settings(args)[0], subjects[0].model)]
-        data = judged_by(data, judges[0])
-    _check_classes(data, subjects)
+    data, judges = data_for(subjects, data, args)
     protocols = _protocols(args, subjects)
     checkpoint = None
     if args.output:
@@ -220,25 +200,6 @@ def _check_output(args: Namespace) -> None:
         import vss_ros.evaluation.plots  # noqa: F401  raises MissingLibraryError
 
 
-def _check_truth(args: Namespace) -> None:
-    from vss_ros.core.errors import SettingsError
-
-    if args.against and (args.labels or args.mask_topic):
-        raise SettingsError('--against takes the place of labels; leave it out, or --labels and --mask-topic')
-
-
-def _check_classes(data: DataSet, subjects: list[Subject]) -> None:
-    from vss_ros.core.classes import load_classes
-    from vss_ros.core.errors import SettingsError
-
-    classes = subjects[0].model.classes
-    if data.classes is not None and load_classes(data.classes).names != classes.names:
-        raise SettingsError(
-            f'{data.name} is labelled with {data.classes}, {subjects[0].model.name} knows {classes.name}; '
-            'choose a model for these classes, or write a layout that maps the labels'
-        )
-
-
 def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol]:
     """The protocols that were asked for, each with a film if there will be a page to show it on."""
     from vss_ros.evaluation.filmstrip import Filmstrip
@@ -268,13 +229,14 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
     from vss_ros.core.model_folder import MODEL_FILE, sha256_of
 
     engines = [subject.engine.describe() for subject in subjects]
-    paths = [user_path(name) for name in (*args.data, args.labels or '')]
+    paths = [user_path(name) for name in (*args.data, args.labels or '', args.stills or '')]
     own_layout = Path(args.layout or '')
     return {
         'data': [data.name, data.layout, [[clip.name, operator.length_hint(clip)] for clip in data.clips]],
         'paths': [str(path.resolve() if path.exists() else path) for path in paths],
         'layout': sha256_of(own_layout) if own_layout.is_file() else None,
         'source': [args.rate, args.topic, args.mask_topic],
+        'stills': [args.clips, args.held_out],
         # The file names the sha256 of all others.
         'subjects': [[subject.name, sha256_of(subject.model.path / MODEL_FILE)] for subject in subjects],
         'engine': [

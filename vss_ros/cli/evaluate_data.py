@@ -1,0 +1,95 @@
+"""What `vss evaluate` scores on: what was named, drives into stills, and who says what is right."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vss_ros.cli.options import add_source_arguments, engines_settings
+from vss_ros.cli.stills import add_stills_arguments, drives, in_words, share_of_stills
+from vss_ros.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.evaluation.data import DataSet
+    from vss_ros.evaluation.subjects import Subject
+
+FRAMES_OF_STILLS = 6  # of each drive into stills that are scored at all distances
+
+
+def add_data_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument('data', nargs='*', metavar='DATA', help='what to score on')
+    group = parser.add_argument_group('data set')
+    group.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
+    group.add_argument('--split', help='train, val, test ...')
+    group.add_argument(
+        '--against',
+        metavar='MODEL',
+        help="no labels are needed: this model's masks, every frame computed in full, are the truth",
+    )
+    add_stills_arguments(parser)
+    add_source_arguments(parser)
+
+
+def named_data(args: Namespace) -> DataSet | None:
+    """The data that were named; None for stills alone.
+
+    Raises:
+        SettingsError, SourceError: there is nothing to score on, or options exclude each other.
+    """
+    from vss_ros.core.sources.open import SourceSettings
+    from vss_ros.evaluation.data import open_data
+
+    if not args.data and args.stills is None:
+        raise SettingsError('there is nothing to score on; name DATA, or labelled stills with --stills')
+    if args.clips < 1:
+        raise SettingsError(f'clips is {args.clips}; use 1 or more')
+    if args.against and (args.labels or args.mask_topic):
+        raise SettingsError('--against takes the place of labels; leave it out, or --labels and --mask-topic')
+    settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
+    return open_data(args.data, args.layout, args.split, settings) if args.data else None
+
+
+def data_for(
+    subjects: list[Subject], named: DataSet | None, args: Namespace
+) -> tuple[DataSet, list[Subject]]:
+    """The data for these subjects, drives into stills among them, and the judge in place of labels, if any.
+
+    Raises:
+        SettingsError: they are of other classes.
+        SourceError, ModelError, EngineError, MissingLibraryError: stills or judge cannot be used.
+    """
+    from vss_ros.evaluation.reference import judged_by
+    from vss_ros.evaluation.subjects import load_reference
+
+    model = subjects[0].model
+    data = _with_stills(named, args, model)
+    if args.against:
+        judge = load_reference(args.against, engines_settings(args)[0], model)
+        return judged_by(data, judge), [judge]
+    _check_classes(data, model)
+    return data, []
+
+
+def _with_stills(data: DataSet | None, args: Namespace, model: ModelFolder) -> DataSet:
+    """Adds drives into the stills that were named, long enough for some frames at every distance."""
+    from vss_ros.evaluation.data import PLAIN, DataSet
+
+    if args.stills is None and data is not None:
+        return data
+    share = share_of_stills(args)
+    clips = drives(args, model, share, args.distances[-1] + FRAMES_OF_STILLS)
+    if data is None:
+        return DataSet(in_words(args, share), PLAIN, None, [*clips])
+    return replace(data, name=f'{data.name}, {in_words(args, share)}', clips=[*data.clips, *clips])
+
+
+def _check_classes(data: DataSet, model: ModelFolder) -> None:
+    from vss_ros.core.classes import load_classes
+
+    if data.classes is not None and load_classes(data.classes).names != model.classes.names:
+        raise SettingsError(
+            f'{data.name} is labelled with {data.classes}, {model.name} knows {model.classes.name}; '
+            'choose a model for these classes, or write a layout that maps the labels'
+        )

@@ -1,0 +1,65 @@
+"""Options and clips of labelled stills that a camera is driven into."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.paths import user_path
+
+if TYPE_CHECKING:
+    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.training.driven_stills import DrivenClip
+
+HELD_OUT = 0.1  # as in recipes
+
+
+def add_stills_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group('labelled stills')
+    group.add_argument(
+        '--stills',
+        type=user_path,
+        metavar='FOLDER',
+        help='images/ and labels/, which a camera is driven into, as in training',
+    )
+    group.add_argument(
+        '--clips', type=int, default=24, metavar='N', help='drives into the stills (default: %(default)s)'
+    )
+    group.add_argument(
+        '--held-out',
+        type=float,
+        metavar='SHARE',
+        help='where labels count, take the last share of every drive of the stills only, those that training '
+        'kept aside (default: 0.1); 1: all',
+    )
+
+
+def share_of_stills(args: Namespace) -> float:
+    """Of every drive of the stills, the last so much is taken where labels count.
+
+    Raises:
+        SettingsError: it is no share.
+    """
+    if args.held_out is None:
+        return HELD_OUT
+    if not 0 < args.held_out <= 1:
+        raise SettingsError(f'held_out is {args.held_out}; use a share above 0, up to 1')
+    return args.held_out
+
+
+def drives(args: Namespace, model: ModelFolder, share: float, length: int) -> list[DrivenClip]:
+    """Drives into the stills that were named, if any; see `drives_into`."""
+    if args.stills is None:
+        return []
+    try:
+        from vss_ros.training.driven_stills import drives_into
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+    return drives_into(args.stills, model, share, args.clips, length)
+
+
+def in_words(args: Namespace, share: float) -> str:
+    """The drives, for notes and reports."""
+    part = 'the' if share == 1 else f'the last {share:g} of the'
+    return f'{args.clips} drives into {part} stills of {args.stills.name}'
