@@ -62,6 +62,15 @@ def test_drives_depend_on_their_number_and_their_stills_only(tiny_model, stills)
     assert len({image.tobytes() for image in images}) == len(images) == 24
 
 
+def test_frames_that_are_scored_at_all_distances_lie_next_to_the_still(tiny_model, stills):
+    from vss_ros.training.driven_stills import drives_into
+
+    model = load_model(tiny_model)
+    forwards, backwards = (drives_into(stills, model, 0.2, 2, 6, way)[0] for way in (False, True))
+    images, back = ([frame.image for _, frame in clip.frames()] for clip in (forwards, backwards))
+    assert all(np.array_equal(*pair) for pair in zip(images, back[::-1], strict=True))
+
+
 def test_stills_stand_beside_other_data(tiny_model, stills, tmp_path):
     words = ('--model', tiny_model, '--protocol', 'deployment', '--no-plots', '-o', tmp_path / 'report')
     assert run('synthetic:3x2', '--stills', stills, '--clips', 1, '--distances', 0, *words) == 0

@@ -73,13 +73,16 @@ def data_for(
 
 
 def _with_stills(data: DataSet | None, args: Namespace, model: ModelFolder) -> DataSet:
-    """Adds drives into the stills that were named, long enough for some frames at every distance."""
+    """Adds drives into the stills that were named, long enough for some frames at every distance.
+
+    They go backwards: those frames are the sharp ones, near the still, with key frames of less detail.
+    """
     from vss_ros.evaluation.data import PLAIN, DataSet
 
     if args.stills is None and data is not None:
         return data
     share = share_of_stills(args)
-    clips = drives(args, model, share, args.distances[-1] + FRAMES_OF_STILLS)
+    clips = drives(args, model, share, args.distances[-1] + FRAMES_OF_STILLS, backwards=True)
     if data is None:
         return DataSet(in_words(args, share), PLAIN, None, [*clips])
     return replace(data, name=f'{data.name}, {in_words(args, share)}', clips=[*data.clips, *clips])

@@ -48,7 +48,9 @@ def share_of_stills(args: Namespace) -> float:
     return args.held_out
 
 
-def drives(args: Namespace, model: ModelFolder, share: float, length: int) -> list[DrivenClip]:
+def drives(
+    args: Namespace, model: ModelFolder, share: float, length: int, backwards: bool = False
+) -> list[DrivenClip]:
     """Drives into the stills that were named, if any; see `drives_into`."""
     if args.stills is None:
         return []
@@ -56,7 +58,7 @@ def drives(args: Namespace, model: ModelFolder, share: float, length: int) -> li
         from vss_ros.training.driven_stills import drives_into
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
-    return drives_into(args.stills, model, share, args.clips, length)
+    return drives_into(args.stills, model, share, args.clips, length, backwards)
 
 
 def in_words(args: Namespace, share: float) -> str:

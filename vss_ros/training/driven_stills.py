@@ -26,28 +26,33 @@ class DrivenClip:
         group: clips of one group show the same stills.
     """
 
-    def __init__(self, driver: StillDriver, number: int, group: int, length: int) -> None:
+    def __init__(self, driver: StillDriver, number: int, group: int, length: int, backwards: bool) -> None:
         self.name = f'drive {number}'
         self.group = group
-        self._driver, self._number, self._length = driver, number, length
+        self._driver, self._number = driver, number
+        self._length, self._backwards = length, backwards
 
     def __len__(self) -> int:
         return self._length
 
     def frames(self, before: int | None = None, after: int = 0) -> Iterator[tuple[int, Frame]]:
         """Numbers and frames: all, for all are labelled (see `evaluation/clips.py`)."""
-        clip = self._driver.clip(np.random.default_rng([SEED, self._number]), self._length)
+        clip = self._driver.clip(np.random.default_rng([SEED, self._number]), self._length, self._backwards)
         for index, (image, truth) in enumerate(zip(clip.images, clip.labels, strict=True)):
             yield index, Frame(image, index * FRAME_NS, truth=truth)
 
 
-def drives_into(folder: Path, model: ModelFolder, share: float, clips: int, length: int) -> list[DrivenClip]:
+def drives_into(
+    folder: Path, model: ModelFolder, share: float, clips: int, length: int, backwards: bool = False
+) -> list[DrivenClip]:
     """Drives into the stills of a folder (images/ and labels/), in the size of a model, group by group.
 
     Args:
         share: of every drive of the stills, the last so much is taken; 1: all.
         clips: how many.
         length: frames of each.
+        backwards: they end with the still instead of beginning with it. What lies away from the still is
+            magnified, and so less sharp.
     Raises:
         SourceError: the folder cannot be read, or the share is less than one image.
     """
@@ -60,5 +65,6 @@ def drives_into(folder: Path, model: ModelFolder, share: float, clips: int, leng
     found = []
     for group, members in enumerate(groups):
         driver = StillDriver(stills.where([place in members for place in places]), scene, recoloured=False)
-        found += [DrivenClip(driver, number, group, length) for number in range(group, clips, len(groups))]
+        numbers = range(group, clips, len(groups))
+        found += [DrivenClip(driver, number, group, length, backwards) for number in numbers]
     return found
