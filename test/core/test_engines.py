@@ -12,7 +12,8 @@ import pytest
 from vss_ros.core.engines import AUTO_ORDER, ENGINE_CLASSES, engine_class, load_engine
 from vss_ros.core.errors import EngineError, MissingLibraryError, ModelError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model, sha256_of
+from vss_ros.core.model_files import sha256_of
+from vss_ros.core.model_folder import load_model
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 

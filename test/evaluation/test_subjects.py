@@ -11,7 +11,8 @@ import pytest
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import TensorSpec, load_model
+from vss_ros.core.model_files import TensorSpec
+from vss_ros.core.model_folder import load_model
 from vss_ros.core.motion.dis import DisMotion
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.segmenter import VideoSegmenter

@@ -226,7 +226,8 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
 
 def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dict[str, Any]:
     """Everything that the scores depend on."""
-    from vss_ros.core.model_folder import MODEL_FILE, sha256_of
+    from vss_ros.core.model_files import sha256_of
+    from vss_ros.core.model_folder import MODEL_FILE
 
     engines = [subject.engine.describe() for subject in subjects]
     paths = [user_path(name) for name in (*args.data, args.labels or '', args.stills or '')]

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from vss_ros.core.classes import ClassSet
-    from vss_ros.core.model_folder import ModelFolder, TensorSpec
+    from vss_ros.core.model_files import TensorSpec
+    from vss_ros.core.model_folder import ModelFolder
 
 
 def add_arguments(parser: ArgumentParser) -> None:

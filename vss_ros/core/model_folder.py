@@ -3,14 +3,11 @@
 A large one may come without graphs, as weights alone; see `first_use`.
 
 `model.yaml` is the contract between training and runtime; the runtime knows nothing else of a method.
-A step is one dictionary that grows: it starts with `image` and the state, each stage takes the tensors it
-names and adds what it returns. Loading proves that every step of a model closes: each stage finds its
-inputs, and each step gives the results and the state that the next frame needs.
+Loading checks every file (`model_files`) and proves that every step closes (`model_steps`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,71 +20,16 @@ from vss_ros.core import first_use
 from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.motion import CELL
+from vss_ros.core.model_files import GraphSpec, TensorSpec, checked_file
+from vss_ros.core.model_steps import CARRIED, check_steps
 from vss_ros.core.paths import user_path
 from vss_ros.core.share import share_path
 
 FORMAT = 1
 MODEL_FILE = 'model.yaml'
-STEPS = ('key', 'propagated', 'carried')
-CARRIED = STEPS[2]  # of a frame that is only warped from the last one that was computed
-AGE = 'age'  # frames since the key frame, float32 (1, 1, 1, 1); the caller brings it to all other frames
-RESULTS = ('mask', 'confidence')  # what every step must give
-WARPS = ('warp', 'warp_result')  # graphs that only read each tensor where `flow` points
-SCORES = 'scores'  # (1, K, h, w), where a step gives them
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
-HOST_FLOWS = ('dis', 'motion_vectors', 'stream')  # flow computed beside the engine, see core/motion
 MAX_IMAGE_SIDE = 8192
 MAX_DELAY_FRAMES = 8
-# How an ONNX file says that a tensor lies in another file: TensorProto's entry of external data (field 13)
-# whose key is `location`. A file without these bytes holds all of its tensors.
-EXTERNAL_DATA = re.compile(rb'\x6a(?:.|..)\x0a\x08location\x12', re.DOTALL)
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Type and static shape of a graph's input or output."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    def as_yaml(self) -> list[Any]:
-        return [self.dtype, list(self.shape)]
-
-
-@dataclass(frozen=True)
-class GraphSpec:
-    """One graph: the file it lies in and the tensors it takes and gives, by name.
-
-    Attributes:
-        precisions: the same graph with other arithmetic inside and the same tensors at its border:
-            precision -> (file, sha256).
-    """
-
-    name: str
-    file: Path
-    sha256: str
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
-    precisions: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
-
-    def read(self) -> bytes:
-        """The bytes of the file. Engines take them from here, because a file may be replaced at any time.
-
-        Raises:
-            ModelError: they are not those that model.yaml vouches for, or not all that an engine would read.
-        """
-        try:
-            data = self.file.read_bytes()
-        except OSError as error:
-            raise _unreadable(self.file, error) from error
-        _check_sha256(self.file, hashlib.sha256(data).hexdigest(), self.sha256)
-        if EXTERNAL_DATA.search(data):
-            raise ModelError(
-                f'{self.file} keeps tensors in another file, for which model.yaml does not vouch; export the '
-                'model again'
-            )
-        return data
 
 
 @dataclass(frozen=True)
@@ -226,15 +168,6 @@ def _read(path: Path) -> ModelFolder:
     return model
 
 
-def sha256_of(file: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open('rb') as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
     if content['format'] != FORMAT:
         raise ValueError(f'format is {content["format"]}; this version reads {FORMAT}')
@@ -261,18 +194,18 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
         graphs={
             name: GraphSpec(
                 name,
-                _checked_file(path, entry),
+                checked_file(path, entry),
                 entry['sha256'],
                 _tensors(entry['inputs']),
                 _tensors(entry['outputs']),
                 {
-                    precision: (_checked_file(path, variant), variant['sha256'])
+                    precision: (checked_file(path, variant), variant['sha256'])
                     for precision, variant in (entry.get('precisions') or {}).items()
                 },
             )
             for name, entry in (content.get('graphs') or {}).items()
         },
-        weights=_checked_file(path, weights) if weights else None,
+        weights=checked_file(path, weights) if weights else None,
         training=dict(content.get('training') or {}),
         delay_frames=delay_frames,
         correction_interval=correction_interval,
@@ -302,118 +235,3 @@ def _tensors(entries: dict[str, Any]) -> dict[str, TensorSpec]:
             raise ValueError(f'tensor {name} is {dtype} {shape}; expected one of {DTYPES} and sizes')
         tensors[name] = TensorSpec(dtype, tuple(shape))
     return tensors
-
-
-def _checked_file(folder: Path, entry: dict[str, Any]) -> Path:
-    """The path of a file named in model.yaml, once it is known to lie inside and to be unharmed."""
-    file = folder / entry['file']
-    try:
-        if not file.resolve().is_relative_to(folder.resolve()):
-            raise ModelError(f'{folder}: {entry["file"]} lies outside the model folder; refused')
-        if not file.is_file():
-            raise ModelError(f'{file} is missing; export or download the model again')
-        found = sha256_of(file)
-    except (OSError, RuntimeError) as error:  # the latter for links that lead in a circle
-        raise _unreadable(file, error) from error
-    _check_sha256(file, found, entry['sha256'])
-    return file
-
-
-def _unreadable(file: Path, error: Exception) -> ModelError:
-    return ModelError(f'{file} cannot be read: {error}; export or download the model again')
-
-
-def _check_sha256(file: Path, found: str, expected: Any) -> None:
-    if found != expected:
-        raise ModelError(
-            f'{file} is damaged or was changed: its sha256 is {found[:12]}..., model.yaml says '
-            f'{str(expected)[:12]}...; export or download the model again'
-        )
-
-
-def check_steps(model: ModelFolder) -> None:
-    """Proves that every stage finds its inputs and that every step gives the results and the state.
-
-    Raises:
-        ModelError: a stage or tensor is missing or of another kind; the message names it and the step.
-    """
-    if 'key' not in model.steps or set(model.steps) - set(STEPS):
-        raise ModelError(f'{model.path}: steps are {list(model.steps)}; expected {", ".join(STEPS)}')
-    if CARRIED in model.steps and (not model.propagates or model.delay_frames):
-        raise ModelError(f'{model.path}: a carried step needs a propagated one and no delay')
-    if model.correction_interval > 1 and CARRIED not in model.steps:
-        raise ModelError(
-            f'{model.path}: correction_interval is {model.correction_interval}, and there is no carried step'
-        )
-    if model.delay_frames:
-        _check_delay(model)
-    state: dict[str, TensorSpec] = {}
-    for step in [name for name in STEPS if name in model.steps]:
-        known = _walk(model, step, state)
-        handed_on = {} if step == CARRIED else model.state
-        missing = [name for name in (*RESULTS, *handed_on) if name not in known]
-        if missing:
-            raise ModelError(f'{model.path}: step {step} does not give {", ".join(missing)}')
-        given = {later: known[name] for name, later in handed_on.items()}
-        for name in state.keys() & given.keys():
-            _check_same(model, f'the next frame takes {name!r}', state[name], step, given[name])
-        _check_results(model, step, known)
-        state = given or state
-
-
-def _check_results(model: ModelFolder, step: str, known: Mapping[str, TensorSpec]) -> None:
-    """Mask and confidence are single maps of bytes, and scores are there for each class of the set."""
-    for name in RESULTS:
-        spec = known[name]
-        if spec.dtype != 'uint8' or len(spec.shape) != 3 or spec.shape[0] != 1 or 0 in spec.shape:
-            raise ModelError(
-                f'{model.path}: step {step} gives {name} as {spec.as_yaml()}; '
-                'expected uint8 [1, height, width]'
-            )
-    scores = known.get(SCORES)
-    if scores is not None and len(scores.shape) == 4 and scores.shape[1] != len(model.classes):
-        raise ModelError(
-            f'{model.path}: step {step} gives scores of {scores.shape[1]} classes, and the class set '
-            f'{model.classes.name} has {len(model.classes)}; set classes to what the model was trained on'
-        )
-
-
-def _check_delay(model: ModelFolder) -> None:
-    """Late results need an unbroken row of frames, so the key step only starts a stream."""
-    stages = model.steps.get('propagated', ())
-    if not stages or 'flow' in stages or not set(stages) <= set(model.steps['key']):
-        raise ModelError(
-            f'{model.path}: delay_frames is {model.delay_frames}; expected a propagated step whose stages '
-            f'are all in the key step, without flow; the steps are {dict(model.steps)}'
-        )
-
-
-def _walk(model: ModelFolder, step: str, state: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """Every tensor that is known at the end of a step which starts with `state`."""
-    height, width = model.image_size
-    known = {'image': TensorSpec('uint8', (1, height, width, 3)), **state}
-    if step != 'key':
-        known[AGE] = TensorSpec('float32', (1, 1, 1, 1))
-    for stage in model.steps[step]:
-        if stage == 'flow' and model.flow in HOST_FLOWS:
-            known['flow'] = TensorSpec('float32', (1, 2, -(-height // CELL), -(-width // CELL)))
-            continue
-        if stage not in model.graphs:
-            raise ModelError(f'{model.path}: step {step} names {stage!r}, which is no graph of this model')
-        graph = model.graphs[stage]
-        for name, spec in graph.inputs.items():
-            if name not in known:
-                raise ModelError(
-                    f'{model.path}: {stage} needs {name!r}, which nothing before it in step {step} gives'
-                )
-            _check_same(model, f'{stage} takes {name!r}', spec, step, known[name])
-        known |= graph.outputs
-    return known
-
-
-def _check_same(model: ModelFolder, what: str, taken: TensorSpec, step: str, given: TensorSpec) -> None:
-    if taken != given:
-        raise ModelError(
-            f'{model.path}: {what} as {taken.as_yaml()}, step {step} gives {given.as_yaml()}; '
-            'export the model again'
-        )

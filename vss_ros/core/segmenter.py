@@ -17,7 +17,8 @@ from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import ModelError
 from vss_ros.core.expected_accuracy import Expectation, accuracy_graph_of
 from vss_ros.core.frame import Answer, Frame, Segmentation
-from vss_ros.core.model_folder import AGE, CARRIED, HOST_FLOWS, ModelFolder, load_model
+from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.model_steps import AGE, CARRIED, HOST_FLOWS
 from vss_ros.core.motion import Motion, make_motion
 from vss_ros.core.regions import RegionSegmenter
 from vss_ros.core.resize import fit

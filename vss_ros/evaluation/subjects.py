@@ -21,7 +21,8 @@ from vss_ros.core.cost import step_macs
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.frame import Answer, Frame
-from vss_ros.core.model_folder import CARRIED, ModelFolder, load_model
+from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.model_steps import CARRIED
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.segmenter import make_segmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings

@@ -24,13 +24,8 @@ from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import load_classes
 from vss_ros.core.drafts import Draft
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.model_folder import (
-    FORMAT,
-    MODEL_FILE,
-    ModelFolder,
-    load_model,
-    sha256_of,
-)
+from vss_ros.core.model_files import sha256_of
+from vss_ros.core.model_folder import FORMAT, MODEL_FILE, ModelFolder, load_model
 from vss_ros.core.paths import user_path
 from vss_ros.methods import METHODS
 from vss_ros.methods.method import GraphExample, Method

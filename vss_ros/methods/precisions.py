@@ -24,7 +24,8 @@ from onnx import TensorProto
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.errors import EngineError, ModelError
-from vss_ros.core.model_folder import MODEL_FILE, GraphSpec, ModelFolder, load_model, sha256_of
+from vss_ros.core.model_files import GraphSpec, sha256_of
+from vss_ros.core.model_folder import MODEL_FILE, ModelFolder, load_model
 from vss_ros.core.resize import fit
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.walk import walk

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from vss_ros.core.errors import SourceError
-from vss_ros.core.model_folder import sha256_of
+from vss_ros.core.model_files import sha256_of
 from vss_ros.core.sources.images import natural_order, read_labels
 
 IGNORE = 255

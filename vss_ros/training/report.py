@@ -13,7 +13,8 @@ import torch
 
 from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import MissingLibraryError
-from vss_ros.core.model_folder import load_model, sha256_of
+from vss_ros.core.model_files import sha256_of
+from vss_ros.core.model_folder import load_model
 from vss_ros.training.optimiser import usable_precision
 from vss_ros.training.processes import Processes
 from vss_ros.training.stages import stage_class

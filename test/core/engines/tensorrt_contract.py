@@ -144,7 +144,7 @@ class Cases:
             assert 'Give a graph that does something else another name' in text
 
     def tensor_spec(self, shape):
-        from vss_ros.core.model_folder import TensorSpec
+        from vss_ros.core.model_files import TensorSpec
 
         return TensorSpec('float32', shape)
 

@@ -27,7 +27,9 @@ from vss_ros.core.engines.onnx_providers import (
     check_used,
 )
 from vss_ros.core.errors import EngineError, MissingLibraryError
-from vss_ros.core.model_folder import WARPS, GraphSpec, ModelFolder
+from vss_ros.core.model_files import GraphSpec
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model_steps import WARPS
 from vss_ros.core.settings import EngineSettings
 
 try:

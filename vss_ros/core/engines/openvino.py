@@ -15,7 +15,8 @@ import numpy as np
 from vss_ros.core.engines import take_inputs
 from vss_ros.core.engines.openvino_cache import cache_folder
 from vss_ros.core.errors import EngineError, MissingLibraryError
-from vss_ros.core.model_folder import GraphSpec, ModelFolder
+from vss_ros.core.model_files import GraphSpec
+from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
 try:
