@@ -162,6 +162,15 @@ def test_a_method_that_could_not_be_rebuilt_is_refused(monkeypatch):
         method_name(Small(11))
 
 
+def test_weights_that_were_replaced_since_the_model_was_read_are_refused(small, tmp_path):
+    model = load_model(shutil.copytree(small.path, tmp_path / 'copy'))
+    data = bytearray(model.weights.read_bytes())
+    data[-1] ^= 1
+    model.weights.write_bytes(data)
+    with pytest.raises(ModelError, match=r'weights\.safetensors is damaged or was changed'):
+        load_method(model)
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     method = Small(11)
     with torch.no_grad():

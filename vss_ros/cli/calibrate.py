@@ -36,12 +36,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.options import (
-    add_engine_arguments,
-    add_source_arguments,
-    engine_settings,
-)
-from vss_ros.cli.stills import add_stills_arguments, drives, in_words
+from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
+from vss_ros.cli.stills import add_stills_arguments, drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import StreamSettings
@@ -129,6 +125,7 @@ def _check_what(args: Namespace) -> None:
         )
     if writes_model and args.engine not in ('auto', 'torch'):
         raise SettingsError('confidence and correction are calibrated with PyTorch; leave --engine out')
+    share_of_stills(args)  # or refuse, before the work
 
 
 def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.stills import drives, in_words, share_of_stills
-from vss_ros.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
@@ -18,23 +17,19 @@ if TYPE_CHECKING:
 
 def numbered_clips(args: Namespace, model: ModelFolder) -> Iterator[tuple[int, Iterable[Frame]]]:
     """Frames by number of the clip, those of the sources first."""
-    from vss_ros.core.classes import load_classes
     from vss_ros.core.sources.open import SourceSettings
-    from vss_ros.evaluation.data import open_data
+    from vss_ros.evaluation.data import check_classes, open_data
 
+    driven = drives(args, model, share_of_stills(args), args.span)
     count = 0
     if args.sources:
         settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
         data = open_data(args.sources, settings=settings)
-        if data.classes is not None and load_classes(data.classes).names != model.classes.names:
-            raise SettingsError(
-                f'{data.name} is labelled with {data.classes}, {model.name} knows {model.classes.name}; '
-                'give clips with the classes of the model'
-            )
+        check_classes(data, model)
         for clip in data.clips:
             yield count, (frame for _, frame in islice(clip.frames(None), args.frames))
             count += 1
-    for drive in drives(args, model, share_of_stills(args), args.span):
+    for drive in driven:
         yield count + drive.group, (frame for _, frame in drive.frames())
 
 

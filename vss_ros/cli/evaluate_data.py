@@ -60,6 +60,7 @@ def data_for(
         SettingsError: they are of other classes.
         SourceError, ModelError, EngineError, MissingLibraryError: stills or judge cannot be used.
     """
+    from vss_ros.evaluation.data import check_classes
     from vss_ros.evaluation.reference import judged_by
     from vss_ros.evaluation.subjects import load_reference
 
@@ -68,7 +69,7 @@ def data_for(
     if args.against:
         judge = load_reference(args.against, engines_settings(args)[0], model)
         return judged_by(data, judge), [judge]
-    _check_classes(data, model)
+    check_classes(data, model)
     return data, []
 
 
@@ -86,13 +87,3 @@ def _with_stills(data: DataSet | None, args: Namespace, model: ModelFolder) -> D
     if data is None:
         return DataSet(in_words(args, share), PLAIN, None, [*clips])
     return replace(data, name=f'{data.name}, {in_words(args, share)}', clips=[*data.clips, *clips])
-
-
-def _check_classes(data: DataSet, model: ModelFolder) -> None:
-    from vss_ros.core.classes import load_classes
-
-    if data.classes is not None and load_classes(data.classes).names != model.classes.names:
-        raise SettingsError(
-            f'{data.name} is labelled with {data.classes}, {model.name} knows {model.classes.name}; '
-            'choose a model for these classes, or write a layout that maps the labels'
-        )

@@ -44,16 +44,12 @@ class GraphSpec:
     precisions: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
 
     def read(self) -> bytes:
-        """The bytes of the file. Engines take them from here, because a file may be replaced at any time.
+        """The bytes of the file. Engines take them from here, see `read_checked`.
 
         Raises:
             ModelError: they are not those that model.yaml vouches for, or not all that an engine would read.
         """
-        try:
-            data = self.file.read_bytes()
-        except OSError as error:
-            raise _unreadable(self.file, error) from error
-        _check_sha256(self.file, hashlib.sha256(data).hexdigest(), self.sha256)
+        data = read_checked(self.file, self.sha256)
         if EXTERNAL_DATA.search(data):
             raise ModelError(
                 f'{self.file} keeps tensors in another file, for which model.yaml does not vouch; export the '
@@ -75,6 +71,20 @@ def checked_file(folder: Path, entry: dict[str, Any]) -> Path:
         raise _unreadable(file, error) from error
     _check_sha256(file, found, entry['sha256'])
     return file
+
+
+def read_checked(file: Path, sha256: str) -> bytes:
+    """The bytes of a file; checked where they are used, because a file may be replaced at any time.
+
+    Raises:
+        ModelError: they cannot be read, or are not those of the sha256.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    _check_sha256(file, hashlib.sha256(data).hexdigest(), sha256)
+    return data
 
 
 def _unreadable(file: Path, error: Exception) -> ModelError:

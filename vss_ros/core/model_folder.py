@@ -20,7 +20,7 @@ from vss_ros.core import first_use
 from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.model_files import GraphSpec, TensorSpec, checked_file
+from vss_ros.core.model_files import GraphSpec, TensorSpec, checked_file, read_checked
 from vss_ros.core.model_steps import CARRIED, check_steps
 from vss_ros.core.paths import user_path
 from vss_ros.core.share import share_path
@@ -60,6 +60,7 @@ class ModelFolder:
     state: Mapping[str, str]
     graphs: Mapping[str, GraphSpec]
     weights: Path | None = None
+    weights_sha256: str = ''
     training: Mapping[str, Any] = field(default_factory=dict)
     delay_frames: int = 0
     correction_interval: int = 1
@@ -76,6 +77,16 @@ class ModelFolder:
             wanted: what a stream asks for, see `StreamSettings.correction_interval`; 0: as the model says.
         """
         return (wanted or self.correction_interval) if CARRIED in self.steps else 1
+
+    def read_weights(self) -> bytes:
+        """The bytes of its weights, as safetensors.
+
+        Raises:
+            ModelError: it has none, or they are not those that model.yaml vouches for.
+        """
+        if self.weights is None:
+            raise ModelError(f'{self.path} has no weights, only graphs; use a model that vss export made')
+        return read_checked(self.weights, self.weights_sha256)
 
     def graphs_in(self, precision: str) -> dict[str, GraphSpec]:
         """The graphs with their files of one precision; a graph that has none, `warp` say, stays fp32.
@@ -206,6 +217,7 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
             for name, entry in (content.get('graphs') or {}).items()
         },
         weights=checked_file(path, weights) if weights else None,
+        weights_sha256=weights['sha256'] if weights else '',
         training=dict(content.get('training') or {}),
         delay_frames=delay_frames,
         correction_interval=correction_interval,

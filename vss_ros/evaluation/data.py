@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.paths import user_path
 from vss_ros.core.sources.open import BAG_SUFFIXES, SourceSettings, open_source
 from vss_ros.evaluation.clips import Clip, SourceClip
@@ -59,6 +61,15 @@ def open_data(
     if split is not None:
         raise SettingsError(f'{", ".join(specs)} has no splits; leave --split out or name a --layout')
     return DataSet(', '.join(specs), PLAIN, None, [_source_clip(spec, settings) for spec in specs])
+
+
+def check_classes(data: DataSet, model: ModelFolder) -> None:
+    """Raises SettingsError where the data are labelled with other classes than those of the model."""
+    if data.classes is not None and load_classes(data.classes).names != model.classes.names:
+        raise SettingsError(
+            f'{data.name} is labelled with {data.classes}, {model.name} knows {model.classes.name}; '
+            'choose a model for these classes, or write a layout that maps the labels'
+        )
 
 
 def _layout(specs: list[str], name: str | None, settings: SourceSettings) -> Layout | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from vss_ros.core.errors import ModelError
@@ -46,12 +46,21 @@ def stored_dtype(model: ModelFolder) -> str:
     Raises:
         ModelError: its weights cannot be read.
     """
+    halves = any(tensor.dtype == torch.float16 for tensor in stored_tensors(model).values())
+    return 'fp16' if halves else 'fp32'
+
+
+def stored_tensors(model: ModelFolder) -> dict[str, Tensor]:
+    """The weights of a model folder by name, as they are stored.
+
+    Raises:
+        ModelError: there are none, or they cannot be read.
+    """
+    data = model.read_weights()
     try:
-        with safe_open(str(model.weights), 'pt') as file:
-            dtypes = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  no mapping
-    except (SafetensorError, OSError) as error:
+        return load(data)
+    except SafetensorError as error:
         raise ModelError(f'{model.weights} cannot be read: {error}; export the model again') from error
-    return 'fp16' if 'F16' in dtypes else 'fp32'
 
 
 def load_method(
@@ -68,14 +77,9 @@ def load_method(
         ModelError: the folder has no weights, or they do not fit the method.
         SettingsError: an option has a value that cannot be used.
     """
-    if model.weights is None:
-        raise ModelError(f'{model.path} has no weights, only graphs; use a model that vss export made')
+    state = stored_tensors(model)
     kept = model.options if name in (None, model.method) else {}
     method = build_method(name or model.method, len(model.classes), {**kept, **(options or {})})
-    try:
-        state = load_file(str(model.weights))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f'{model.weights} cannot be read: {error}; export the model again') from error
     if options or name is not None:
         networks = {name.split('.')[0] for name in method.state_dict()}
         state = {name: tensor for name, tensor in state.items() if name.split('.')[0] in networks}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.methods.method import Method
+from vss_ros.methods.weights import stored_tensors
 
 
 def start_from(method: Method, start: Mapping[str, str]) -> None:
@@ -67,12 +66,7 @@ def model_and_prefix(entry: str, origin: object) -> tuple[str, str]:
 def _part(model_name: str, prefix: str) -> dict[str, Tensor]:
     """The weights of a model whose names begin with `prefix.`, without it."""
     model = load_model(model_name, graphs=False)
-    if model.weights is None:
-        raise ModelError(f'start: {model.path} has no weights, only graphs; use a model that vss export made')
-    try:
-        state = load_file(str(model.weights))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f'start: {model.weights} cannot be read: {error}') from error
+    state = stored_tensors(model)
     part = {
         key.removeprefix(f'{prefix}.'): value for key, value in state.items() if key.startswith(f'{prefix}.')
     }
