@@ -81,7 +81,7 @@ def tiny_method(name: str = 'evss-lite', **options):
         torch.nn.init.normal_(_last_convolution(method.conet).weight, std=0.1)
         method.train()
         for _ in range(20):  # the norms learn what an image looks like
-            method.conet(rgb, method.csrnet(rgb))
+            method.look_again(rgb, method.csrnet(rgb))
         method.eval()
         last, scores = _last_convolution(method.csrnet), method.csrnet(rgb)
         scale = 3 / scores.std((0, 2, 3))  # every class gets mean 0 and deviation 3 over the pixels

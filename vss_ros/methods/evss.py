@@ -112,8 +112,19 @@ class Evss(FlowWarping, KeyFrames):
         self.csrnet, self.conet = self.build_csrnet(), self.build_conet()
 
     def build_conet(self) -> nn.Module:
-        """(RGB in [0, 1], warped scores) -> edge logits (N, 2, h, w), updated scores (N, K, h, w)."""
         return CoNet(self.classes)
+
+    def look_again(self, image: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB in [0, 1] (N, 3, H, W), warped scores -> edge logits (N, 2, h, w), updated scores (N, K, h, w).
+
+        Once the method is folded, the image is as the `eye` takes it, see `look`.
+        """
+        return self.conet(image, warped)
+
+    @property
+    def eye(self) -> nn.Module:
+        """The network that looks at propagated frames."""
+        return self.conet
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores, result, labels uint8 (N, 1, h, w), mask, confidence."""
@@ -153,7 +164,7 @@ class Evss(FlowWarping, KeyFrames):
         """
         size = image.shape[1:3]
         reference = reference_labels.float()
-        edge, updated = self.conet(self.look(image, self.conet), warped)
+        edge, updated = self.look_again(self.look(image, self.eye), warped)
         offset = self.edge_offset(age)
         merged, distortion = self.rectify(warped, updated, edge, reference, size, offset)
 

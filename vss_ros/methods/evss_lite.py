@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
-from vss_ros.methods.blocks.lite import LiteCorrection
+from vss_ros.methods.blocks.lite import Glance, LiteCorrection
 from vss_ros.methods.evss import Evss
 
 
@@ -49,6 +49,14 @@ class EvssLite(Evss):
             edge_offsets,
             correction_interval,
         )
+        self.glance = Glance(classes)
 
     def build_conet(self) -> nn.Module:
         return LiteCorrection(self.classes)
+
+    def look_again(self, image: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conet(self.glance.glimpse(image), warped)
+
+    @property
+    def eye(self) -> nn.Module:
+        return self.glance

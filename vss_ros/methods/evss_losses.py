@@ -45,7 +45,7 @@ def predict(method: Evss, key: Tensor, current: Tensor, flow: Tensor | None = No
     if flow is None:
         flow = method.flownet(current, key)
     warped = warp(key_scores, flow)
-    edge, updated = method.conet(current, warped)
+    edge, updated = method.look_again(current, warped)
     merged, _ = method.rectify(warped, updated, edge, labels_of(key_scores), size)
     return Prediction(*(resize(maps, size) for maps in (warped, updated, edge, merged)))
 

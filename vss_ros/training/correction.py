@@ -88,7 +88,7 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         )
         if not judged and options['carry'] != 'merged' and options['reference'] == 'key':
             return handed, None  # nothing of the correction reaches the next frame
-        edge, updated = self.method.conet(image, warped)
+        edge, updated = self.method.look_again(image, warped)
         edge, updated = edge.float(), updated.float()
         merged, _ = self.method.rectify(warped, updated, edge, state.reference, image.shape[2:])
         small = resize(merged.detach(), warped.shape[2:])

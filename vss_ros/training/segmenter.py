@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class SegmenterStage:
 
     name = 'segmenter'
     settings_class = SegmenterSettings
-    method_class = Method
+    method_class: ClassVar[type[Method]] = Method
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STAGES = {
     'growth': 'vss_ros.training.growth:GrowthStage',
     'segmenter': 'vss_ros.training.segmenter:SegmenterStage',
+    'glance': 'vss_ros.training.glance:GlanceStage',
     'flow': 'vss_ros.training.flow:FlowStage',
     'correction': 'vss_ros.training.correction:CorrectionStage',
     'distortion': 'vss_ros.training.davss:DistortionStage',

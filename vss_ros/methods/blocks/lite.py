@@ -1,4 +1,4 @@
-"""The two light networks of evss-lite: regular 3x3 convolutions, batch norm and ReLU only.
+"""The light networks of evss-lite: regular 3x3 convolutions, batch norm and ReLU only.
 
 Depthwise convolutions are slower than their multiply-adds promise, in training and in the CPU
 runtimes, so the savings come from narrow maps and an early reduction to 1/4 instead.
@@ -6,6 +6,8 @@ Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -151,11 +153,15 @@ class LiteSegmenter(nn.Module):
         Returns:
             Logits, (N, K, h, w).
         """
-        return self.from_eighth(*self.to_eighth(rgb))
+        features_4 = self.to_quarter(rgb)
+        return self.from_eighth(self.to_eighth(features_4), features_4)
 
-    def to_eighth(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        """All but the last stage of the decoder: its map at 1/8, and what the encoder gives at 1/4."""
-        features_4 = self.encoder_4(self.stem(rgb - self.grey))
+    def to_quarter(self, rgb: Tensor) -> Tensor:
+        """The first stage of the encoder: its map at 1/4, (N, 32, h, w)."""
+        return self.encoder_4(self.stem(rgb - self.grey))
+
+    def to_eighth(self, features_4: Tensor) -> Tensor:
+        """All from there to the last stage of the decoder: its map at 1/8, (N, 64, H/8, W/8)."""
         features_8 = self.encoder_8(features_4)
         features_16 = self.encoder_16(features_8)
         x = self.context(self.encoder_32(features_16))
@@ -165,55 +171,109 @@ class LiteSegmenter(nn.Module):
         ):
             detail = skip(features)
             x = decoder(detail + resize_like(x, detail))
-        return x, features_4
+        return x
 
     def from_eighth(self, x: Tensor, features_4: Tensor) -> Tensor:
         """The last stage of the decoder, and the scores."""
+        return self.scores(self.decode(x, features_4))
+
+    def decode(self, x: Tensor, features_4: Tensor) -> Tensor:
+        """The last stage of the decoder, (N, 64, h, w)."""
         detail = self.skip_4(features_4)
-        return self.scores(self.decoder_4(detail + resize_like(x, detail)))
+        return self.decoder_4(detail + resize_like(x, detail))
+
+
+class Glimpse(NamedTuple):
+    """What a glance saw."""
+
+    scores: Tensor  # logits (N, K, H/8, W/8)
+    features: Tensor  # the decoder's, (N, 64, H/8, W/8)
+    detail: Tensor  # the stem's, (N, 32, h, w)
+
+
+class Glance(LiteSegmenter):
+    """The segmenter on the image at half its size, for a quarter of the work.
+
+    Its weights have the names and shapes of a `LiteSegmenter`'s, and may begin as those.
+    """
+
+    width_4, width_8 = 32, 64  # channels of what it sees
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.halve: nn.Module = nn.AvgPool2d(2)
+
+    def take_camera_bytes(self) -> None:
+        block = self.stem[0]
+        assert isinstance(block, nn.Sequential) and isinstance(block[0], nn.Conv2d)
+        block[0] = halving(block[0])
+        self.halve = nn.Identity()
+        super().take_camera_bytes()
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """RGB in [0, 1], (N, 3, H, W) -> logits (N, K, H/8, W/8)."""
+        return self.glimpse(rgb).scores
+
+    def glimpse(self, rgb: Tensor) -> Glimpse:
+        """All that a correction uses of a glance at the image, as `forward` takes it."""
+        first, second = self.stem
+        detail = first(self.halve(rgb - self.grey))
+        features_4 = self.encoder_4(second(detail))
+        features = self.decode(self.to_eighth(features_4), features_4)
+        return Glimpse(self.scores(features), features, detail)
+
+
+def halving(first: nn.Conv2d) -> nn.Conv2d:
+    """One convolution that does what averaging 2 x 2 pixels and then the given one, without bias, do."""
+    (rows, columns), (down, right) = first.kernel_size, first.stride
+    (above, left) = (int(padding) for padding in first.padding)
+    merged = nn.Conv2d(
+        first.in_channels,
+        first.out_channels,
+        (2 * rows, 2 * columns),
+        (2 * down, 2 * right),
+        (2 * above, 2 * left),
+        bias=False,
+    )
+    with torch.no_grad():
+        merged.weight.copy_(first.weight.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4)
+    return merged
 
 
 class LiteCorrection(nn.Module):
-    """Image and warped scores to edge logits and updated scores at 1/4.
+    """Two opinions, the scores carried to a frame and a glance at it, to edge logits and updated scores.
 
-    Unlike CoNet, which meets the warped scores in its last layer only, the encoder sees them beside
-    the image: spotting where the two disagree is most of its task. What it predicts is a change, so
-    a network that knows nothing leaves the warp as it is. Widths are multiples of 16, the block
-    of channels that ONNX Runtime computes at once on a CPU; others cost as much as the next one.
+    The glance is of now, but coarse. Where the two differ, maps at 1/8 and 1/4 tell from what the image shows
+    there which one to believe; and they mend outlines, which are lost at half the size. CoNet has no such
+    second opinion; Accel (Jain et al. 2019) has, but fuses it everywhere alike. Widths are multiples of 16, the
+    block of channels that ONNX Runtime computes at once on a CPU; others cost as much as the next one.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, int, int] = (16, 48, 96)) -> None:
+    def __init__(self, classes: int, widths: tuple[int, int] = (16, 32)) -> None:
         super().__init__()
-        width_4, width_8, width_16 = widths
-        self.stem = convolution(3, width_4, 3, 2)
-        self.image_4 = nn.Sequential(*_normed(width_4, width_4, 3, 2))
-        self.scores_4 = nn.Sequential(*_normed(classes, width_4, 1))
-        self.encoder_8 = nn.Sequential(convolution(width_4, width_8, 3, 2), convolution(width_8, width_8))
-        self.encoder_16 = nn.Sequential(convolution(width_8, width_16, 3, 2), convolution(width_16, width_16))
-        self.context = Context(width_16, width_8, (1, 3))
-        self.decoder_8 = convolution(width_8, width_4)
-        self.decoder_4 = convolution(width_4, width_4)
+        width_4, width_8 = widths
+        self.opinions_8 = convolution(2 * classes + Glance.width_8, width_8, 1)
+        self.compare_8 = convolution(width_8, width_4)
+        self.opinions_4 = nn.Sequential(*_normed(2 * classes, width_4, 1))
+        self.detail_4 = nn.Sequential(*_normed(Glance.width_4, width_4, 1))
+        self.compare_4 = nn.Sequential(convolution(width_4, width_4), convolution(width_4, width_4))
         self.heads = nn.Conv2d(width_4, 2 + classes, 1)
-        nn.init.zeros_(self.heads.weight[2:])
+        for tensor in self.heads.parameters():
+            nn.init.zeros_(tensor[2:])  # knows nothing yet: the update is what the glance saw
 
-    def take_camera_bytes(self) -> None:
-        """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
-        take_camera_bytes(self.stem)
-        self.takes_camera_bytes = True
-
-    def forward(self, rgb: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at the image again.
+    def forward(self, glance: Glimpse, warped: Tensor) -> tuple[Tensor, Tensor]:
+        """Weigh them.
 
         Args:
-            rgb: image in [0, 1], (N, 3, H, W).
+            glance: at this frame.
             warped: scores carried along the flow, (N, K, h, w).
         Returns:
             Edge logits (N, 2, h, w), updated scores (N, K, h, w).
         """
-        features_4 = functional.relu(self.image_4(self.stem(rgb)) + self.scores_4(warped))
-        features_8 = self.encoder_8(features_4)
-        x = self.context(self.encoder_16(features_8))
-        x = self.decoder_8(features_8 + resize_like(x, features_8))
-        x = self.decoder_4(features_4 + resize_like(x, features_4))
-        edge, change = self.heads(x).split((2, warped.shape[1]), 1)
-        return edge, warped + change
+        fresh = resize_like(glance.scores, warped)
+        carried = resize_like(warped, glance.scores)
+        x = self.compare_8(self.opinions_8(torch.cat((glance.scores, carried, glance.features), 1)))
+        opinions = self.opinions_4(torch.cat((fresh, warped), 1))
+        x = resize_like(x, warped) + opinions + self.detail_4(glance.detail)
+        edge, change = self.heads(self.compare_4(functional.relu(x))).split((2, warped.shape[1]), 1)
+        return edge, fresh + change

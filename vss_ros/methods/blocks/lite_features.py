@@ -20,8 +20,8 @@ class LiteFeatures(LiteSegmenter):
 
     def features(self, rgb: Tensor) -> Tensor:
         """An image as `forward` takes it -> features (N, 192, H/8, W/8), none of them negative."""
-        features_8, features_4 = self.to_eighth(rgb)
-        return torch.cat((features_8, stack_squares(features_4)), 1)
+        features_4 = self.to_quarter(rgb)
+        return torch.cat((self.to_eighth(features_4), stack_squares(features_4)), 1)
 
     def classify(self, refined: Tensor, features: Tensor) -> Tensor:
         """Refined features (N, 64, H/8, W/8) and those of the same frame -> logits (N, K, H/4, W/4)."""

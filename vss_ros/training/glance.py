@@ -1,0 +1,56 @@
+"""Stage `glance`: how evss-lite sees a frame at half its size, taught by the segmenter at full size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vss_ros.core.errors import SettingsError
+from vss_ros.methods.blocks.lite import LiteSegmenter
+from vss_ros.methods.evss_lite import EvssLite
+from vss_ros.methods.method import Method
+from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
+from vss_ros.training.teacher import load_teacher
+
+if TYPE_CHECKING:
+    from vss_ros.training.gather import Gathered
+    from vss_ros.training.recipe import StageRecipe
+
+
+@dataclass(frozen=True)
+class GlanceSettings(SegmenterSettings):
+    """As those of the segmenter; the teacher is the method's own segmenter, if none is named.
+
+    Attributes:
+        begin_as_segmenter: with its weights; otherwise as the glance is, which may `start` from a model.
+    """
+
+    begin_as_segmenter: bool = True
+
+
+class GlanceStage(SegmenterStage):
+    """Learns on views like the segmenter, which stays as it is."""
+
+    name = 'glance'
+    settings_class = GlanceSettings
+    method_class = EvssLite
+
+    @classmethod
+    def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> GlanceStage:
+        """The stage of a recipe.
+
+        Raises:
+            SettingsError: the segmenter is of another kind, so the glance cannot begin with its weights.
+        """
+        assert isinstance(method, EvssLite)
+        own = method.csrnet.requires_grad_(False).eval()
+        if recipe.sampling.begin_as_segmenter:
+            if not isinstance(own, LiteSegmenter):
+                raise SettingsError(
+                    'a glance can begin as a light segmenter only; set begin_as_segmenter: false, and let it '
+                    'start from a model (start: {glance: camvid-evss-lite/glance})'
+                )
+            method.glance.load_state_dict(own.state_dict())
+        teacher = load_teacher(recipe.sampling.teacher, data.class_set) if recipe.sampling.teacher else own
+        stills = data.stills(recipe.shares, labelled=False)
+        return cls(method.glance, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher)
