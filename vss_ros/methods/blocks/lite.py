@@ -205,7 +205,8 @@ class Glance(LiteSegmenter):
 
     def take_camera_bytes(self) -> None:
         block = self.stem[0]
-        assert isinstance(block, nn.Sequential) and isinstance(block[0], nn.Conv2d)
+        assert isinstance(block, nn.Sequential)
+        assert isinstance(block[0], nn.Conv2d)
         block[0] = halving(block[0])
         self.halve = nn.Identity()
         super().take_camera_bytes()
@@ -245,8 +246,8 @@ class LiteCorrection(nn.Module):
 
     The glance is of now, but coarse. Where the two differ, maps at 1/8 and 1/4 tell from what the image shows
     there which one to believe; and they mend outlines, which are lost at half the size. CoNet has no such
-    second opinion; Accel (Jain et al. 2019) has, but fuses it everywhere alike. Widths are multiples of 16, the
-    block of channels that ONNX Runtime computes at once on a CPU; others cost as much as the next one.
+    second opinion; Accel (Jain et al. 2019) has, but fuses it everywhere alike. Widths are multiples of 16,
+    the block of channels that ONNX Runtime computes at once on a CPU; others cost as much as the next one.
     """
 
     def __init__(self, classes: int, widths: tuple[int, int] = (16, 32)) -> None:
