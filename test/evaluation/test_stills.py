@@ -71,6 +71,20 @@ def test_frames_that_are_scored_at_all_distances_lie_next_to_the_still(tiny_mode
     assert all(np.array_equal(*pair) for pair in zip(images, back[::-1], strict=True))
 
 
+def test_drives_that_are_fitted_to_go_one_way_and_the_other_in_turn(tiny_model, stills):
+    from vss_ros.training.driven_stills import drives_into
+
+    model = load_model(tiny_model)
+    found, forwards, backwards = (drives_into(stills, model, 0.2, 4, 3, way) for way in (None, False, True))
+
+    def first_images(clips):
+        return [next(clip.frames())[1].image for clip in clips]
+
+    expected = zip(first_images(forwards), first_images(backwards), strict=True)
+    for index, (image, (ahead, back)) in enumerate(zip(first_images(found), expected, strict=True)):
+        assert np.array_equal(image, back if index % 2 else ahead)
+
+
 def test_stills_stand_beside_other_data(tiny_model, stills, tmp_path):
     words = ('--model', tiny_model, '--protocol', 'deployment', '--no-plots', '-o', tmp_path / 'report')
     assert run('synthetic:3x2', '--stills', stills, '--clips', 1, '--distances', 0, *words) == 0

@@ -157,6 +157,30 @@ def test_emphasis_can_grow_with_the_distance_from_the_key_frame(streets):
     assert loss(1, emphasis=6.0) > loss(1, emphasis=6.0, emphasis_grows=True)
 
 
+def test_a_share_of_the_streams_runs_back_in_time(streets):
+    ways = []
+
+    class Watched(ClipLibrary):
+        def clip(self, rng, frames, backwards=False):
+            ways.append(backwards)
+            return super().clip(rng, frames, backwards)
+
+    for share in (0.0, 0.5, 1.0):
+        stage = correction_stage(lite(flow='dis'), streets, backwards=share)
+        stage._sources = [Watched(streets, HEIGHT, WIDTH)]
+        for step in range(10):
+            stage.batch(step)
+        assert abs(sum(ways) / 20 - share) < 0.3 * (share == 0.5) + 1e-9
+        ways.clear()
+
+
+def test_a_share_of_streams_backwards_is_for_streams_and_a_share():
+    with pytest.raises(SettingsError, match='backwards is .*; use a share'):
+        CorrectionSettings(backwards=1.5)
+    with pytest.raises(SettingsError, match='and 0 with hops'):
+        CorrectionSettings(backwards=0.5, hops=1, intervals=(3,))
+
+
 def test_emphasis_cannot_grow_without_a_stream(streets):
     with pytest.raises(SettingsError, match='emphasis_grows is for streams'):
         CorrectionSettings(hops=1, intervals=(3,), emphasis_grows=True)

@@ -43,7 +43,7 @@ class DrivenClip:
 
 
 def drives_into(
-    folder: Path, model: ModelFolder, share: float, clips: int, length: int, backwards: bool = False
+    folder: Path, model: ModelFolder, share: float, clips: int, length: int, backwards: bool | None = None
 ) -> list[DrivenClip]:
     """Drives into the stills of a folder (images/ and labels/), in the size of a model, group by group.
 
@@ -52,7 +52,8 @@ def drives_into(
         clips: how many.
         length: frames of each.
         backwards: they end with the still instead of beginning with it. What lies away from the still is
-            magnified, and so less sharp.
+            magnified, and so less sharp: forwards what is carried has more detail than the frame it comes to,
+            backwards less. None: one and the other in turn.
     Raises:
         SourceError: the folder cannot be read, or the share is less than one image.
     """
@@ -66,5 +67,7 @@ def drives_into(
     for group, members in enumerate(groups):
         driver = StillDriver(stills.where([place in members for place in places]), scene, recoloured=False)
         numbers = range(group, clips, len(groups))
-        found += [DrivenClip(driver, number, group, length, backwards) for number in numbers]
+        for turn, number in enumerate(numbers):
+            back = turn % 2 == 1 if backwards is None else backwards
+            found.append(DrivenClip(driver, number, group, length, back))
     return found

@@ -74,6 +74,7 @@ class PropagationSettings:
     intervals: tuple[int, ...] = ()  # below 0 the key frame is the later one
     crop: tuple[int, ...] = ()  # height, width of a random window; all of the images if not given
     recolour: bool = True
+    backwards: float = 0.0  # share of streams that run back in time; with hops intervals below 0 do that
     pseudo_labels: bool = False  # the segmenter's classes as the target even where true ones exist
     weight_softness: float = 0.0  # of class weights in the losses, see `class_weights`; 0: all the same
 
@@ -90,6 +91,10 @@ class PropagationSettings:
         if not whole or any(abs(interval) < max(self.hops, 1) for interval in self.intervals):
             raise SettingsError(
                 f'intervals are {list(self.intervals)}; use whole numbers of {self.hops} or more'
+            )
+        if not 0 <= self.backwards <= 1 or (self.backwards and self.hops):
+            raise SettingsError(
+                f'backwards is {self.backwards}; use a share of 0 to 1 of the streams, and 0 with hops'
             )
         if bool(self.hops) != bool(self.intervals):
             raise SettingsError('hops and intervals go together; give both, or none to train on streams')
@@ -200,7 +205,8 @@ class PropagationStage(ABC, Generic[Trained, State]):
             between = 1 + rng.permutation(abs(interval) - 1)[: settings.hops - 1]
             clip = clip.frames([0, *sorted(between), abs(interval)])
         else:
-            clip = source.clip(rng, settings.frames)
+            back = settings.backwards > 0 and rng.random() < settings.backwards
+            clip = source.clip(rng, settings.frames, back)
         return clip.window(rng, settings.crop) if settings.crop else clip
 
     def _arrays(self, clips: Sequence[Clip]) -> Batch:
