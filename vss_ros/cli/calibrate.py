@@ -92,8 +92,10 @@ def main(args: Namespace) -> int:
         from vss_ros.cli.calibrate_correction import fit_correction
         from vss_ros.cli.calibrate_graphs import calibrate_graphs
 
-        what, fit_ = ('confidence', fit_confidence) if args.confidence else ('correction', fit_correction)
-        calibrate_graphs(args, model, what, fit_)
+        if args.confidence:
+            calibrate_graphs(args, model, 'confidence', fit_confidence)
+        else:  # drives that go both ways, for in each the one or the other, carried or fresh, has more detail
+            calibrate_graphs(args, model, 'correction', fit_correction, backwards=None)
         return 0
     engine = load_engine(model, engine_settings(args))
     samples = collect(model, engine, _clips(args, model), args.span)

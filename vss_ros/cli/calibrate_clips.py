@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from vss_ros.core.model_folder import ModelFolder
 
 
-def numbered_clips(args: Namespace, model: ModelFolder) -> Iterator[tuple[int, Iterable[Frame]]]:
-    """Frames by number of the clip, those of the sources first."""
+def numbered_clips(
+    args: Namespace, model: ModelFolder, backwards: bool | None = False
+) -> Iterator[tuple[int, Iterable[Frame]]]:
+    """Frames by number of the clip, those of the sources first.
+
+    Args:
+        backwards: which way drives into stills go, see `drives_into`.
+    """
     from vss_ros.core.sources.open import SourceSettings
     from vss_ros.evaluation.data import check_classes, open_data
 
-    driven = drives(args, model, share_of_stills(args), args.span)
+    driven = drives(args, model, share_of_stills(args), args.span, backwards)
     count = 0
     if args.sources:
         settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)

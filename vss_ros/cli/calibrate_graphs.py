@@ -41,12 +41,15 @@ class Fitted:
 Fit = Callable[['ModelFolder', Iterable[tuple[int, Iterable['Frame']]], int], Fitted]
 
 
-def calibrate_graphs(args: Namespace, model: ModelFolder, what: str, fit: Fit) -> None:
+def calibrate_graphs(
+    args: Namespace, model: ModelFolder, what: str, fit: Fit, backwards: bool | None = False
+) -> None:
     """Fits, says what it is worth on clips left out, and writes the model with it.
 
     Args:
         what: name of the notes.
         fit: takes the model, clips with their numbers and the largest span between key frames.
+        backwards: which way drives into stills go, see `drives_into`.
     Raises:
         SettingsError, SourceError, ModelError: the model or the data cannot be used; the message says why.
     """
@@ -66,7 +69,7 @@ def calibrate_graphs(args: Namespace, model: ModelFolder, what: str, fit: Fit) -
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = fit(model, numbered_clips(args, model), args.span)
+    found = fit(model, numbered_clips(args, model, backwards), args.span)
     console = Console(highlight=False, markup=False)
     console.print(found.counted)
     console.print(found.table)

@@ -49,7 +49,7 @@ def share_of_stills(args: Namespace) -> float:
 
 
 def drives(
-    args: Namespace, model: ModelFolder, share: float, length: int, backwards: bool | None = None
+    args: Namespace, model: ModelFolder, share: float, length: int, backwards: bool | None = False
 ) -> list[DrivenClip]:
     """Drives into the stills that were named, if any; see `drives_into`."""
     if args.stills is None:

@@ -43,7 +43,7 @@ class DrivenClip:
 
 
 def drives_into(
-    folder: Path, model: ModelFolder, share: float, clips: int, length: int, backwards: bool | None = None
+    folder: Path, model: ModelFolder, share: float, clips: int, length: int, backwards: bool | None = False
 ) -> list[DrivenClip]:
     """Drives into the stills of a folder (images/ and labels/), in the size of a model, group by group.
 
