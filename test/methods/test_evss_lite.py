@@ -55,7 +55,7 @@ def test_a_key_frame_costs_at_most_a_sixth_of_that_of_evss():
 
 def test_a_correction_costs_a_third_of_a_key_frame():
     method, rgb = build_method('evss-lite', CLASSES), torch.rand(1, 3, 360, 480)
-    glimpse, warped = method.glance.eval().glimpse(rgb), torch.rand(1, CLASSES, 90, 120)
+    glimpse, warped = method.glance.eval()(rgb), torch.rand(1, CLASSES, 90, 120)
     cost = gmac(method.glance, rgb) + gmac(method.conet, glimpse, warped)
     assert cost <= gmac(method.csrnet, rgb) / 3
 
@@ -74,7 +74,7 @@ def test_an_untrained_correction_offers_what_a_glance_sees():
     method, rgb = build_method('evss-lite', CLASSES).eval(), torch.rand(1, 3, 64, 96)
     warped = 10 * torch.randn(1, CLASSES, 16, 24)
     _, updated = method.look_again(rgb, warped)
-    assert torch.equal(updated, resize_like(method.glance(rgb), warped))
+    assert torch.equal(updated, resize_like(method.glance(rgb).scores, warped))
 
 
 def test_a_glance_is_the_segmenter_on_the_image_at_half_its_size():
@@ -82,7 +82,7 @@ def test_a_glance_is_the_segmenter_on_the_image_at_half_its_size():
     segmenter, glance = LiteSegmenter(CLASSES).eval(), Glance(CLASSES).eval()
     glance.load_state_dict(segmenter.state_dict())
     rgb = torch.rand(1, 3, 64, 96)
-    assert torch.allclose(glance(rgb), segmenter(nn.functional.avg_pool2d(rgb, 2)), atol=1e-6)
+    assert torch.allclose(glance(rgb).scores, segmenter(nn.functional.avg_pool2d(rgb, 2)), atol=1e-6)
 
 
 def test_a_key_step_and_a_propagated_step_close():

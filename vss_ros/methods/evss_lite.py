@@ -55,7 +55,7 @@ class EvssLite(Evss):
         return LiteCorrection(self.classes)
 
     def look_again(self, image: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
-        return self.conet(self.glance.glimpse(image), warped)
+        return self.conet(self.glance(image), warped)
 
     @property
     def eye(self) -> nn.Module:

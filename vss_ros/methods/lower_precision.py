@@ -35,5 +35,6 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, (tuple, list)):
-        return tuple(_cast(entry, dtype) for entry in value)
+        entries = [_cast(entry, dtype) for entry in value]
+        return type(value)(*entries) if hasattr(value, '_fields') else tuple(entries)  # a named tuple, or not
     return value

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.lite import Glimpse
 from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
@@ -123,7 +124,7 @@ class SegmenterStage:
         if isinstance(self.module, PspNet):
             scores, auxiliary = self.module.with_auxiliary(rgb)
         else:
-            scores, auxiliary = self.module(rgb), None
+            scores, auxiliary = scores_of(self.module, rgb), None
         taught = None if self._teacher is None else answers_of(self._teacher, rgb)
         with torch.autocast(scores.device.type, enabled=False):
             weights = None if self._weights is None else self._weights.to(scores.device)
@@ -142,13 +143,19 @@ class SegmenterStage:
         return mean_iou(average, self._aside, self._classes) if len(self._aside) else {}
 
 
+def scores_of(segmenter: nn.Module, rgb: Tensor) -> Tensor:
+    """Its scores, (N, K, any height, any width); a glance gives more than those."""
+    found = segmenter(rgb)
+    return found.scores if isinstance(found, Glimpse) else found
+
+
 @torch.no_grad()
 def mean_iou(segmenter: nn.Module, images: LabelledImages, classes: int) -> dict[str, float]:
     """`miou` in per cent at full resolution, and `iou_<id>` of each class that occurs."""
     device = next(segmenter.parameters()).device
     counts = ConfusionMatrix(classes)
     for image, label in zip(images.images, images.labels, strict=True):
-        scores = segmenter(to_rgb(torch.from_numpy(image)[None].to(device)))
+        scores = scores_of(segmenter, to_rgb(torch.from_numpy(image)[None].to(device)))
         mask = resize(scores.float(), label.shape).argmax(1)[0].byte()
         counts.update(label, mask.cpu().numpy())
     each = {f'iou_{i}': 100 * float(iou) for i, iou in enumerate(counts.iou()) if iou == iou}

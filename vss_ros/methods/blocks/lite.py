@@ -211,12 +211,8 @@ class Glance(LiteSegmenter):
         self.halve = nn.Identity()
         super().take_camera_bytes()
 
-    def forward(self, rgb: Tensor) -> Tensor:
-        """RGB in [0, 1], (N, 3, H, W) -> logits (N, K, H/8, W/8)."""
-        return self.glimpse(rgb).scores
-
-    def glimpse(self, rgb: Tensor) -> Glimpse:
-        """All that a correction uses of a glance at the image, as `forward` takes it."""
+    def forward(self, rgb: Tensor) -> Glimpse:  # type: ignore[override]
+        """Glance at an image, RGB in [0, 1], (N, 3, H, W)."""
         first, second = self.stem
         detail = first(self.halve(rgb - self.grey))
         features_4 = self.encoder_4(second(detail))
