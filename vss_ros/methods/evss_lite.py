@@ -2,7 +2,7 @@
 
 Only the networks differ. A key frame costs a seventh of EVSS's multiply-adds; a propagated frame
 takes its flow from the host (see `flow`) and fuses at a quarter of the image. With `backbone: csrnet`
-key frames are those of EVSS, and a propagated frame costs one fiftieth of one.
+key frames are those of EVSS, and a propagated frame costs a twentieth of one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class EvssLite(Evss):
     """EVSS with the light networks; options as in `Evss`, with defaults for speed.
 
     Deciding at a quarter costs about a point of mIoU against `full` (the model's card has it) and is what
-    makes a propagated frame cost little more than a third of a key frame.
+    keeps deciding a small part of a propagated frame.
     """
 
     def __init__(
