@@ -28,16 +28,16 @@ CLIPS = ['synthetic:1x24', 'synthetic:2x24']
 ONCE = ['--frames', '24', '--span', '6', '--threads', '1']
 
 
-def turned_out(best_by_age, frames=10, classes=3):
+def turned_out(best_by_age, frames=10, classes=3, labelled=True, power=1):
     """Frames that are the more right, the closer an offset is to the best of its age."""
     age = np.repeat(list(best_by_age), frames)
     away = np.abs(np.array(OFFSETS)[None] - np.array([best_by_age[each] for each in age])[:, None])
-    wrong = (10 * away).astype(int)
+    wrong = (10 * away**power).astype(int)
     counts = np.zeros((len(age), len(OFFSETS), classes, classes + 1), np.int64)
     for c in range(classes):
         counts[:, :, c, c] = 1000 - wrong
         counts[:, :, c, (c + 1) % classes] = wrong
-    return Samples(counts, counts[:, 0], age, np.arange(len(age)) % 4)
+    return Samples(counts, counts[:, 0], np.full(len(age), labelled), age, np.arange(len(age)) % 4)
 
 
 def test_the_best_offset_of_each_age_is_found_and_ages_between_lie_between():
@@ -52,8 +52,15 @@ def test_an_age_is_judged_together_with_those_beside_it():
 
 def test_clips_left_out_are_decided_with_what_the_others_say():
     samples = turned_out({1: -1.0, 2: -1.0})
-    assert miou(cross_validate(samples).sum(0)) == 1
-    assert miou(samples.shown.sum(0)) < 1
+    assert miou(cross_validate(samples), samples.labelled) == 1
+    assert miou(samples.shown, samples.labelled) < 1
+
+
+def test_labels_and_own_masks_weigh_the_same_however_many_there_are_of_each():
+    few = turned_out({1: -1.0}, frames=4, power=2)
+    many = turned_out({1: -3.0}, frames=400, power=2, labelled=False)
+    samples = Samples(*map(np.concatenate, zip(*map(dataclasses.astuple, (few, many)), strict=True)))
+    assert fit_offsets(samples) == [-2]
 
 
 def test_frames_are_counted_as_the_model_with_that_offset_would_decide_them(tiny_model):

@@ -47,7 +47,7 @@ def _judged(samples: Samples, offsets: list[float]) -> tuple[Table, dict[str, An
         table.add_column(column, justify='right')
 
     def row(name: str, which: np.ndarray, offset: str) -> tuple[float, float]:
-        old, new = (100 * miou(counts[which].sum(0)) for counts in (samples.shown, after))
+        old, new = (100 * miou(counts[which], samples.labelled[which]) for counts in (samples.shown, after))
         table.add_row(name, str(which.sum()), offset, f'{old:.2f}', f'{new:.2f}')
         return round(old, 2), round(new, 2)
 

@@ -2,13 +2,14 @@
 
 A model is run over clips, and each frame that it corrects is decided with every offset in question. The truth
 are labels, or, where a frame has none, the model's own mask of the frame computed in full. For each age the
-offset with the best mIoU is taken. What that is worth is measured on clips that were not fitted to.
+offset with the best mIoU is taken: of the mean of both, where there are frames of both kinds, so that it does
+not matter how many of each there are. What that is worth is measured on clips that were not fitted to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -35,18 +36,20 @@ class Samples:
     Attributes:
         counts: confusion matrices, (n, OFFSETS, K, K + 1), see `ConfusionMatrix`.
         shown: that of the offset the model has now, (n, K, K + 1).
+        labelled: whether the truth was labels, bool (n,).
         age: frames since the key frame, (n,).
         clip: number of the clip that each came from, (n,).
     """
 
     counts: np.ndarray
     shown: np.ndarray
+    labelled: np.ndarray
     age: np.ndarray
     clip: np.ndarray
 
     def of(self, wanted: np.ndarray) -> Samples:
         """Some of the samples."""
-        return Samples(self.counts[wanted], self.shown[wanted], self.age[wanted], self.clip[wanted])
+        return Samples(*(getattr(self, field.name)[wanted] for field in fields(self)))
 
 
 def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], span: int) -> Samples:
@@ -66,12 +69,13 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
             'nothing to fit'
         )
     masks = _decided_with_each_offset(method)
-    counts, shown, ages, origin = [], [], [], []
+    counts, shown, labelled, ages, origin = [], [], [], [], []
     for number, (frame, found) in answers_on(clips, model, method, span):
         if masks:  # it was corrected
             truth = _own_mask(method, frame, model) if frame.truth is None else frame.truth
             counts.append(np.stack([_confusion(truth, mask, model) for mask in masks]))
             shown.append(_confusion(truth, found.mask, model))
+            labelled.append(frame.truth is not None)
             ages.append(found.age_frames)
             origin.append(number)
         masks.clear()
@@ -80,7 +84,7 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
             f'{len(ages)} corrected frames are too few to fit to; give recordings, or labelled stills with '
             f'--stills, in which {LEAST_FRAMES} or more are'
         )
-    return Samples(np.stack(counts), np.stack(shown), np.array(ages), np.array(origin))
+    return Samples(np.stack(counts), np.stack(shown), np.array(labelled), np.array(ages), np.array(origin))
 
 
 def _decided_with_each_offset(method: Evss) -> list[np.ndarray]:
@@ -127,8 +131,8 @@ def fit_offsets(samples: Samples) -> list[float]:
     ages = np.unique(samples.age)
     chosen = []
     for place in range(len(ages)):
-        near = np.isin(samples.age, ages[max(place - 1, 0) : place + 2])
-        scores = [miou(counts) for counts in samples.counts[near].sum(0)]
+        near = samples.of(np.isin(samples.age, ages[max(place - 1, 0) : place + 2]))
+        scores = [miou(near.counts[:, each], near.labelled) for each in range(len(OFFSETS))]
         chosen.append(OFFSETS[int(np.argmax(scores))])
     return [round(float(each), 2) for each in np.interp(np.arange(1, ages[-1] + 1), ages, chosen)]
 
@@ -146,8 +150,11 @@ def cross_validate(samples: Samples) -> np.ndarray:
     return found
 
 
-def miou(counts: np.ndarray) -> float:
-    """Of a confusion matrix (K, K + 1), 0..1."""
-    confusion = ConfusionMatrix(len(counts))
-    confusion.counts += counts
-    return confusion.miou()
+def miou(counts: np.ndarray, labelled: np.ndarray) -> float:
+    """Of confusion matrices (n, K, K + 1), 0..1; the mean of that by labels and that by own masks."""
+    found = []
+    for kind in np.unique(labelled):
+        confusion = ConfusionMatrix(counts.shape[1])
+        confusion.counts += counts[labelled == kind].sum(0)
+        found.append(confusion.miou())
+    return float(np.mean(found))
