@@ -87,3 +87,19 @@ def robot(probe, node):
     robot.restore()
     robot.close()
     assert node.is_alive
+
+
+@pytest.fixture
+def robot_in(probe):
+    """Makes the rest of a robot around a node in a namespace, for nodes that a test starts itself."""
+    from ros_harness import Robot
+
+    robots = []
+
+    def make(namespace: str, **arguments) -> Robot:
+        robots.append(Robot(probe, namespace, **arguments))
+        return robots[-1]
+
+    yield make
+    for robot in robots:
+        robot.close()

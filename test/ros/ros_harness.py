@@ -47,6 +47,7 @@ TRANSITIONS = {
     'deactivate': Transition.TRANSITION_DEACTIVATE,
     'cleanup': Transition.TRANSITION_CLEANUP,
 }
+BETWEEN = {'configure': 'configuring', 'activate': 'activating'}
 
 
 class NodeProcess:
@@ -224,6 +225,14 @@ class Robot:
         request = ChangeState.Request()
         request.transition.id = TRANSITIONS.get(verb, verb)
         return self.probe.call(ChangeState, f'{self.name}/change_state', request).success
+
+    def begin(self, verb: str):
+        """Asks for a transition; returns its answer to come once it is under way."""
+        client = self.probe.node.create_client(ChangeState, f'{self.name}/change_state')
+        self.probe.until(client.service_is_ready, client.srv_name)
+        answer = client.call_async(ChangeState.Request(transition=Transition(id=TRANSITIONS[verb])))
+        self.probe.until(lambda: self.state == BETWEEN[verb], BETWEEN[verb])
+        return answer
 
     @property
     def state(self) -> str:

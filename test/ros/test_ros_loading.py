@@ -6,8 +6,7 @@ import time
 
 import pytest
 from echo_model import write_echo_model
-from lifecycle_msgs.srv import ChangeState
-from ros_harness import DEADLINE_S, TRANSITIONS, NodeProcess, Robot, values_of
+from ros_harness import DEADLINE_S, NodeProcess, values_of
 
 A_WHILE, FOR_EVER = 2_000_000, 500_000_000  # rounds of a loop in each key step; a round takes 2 us or more
 
@@ -18,36 +17,12 @@ def lasting_model(tmp_path_factory):
     return write_echo_model(tmp_path_factory.mktemp('models') / 'lasting', rounds=A_WHILE)
 
 
-@pytest.fixture
-def robot_in(probe):
-    robots = []
-
-    def make(namespace: str) -> Robot:
-        robots.append(Robot(probe, namespace))
-        return robots[-1]
-
-    yield make
-    for robot in robots:
-        robot.close()
-
-
-def begin_to_configure(robot):
-    """Asks for the transition, and returns its answer to come once it is under way."""
-    client = robot.probe.node.create_client(ChangeState, f'{robot.name}/change_state')
-    robot.probe.until(client.service_is_ready, 'the service')
-    request = ChangeState.Request()
-    request.transition.id = TRANSITIONS['configure']
-    answer = client.call_async(request)
-    robot.probe.until(lambda: robot.state == 'configuring', 'the transition')
-    return answer
-
-
 def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
     tmp_path, lasting_model, robot_in
 ):
     with NodeProcess(tmp_path, 'patient', model=lasting_model, engine='onnxruntime') as node:
         robot = robot_in('patient')
-        answer = begin_to_configure(robot)
+        answer = robot.begin('configure')
         assert robot.set(overlay_alpha=0.25) == ''
         assert 'can change only while the node is unconfigured' in robot.set(precision='int8')
         assert 'not configured' in robot.trigger('reset').message
@@ -79,7 +54,7 @@ def test_a_signal_while_a_model_is_loaded_ends_the_process_at_once(tmp_path, rob
     name = f'unloading_{sent.name.lower()}'
     with NodeProcess(tmp_path, name, model=model, engine='onnxruntime') as node:
         robot = robot_in(name)
-        begin_to_configure(robot)
+        robot.begin('configure')
         start = time.monotonic()
         assert node.end(sent) == 0
         assert time.monotonic() - start < DEADLINE_S / 2

@@ -27,20 +27,6 @@ from vss_ros.ros.conversions import image_message
 from vss_ros.ros.fast_dds import VARIABLE
 
 
-@pytest.fixture
-def robot_in(probe):
-    """Makes the robot around a node in a namespace."""
-    robots = []
-
-    def make(namespace: str, **arguments) -> Robot:
-        robots.append(Robot(probe, namespace, **arguments))
-        return robots[-1]
-
-    yield make
-    for robot in robots:
-        robot.close()
-
-
 @pytest.mark.parametrize('signals', [[signal.SIGTERM], [signal.SIGINT] * 3], ids=['SIGTERM', '3 SIGINT'])
 def test_a_signal_while_a_frame_is_in_work_ends_the_process_cleanly(tmp_path, slow_model, robot_in, signals):
     with NodeProcess(
@@ -100,41 +86,47 @@ def test_shutdown_is_possible_while_configured(tmp_path, echo_model, robot_in, s
         assert node.is_alive
 
 
-def send_parameter_of_unknown_type(robot) -> None:
+def parameter_of_unknown_type(robot):
     name = f'{robot.name}/set_parameters'
     client = robot.probe.node.create_client(SetParameters, name)
     robot.probe.until(client.service_is_ready, f'service {name}')
     request = SetParameters.Request(parameters=[ParameterMessage(name='overlay_alpha')])
     request.parameters[0].value.type = 99
-    client.call_async(request)
+    return lambda: client.call_async(request)
 
 
-def send_time_before_zero(robot) -> None:
+def time_before_zero(robot):
     clock = robot.probe.node.create_publisher(Clock, '/clock', 10)
     robot.probe.until(clock.get_subscription_count, 'a subscription to /clock')
     message = Clock()
     message.clock.sec = -1
-    clock.publish(message)
+    return lambda: clock.publish(message)
 
 
-@pytest.mark.parametrize('send', [send_parameter_of_unknown_type, send_time_before_zero])
+@pytest.mark.parametrize('connect', [parameter_of_unknown_type, time_before_zero])
 @pytest.mark.parametrize('while_loading', [False, True], ids=['active', 'loading'])
-def test_a_message_that_rclpy_raises_at_does_not_end_the_node(tmp_path, robot_in, send, while_loading):
+def test_a_message_that_rclpy_raises_at_does_not_end_the_node(tmp_path, robot_in, connect, while_loading):
     model = write_echo_model(tmp_path / 'model', rounds=2_000_000 if while_loading else 0)
-    options = {'model': model, 'engine': 'onnxruntime', 'autostart': True, 'use_sim_time': True}
-    with NodeProcess(tmp_path, 'raised_at', **options) as node:
+    with NodeProcess(tmp_path, 'raised_at', model=model, engine='onnxruntime', use_sim_time=True) as node:
         robot = robot_in('raised_at')
         robot.listen('mask', Image)
-        wanted = 'configuring' if while_loading else 'active'
-        robot.probe.until(lambda: robot.state == wanted, f'state {wanted}')
+        send = connect(robot)
+        if while_loading:
+            loaded = robot.begin('configure')
+        else:
+            robot.start()
 
         def error_comes():  # a clock is sent best effort
-            send(robot)
-            robot.probe.spin_for(0.5)
+            send()
+            robot.probe.spin_for(0.2)
             return 'a callback failed: ValueError' in node.log
 
         robot.probe.until(error_comes, 'the error')
-        robot.until_connected()
+        if while_loading:
+            assert not loaded.done()
+            robot.probe.until(loaded.done, 'the end of loading')
+            assert robot.change('activate')
+            robot.until_connected()
         robot.show()
         assert robot.state == 'active'
 
