@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.methods.method import Method
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -28,24 +35,62 @@ def pytest_report_header() -> str | None:
     return None if HAS_TORCH else 'PyTorch is not installed: tests of methods and training are left out'
 
 
+@pytest.fixture(scope='session', autouse=HAS_TORCH)
+def operators_are_read_once():
+    """The ONNX exporter reads its own library anew for every graph, a quarter of the time for small ones."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # of another version, in which the tests take longer
+        yield
+        return
+    read = functools.cache(ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, 'from_torchlib', staticmethod(read))
+        yield
+
+
 @pytest.fixture(scope='session')
-def tiny_model(tmp_path_factory) -> Path:
+def shared_folder(tmp_path_factory):
+    """Writes folders, each once for all workers. Nobody may change them afterwards."""
+    shared = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        shared = shared.parent
+
+    def make(name: str, write: Callable[[Path], object]) -> Path:
+        folder = shared / 'shared' / name
+        folder.parent.mkdir(exist_ok=True)
+        with (folder.parent / f'{name}.lock').open('w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                write(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def shared_model(shared_folder):
+    """Exports methods, each once for all workers, because that takes a while."""
+    from vss_ros.core.model_folder import load_model
+    from vss_ros.methods.export import export
+
+    def make(name: str, build: Callable[[], Method], size: tuple[int, int] = TINY_SIZE) -> ModelFolder:
+        def write(folder: Path) -> None:
+            export(build(), folder, name=name, class_set='camvid11', image_size=size)
+
+        return load_model(shared_folder(name, write))
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def tiny_model(shared_model) -> Path:
     """A model folder that runs in milliseconds: evss-lite for camvid11 at 64x96, flow from DIS.
 
     Its weights are random, yet it sees all over the image a mixture of classes that follows the image.
     """
     pytest.importorskip('torch')
-    from vss_ros.methods.export import export
-
-    shared = tmp_path_factory.getbasetemp()
-    if 'PYTEST_XDIST_WORKER' in os.environ:  # exporting takes a while, so the workers share one model
-        shared = shared.parent
-    folder = shared / 'models' / 'tiny'
-    with (shared / 'tiny_model.lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            export(tiny_method(), folder, name='tiny', class_set='camvid11', image_size=TINY_SIZE)
-    return folder
+    return shared_model('tiny', tiny_method).path
 
 
 @pytest.fixture(scope='session')

@@ -22,10 +22,19 @@ ACCURACY = {'bias': 3.0, 'weights': {'path': -4.0}, 'frames': 100}
 
 
 @pytest.fixture(scope='module')
-def made(tiny_model, tmp_path_factory):
+def whole(shared_model):
+    """A model with the one graph that it has."""
+    pytest.importorskip('torch')
+    from method_models import method_model
+
+    return shared_model(*method_model('per-frame')).path
+
+
+@pytest.fixture(scope='module')
+def made(whole, tmp_path_factory):
     """A model without graphs, and the cache folder after its first use."""
     folder, cache = tmp_path_factory.mktemp('models') / 'alone', tmp_path_factory.mktemp('made')
-    assert main(['export', str(tiny_model), '-o', str(folder), '--name', 'tiny', '--no-graphs']) == 0
+    assert main(['export', str(whole), '-o', str(folder), '--name', 'tiny', '--no-graphs']) == 0
     with (folder / MODEL_FILE).open('a') as description:
         yaml.safe_dump({'expected_accuracy': ACCURACY}, description)
     with pytest.MonkeyPatch.context() as patch:
@@ -59,10 +68,10 @@ def masks(model, images):
 
 
 def test_a_model_without_graphs_takes_half_the_room_and_answers_as_with_them(
-    weights_alone, tiny_model, used, street
+    weights_alone, whole, used, street
 ):
     assert {file.name for file in weights_alone.iterdir()} == {MODEL_FILE, 'weights.safetensors'}
-    for found, expected in zip(masks(weights_alone, street), masks(tiny_model, street), strict=True):
+    for found, expected in zip(masks(weights_alone, street), masks(whole, street), strict=True):
         assert np.array_equal(found, expected)
     assert stat.S_IMODE(used.stat().st_mode) == 0o700
 
@@ -70,7 +79,7 @@ def test_a_model_without_graphs_takes_half_the_room_and_answers_as_with_them(
 def test_all_else_that_is_known_of_a_model_stays_known(weights_alone, used):
     alone, whole = load_model(weights_alone, graphs=False), load_model(weights_alone)
     assert not alone.graphs
-    assert set(whole.graphs) == {'segmenter', 'warp', 'correction', 'warp_result', 'show'}
+    assert set(whole.graphs) == {'segmenter'}
     assert whole.expected_accuracy == alone.expected_accuracy is not None
     for name in ('name', 'method', 'options', 'classes', 'image_size', 'flow', 'steps', 'state', 'training'):
         assert getattr(whole, name) == getattr(alone, name)
@@ -97,7 +106,7 @@ def test_without_pytorch_the_message_says_how_to_get_the_graphs(weights_alone, e
 
 def test_graphs_that_were_damaged_are_made_anew(weights_alone, used, caplog):
     first = load_model(weights_alone)
-    first.graphs['warp'].file.write_bytes(b'')
+    first.graphs['segmenter'].file.write_bytes(b'')
     assert load_model(weights_alone) == first
     assert 'damaged' in caplog.text
 
@@ -105,7 +114,7 @@ def test_graphs_that_were_damaged_are_made_anew(weights_alone, used, caplog):
 def test_other_weights_get_graphs_of_their_own(weights_alone, used):
     first = load_model(weights_alone)
     description = (weights_alone / MODEL_FILE).read_text()
-    (weights_alone / MODEL_FILE).write_text(description.replace('w_f: 0.2', 'w_f: 0.5'))
+    (weights_alone / MODEL_FILE).write_text(description.replace('decision: full', 'decision: half'))
     assert load_model(weights_alone).path != first.path
 
 

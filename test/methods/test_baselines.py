@@ -18,7 +18,6 @@ from vss_ros.methods.blocks.decide import decide
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.dvsnet import REGION, quarter
-from vss_ros.methods.export import export
 from vss_ros.methods.verify import example_frames
 from vss_ros.training.start import start_from
 
@@ -181,11 +180,8 @@ def test_an_option_that_cannot_be_used_is_refused_with_what_to_use(name, options
 
 
 @pytest.fixture(scope='module')
-def dvsnet(tmp_path_factory):
-    method = built('dvsnet', **LITE, decision='quarter')
-    return export(
-        method, tmp_path_factory.mktemp('m') / 'dvs', name='dvs', class_set='camvid11', image_size=SIZE
-    )
+def dvsnet(shared_model):
+    return shared_model('dvsnet quarter', lambda: built('dvsnet', **LITE, decision='quarter'), SIZE)
 
 
 def test_the_scheduler_takes_what_dvsnet_expects_and_leaves_a_frame_half_way(dvsnet):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import chain
 
 import cv2
@@ -10,38 +9,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
+from method_models import SIZE, VARIANTS, method_model
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
-from vss_ros.methods import build_method
-from vss_ros.methods.export import export
 from vss_ros.methods.onnx_rules import broken_rules
 from vss_ros.methods.verify import example_frames, verify
 from vss_ros.methods.weights import load_method
 
-LITE: dict[str, object] = {'backbone': 'lite', 'flow': 'dis'}
-VARIANTS = {  # of each method the one that is quickest to write
-    'evss': ('evss', {}),
-    'evss-lite': ('evss-lite', {}),
-    'evss-lite behind csrnet': ('evss-lite', {'backbone': 'csrnet'}),
-    'evss-lite composed': ('evss-lite', {'carry': 'composed', 'correction_interval': 2}),
-    'evss-lite calibrated': ('evss-lite', {'temperatures': (1.5, 0.8, 2.0), 'correction_interval': 3}),
-    'davss': ('davss', {'backbone': 'lite'}),
-    'twnet': ('twnet', {'encoder': 'lite', 'layer': 1, 'flow': 'dis'}),
-    'twnet lite': ('twnet', {'encoder': 'lite', 'layer': 2, 'heads': 'stem', 'residual': 'quarter'}),
-    'twnet layer 3': ('twnet', {'encoder': 'lite', 'layer': 3}),
-    'st-memory': ('st-memory', {'backbone': 'lite', 'grid': (8, 12)}),
-    'per-frame': ('per-frame', {'backbone': 'lite'}),
-    'dff': ('dff', {'backbone': 'lite'}),
-    'dff calibrated': ('dff', {'backbone': 'lite', 'temperatures': (1.5, 0.8, 2.0)}),
-    'accel': ('accel', LITE),
-    'dvsnet': ('dvsnet', LITE),
-}
-CLASSES = 11
-SIZE = (64, 96)
 FRAMES = 12
 SETTINGS = StreamSettings(key_frame_interval=4)
 DIFFERING_SHARE = 0.005  # of pixels after three propagated frames: near ties fall either way
@@ -53,71 +30,14 @@ def images():
 
 
 @pytest.fixture(scope='module', params=VARIANTS)
-def model(request, images, tmp_path_factory):
+def model(request, shared_model):
     """The method as a model folder."""
-    folder = tmp_path_factory.mktemp('contract') / request.param
-    name, options = VARIANTS[request.param]
-    method = lifelike(build_method(name, CLASSES, options), images)
-    yield export(method, folder, name=request.param, class_set='camvid11', image_size=SIZE)
-    shutil.rmtree(folder)  # evss takes 100 MB
+    return shared_model(*method_model(request.param))
 
 
 @pytest.fixture(scope='module')
 def engine(model):
     return load_engine(model, EngineSettings('onnxruntime', threads=1))
-
-
-def lifelike(method, images):
-    """Gives a new method seeded weights with which it sees every class in turn."""
-    torch.manual_seed(0)
-    batch = torch.from_numpy(np.stack(images[:8]))
-    norms = [module for module in method.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    with torch.no_grad():
-        for module in method.modules():
-            if isinstance(module, nn.Conv2d):  # some start with zeros, and then change nothing
-                still = module.weight.flatten(1).abs().sum(1) == 0
-                module.weight[still] = 0.1 * torch.randn_like(module.weight[still])
-        for name, memory in method.named_buffers():
-            if 'memory' in name:
-                memory.normal_()
-        for norm in norms:
-            norm.momentum = None  # the mean of all that is seen
-        method.train()
-        for _ in range(3):
-            two_steps(method, batch)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        method.eval()
-        for layer, scores in classifiers(method, batch).items():
-            scale = 3 / scores.std((0, 2, 3))  # every class gets mean 0 and deviation 3 over the pixels
-            layer.weight *= scale.view(-1, 1, 1, 1)
-            layer.bias.sub_(scores.mean((0, 2, 3))).mul_(scale)
-    return method
-
-
-def two_steps(method, batch):
-    """A key step of the first four images and a propagated one of the next: four streams at once."""
-    first, then = batch.split(4)
-    key = method.step('key', {'image': first, **method.host_tensors(first)})
-    if 'propagated' not in method.steps:
-        return key
-    return method.step('propagated', {'image': then, **method.host_tensors(then), **method.state_of(key)})
-
-
-def classifiers(method, batch):
-    """The layers that give a score per class, and what they give."""
-    found: dict[nn.Conv2d, torch.Tensor] = {}
-    layers = [module for module in method.modules() if isinstance(module, nn.Conv2d)]
-    handles = [
-        layer.register_forward_hook(lambda layer, _inputs, output: found.update({layer: output}))
-        for layer in layers
-        if layer.out_channels == CLASSES
-    ]
-    two_steps(method, batch)
-    for handle in handles:
-        handle.remove()
-    return found
 
 
 def stream(images, **changes):

@@ -25,16 +25,19 @@ from vss_ros.methods.weights import load_method
 
 
 @pytest.fixture(scope='module')
-def model(tmp_path_factory, street):
+def model(shared_folder, street):
     """The default model's weights in small graphs, in fp32, fp16 and int8.
 
     Not random weights: those spread near ties all over the image, which int8 decides either way.
     """
-    folder = tmp_path_factory.mktemp('precisions') / 'small'
-    method = load_method(load_model(DEFAULT_MODEL))
-    export(method, folder, name='small', class_set='camvid11', image_size=street[0].shape[:2])
-    precisions.add_fp16(load_model(folder))
-    return precisions.add_int8(load_model(folder), street)
+
+    def write(folder):
+        method = load_method(load_model(DEFAULT_MODEL))
+        export(method, folder, name='small', class_set='camvid11', image_size=street[0].shape[:2])
+        precisions.add_fp16(load_model(folder))
+        precisions.add_int8(load_model(folder), street)
+
+    return load_model(shared_folder('precisions', write))
 
 
 def test_an_fp16_graph_computes_in_half_precision_between_float32_tensors(model):

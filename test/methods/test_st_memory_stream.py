@@ -13,7 +13,6 @@ from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
-from vss_ros.methods.export import export
 from vss_ros.methods.st_memory import StMemory
 from vss_ros.methods.verify import example_frames
 
@@ -47,9 +46,8 @@ def method(request, images):
 
 
 @pytest.fixture(scope='module')
-def model(method, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('models') / 'st-memory'
-    return export(method, folder, name='st', class_set='camvid11', image_size=SIZE)
+def model(method, shared_model):
+    return shared_model(f'st-memory {method.options["frames"]}', lambda: method, SIZE)
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,6 @@ from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.decide import decide
-from vss_ros.methods.export import export
 from vss_ros.methods.verify import example_frames
 
 CLASSES = 5
@@ -122,15 +121,17 @@ def test_only_graphs_that_tell_ages_apart_take_the_age(temperatures):
 
 
 @pytest.fixture(scope='module')
-def models(tmp_path_factory):
+def models(shared_model):
     """The same weights without temperatures and with them."""
-    folder = tmp_path_factory.mktemp('models')
-    made = []
-    for name, temperatures in (('plain', ()), ('calibrated', TEMPERATURES)):
+
+    def build(temperatures):
         torch.manual_seed(0)
-        method = build_method('evss-lite', 11, {'temperatures': temperatures})
-        made.append(export(method, folder / name, name=name, class_set='camvid11', image_size=(64, 96)))
-    return made
+        return build_method('evss-lite', 11, {'temperatures': temperatures})
+
+    return [
+        shared_model(name, lambda temperatures=temperatures: build(temperatures))
+        for name, temperatures in (('plain', ()), ('with temperatures', TEMPERATURES))
+    ]
 
 
 def confidences(model, images, name='onnxruntime', **settings):

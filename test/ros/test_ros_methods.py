@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import shutil
-from importlib import import_module
 from itertools import chain
 
 import numpy as np
@@ -18,12 +15,10 @@ from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.synthetic import StreetClip
 
-torch = pytest.importorskip('torch')
-from vss_ros.methods import METHODS, build_method  # noqa: E402
-from vss_ros.methods.export import export  # noqa: E402
+pytest.importorskip('torch')
+from method_models import SIZE, method_model
 
-SIZE = (64, 96)
-SMALL = {'backbone': 'lite', 'encoder': 'lite'}  # of each method that has such an option
+from vss_ros.methods import METHODS
 
 
 @pytest.fixture(scope='module')
@@ -32,15 +27,9 @@ def images():
 
 
 @pytest.fixture(params=METHODS)
-def model(request, tmp_path):
+def model(request, shared_model):
     """The method with its smallest networks and random weights, as a model folder."""
-    module, class_name = METHODS[request.param].split(':')
-    known = inspect.signature(getattr(import_module(module), class_name)).parameters
-    torch.manual_seed(0)
-    method = build_method(request.param, 11, {name: SMALL[name] for name in SMALL if name in known})
-    folder = tmp_path / 'model'
-    yield export(method.eval(), folder, name=request.param, class_set='camvid11', image_size=SIZE)
-    shutil.rmtree(folder)  # evss takes 100 MB
+    return shared_model(*method_model(request.param))
 
 
 def without_ros(model, images, pauses):

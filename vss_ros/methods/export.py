@@ -28,6 +28,7 @@ from vss_ros.core.model_files import sha256_of
 from vss_ros.core.model_folder import FORMAT, MODEL_FILE, ModelFolder, load_model
 from vss_ros.core.paths import user_path
 from vss_ros.methods import METHODS
+from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.methods.method import GraphExample, Method
 from vss_ros.methods.onnx_rules import broken_rules
 from vss_ros.methods.verify import example_frames, verify
@@ -83,6 +84,8 @@ def export(
     method.load_state_dict(state)  # the graphs compute with exactly what is stored
     method.fold(image_size)
     frames = [torch.from_numpy(frame[None]) for frame in example_frames(image_size)]
+    as_trained = copy.deepcopy(method)
+    fuse_norms(method, lambda: method.examples(frames[0]))
 
     draft = Draft(folder, overwrite=True)
     try:
@@ -113,7 +116,7 @@ def export(
             content[EXPECTED_ACCURACY] = expected_accuracy.as_yaml()
         _write_yaml(content, draft.path / MODEL_FILE)
         report(f'comparing ONNX Runtime with PyTorch on {len(frames)} frames')
-        verify(method, load_model(draft.path), frames)
+        verify(as_trained, load_model(draft.path), frames)
         if not keep_graphs:
             _drop_graphs(content, draft.path)
         _keep_additions(folder, draft.path)

@@ -30,6 +30,7 @@ from vss_ros.core.resize import fit
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.walk import walk
 from vss_ros.methods.export import _Row, _write_graph, _write_yaml
+from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.methods.lower_precision import lower_precision
 from vss_ros.methods.quantise import FORMS, QUANTISED
 from vss_ros.methods.verify import example_frames
@@ -50,6 +51,7 @@ def add_fp16(model: ModelFolder, progress: Progress = lambda line: None) -> Mode
     method = load_method(model)
     method.fold(model.image_size)
     frames = [torch.from_numpy(frame[None]) for frame in example_frames(model.image_size, 2)]
+    fuse_norms(method, lambda: method.examples(frames[0]))
     examples = method.examples(*frames)  # in fp32; the tensors at the borders are the same
     lower_precision(method, torch.float16)
     with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=model.path) as drafts:

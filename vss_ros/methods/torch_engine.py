@@ -17,6 +17,7 @@ from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods.channels_last import channels_last
+from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.methods.lower_precision import lower_precision
 from vss_ros.methods.method import Method
 from vss_ros.methods.weights import load_method
@@ -52,6 +53,8 @@ class TorchEngine(DeviceEngine):
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> TorchEngine:
         method = load_method(model)
+        frame = torch.zeros(1, *model.image_size, 3, dtype=torch.uint8)
+        fuse_norms(method, lambda: method.examples(frame))
         device = _device(settings)
         _check_precision(settings.precision, device)
         if settings.threads:
