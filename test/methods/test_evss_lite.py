@@ -55,8 +55,9 @@ def test_a_key_frame_costs_at_most_a_sixth_of_that_of_evss():
 
 def test_a_correction_costs_a_third_of_a_key_frame():
     method, rgb = build_method('evss-lite', CLASSES), torch.rand(1, 3, 360, 480)
-    glimpse, warped = method.glance.eval()(rgb), torch.rand(1, CLASSES, 90, 120)
-    cost = gmac(method.glance, rgb) + gmac(method.conet, glimpse, warped)
+    warped = torch.rand(1, CLASSES, 90, 120)
+    glimpse = method.glance.eval()(rgb, warped)
+    cost = gmac(method.glance, rgb, warped) + gmac(method.conet, glimpse, warped)
     assert cost <= gmac(method.csrnet, rgb) / 3
 
 
@@ -74,15 +75,27 @@ def test_an_untrained_correction_offers_what_a_glance_sees():
     method, rgb = build_method('evss-lite', CLASSES).eval(), torch.rand(1, 3, 64, 96)
     warped = 10 * torch.randn(1, CLASSES, 16, 24)
     _, updated = method.look_again(rgb, warped)
-    assert torch.equal(updated, resize_like(method.glance(rgb).scores, warped))
+    assert torch.equal(updated, resize_like(method.glance(rgb, warped).scores, warped))
 
 
 def test_a_glance_is_the_segmenter_on_the_image_at_half_its_size():
     torch.manual_seed(0)
     segmenter, glance = LiteSegmenter(CLASSES).eval(), Glance(CLASSES).eval()
-    glance.load_state_dict(segmenter.state_dict())
+    glance.begin_as(segmenter)
     rgb = torch.rand(1, 3, 64, 96)
     assert torch.allclose(glance(rgb).scores, segmenter(nn.functional.avg_pool2d(rgb, 2)), atol=1e-6)
+
+
+def test_what_was_carried_has_no_say_in_a_glance_until_that_is_trained():
+    torch.manual_seed(0)
+    glance, rgb = Glance(CLASSES).eval(), torch.rand(1, 3, 64, 96)
+    one, other = (5 * torch.randn(1, CLASSES, 16, 24) for _ in range(2))
+    assert torch.equal(glance(rgb, one).scores, glance(rgb).scores)
+    nn.init.normal_(glance.remember.weight)
+    assert not torch.allclose(glance(rgb, one).scores, glance(rgb, other).scores)
+    assert torch.allclose(
+        glance(rgb, one + 7).scores, glance(rgb, one).scores, atol=1e-4
+    )  # shares, not sizes
 
 
 def test_a_key_step_and_a_propagated_step_close():

@@ -36,6 +36,10 @@ def weights(network):
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
+def without_memory(glance):
+    return {name: value for name, value in weights(glance).items() if not name.startswith('remember')}
+
+
 def same(first, second):
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
@@ -44,10 +48,11 @@ def test_a_glance_begins_as_the_segmenter_and_learns_from_it(tmp_path):
     trainer = trainer_of(tmp_path, glance={'sampling': {'batch': 2}})
     method, segmenter = trainer.method, weights(trainer.method.csrnet)
     stage = trainer._stage(trainer.recipe.stages[0])
-    assert same(segmenter, weights(method.glance))
+    assert same(segmenter, without_memory(method.glance))
     assert stage.module is method.glance
     assert run(trainer)['glance']['teacher'] > 0
-    assert not same(segmenter, weights(method.glance))
+    assert not same(segmenter, without_memory(method.glance))
+    assert not method.glance.remember.weight.any()
     assert same(segmenter, weights(method.csrnet))
 
 
@@ -65,12 +70,13 @@ def test_a_glance_cannot_begin_as_a_segmenter_of_another_kind(tmp_path):
         run(trainer)
 
 
-def test_the_correction_learns_to_weigh_a_glance_that_stays_as_it_is(tmp_path):
+def test_the_correction_and_the_glance_learn_together_what_to_make_of_what_was_carried(tmp_path):
     trainer = trainer_of(tmp_path, correction={'sampling': {'batch': 2, 'frames': 3, 'judged': 1}})
     before = {name: weights(network) for name, network in trainer.method.named_children()}
     run(trainer)
     kept = [name for name, network in trainer.method.named_children() if same(before[name], weights(network))]
-    assert sorted(kept) == ['csrnet', 'glance']
+    assert kept == ['csrnet']
+    assert trainer.method.glance.remember.weight.any()
 
 
 def test_the_recipe_of_the_default_model_trains_the_glance_before_the_correction():

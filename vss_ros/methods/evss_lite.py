@@ -1,8 +1,8 @@
 """evss-lite: the graphs and maps of EVSS with networks made for CPUs and small robots.
 
 Only the networks differ. A key frame costs a seventh of EVSS's multiply-adds; a propagated frame
-takes its flow from the host (see `flow`) and fuses at a quarter of the image. With `backbone: csrnet`
-key frames are those of EVSS, and a propagated frame costs a twentieth of one.
+takes its flow from the host (see `flow`), is glanced at, and is fused at a quarter of the image. With
+`backbone: csrnet` key frames are those of EVSS, and a propagated frame costs a twentieth of one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class EvssLite(Evss):
         return LiteCorrection(self.classes)
 
     def look_again(self, image: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
-        return self.conet(self.glance(image), warped)
+        return self.conet(self.glance(image, warped), warped)
 
     @property
     def eye(self) -> nn.Module:

@@ -68,7 +68,7 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
     name = 'correction'
     settings_class = CorrectionSettings
     method_class = Evss
-    trained = ('conet', 'flownet')
+    trained = ('conet', 'flownet', 'glance')
 
     def segment(self, image: Tensor) -> Tensor:
         return self.method.csrnet(image).float()

@@ -29,7 +29,7 @@ class GlanceSettings(SegmenterSettings):
 
 
 class GlanceStage(SegmenterStage):
-    """Learns on views like the segmenter, which stays as it is."""
+    """Learns on views like the segmenter, which stays as it is. The stage `correction` trains it further."""
 
     name = 'glance'
     settings_class = GlanceSettings
@@ -50,7 +50,9 @@ class GlanceStage(SegmenterStage):
                     'a glance can begin as a light segmenter only; set begin_as_segmenter: false, and let it '
                     'start from a model (start: {glance: camvid-evss-lite/glance})'
                 )
-            method.glance.load_state_dict(own.state_dict())
+            method.glance.begin_as(own)
         teacher = load_teacher(recipe.sampling.teacher, data.class_set) if recipe.sampling.teacher else own
         stills = data.stills(recipe.shares, labelled=False)
-        return cls(method.glance, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher)
+        stage = cls(method.glance, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher)
+        method.glance.remember.requires_grad_(False)  # nothing is carried to a still
+        return stage

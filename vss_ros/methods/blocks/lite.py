@@ -194,7 +194,8 @@ class Glimpse(NamedTuple):
 class Glance(LiteSegmenter):
     """The segmenter on the image at half its size, for a quarter of the work.
 
-    Its weights have the names and shapes of a `LiteSegmenter`'s, and may begin as those.
+    It may be told what was carried to the frame. So it need not name again what has only moved, and small or
+    cut off things keep their class, while what it sees itself decides where the two do not go together.
     """
 
     width_4, width_8 = 32, 64  # channels of what it sees
@@ -202,6 +203,13 @@ class Glance(LiteSegmenter):
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
         self.halve: nn.Module = nn.AvgPool2d(2)
+        self.remember = nn.Conv2d(classes, self.width_4, 3, padding=1, bias=False)
+        nn.init.zeros_(self.remember.weight)
+
+    def begin_as(self, segmenter: LiteSegmenter) -> None:
+        """Take the weights of a segmenter; what is carried has no say yet."""
+        self.load_state_dict({**self.state_dict(), **segmenter.state_dict()})
+        nn.init.zeros_(self.remember.weight)
 
     def take_camera_bytes(self) -> None:
         block = self.stem[0]
@@ -211,11 +219,21 @@ class Glance(LiteSegmenter):
         self.halve = nn.Identity()
         super().take_camera_bytes()
 
-    def forward(self, rgb: Tensor) -> Glimpse:  # type: ignore[override]
-        """Glance at an image, RGB in [0, 1], (N, 3, H, W)."""
+    def forward(self, rgb: Tensor, carried: Tensor | None = None) -> Glimpse:  # type: ignore[override]
+        """Glance at an image.
+
+        Args:
+            rgb: in [0, 1], (N, 3, H, W).
+            carried: scores carried to it, (N, K, any height, any width).
+        """
         first, second = self.stem
         detail = first(self.halve(rgb - self.grey))
-        features_4 = self.encoder_4(second(detail))
+        x = second(detail)
+        if carried is not None:
+            carried = resize_like(carried, x)
+            shares = (carried - carried.amax(1, keepdim=True)).exp()
+            x = x + self.remember(shares / shares.sum(1, keepdim=True))
+        features_4 = self.encoder_4(x)
         features = self.decode(self.to_eighth(features_4), features_4)
         return Glimpse(self.scores(features), features, detail)
 
