@@ -36,6 +36,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
 from vss_ros.cli.stills import add_stills_arguments, drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
@@ -98,7 +99,9 @@ def main(args: Namespace) -> int:
             calibrate_graphs(args, model, 'correction', fit_correction, backwards=None)
         return 0
     engine = load_engine(model, engine_settings(args))
-    samples = collect(model, engine, _clips(args, model), args.span)
+    with FrameProgress() as progress:
+        clips = (progress.through(clip) for clip in _clips(args, model))
+        samples = collect(model, engine, clips, args.span)
     found = fit(samples)
     held_out = quality(samples, cross_validate(samples))
     console = Console(highlight=False, markup=False)

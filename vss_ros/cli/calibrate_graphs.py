@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.calibrate_clips import fitted_on, numbered_clips
+from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def calibrate_graphs(
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = fit(model, numbered_clips(args, model, backwards), args.span)
+    with FrameProgress() as progress:
+        clips = numbered_clips(args, model, backwards)
+        found = fit(model, ((number, progress.through(clip)) for number, clip in clips), args.span)
     console = Console(highlight=False, markup=False)
     console.print(found.counted)
     console.print(found.table)

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.evaluate_data import add_data_arguments, data_for, named_data
+from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import (
     add_correction_argument,
     add_engine_arguments,
@@ -46,8 +47,6 @@ from vss_ros.core.settings import MOTIONS, StreamSettings
 from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from vss_ros.evaluation.data import DataSet
     from vss_ros.evaluation.filmstrip import Sample
     from vss_ros.evaluation.protocols import ScoringProtocol
@@ -165,12 +164,10 @@ def main(args: Namespace) -> int:
         settings = _fingerprint(args, data, [*subjects, *judges])
         checkpoint = Checkpoint(args.output / PROGRESS, settings, args.resume)
     console = Console(highlight=False, markup=False)
-    with _progress() as progress:
-        lengths = [operator.length_hint(clip) for clip in data.clips]
-        task = progress.add_task('scoring', total=sum(lengths) if all(lengths) else None)
-        if checkpoint is not None:
-            progress.update(task, completed=sum(lengths[: checkpoint.clips_done]))
-        evaluate(data.clips, protocols, checkpoint, lambda: progress.advance(task))
+    lengths = [operator.length_hint(clip) for clip in data.clips]
+    done = sum(lengths[: checkpoint.clips_done]) if checkpoint is not None else 0
+    with FrameProgress(sum(lengths) if all(lengths) else None, done) as progress:
+        evaluate(data.clips, protocols, checkpoint, progress.advance)
     report = make_report(data, subjects, protocols, classes)
     _check_scored(report, args)
     for table in evaluate_tables.tables(report):
@@ -305,28 +302,3 @@ def _write(args: Namespace, report: dict[str, Any], samples: list[Sample]) -> No
         write_file(args.output / f'{name}.png', png)
     write_file(args.output / PAGE, page(report, plots, samples))
     write_file(args.output / REPORT, json.dumps(report, indent=1) + '\n')
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('frames'),
-        TimeElapsedColumn(),
-        TextColumn('left'),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

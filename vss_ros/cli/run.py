@@ -28,6 +28,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import (
     add_engine_arguments,
     add_source_arguments,
@@ -38,7 +39,6 @@ from vss_ros.cli.options import (
 from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
     from rich.table import Table
 
     from vss_ros.core.frame import Frame, Segmentation
@@ -98,9 +98,9 @@ def main(args: Namespace) -> int:
             open_sinks(
                 args.output, classes, overwrite=args.overwrite, alpha=alpha, images=args.copy_images
             ) as outputs,
-            _progress() as progress,
+            FrameProgress(total) as progress,
         ):
-            pipeline.run(frames, segmenter, [*outputs, timings, scores, _ProgressSink(progress, total)])
+            pipeline.run(frames, segmenter, [*outputs, timings, scores, _ProgressSink(progress)])
             if not (count := sum(map(timings.count, timings.ms))):
                 raise SourceError(f'{args.source} gave no frames')
         seconds = time.perf_counter() - start
@@ -120,37 +120,14 @@ def main(args: Namespace) -> int:
 class _ProgressSink:
     """Moves the progress bar."""
 
-    def __init__(self, progress: Progress, total: int | None) -> None:
+    def __init__(self, progress: FrameProgress) -> None:
         self._progress = progress
-        self._task = progress.add_task('segmenting', total=total)
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
-        self._progress.advance(self._task)
+        self._progress.advance()
 
     def close(self) -> None:
         """The progress bar ends with the run."""
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TimeRemainingColumn
-    from rich.progress import Task as ProgressTask
-    from rich.text import Text
-
-    class RateColumn(ProgressColumn):
-        def render(self, task: ProgressTask) -> Text:
-            return Text(f'{task.speed or 0:.1f} frames/s')
-
-    console = Console(stderr=True)
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _timing_table(timings: TimingSink) -> Table:
