@@ -14,15 +14,13 @@ from typing import Any
 
 def main(args: list[str] | None = None) -> int:
     """Runs the node until it is interrupted; returns the exit code."""
-    started = interrupted = False
+    started = False
 
     def on_signal(number: int, frame: Any) -> None:
-        nonlocal interrupted
         if not started:
             os._exit(0)  # there is nothing to clean up yet
-        if number == signal.SIGINT and not interrupted:  # a second one must not disturb the end
-            interrupted = True
-            raise KeyboardInterrupt
+        # rclpy ends the spinning, for SIGINT as for SIGTERM. A KeyboardInterrupt could strike anywhere: in a
+        # destructor, where it is lost and printed, or halfway through a call into the middleware.
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)  # rclpy puts its own before these, and calls them
