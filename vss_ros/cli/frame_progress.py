@@ -45,7 +45,6 @@ class FrameProgress:
         columns += [TextColumn('left'), TimeRemainingColumn()]
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task('', total=total, completed=done)
-        self._done, self._total = done, total
         self._every_s, self._told = every_s, time.monotonic()
 
     def __enter__(self) -> FrameProgress:
@@ -57,12 +56,12 @@ class FrameProgress:
 
     def advance(self) -> None:
         """One frame more is done."""
-        self._done += 1
         self._bar.advance(self._task)
         if self._bar.disable and time.monotonic() - self._told >= self._every_s:
             self._told = time.monotonic()
-            of = f' of {self._total}' if self._total else ''
-            print(f'{self._done}{of} frames', file=sys.stderr, flush=True)
+            task = self._bar.tasks[0]
+            of = f' of {task.total:.0f}' if task.total else ''
+            print(f'{task.completed:.0f}{of} frames', file=sys.stderr, flush=True)
 
     def through(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames, counted as they are taken."""

@@ -53,12 +53,12 @@ class TorchEngine(DeviceEngine):
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> TorchEngine:
         method = load_method(model)
-        frame = torch.zeros(1, *model.image_size, 3, dtype=torch.uint8)
-        fuse_norms(method, lambda: method.examples(frame))
         device = _device(settings)
         _check_precision(settings.precision, device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        frame = torch.zeros(1, *model.image_size, 3, dtype=torch.uint8)
+        fuse_norms(method, lambda: method.examples(frame))
         if device.kind == 'cuda':
             torch.backends.cudnn.benchmark = True  # shapes never change
             torch.backends.cudnn.allow_tf32 = settings.precision != 'fp32'  # fp32 is the reference
