@@ -340,7 +340,7 @@ class Robot:
         """The frame_info of the frame with this header."""
         return values_of(self.answer(header, 'frame_info').status[0])
 
-    def diagnostics(self, condition, what: str):
+    def diagnostics(self, condition, what: str, deadline_s: float = DEADLINE_S):
         """Waits for a diagnostic status of the node that fits."""
         wanted = f'{self.name.lstrip("/")}: segmentation'
 
@@ -352,7 +352,7 @@ class Robot:
             self.received['diagnostics'].clear()
             return None
 
-        return self.probe.until(find, f'diagnostics with {what}')
+        return self.probe.until(find, f'diagnostics with {what}', deadline_s)
 
 
 def values_of(status) -> dict[str, str]:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +328,21 @@ def test_images_lost_on_the_way_are_noticed_and_the_cure_is_named(tmp_path, echo
         assert 'fastdds_images.xml' in status.message
 
 
+def hear_a_camera(robot: Robot, topic: str) -> None:
+    """Waits until the node notices the losses of a camera, which is killed then, while it writes.
+
+    One that is not heard is replaced: it may itself have met the lock that the one before it left.
+    """
+    for _ in range(3):
+        robot.received['diagnostics'].clear()
+        with camera_without_profile(topic), suppress(AssertionError):
+            robot.diagnostics(
+                lambda status: 'lost on the way' in status.message, 'the losses', DEADLINE_S / 3
+            )
+            return
+    pytest.fail(f'the node does not hear new cameras on {topic}')
+
+
 def test_a_camera_that_dies_while_it_writes_does_not_end_the_node(tmp_path, echo_model, robot_in):
     """It may die with a lock on the node's shared memory, which Fast DDS then replaces.
 
@@ -336,9 +352,7 @@ def test_a_camera_that_dies_while_it_writes_does_not_end_the_node(tmp_path, echo
         robot = robot_in('bereft')
         robot.listen('mask', Image)
         for _ in range(4):
-            robot.received['diagnostics'].clear()
-            with camera_without_profile('/bereft/image_raw'):
-                robot.diagnostics(lambda status: 'lost on the way' in status.message, 'the losses')
+            hear_a_camera(robot, '/bereft/image_raw')
             assert node.is_alive
         robot.show()
 
