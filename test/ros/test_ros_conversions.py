@@ -95,6 +95,38 @@ def test_bayer_patterns_put_red_and_blue_where_their_names_say(encoding, colour_
     assert np.array_equal(result[4:-4, 4:-4], np.broadcast_to([blue, green, red], (8, 8, 3)))
 
 
+@pytest.mark.parametrize('extension', ['.png', '.jpg'])
+@pytest.mark.parametrize(
+    'described',
+    ['bayer_rggb8; {} compressed bayer_rggb8', 'bayer_rggb8; {} compressed', 'bayer_rggb8; {} compressed '],
+)
+def test_a_bayer_mosaic_that_was_compressed_as_it_is_comes_in_with_its_colours(extension, described):
+    blue, green, red = 30, 90, 220
+    mosaic = np.full((16, 16), green, np.uint8)
+    mosaic[::2, ::2], mosaic[1::2, 1::2] = red, blue
+    message = CompressedImage(format=described.format({'.png': 'png', '.jpg': 'jpeg'}[extension]))
+    message.data.frombytes(cv2.imencode(extension, mosaic, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes())
+    inside = compressed_to_bgr(message)[4:-4, 4:-4].astype(int)
+    assert np.abs(inside - [blue, green, red]).max() <= (0 if extension == '.png' else 6)
+
+
+@pytest.mark.parametrize(
+    'described', ['', 'png', 'bayer_rggb8; png compressed bgr8', 'bgr8; png compressed bgr8', '; png']
+)
+def test_an_image_that_was_made_of_a_mosaic_before_it_was_compressed_is_taken_as_it_is(described):
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    message = CompressedImage(format=described)
+    message.data.frombytes(cv2.imencode('.png', image)[1].tobytes())
+    assert np.array_equal(compressed_to_bgr(message), image)
+
+
+def test_a_compressed_mosaic_of_an_unknown_pattern_is_refused_by_its_name():
+    message = CompressedImage(format='bayer_rggb16; png compressed ')
+    message.data.frombytes(cv2.imencode('.png', np.zeros((4, 4), np.uint16))[1].tobytes())
+    with pytest.raises(FrameError, match='bayer_rggb16'):
+        compressed_to_bgr(message)
+
+
 def test_a_bgr8_image_is_a_view_of_the_message():
     message = message_of(np.zeros((4, 12), np.uint8), 'bgr8', 4, 4)
     picture = image_to_bgr(message)

@@ -81,6 +81,14 @@ def test_one_bad_value_refuses_the_whole_set():
         checked_change(defaults(), {'overlay_alpha': 0.1, 'engine': 'warp drive'}, configured=False)
 
 
+def test_several_values_that_cannot_be_used_are_mended_one_by_one():
+    given = {**defaults(), 'engine': 'onnx', 'precision': 'float32'}
+    for change in ({'overlay_alpha': 0.25}, {'engine': 'onnxruntime'}, {'precision': 'fp32'}):
+        checked_change(given, change, configured=False)
+        given |= change
+    assert build(given).node.overlay_alpha == 0.25
+
+
 @pytest.mark.parametrize('entry', [e for e in TABLE if isinstance(e.default, float)], ids=lambda e: e.name)
 def test_what_is_no_number_is_refused(entry):  # ranges of ROS let it through
     with pytest.raises(SettingsError, match=f'{entry.setting} is nan; use'):

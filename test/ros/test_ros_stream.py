@@ -274,6 +274,19 @@ def test_frames_that_take_too_long_are_a_warning_and_then_an_error(stream):
     stream.diagnostics(lambda status: text not in status.message, 'the end of it')
 
 
+def test_frames_that_all_come_too_late_after_one_another_to_be_propagated_are_a_warning(stream):
+    for _ in range(4):
+        image = stream.image()
+        stream.stamp(image, step_ns=10**9)
+        assert kind_and_reason(show(stream, image))[0] == 'key'
+    text = 'came more than 0.5 s after the one before'
+    status = stream.diagnostics(lambda status: text in status.message, 'the gaps')
+    assert status.level == DiagnosticStatus.WARN
+    assert 'raise max_frame_gap_s' in status.message
+    show(stream)
+    stream.diagnostics(lambda status: text not in status.message, 'the end of it')
+
+
 def test_a_frame_that_is_in_work_for_too_long_is_an_error_before_it_is_done(robot, slow_model):
     settings = {'model': str(slow_model), 'engine': 'onnxruntime', 'key_frame_interval': 1}
     limits = {

@@ -175,3 +175,33 @@ def test_a_packet_that_is_no_video_is_reported_and_the_stream_goes_on(source, pa
         topic._on_image(message('ffmpeg', number, data, encoding='theora' if number == 1 else 'mpeg4'))
     assert [next(frames).stamp_ns // 10**9 for _ in range(3)] == [100, 102, 103]
     assert [type(error) for error in errors] == [FrameError]
+
+
+def test_what_came_in_one_batch_with_a_packet_that_is_no_video_is_not_built_upon(packets):
+    topic = VideoTopic('ffmpeg')
+    topic.newest(messages('ffmpeg', packets[:1]))
+    batch = messages('ffmpeg', packets[1:4], first=1)
+    batch[0].data = np.zeros(0, np.uint8)
+    with pytest.raises(FrameError, match='a packet of mpeg4 video is empty'):
+        topic.newest(batch)
+    found = [topic.newest([each]) for each in messages('ffmpeg', packets[4:7], first=4)]
+    assert [picture is not None for picture in found] == [False, True, True]
+
+
+def hole(topic: TopicSource) -> None:
+    topic.unsubscribe()  # as `~/enable` does
+
+
+@pytest.mark.parametrize(
+    'happens', [hole, lambda topic: topic._on_lost(1)], ids=['disabled', 'lost on the way']
+)
+def test_pictures_are_not_built_upon_a_hole_in_the_video(source, packets, happens):
+    topic, errors = source(drop_policy='queue')
+    frames = iter(topic)
+    topic._on_image(message('ffmpeg', 0, packets[0]))
+    assert next(frames).stamp_ns // 10**9 == 100
+    happens(topic)
+    for number in range(3, 7):
+        topic._on_image(message('ffmpeg', number, packets[number]))
+    assert [next(frames).stamp_ns // 10**9 for _ in range(2)] == [105, 106]
+    assert errors == []

@@ -103,16 +103,24 @@ def to_labels(encoding: str, data: bytes | np.ndarray, height: int, width: int, 
     return _view(encoding, data, height, width, step, False)
 
 
-def decode_compressed(data: bytes | np.ndarray) -> np.ndarray:
+def decode_compressed(data: bytes | np.ndarray, described: str = '') -> np.ndarray:
     """Decodes a JPEG or PNG, such as the data of a CompressedImage, to BGR, uint8 (H, W, 3).
 
     The size in the header is checked before anything is allocated. The orientation tag of a JPEG is not
     applied: the image keeps the geometry that the camera's calibration speaks of.
 
+    Args:
+        described: the `format` of a CompressedImage. It tells of Bayer patterns, which some cameras compress as
+            they are.
+
     Raises:
         FrameError: neither JPEG nor PNG, damaged, cut off, or larger than 8192 pixels a side.
     """
-    return decode_file(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    pattern = _bayer_pattern(described)
+    if pattern is None:
+        return decode_file(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    mosaic = decode_file(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    return to_bgr(pattern, mosaic, *mosaic.shape, mosaic.shape[1])
 
 
 def decode_labels(data: bytes | np.ndarray) -> np.ndarray:
@@ -155,6 +163,18 @@ def compressed_size(data: bytes | np.ndarray) -> tuple[int, int]:
     except (struct.error, IndexError) as error:
         raise FrameError('a compressed image is cut off in its header') from error
     raise FrameError(f'a compressed image starts with {content[:4].hex() or "nothing"}; expected JPEG or PNG')
+
+
+def _bayer_pattern(described: str) -> str | None:
+    """The encoding of what was compressed where that is a Bayer mosaic, or None.
+
+    image_transport describes images as "bayer_rggb8; jpeg compressed bgr8": what the camera gave, and what was
+    made of it before it was compressed. Where the latter is missing, nothing was.
+    """
+    given, _, rest = described.partition(';')
+    compressed = rest.partition('compressed')[2].strip()
+    is_mosaic = given.startswith('bayer_') and (not compressed or compressed.startswith('bayer_'))
+    return given.strip() if is_mosaic else None
 
 
 def _view(

@@ -29,6 +29,8 @@ from vss_ros.core.walk import age_tensor
 
 _log = logging.getLogger(__name__)
 
+GAP = 'gap'  # why a new stream began, of the reasons the one that settings decide on
+
 
 class VideoSegmenter:
     """Segments one camera stream. Make one per stream: it is cheap, the engine is what costs.
@@ -320,7 +322,7 @@ class VideoSegmenter:
         if frame.stamp_ns < previous.stamp_ns:
             return 'stamp went back'
         if frame.stamp_ns - previous.stamp_ns > self.settings.max_frame_gap_s * 1e9:
-            return 'gap'
+            return GAP
         if frame.size != previous.size:
             return 'size changed'
         if frame.encoding != previous.encoding:

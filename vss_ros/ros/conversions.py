@@ -46,7 +46,7 @@ def compressed_to_bgr(message: CompressedImage) -> np.ndarray:
     Raises:
         FrameError: neither JPEG nor PNG, cut short, damaged, or of an absurd size.
     """
-    return decode_compressed(message.data)
+    return decode_compressed(message.data, message.format)
 
 
 def image_message(array: np.ndarray, encoding: str, header: Header) -> Image:

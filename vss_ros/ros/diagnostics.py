@@ -17,6 +17,7 @@ from vss_ros.ros.stream import CameraStream
 PERIOD_S = 1.0
 THROTTLE_S = 10.0
 QOS_NEWS_S = 30.0
+GAPS = 3  # new streams in a row that are no accident
 MISSED_SHARE = 0.05  # of the images of the last period; below it is the noise of best effort
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -134,6 +135,7 @@ class Diagnostics:
         problems += self._stuck(stream)
         if not stall:
             problems += self._slowness(stream)
+            problems += self._gaps(stream)
         return problems
 
     def _stall(self, stream: CameraStream) -> list[Problem]:
@@ -207,6 +209,19 @@ class Diagnostics:
         )
         is_error = slow_for_s * 1e3 > settings.max_acceptable_consecutive_delay_ms
         return [(ERROR if is_error else WARN, text)]
+
+    def _gaps(self, stream: CameraStream) -> list[Problem]:
+        """Nothing is propagated where every frame comes too late after the one before."""
+        in_a_row = stream.statistics.gaps_in_a_row
+        if in_a_row < GAPS or not stream.model.propagates:
+            return []
+        text = (
+            f'the last {in_a_row} frames were computed in full, each for it came more than '
+            f'{stream.settings.stream.max_frame_gap_s:g} s after the one before; let frames come faster '
+            '(max_rate, a smaller model, background_key_frames), or raise max_frame_gap_s'
+        )
+        self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+        return [(WARN, text)]
 
     def _new(self, what: str, statistics: StreamStatistics) -> int:
         """How much of something came since it was last asked for."""

@@ -19,6 +19,7 @@ class Inbox(Generic[T]):
     """
 
     def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self._items: deque[T] = deque(maxlen=capacity)
         self._changed = Condition()
         self._closed = False
@@ -30,7 +31,7 @@ class Inbox(Generic[T]):
     def put(self, item: T) -> bool:
         """Adds an item; False if the oldest was dropped for it."""
         with self._changed:
-            fits = len(self._items) < (self._items.maxlen or 0)
+            fits = len(self._items) < self.capacity
             self._items.append(item)
             self._changed.notify()
         return fits

@@ -8,6 +8,7 @@ shape what is made at configure, so they can change only while the node is uncon
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -271,6 +272,9 @@ def defaults() -> dict[str, Any]:
 def checked_change(current: Mapping[str, Any], changes: Mapping[str, Any], configured: bool) -> Settings:
     """The settings after a set of parameters, checked as a whole.
 
+    Where what was given at start cannot be used, the rest counts as the defaults: else none of several could
+    be mended.
+
     Raises:
         SettingsError: the reason for which the whole set is refused.
     """
@@ -281,6 +285,10 @@ def checked_change(current: Mapping[str, Any], changes: Mapping[str, Any], confi
                     f'{name} can change only while the node is unconfigured; '
                     'deactivate and clean it up, set it, then configure it again'
                 )
+    try:
+        build(current)
+    except SettingsError:
+        current = defaults()
     return build({**current, **changes})
 
 
@@ -337,7 +345,11 @@ class Parameters:
         return SetParametersResult(successful=True)
 
     def _apply(self, parameters: list[Parameter]) -> None:
-        if _ours(parameters):
+        if not _ours(parameters):
+            return
+        with suppress(
+            SettingsError
+        ):  # others, given at start, are still to be mended; nothing runs with them
             self._on_change(self.read())
 
 

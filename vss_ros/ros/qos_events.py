@@ -40,12 +40,12 @@ def create_subscription(
     callback: Callable[..., None],
     qos: QoSProfile,
     statistics: StreamStatistics,
-    count_lost: bool,
+    on_lost: Callable[[int], None] | None = None,
 ) -> Subscription:
     """A subscription whose QoS can be overridden by parameters.
 
     Args:
-        count_lost: whether lost messages of this topic are lost frames.
+        on_lost: is told how many messages were lost on the way.
 
     Raises:
         rclpy's errors for QoS overrides that cannot be used.
@@ -62,8 +62,8 @@ def create_subscription(
         )
 
     def lost(event: Any) -> None:
-        if count_lost:
-            statistics.count('lost', event.total_count_change)
+        if on_lost is not None:
+            on_lost(event.total_count_change)
 
     def create(events: SubscriptionEventCallbacks) -> Subscription:
         overrides = QoSOverridingOptions.with_default_policies()

@@ -50,6 +50,7 @@ class StreamStatistics:
         self.last_error = ''
         self.last_received_s: float | None = None
         self.slow_for_s: float | None = None  # how long every frame has been too slow
+        self.gaps_in_a_row = 0  # frames that began a new stream because they came late
         self._slow_since_s = 0.0
         self._rates = {'received': Rate(), 'published': Rate()}
         self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
@@ -69,7 +70,7 @@ class StreamStatistics:
     def start_over(self) -> None:
         """Forgets what frames in a row have in common; the next one is the first."""
         with self._lock:
-            self.bad_in_a_row = 0
+            self.bad_in_a_row = self.gaps_in_a_row = 0
             self.slow_for_s = None
 
     def bad_frame(self, what: str, error: str) -> int:
@@ -80,12 +81,13 @@ class StreamStatistics:
             self.last_error = error
             return self.bad_in_a_row
 
-    def good_frame(self, latency_ms: float, is_slow: bool) -> int:
+    def good_frame(self, latency_ms: float, is_slow: bool, follows_gap: bool) -> int:
         """Counts a published frame; returns how many were dropped since the one before."""
         self.count('published')
         now = time.monotonic()
         with self._lock:
             self.bad_in_a_row = 0
+            self.gaps_in_a_row = self.gaps_in_a_row + 1 if follows_gap else 0
             self._latencies_ms.append(latency_ms)
             if self.slow_for_s is None:
                 self._slow_since_s = now

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.resize import fit
+from vss_ros.core.segmenter import GAP
 from vss_ros.ros.conversions import image_message, png_message
 from vss_ros.ros.qos_events import create_lifecycle_publisher
 from vss_ros.ros.settings import NodeSettings
@@ -61,7 +62,7 @@ class TopicSink:
         latency_ms = (time.monotonic() - frame.received_s) * 1e3
         processing_ms = sum(segmentation.timings_ms.values())
         is_slow = processing_ms > self._settings.max_allowed_processing_time_ms
-        dropped = self._statistics.good_frame(latency_ms, is_slow)
+        dropped = self._statistics.good_frame(latency_ms, is_slow, segmentation.reset_reason == GAP)
         if self._settings.publish_confidence:
             self._confidence.publish(self._confidence_message(frame, segmentation))
         info = frame.find_camera_info()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +27,7 @@ from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.video_topic import PACKETS, VIDEO_TRANSPORTS, VideoTopic, message_type
 
-CAMERA_INFOS = 16  # kept, beside those of the images that wait, to find the one that belongs to an image
+CAMERA_INFOS = 300  # kept, beside those of the images that wait, to find the one of an image; they are small
 PAUSE_S = 0.5  # of silence, after which nobody should wait for the next image
 MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
 
@@ -72,7 +71,7 @@ class TopicSource:
         capacity = PACKETS if self._is_video else settings.capacity
         self._inbox: Inbox[tuple[float, Any]] = Inbox(capacity)
         self._lost_packets = False
-        self._camera_infos: deque[CameraInfo] = deque(maxlen=capacity + CAMERA_INFOS)
+        self._camera_infos: dict[tuple[int, int], CameraInfo] = {}  # by stamp, the newest last
         self._subscriptions: list[Subscription] = []
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
@@ -111,11 +110,16 @@ class TopicSource:
         self._subscribe(CameraInfo, camera_info_topic(self._node), self._on_camera_info)
 
     def unsubscribe(self) -> None:
-        """Stops taking images and forgets those that wait, which are counted as `discarded`."""
+        """Stops taking images and forgets those that wait, which are counted as `discarded`.
+
+        Of what follows later nothing builds on what came before: no packet of a video, no camera_info.
+        """
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
         self._statistics.count('discarded', self._inbox.clear())
+        self._lost_packets = True
+        self._camera_infos.clear()
 
     def close(self) -> None:
         """Unsubscribes and ends the iteration."""
@@ -166,9 +170,14 @@ class TopicSource:
             history=HistoryPolicy.KEEP_LAST,
             depth=PACKETS if self._is_video else self._settings.capacity,
         )
-        is_image = topic == self.topic
-        subscription = create_subscription(self._node, kind, topic, callback, qos, self._statistics, is_image)
+        on_lost = self._on_lost if topic == self.topic else None
+        subscription = create_subscription(self._node, kind, topic, callback, qos, self._statistics, on_lost)
         self._subscriptions.append(subscription)
+
+    def _on_lost(self, count: int) -> None:
+        """Images were lost on the way, as the middleware says."""
+        self._statistics.count('lost', count)
+        self._lost_packets = True
 
     def _on_image(self, message: Any) -> None:
         self._statistics.count('received')
@@ -178,7 +187,7 @@ class TopicSource:
 
     def _on_numbered_image(self, message: Any, info: dict[str, int]) -> None:
         """Counts what the publisher sent since the last image and what never came to this callback."""
-        number = info.get('publication_sequence_number', 0)
+        number = info.get('publication_sequence_number') or 0  # None where the middleware does not count
         missed = number - self._last_number - 1
         if self._last_number and 0 < missed < MAX_MISSED:
             self._statistics.count('missed', missed)
@@ -187,7 +196,11 @@ class TopicSource:
         self._on_image(message)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        self._camera_infos.append(message)
+        infos, key = self._camera_infos, _key(message.header)
+        infos.pop(key, None)  # of a bag that starts again
+        infos[key] = message
+        if len(infos) > self._inbox.capacity + CAMERA_INFOS:
+            del infos[next(iter(infos))]
 
     def _due_s(self) -> float:
         """When the next image may be taken, by the `max_rate` of now."""
@@ -227,7 +240,7 @@ class TopicSource:
             coded=picture.coded,
             header=picture.header,
             received_s=received_s,
-            find_camera_info=partial(self._camera_info, picture.header),
+            find_camera_info=partial(self._camera_info, picture.header, picture.image.shape),
         )
 
     def _frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame | None:
@@ -243,19 +256,32 @@ class TopicSource:
             encoding=encoding,
             header=header,
             received_s=received_s,
-            find_camera_info=partial(self._camera_info, header),
+            find_camera_info=partial(self._camera_info, header, image.shape),
         )
 
-    def _camera_info(self, header: Header) -> CameraInfo | None:
-        """The camera_info with the image's stamp, else the newest, which is counted as unmatched."""
-        infos = list(self._camera_infos)
-        if not infos:
-            return None
-        for info in reversed(infos):
-            if info.header.stamp == header.stamp:
+    def _camera_info(self, header: Header, shape: tuple[int, ...]) -> CameraInfo | None:
+        """The camera_info with the image's stamp, else the newest of that camera at that size.
+
+        The latter is counted as unmatched. That of another camera or size would be wrong, so there is none.
+        """
+        matching = self._camera_infos.get(_key(header))
+        if matching is not None:
+            return matching
+        for info in reversed(list(self._camera_infos.values())):
+            if info.header.frame_id == header.frame_id and described_size(info) == shape[:2]:
+                self._statistics.count('camera_info_unmatched')
                 return info
-        self._statistics.count('camera_info_unmatched')
-        return infos[-1]
+        return None
+
+
+def _key(header: Header) -> tuple[int, int]:
+    return header.stamp.sec, header.stamp.nanosec
+
+
+def described_size(info: CameraInfo) -> tuple[int, int]:
+    """Height and width of the images that a camera_info speaks of, which may be a part of the sensor, binned."""
+    height, width = info.roi.height or info.height, info.roi.width or info.width
+    return height // max(info.binning_y, 1), width // max(info.binning_x, 1)
 
 
 def image_topic(node: Node, transport: str) -> str:

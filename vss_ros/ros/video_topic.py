@@ -133,7 +133,8 @@ class VideoTopic:
         """Decodes all these messages; gives the last picture, or None where none was completed.
 
         Raises:
-            FrameError: a packet is damaged or of an unknown codec; what was decoded before it is lost.
+            FrameError: a packet is damaged or of an unknown codec. These messages are lost, so the video goes
+                on at the next key picture.
             MissingLibraryError: PyAV is not installed.
         """
         found = None
@@ -144,7 +145,7 @@ class VideoTopic:
                     self._since += decoded.coded
                     found = decoded
         except FrameError:
-            self._since = []
+            self.restart()
             raise
         if found is None:
             return None

@@ -82,7 +82,7 @@ class BagSource:
             raise message
         stamp_ns = _stamp_ns(message)
         if message.__msgtype__ == COMPRESSED:
-            image, encoding = decode_compressed(message.data), message.format
+            image, encoding = decode_compressed(message.data, message.format), message.format
         else:
             image, encoding = to_bgr(*_fields(message), bool(message.is_bigendian)), message.encoding
         truth = None if self._masks is None else self._masks.at(stamp_ns)

@@ -1,0 +1,109 @@
+"""The source of a topic that nobody publishes on: messages are handed to its callbacks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from vss_ros.ros.settings import NodeSettings
+from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.topic_source import TopicSource, described_size
+
+SIZE = (48, 64)  # (height, width)
+
+
+@pytest.fixture
+def source(probe):
+    source = TopicSource(probe.node, NodeSettings(drop_policy='queue'), StreamStatistics(), pytest.fail)
+    yield source
+    source.close()
+
+
+def header(number: int, camera: str = 'front') -> Header:
+    return Header(stamp=Time(sec=100 + number), frame_id=camera)
+
+
+def image(number: int, camera: str = 'front') -> Image:
+    height, width = SIZE
+    message = Image(height=height, width=width, encoding='mono8', step=width, header=header(number, camera))
+    message.data.frombytes(bytes(height * width))
+    return message
+
+
+def camera_info(number: int, camera: str = 'front', size: tuple[int, int] = SIZE) -> CameraInfo:
+    return CameraInfo(height=size[0], width=size[1], header=header(number, camera))
+
+
+def frame_of(source: TopicSource, message: Image):
+    source._on_image(message)
+    return next(iter(source))
+
+
+@pytest.mark.parametrize(
+    'given', [{}, {'publication_sequence_number': None}, {'publication_sequence_number': 0}]
+)
+def test_images_are_taken_also_where_the_middleware_does_not_number_them(source, given):
+    frames = iter(source)
+    for number in range(3):
+        source._on_numbered_image(image(number), given)
+        assert next(frames).header == header(number)
+    assert source._statistics.counts == {'received': 3}
+
+
+def test_what_is_missing_in_the_numbers_of_the_publisher_is_counted(source):
+    for number in (7, 8, 12, 11):
+        source._on_numbered_image(image(number), {'publication_sequence_number': number})
+    assert source._statistics.counts == {'received': 4, 'missed': 3}
+
+
+def test_an_image_gets_the_camera_info_with_its_stamp_and_else_the_newest_of_its_camera_and_size(source):
+    frame = frame_of(source, image(3))
+    assert frame.find_camera_info() is None
+    for info in (
+        camera_info(1),
+        camera_info(2),
+        camera_info(4, size=(480, 640)),
+        camera_info(5, camera='rear'),
+    ):
+        source._on_camera_info(info)
+    assert frame.find_camera_info() == camera_info(2)
+    assert source._statistics.counts['camera_info_unmatched'] == 1
+    source._on_camera_info(camera_info(3))
+    assert frame.find_camera_info() == camera_info(3)
+    assert source._statistics.counts['camera_info_unmatched'] == 1
+
+
+def test_the_geometry_of_another_camera_or_another_size_is_never_given(source):
+    source._on_camera_info(camera_info(1, camera='rear'))
+    source._on_camera_info(camera_info(2, size=(480, 640)))
+    assert frame_of(source, image(3)).find_camera_info() is None
+
+
+def test_a_camera_info_of_before_a_pause_is_forgotten(source):
+    source._on_camera_info(camera_info(1))
+    source.unsubscribe()
+    assert frame_of(source, image(2)).find_camera_info() is None
+
+
+def test_a_bag_that_plays_again_and_again_keeps_as_many_camera_infos_as_before(source):
+    for number in [*range(2000), *range(1000)]:
+        source._on_camera_info(camera_info(number))
+    kept = source._camera_infos
+    assert len(kept) == source._inbox.capacity + 300
+    assert list(kept.values())[-1] == camera_info(999)
+
+
+def test_a_camera_info_may_speak_of_a_part_of_the_sensor_and_of_binned_pixels():
+    info = camera_info(1, size=(960, 1280))
+    assert described_size(info) == (960, 1280)
+    info.binning_x = info.binning_y = 2
+    assert described_size(info) == (480, 640)
+    info.roi.height, info.roi.width = 400, 600
+    assert described_size(info) == (200, 300)
+
+
+def test_an_image_is_converted_as_its_encoding_says(source):
+    assert np.array_equal(frame_of(source, image(1)).image, np.zeros((*SIZE, 3), np.uint8))
