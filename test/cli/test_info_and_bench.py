@@ -3,6 +3,8 @@ import shutil
 
 import pytest
 
+from vss_ros.cli.bench_models import models_of
+from vss_ros.cli.bench_tables import contender_name
 from vss_ros.cli.main import main
 from vss_ros.core.cost import step_macs
 from vss_ros.core.errors import EngineError
@@ -124,6 +126,36 @@ def test_bench_makes_a_model_of_another_size_for_the_time_being(tiny_model, tmp_
     assert '| model, network, engine | interval | key |' in page
     assert '--network-size 64x48' in page  # the command that made it
     assert not list(tmp_path.glob('vss-bench-*'))
+
+
+def test_bench_makes_the_fp16_files_that_a_model_lacks(tiny_model):
+    pytest.importorskip('torch')
+    with models_of([str(tiny_model)], [], ['fp32']) as [model]:
+        assert model.path == tiny_model
+    with models_of([str(tiny_model)], [], ['fp32', 'fp16']) as [model]:
+        assert model.path != tiny_model
+        assert set(model.graphs_in('fp16')) == set(load_model(tiny_model).graphs)
+        assert model.image_size == load_model(tiny_model).image_size
+
+
+@pytest.mark.parametrize(
+    ('engine', 'name'),
+    [
+        (
+            {'engine': 'onnxruntime', 'device': 'cpu', 'provider': 'CPUExecutionProvider'},
+            'onnxruntime cpu fp32',
+        ),
+        (
+            {'engine': 'onnxruntime', 'device': 'cuda:0', 'provider': 'CUDAExecutionProvider', 'tf32': 'on'},
+            'onnxruntime CUDA cuda:0 fp32 (TF32)',
+        ),
+        ({'engine': 'torch', 'device': 'Orin', 'cuda_graphs': 'on'}, 'torch Orin fp32 recorded'),
+        ({'engine': 'torch', 'device': 'Orin', 'cuda_graphs': 'off: why'}, 'torch Orin fp32'),
+    ],
+)
+def test_what_was_measured_is_called_by_all_that_makes_it_fast(engine, name):
+    report = {'engine': {'precision': 'fp32', **engine}, 'network': [48, 64], 'regions': '1x1', 'model': 'm'}
+    assert contender_name(report) == f'm 64x48, {name}'
 
 
 def test_late_results_are_measured_like_any_other(late_models, tmp_path):

@@ -48,7 +48,6 @@ from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from vss_ros.cli.bench_contenders import Contender
-    from vss_ros.cli.bench_machine import Ceilings
     from vss_ros.core.cost import Cost
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Frame
@@ -127,13 +126,13 @@ def main(args: Namespace) -> int:
     from vss_ros.core.drafts import write_file
 
     frames = _read_frames(args)
-    cpu, gpu = bench_machine.cpu_ceilings(), None
-    if {'torch', 'tensorrt', EAGER} & {*(args.engine or ['auto'])} or args.provider != 'cpu':
-        gpu = bench_machine.gpu_ceilings(args.gpu_id)
-    with _contenders(args, frames, cpu, gpu) as contenders:
+    with _contenders(args, frames) as contenders:
+        cpu, gpu = bench_machine.cpu_ceilings(), None
+        if any(contender.engine.is_on_gpu for contender in contenders):
+            gpu = bench_machine.gpu_ceilings(args.gpu_id)
         measure(contenders, frames)
-        reports = [contender.report() for contender in contenders]
-    machine, (height, width) = bench_machine.machine(), frames[0].size
+        reports = [contender.report(gpu if contender.engine.is_on_gpu else cpu) for contender in contenders]
+    machine, (height, width) = bench_machine.machine(args.gpu_id), frames[0].size
     command = shlex.join(['vss', *sys.argv[1:]])
     figures = {
         'machine': machine,
@@ -143,7 +142,7 @@ def main(args: Namespace) -> int:
         'frames': len(frames),
         'image': [height, width],
         'peak_memory_mb': bench_machine.peak_memory_mb(),
-        'peak_gpu_memory_mb': bench_machine.peak_gpu_memory_mb(),
+        'peak_gpu_memory_mb': bench_machine.peak_gpu_memory_mb(args.gpu_id),
         'contenders': reports,
     }
     if args.json is not None:
@@ -178,14 +177,13 @@ def _check(args: Namespace) -> None:
 
 
 @contextmanager
-def _contenders(
-    args: Namespace, frames: Sequence[Frame], cpu: Ceilings, gpu: Ceilings | None
-) -> Iterator[list[Contender]]:
+def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Contender]]:
     """Every combination, loaded and warmed up, as long as the models that were made for it are there."""
     from vss_ros.cli.bench_contenders import Contender, StageEngine
     from vss_ros.cli.bench_machine import memory_mb
     from vss_ros.cli.bench_models import models_of
     from vss_ros.core.segmenter import make_segmenter
+    from vss_ros.core.warm_up import warm_up
 
     precisions = args.precision or ['fp32']
     contenders = []
@@ -195,6 +193,7 @@ def _contenders(
             engine = StageEngine(_load(model, engine_name, precision, args))
             costs = _costs(model, StreamSettings(**region_settings(args)).region_count)
             for interval, settings in _schedules(args).items():
+                warm_up(model, engine, settings)
                 segmenter = make_segmenter(model, engine, settings)
                 for frame in frames[:WARM_UP]:
                     list(segmenter.answers(frame))
@@ -211,7 +210,6 @@ def _contenders(
                         memory_mb() - before,
                         costs,
                         model.steps,
-                        gpu if engine.works_on and gpu is not None else cpu,
                     )
                 )
                 before = memory_mb()

@@ -51,6 +51,11 @@ class StageEngine:
         return cls(load_engine(model, settings))
 
     @property
+    def is_on_gpu(self) -> bool:
+        described = self._engine.describe()
+        return described['device'] != 'cpu' and described['engine'] != 'openvino'
+
+    @property
     def works_on(self) -> bool:
         """Whether stages take other times than they seem to, unless each is finished."""
         return self._device is not None
@@ -90,7 +95,6 @@ class Contender:
         memory_mb: resident memory that loading and warming up added; 0 for a model that was loaded already.
         costs: of each graph, in all regions; None where onnx is not installed.
         steps: stages of each step.
-        ceilings: of the processor that the engine runs on.
     """
 
     model: str
@@ -102,7 +106,6 @@ class Contender:
     memory_mb: float
     costs: Mapping[str, Cost] | None
     steps: Mapping[str, Sequence[str]]
-    ceilings: Ceilings | None
     stages: TimingSink = field(default_factory=TimingSink)
     totals: TimingSink = field(default_factory=TimingSink)
     latencies_ms: list[float] = field(default_factory=list)  # of the frames in their order
@@ -130,8 +133,12 @@ class Contender:
             self.engine.uploads_ms.clear()
             yield from self.segmenter.answers(frame)
 
-    def report(self) -> dict[str, Any]:
-        """The figures as they are written to JSON, times in milliseconds."""
+    def report(self, ceilings: Ceilings | None) -> dict[str, Any]:
+        """The figures as they are written to JSON, times in milliseconds.
+
+        Args:
+            ceilings: of the processor that the engine runs on.
+        """
         from vss_ros.cli.bench_keys import performance
 
         kinds = [kind for kind in self.totals.ms if self.totals.count(kind)]
@@ -147,7 +154,7 @@ class Contender:
             'every': self._averages() if len(kinds) > 1 else {},
             'memory_mb': self.memory_mb,
             'gmac': self._gmacs(),
-            'roofline': {kind: self._roofline(kind) for kind in kinds if kind != 'mixed'},
+            'roofline': {kind: self._roofline(kind, ceilings) for kind in kinds if kind != 'mixed'},
             'ros2_benchmark': performance(self.latencies_ms, len(self.latencies_ms)),
         }
 
@@ -180,15 +187,16 @@ class Contender:
             for step, stages in self.steps.items()
         }
 
-    def _roofline(self, kind: str) -> dict[str, dict[str, float]]:
+    def _roofline(self, kind: str, ceilings: Ceilings | None) -> dict[str, dict[str, float]]:
         """For each graph with products: GMAC, megabytes, and the share of what the processor could do.
 
         `share` compares the time of the graph with the least time that its arithmetic or its traffic needs,
         whichever is longer: 1 cannot be beaten.
         """
-        if self.costs is None or self.ceilings is None:
+        if self.costs is None or ceilings is None:
             return {}
         precision = self.engine.describe()['precision']
+        arithmetic_is = 'tf32' if computes_in_tf32(self.engine.describe()) else precision
         found = {}
         for stage in self.stages.ms[kind]:
             cost = self.costs.get(stage)
@@ -197,9 +205,9 @@ class Contender:
             seconds = self.stages.percentile(kind, 50, stage) / 1e3
             gigabytes = cost.values * BYTES[precision] / 1e9
             entry = {'gmac': cost.macs / 1e9, 'mb': gigabytes * 1e3}
-            if (flops := self.ceilings.gflops.get(precision)) is not None:
+            if (flops := ceilings.gflops.get(arithmetic_is)) is not None:
                 arithmetic = 2 * cost.macs / 1e9 / flops
-                traffic = gigabytes / self.ceilings.gigabytes_per_s
+                traffic = gigabytes / ceilings.gigabytes_per_s
                 entry |= {
                     'matrix_share': arithmetic / seconds,
                     'memory_share': traffic / seconds,
@@ -207,6 +215,11 @@ class Contender:
                 }
             found[stage] = entry
         return found
+
+
+def computes_in_tf32(described: Mapping[str, str]) -> bool:
+    """Whether an engine makes 10 bits of the 23 of fp32 in products, as GPUs do by default."""
+    return described.get('tf32') == 'on'
 
 
 def measure(contenders: Sequence[Contender], frames: Sequence[Frame]) -> None:

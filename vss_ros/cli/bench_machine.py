@@ -75,10 +75,12 @@ def gpu_ceilings(gpu_id: int = 0) -> Ceilings | None:
 
         return _least_seconds(finished)
 
-    allowed, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    kinds = {'fp32': torch.float32, 'tf32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
     try:
         gflops = {}
-        for precision, dtype in (('fp32', torch.float32), ('fp16', torch.float16), ('bf16', torch.bfloat16)):
+        for precision, dtype in kinds.items():
+            torch.backends.cuda.matmul.allow_tf32 = precision == 'tf32'
             left = torch.randn(GPU_SIDE, GPU_SIDE, device=device, dtype=dtype)
             product = torch.empty_like(left)
             elapsed = seconds(partial(torch.matmul, left, left, out=product))
@@ -87,7 +89,7 @@ def gpu_ceilings(gpu_id: int = 0) -> Ceilings | None:
         elapsed = seconds(lambda: torch.add(a, b, alpha=3, out=c))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = allowed
-    return Ceilings(gflops, 3 * GPU_BYTES / elapsed / 1e9, f'PyTorch {torch.__version__}, fp32 without TF32')
+    return Ceilings(gflops, 3 * GPU_BYTES / elapsed / 1e9, f'PyTorch {torch.__version__}')
 
 
 def _least_seconds(call: Callable[[], Any]) -> float:
@@ -101,12 +103,12 @@ def _least_seconds(call: Callable[[], Any]) -> float:
     return min(times)
 
 
-def machine() -> dict[str, Any]:
+def machine(gpu_id: int = 0) -> dict[str, Any]:
     """What a reader of the figures must know of the machine."""
     return {
         'processor': _processor(),
         'cores': usable_cores(),
-        'gpu': _gpu(),
+        'gpu': _gpu(gpu_id),
         'system': platform.platform(),
         'python': platform.python_version(),
     }
@@ -121,10 +123,12 @@ def _processor() -> str:
     return next(names, platform.processor())
 
 
-def _gpu() -> str | None:
-    """The first GPU that PyTorch sees, if PyTorch was loaded."""
+def _gpu(gpu_id: int) -> str | None:
+    """The GPU as PyTorch names it, if PyTorch was loaded and sees it."""
     torch = sys.modules.get('torch')
-    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
+    if torch is None or not torch.cuda.is_available() or gpu_id >= torch.cuda.device_count():
+        return None
+    return torch.cuda.get_device_name(gpu_id)
 
 
 def memory_mb() -> float:
@@ -144,9 +148,9 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def peak_gpu_memory_mb() -> float | None:
+def peak_gpu_memory_mb(gpu_id: int = 0) -> float | None:
     """The most GPU memory that PyTorch ever held for this process; None without a GPU."""
     torch = sys.modules.get('torch')
-    if torch is None or not torch.cuda.is_available():
+    if torch is None or not torch.cuda.is_available() or gpu_id >= torch.cuda.device_count():
         return None
-    return torch.cuda.max_memory_reserved() / 1e6
+    return torch.cuda.max_memory_reserved(gpu_id) / 1e6

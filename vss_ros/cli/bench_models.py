@@ -20,8 +20,8 @@ def models_of(
 ) -> Iterator[list[ModelFolder]]:
     """Every model in every network size, as it is if no sizes are given.
 
-    A model for another size is exported from its weights to a folder that is gone afterwards. Its fp16 files
-    are made, too, if fp16 is measured; int8 would have to be calibrated and is left to `vss export`.
+    A model for another size, or without the fp16 files that are measured, is exported from its weights to a
+    folder that is gone afterwards. int8 would have to be calibrated and is left to `vss export`.
 
     Raises:
         MissingLibraryError: a model must be exported and PyTorch is not installed.
@@ -32,9 +32,14 @@ def models_of(
         for name in names:
             model = load_model(name)
             for size in sizes or [model.image_size]:
-                fits = size == model.image_size
-                models.append(model if fits else _resized(model, size, Path(folder), 'fp16' in precisions))
+                with_fp16 = 'fp16' in precisions
+                fits = size == model.image_size and (not with_fp16 or has_fp16(model))
+                models.append(model if fits else _resized(model, size, Path(folder), with_fp16))
         yield models
+
+
+def has_fp16(model: ModelFolder) -> bool:
+    return any('fp16' in graph.precisions for graph in model.graphs.values())
 
 
 def _resized(model: ModelFolder, size: Size, folder: Path, with_fp16: bool) -> ModelFolder:

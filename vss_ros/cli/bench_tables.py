@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vss_ros.cli.bench_contenders import INTERVALS
+from vss_ros.cli.bench_contenders import INTERVALS, computes_in_tf32
 from vss_ros.core.sinks.timings import KINDS, TOTAL
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _overview(reports: Sequence[Report]) -> Rows:
         totals = [report['ms'].get(kind, {}).get(TOTAL) for kind in kinds]
         rows.append(
             [
-                _name(report),
+                contender_name(report),
                 str(report['key_frame_interval']),
                 *(f'{total["p50"]:.1f} / {total["p99"]:.1f}' if total else '-' for total in totals),
                 f'{report["mean_ms"]:.1f}',
@@ -84,7 +84,7 @@ def _averages(reports: Sequence[Report]) -> Rows:
             every = [found.get(str(n)) for n in INTERVALS]
             rows.append(
                 [
-                    _name(report),
+                    contender_name(report),
                     *(f'{each["ms"]:.1f}\n{each["share_of_key"]:.0%}' if each else '-' for each in every),
                     *(f'{gmac[step]:.3f}' if step in gmac else '-' for step in ('key', 'propagated')),
                 ]
@@ -107,11 +107,22 @@ def _stages(report: Report) -> Rows:
             cells.append('-' if share is None else f'{share:.0%}')
         rows.append(cells)
     return Rows(
-        f'ms by stage: {_name(report)}, interval {report["key_frame_interval"]}', ('stage',), figures, rows
+        f'ms by stage: {contender_name(report)}, interval {report["key_frame_interval"]}',
+        ('stage',),
+        figures,
+        rows,
     )
 
 
-def _name(report: Report) -> str:
+def contender_name(report: Report) -> str:
+    """Model, network size, and how it is computed, with all that makes it fast."""
     engine, (height, width) = report['engine'], report['network']
     size = f'{width}x{height}' if report['regions'] == '1x1' else f'{report["regions"]} of {width}x{height}'
-    return f'{report["model"]} {size}, {engine["engine"]} {engine["device"]} {engine["precision"]}'
+    how = [engine['engine'], engine['device'], engine['precision']]
+    if engine.get('provider', 'CPUExecutionProvider') != 'CPUExecutionProvider':
+        how.insert(1, engine['provider'].removesuffix('ExecutionProvider'))
+    if computes_in_tf32(engine):
+        how.append('(TF32)')
+    if engine.get('cuda_graphs') == 'on':
+        how.append('recorded')
+    return f'{report["model"]} {size}, {" ".join(how)}'

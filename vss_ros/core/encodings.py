@@ -110,8 +110,7 @@ def decode_compressed(data: bytes | np.ndarray, described: str = '') -> np.ndarr
     applied: the image keeps the geometry that the camera's calibration speaks of.
 
     Args:
-        described: the `format` of a CompressedImage. It tells of Bayer patterns, which some cameras compress as
-            they are.
+        described: the `format` of a CompressedImage, which tells of Bayer mosaics.
 
     Raises:
         FrameError: neither JPEG nor PNG, damaged, cut off, or larger than 8192 pixels a side.
@@ -120,7 +119,8 @@ def decode_compressed(data: bytes | np.ndarray, described: str = '') -> np.ndarr
     if pattern is None:
         return decode_file(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     mosaic = decode_file(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    return to_bgr(pattern, mosaic, *mosaic.shape, mosaic.shape[1])
+    height, width = mosaic.shape
+    return to_bgr(pattern, mosaic, height, width, step=width)
 
 
 def decode_labels(data: bytes | np.ndarray) -> np.ndarray:
@@ -168,8 +168,8 @@ def compressed_size(data: bytes | np.ndarray) -> tuple[int, int]:
 def _bayer_pattern(described: str) -> str | None:
     """The encoding of what was compressed where that is a Bayer mosaic, or None.
 
-    image_transport describes images as "bayer_rggb8; jpeg compressed bgr8": what the camera gave, and what was
-    made of it before it was compressed. Where the latter is missing, nothing was.
+    image_transport describes images as "bayer_rggb8; jpeg compressed bgr8": what the camera gave, and what
+    was made of it before it was compressed. Where the latter is missing, nothing was.
     """
     given, _, rest = described.partition(';')
     compressed = rest.partition('compressed')[2].strip()

@@ -1,4 +1,4 @@
-"""PyTorch as one writes it, for comparison: fp32, no layout, stream, pinned memory or recording of ours.
+"""PyTorch as one writes it, for comparison: fp32 (not TF32), no layout, stream or pinned memory of ours.
 
 `vss bench --engine eager` measures it beside the engines; nothing else uses it.
 """
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines.torch_device import compute_in_fp32
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
@@ -36,6 +37,7 @@ class EagerEngine:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         has_gpu = torch.cuda.is_available()
+        compute_in_fp32()
         return cls(model, torch.device('cuda', settings.gpu_id) if has_gpu else torch.device('cpu'))
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,21 @@ It runs the method itself, not the ONNX files, with the weights of the model fol
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from copy import copy
 
 import torch
 from torch import Tensor
 
-from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, DeviceEngine, why_no_cuda
+from vss_ros.core.engines.torch_device import (
+    CpuDevice,
+    CudaDevice,
+    DeviceEngine,
+    Recording,
+    torch_errors,
+    why_no_cuda,
+)
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
@@ -24,6 +32,7 @@ from vss_ros.methods.weights import load_method
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 Tensors = dict[str, Tensor]
+_log = logging.getLogger(__name__)
 
 
 class TorchEngine(DeviceEngine):
@@ -59,12 +68,12 @@ class TorchEngine(DeviceEngine):
             torch.set_num_threads(settings.threads)
         frame = torch.zeros(1, *model.image_size, 3, dtype=torch.uint8)
         fuse_norms(method, lambda: method.examples(frame))
-        if device.kind == 'cuda':
-            torch.backends.cudnn.benchmark = True  # shapes never change
-            torch.backends.cudnn.allow_tf32 = settings.precision != 'fp32'  # fp32 is the reference
-        engine = cls(method, device, settings.precision, settings.cuda_graphs)
+        with torch_errors(f'model {model.name} cannot be loaded to {device.name}'):
+            engine = cls(method, device, settings.precision, settings.cuda_graphs)
         if device.kind == 'cpu':
             engine.notes['no_gpu'] = why_no_cuda(settings.gpu_id)
+            if torch.version.cuda is not None:  # somebody installed that for a GPU
+                _log.warning('engine torch runs on the CPU: %s', engine.notes['no_gpu'])
         return engine
 
     def _compute(self, graph: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -108,34 +117,9 @@ class TorchEngine(DeviceEngine):
                 self._record = False
                 self._recordings.clear()
                 self.notes['cuda_graphs'] = f'off: graph {graph!r} cannot be recorded: {error}'
+                _log.warning('cuda_graphs %s', self.notes['cuda_graphs'])
                 return eager
         return self._recordings[graph]
-
-
-class Recording:
-    """A graph as one CUDA graph: one launch instead of hundreds.
-
-    A recording reads and writes fixed addresses, so inputs are copied to them and outputs from them, on
-    the GPU. The stream that is current records and replays.
-    """
-
-    def __init__(self, call: Callable[[Tensors], Tensors], inputs: Tensors) -> None:
-        self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
-        for _ in range(3):  # libraries choose their kernels and take their memory at first use
-            call(self._inputs)
-        torch.cuda.current_stream().synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.capture_begin(capture_error_mode='thread_local')  # other threads may use the GPU
-        try:
-            self._outputs = call(self._inputs)
-        finally:
-            self._graph.capture_end()
-
-    def __call__(self, inputs: Tensors) -> Tensors:
-        for name, tensor in inputs.items():
-            self._inputs[name].copy_(tensor, non_blocking=True)
-        self._graph.replay()
-        return {name: tensor.clone() for name, tensor in self._outputs.items()}
 
 
 def _device(settings: EngineSettings) -> CpuDevice:

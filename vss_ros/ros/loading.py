@@ -8,19 +8,16 @@ executor that lives only as long: the one that called gets the node back.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Thread
 
-import numpy as np
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 
 from vss_ros.core.engines import Engine, load_engine
-from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import ModelFolder, load_model
-from vss_ros.core.segmenter import VideoSegmenter
-from vss_ros.core.settings import StreamSettings
+from vss_ros.core.warm_up import warm_up
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.spinning import spin
 from vss_ros.ros.video_topic import check_installed
@@ -89,7 +86,7 @@ def load(settings: Settings) -> Loaded:
     """Loads the model and the engine, and says in the log how it goes.
 
     Raises:
-        VssError: see `check_installed`, `load_model`, `load_engine` and `VideoSegmenter`.
+        VssError: see `check_installed`, `load_model`, `load_engine` and `warm_up`.
     """
     check_installed(settings.node.image_transport)
     _log.info('loading model %s', settings.node.model)
@@ -106,12 +103,3 @@ def load(settings: Settings) -> Loaded:
         raise
     _log.info('ready: %s', ', '.join(f'{key} {value}' for key, value in engine.describe().items()))
     return Loaded(model, engine)
-
-
-def warm_up(model: ModelFolder, engine: Engine, settings: StreamSettings) -> None:
-    """Runs each step once, so that an engine that cannot run fails here and the first frame is not slow."""
-    segmenter = VideoSegmenter(
-        model, engine, replace(settings, key_frame_interval=2, background_key_frames=False)
-    )
-    for stamp_ns in range(2):
-        list(segmenter.answers(Frame(np.zeros((*model.image_size, 3), np.uint8), stamp_ns)))

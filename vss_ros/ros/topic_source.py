@@ -279,7 +279,7 @@ def _key(header: Header) -> tuple[int, int]:
 
 
 def described_size(info: CameraInfo) -> tuple[int, int]:
-    """Height and width of the images that a camera_info speaks of, which may be a part of the sensor, binned."""
+    """Height and width of the images that a camera_info is of: all or a part of the sensor, maybe binned."""
     height, width = info.roi.height or info.height, info.roi.width or info.width
     return height // max(info.binning_y, 1), width // max(info.binning_x, 1)
 

@@ -152,6 +152,14 @@ def test_pruning_removes_what_is_not_kept_and_what_has_no_sidecar(cache):
     assert sorted(file.name for file in cache.folder.iterdir()) == [kept.sidecar.name, kept.file.name][::-1]
 
 
+def test_an_engine_and_its_sidecar_are_removed_if_they_are_still_there(cache):
+    engine = cache.store(KEY, b'PLAN', {})
+    for _ in range(2):
+        cache.remove(engine.file)
+    assert cache.find(KEY) is None
+    assert list(cache.folder.glob('*')) == []
+
+
 def test_the_self_check_is_kept_with_the_engine(cache):
     engine = cache.store(KEY, b'engine', {})
     result = {'passed': True, 'agreement': 0.999, 'error': 0.01, 'worst': 'mask'}

@@ -10,6 +10,7 @@ import pytest
 
 from vss_ros.core.engines import load_engine, onnx_runtime, usable_cores
 from vss_ros.core.engines.onnx_providers import PROVIDERS, check_available, check_used
+from vss_ros.core.engines.onnx_runtime import nodes_by_provider
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import load_model
@@ -57,11 +58,26 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(model, provider, monkeyp
         load_engine(model, settings)
 
 
-def test_of_several_providers_of_a_session_the_first_one_counts(tmp_path):
-    cuda = PROVIDERS['cuda']
-    check_used(cuda, ['CUDAExecutionProvider', 'CPUExecutionProvider'], tmp_path)
-    with pytest.raises(EngineError, match=r'would run .* with CPUExecutionProvider'):
-        check_used(cuda, ['CPUExecutionProvider', 'CUDAExecutionProvider'], tmp_path)
+def test_a_session_of_which_one_node_went_to_another_provider_is_refused(tmp_path):
+    cuda, tensorrt = PROVIDERS['cuda'], PROVIDERS['tensorrt']
+    check_used(cuda, ['CUDAExecutionProvider'], tmp_path)
+    check_used(tensorrt, ['CUDAExecutionProvider', 'TensorrtExecutionProvider'], tmp_path)
+    for used in ([], ['CUDAExecutionProvider', 'CPUExecutionProvider'], ['TensorrtExecutionProvider']):
+        with pytest.raises(EngineError, match=r'ONNX Runtime would run .* with'):
+            check_used(cuda, used, tmp_path)
+
+
+def test_the_nodes_that_a_provider_was_given_are_counted_where_onnx_runtime_tells(model):
+    session = onnx_runtime.onnxruntime.InferenceSession
+    options = onnx_runtime.onnxruntime.SessionOptions()
+    options.use_per_session_threads = False  # the process may have its pool already
+    onnx_runtime._shared_pool(1)
+    assert nodes_by_provider(session(str(model.graphs['warp'].file), options)) == {'CPUExecutionProvider': 1}
+    options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
+    recorded = session(str(model.graphs['warp'].file), options)
+    if not hasattr(recorded, 'get_provider_graph_assignment_info'):
+        pytest.skip('this ONNX Runtime does not tell')
+    assert nodes_by_provider(recorded)['CPUExecutionProvider'] > 1
 
 
 def test_tensorrt_is_not_there_without_cuda_for_what_it_leaves():

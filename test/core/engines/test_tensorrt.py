@@ -135,3 +135,25 @@ def bindings(version: str) -> Path:
         except OSError:  # another worker was faster
             shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+@pytest.mark.parametrize('version', ['8.6.1', '10.0.1'])
+def test_a_tensorrt_that_is_too_old_is_refused_before_a_name_is_used_that_it_lacks(version, tmp_path):
+    (tmp_path / 'tensorrt.py').write_text(f"__version__ = '{version}'\n")
+    code = (
+        'from vss_ros.core.engines import engine_class\n'
+        'from vss_ros.core.errors import EngineError\n'
+        'try:\n'
+        "    engine_class('tensorrt')\n"
+        'except EngineError as error:\n'
+        '    print(error)\n'
+    )
+    path = os.pathsep.join([str(tmp_path), str(HERE.parents[2])])
+    found = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, 'PYTHONPATH': path},
+    )
+    assert found.stdout == f'TensorRT {version} is too old; use 10.3 or newer\n', found.stderr

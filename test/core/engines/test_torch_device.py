@@ -44,3 +44,66 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_reason():
         CudaDevice(97)
     assert str(error.value) == why_no_cuda(97)
     assert 'CUDA' in str(error.value)
+
+
+@pytest.fixture
+def useless_gpu(monkeypatch):
+    """A GPU that PyTorch sees and cannot compute on, for one of two reasons."""
+    monkeypatch.setattr(torch.version, 'cuda', '12.8')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+
+    def refuse(because):
+        def zeros(*_, **__):
+            raise because
+
+        monkeypatch.setattr(torch, 'zeros', zeros)
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        RuntimeError('CUDA error: no kernel image is available\nCompile with ...'),
+        torch.OutOfMemoryError('CUDA out of memory.'),
+    ],
+)
+def test_a_gpu_that_pytorch_sees_and_cannot_compute_on_is_refused_with_the_reason(useless_gpu, error):
+    useless_gpu(error)
+    why_not = why_no_cuda(0)
+    assert why_not.endswith(f'cannot compute on GPU 0: {str(error).splitlines()[0]}')
+    with pytest.raises(EngineError, match='cannot compute on GPU 0'):
+        CudaDevice(0)
+
+
+def test_auto_goes_on_to_the_next_engine_where_the_gpu_cannot_be_used(useless_gpu, tiny_model, monkeypatch):
+    from vss_ros.core import engines
+    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.settings import EngineSettings
+
+    useless_gpu(RuntimeError('CUDA error: no kernel image is available'))
+    monkeypatch.setattr(engines, 'NVIDIA_DEVICES', ('/',))
+    engine = engines.load_engine(load_model(tiny_model), EngineSettings())
+    assert engine.name in ('openvino', 'onnxruntime')
+    assert 'no kernel image' in engine.describe()['chosen']
+
+
+def test_an_error_of_pytorch_in_a_graph_is_an_error_of_the_engine(tiny_model):
+    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.settings import EngineSettings
+    from vss_ros.methods.torch_engine import TorchEngine
+
+    model = load_model(tiny_model)
+    engine = TorchEngine.load(model, EngineSettings('torch'))
+    image = np.zeros((1, *model.image_size, 1), np.uint8)  # of one channel
+    with pytest.raises(EngineError, match="graph 'segmenter' failed in PyTorch"):
+        engine.run('segmenter', {'image': image})
+
+
+def test_fp32_is_fp32_for_every_engine_of_the_process():
+    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        backend.allow_tf32 = True
+    device_module.compute_in_fp32()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32

@@ -184,10 +184,14 @@ class EngineCache:
         removed = []
         for file in sorted(self.folder.glob(f'*{SUFFIX}')):
             if file not in kept:
-                file.with_suffix('.json').unlink(missing_ok=True)
-                file.unlink(missing_ok=True)
+                self.remove(file)
                 removed.append(file)
         return removed
+
+    def remove(self, file: Path) -> None:
+        """Removes one engine and its sidecar, should they still be there."""
+        file.with_suffix('.json').unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:

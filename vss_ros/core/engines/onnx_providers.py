@@ -96,14 +96,14 @@ def check_available(provider: Provider, available: Sequence[str]) -> None:
 
 
 def check_used(provider: Provider, used: Sequence[str], file: Path) -> None:
-    """Refuses a session that went to another provider than the one asked for.
+    """Refuses a session of which nodes went to another provider than those asked for.
 
     Args:
-        used: `session.get_providers()`; the first one has precedence.
+        used: the providers that were given nodes.
     Raises:
         EngineError: names the file, what was asked for and what there is.
     """
-    if not used or used[0] != provider.title:
+    if not used or not {provider.title, *provider.others}.issuperset(used):
         raise EngineError(
             f'provider is {provider.setting!r}, but ONNX Runtime would run {file} with {", ".join(used)}; '
             'a library of CUDA, cuDNN or TensorRT is missing or of another version than '

@@ -5,13 +5,15 @@ graphs about 1.5 times slower on two cores. Between two runs the pool's threads 
 set: waiting busily saves some microseconds per graph and takes the cores from the robot's other nodes.
 
 With `provider` cuda or tensorrt the graphs run on an NVIDIA GPU, for those who have no PyTorch there. The
-engines `torch` and `tensorrt` do more: pinned uploads, recorded launches, a self-check.
+engines `torch` and `tensorrt` do more: pinned uploads, recorded launches; `tensorrt` also a self-check.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,10 @@ class OnnxRuntimeEngine:
             'threads': str(threads),
             'spinning': 'on' if settings.spinning else 'off',
         }
+        if provider.is_gpu:
+            nodes = sum((nodes_by_provider(session) for session in sessions.values()), Counter())
+            facts['nodes'] = ', '.join(f'{name} {count}' for name, count in nodes.most_common())
+            facts['tf32'] = 'on' if precision == 'fp32' else 'off'  # what these providers make of fp32
         return cls(sessions, facts, ('cuda', settings.gpu_id) if provider.is_gpu else None)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,6 +142,15 @@ class OnnxRuntimeEngine:
         return uploaded | dict(zip(self._outputs[graph], binding.get_outputs(), strict=True))
 
 
+def nodes_by_provider(session: onnxruntime.InferenceSession) -> Counter[str]:
+    """How many nodes each provider was given; older versions only say which provider comes first."""
+    found: Counter[str] = Counter()
+    with suppress(Exception):  # not recorded, or not known to this version
+        for part in session.get_provider_graph_assignment_info():
+            found[part.ep_name] += len(part.get_nodes())
+    return found or Counter(session.get_providers()[:1])
+
+
 def _shared_pool(threads: int) -> int:
     """Makes the process-wide pool on first use and returns its size."""
     global _pool_threads
@@ -162,14 +177,16 @@ def _session(
     options.add_session_config_entry('session.force_spinning_stop', '0' if settings.spinning else '1')
     if provider.is_gpu:
         options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')
+        options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
     providers = provider.options(settings.gpu_id, precision, _cache(graph, provider, settings))
     data = graph.read()
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=providers)
+        # Without `enable_fallback` it tries others when it fails, and tells why these failed.
+        session = onnxruntime.InferenceSession(data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own exceptions share no base class
         where = f' with {provider.title}' if provider.is_gpu else ''
         raise EngineError(f'ONNX Runtime refuses {graph.file}{where}: {error}') from error
-    check_used(provider, session.get_providers(), graph.file)
+    check_used(provider, list(nodes_by_provider(session)), graph.file)
     for what, found, expected in (
         ('inputs', session.get_inputs(), graph.inputs),
         ('outputs', session.get_outputs(), graph.outputs),

@@ -2,9 +2,8 @@
 
 Engines are built from the ONNX files on the machine that runs them and kept in a cache. Tensors are torch
 CUDA tensors: state stays on the GPU, the image goes up through pinned memory, and of the results only what
-the caller reads comes down. Outputs come from torch's allocator in the engine's own stream, which hands out
-the same two or three blocks in turn: the state ping-pongs between them without a copy, for any number of
-camera streams.
+the caller reads comes down. Outputs come from torch's allocator in the engine's own stream, so the state of
+any number of camera streams is handed on without a copy.
 
 The graphs WARPS are not built. TensorRT has read GridSample as nearest, and wrongly next to fp16, without a
 word; PyTorch's grid_sample runs in the same stream instead, in fp32.
@@ -27,7 +26,14 @@ from vss_ros.core.engines.tensor_rt_build import (
     trt,
 )
 from vss_ros.core.engines.tensor_rt_engines import EngineStore, Obtained
-from vss_ros.core.engines.torch_device import CpuDevice, CudaDevice, DeviceEngine, torch, warp
+from vss_ros.core.engines.torch_device import (
+    CpuDevice,
+    CudaDevice,
+    DeviceEngine,
+    Recording,
+    torch,
+    warp,
+)
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_files import GraphSpec
 from vss_ros.core.model_folder import ModelFolder
@@ -35,7 +41,6 @@ from vss_ros.core.model_steps import WARPS
 from vss_ros.core.settings import EngineSettings
 
 PRECISIONS = ('fp32', 'fp16', 'int8')  # those of which there can be ONNX files
-MAX_RECORDINGS = 8  # CUDA graphs kept per graph of the model
 DTYPES = {
     'float32': trt.DataType.FLOAT,
     'float16': trt.DataType.HALF,
@@ -112,6 +117,7 @@ class TensorRtEngine(DeviceEngine):
             'threads': '1',
             'engine_cache': str(store.cache.folder),
             'cuda_graphs': 'on' if settings.cuda_graphs else 'off',
+            'tf32': 'on' if settings.precision == 'fp32' else 'off',  # what TensorRT makes of fp32
             'warp': 'torch',
         }
         engine = cls(device, runners, facts)
@@ -171,9 +177,7 @@ class GraphRunner:
     """One engine and its context. Belongs to one thread.
 
     Args:
-        record: whether to record the launches as CUDA graphs. A recording holds for the addresses it was
-            made with, so there is one for each set of addresses that comes up; after the first frames they
-            repeat, and beyond MAX_RECORDINGS launches are not recorded.
+        record: whether to record the launches as a CUDA graph.
         plan: the serialised engine; only one that this machine built.
     Raises:
         EngineError: TensorRT cannot load the plan, or its tensors are not those of the graph.
@@ -185,7 +189,7 @@ class GraphRunner:
         self.spec = spec
         self._runtime, self._logger, self._device = runtime, logger, device  # they must outlive the engine
         self._record = record and device.kind == 'cuda'
-        self._recordings: dict[tuple[int, ...], Any] = {}
+        self._recording: Recording | None = None
         self._bound: dict[str, int] = {}
         self._engine = runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -199,25 +203,25 @@ class GraphRunner:
     def second(self, device: CpuDevice) -> GraphRunner:
         """The same engine for another thread, with a context of its own."""
         second = copy(self)
-        second._device, second._bound, second._recordings = device, {}, {}
+        second._device, second._bound, second._recording = device, {}, None
         second._context = self._new_context()
         return second
 
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
         _check(self.spec, inputs)
+        if not self._record:
+            return self._enqueued(inputs)
+        if self._recording is None:
+            self._recording = Recording(self._enqueued, inputs)
+        return self._recording(inputs)
+
+    def _enqueued(self, inputs: dict[str, Any]) -> dict[str, Any]:
         outputs = {
             name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device=self._device.torch_device)
             for name, spec in self.spec.outputs.items()
         }
-        addresses = {name: tensor.data_ptr() for name, tensor in (*inputs.items(), *outputs.items())}
-        recording = self._recordings.get(tuple(addresses.values()))
-        if recording is not None:
-            recording.replay()
-            return outputs
-        self._bind(addresses)
+        self._bind({name: tensor.data_ptr() for name, tensor in (*inputs.items(), *outputs.items())})
         self._launch()
-        if self._record and len(self._recordings) < MAX_RECORDINGS:
-            self._recordings[tuple(addresses.values())] = self._recorded()
         return outputs
 
     def _new_context(self) -> Any:
@@ -240,17 +244,6 @@ class GraphRunner:
     def _launch(self) -> None:
         if not self._context.execute_async_v3(self._device.stream_handle):
             raise self._failed('cannot be run')
-
-    def _recorded(self) -> Any:
-        """The launch as a CUDA graph. It was launched once before, as TensorRT wants it."""
-        graph = torch.cuda.CUDAGraph()
-        # Not torch.cuda.graph(): that empties the allocator's cache, and the addresses would not come back.
-        graph.capture_begin(capture_error_mode='thread_local')  # other threads may use the GPU meanwhile
-        try:
-            self._launch()
-        finally:
-            graph.capture_end()
-        return graph
 
     def _failed(self, what: str) -> EngineError:
         return EngineError(f'graph {self.spec.name!r} {what} in TensorRT: {self._logger.take_errors()}')

@@ -26,6 +26,24 @@ except ImportError as error:  # the bindings are there, libnvinfer or its like i
     ) from error
 
 OLDEST = (10, 3)
+
+
+def check_version() -> str:
+    """The version of TensorRT.
+
+    Raises:
+        EngineError: it is too old.
+    """
+    version = str(trt.__version__)
+    numbers = tuple(int(number) for number in re.findall(r'\d+', version)[:2])
+    if numbers < OLDEST:
+        oldest = '.'.join(map(str, OLDEST))
+        raise EngineError(f'TensorRT {version} is too old; use {oldest} or newer')
+    return version
+
+
+check_version()  # at once: an older one lacks names that are used below
+
 # What an engine depends on beside the file; part of the cache's key.
 BUILD_OPTIONS: Mapping[str, Any] = {
     'workspace_mib': 2048,
@@ -79,20 +97,6 @@ class ProgressMonitor(trt.IProgressMonitor):
 
     def phase_finish(self, phase_name: str) -> None:
         self._steps.pop(phase_name, None)
-
-
-def check_version() -> str:
-    """The version of TensorRT.
-
-    Raises:
-        EngineError: it is too old.
-    """
-    version = str(trt.__version__)
-    numbers = tuple(int(number) for number in re.findall(r'\d+', version)[:2])
-    if numbers < OLDEST:
-        oldest = '.'.join(map(str, OLDEST))
-        raise EngineError(f'TensorRT {version} is too old; use {oldest} or newer')
-    return version
 
 
 def build(

@@ -118,8 +118,9 @@ class EngineStore:
             write_private(timing_file, measured)
             facts = {'build_seconds': seconds, 'cuda': str(torch.version.cuda), 'torch': torch.__version__}
             cached = self.cache.store(key, plan, facts)
-            superseded = [entry.file for entry in self._alike(key) if entry.file != cached.file][KEPT:]
-            self.cache.prune(lambda entry: entry.file not in superseded)
+            # Not `prune`: what has no sidecar may be one that another process is writing just now.
+            for superseded in [entry.file for entry in self._alike(key) if entry.file != cached.file][KEPT:]:
+                self.cache.remove(superseded)
             self._progress(f'built {what} in {seconds} s, {len(plan) / 1e6:.1f} MB: {cached.file}')
             return Obtained(cached, is_fresh=True), plan
 

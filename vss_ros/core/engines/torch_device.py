@@ -7,7 +7,7 @@ stream that is not the default one: work on the default stream waits for everyth
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,6 +85,7 @@ class CudaDevice(CpuDevice):
         why_not = why_no_cuda(index)
         if why_not:
             raise EngineError(why_not)
+        compute_in_fp32()
         self.torch_device = torch.device('cuda', index)
         self.name = torch.cuda.get_device_name(index)
         major, minor = torch.cuda.get_device_capability(index)
@@ -149,7 +150,7 @@ class DeviceEngine:
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         given = take_inputs(graph, self._inputs, tensors)
-        with self._device.use(), torch.inference_mode():
+        with torch_errors(f'graph {graph!r} failed'), self._device.use(), torch.inference_mode():
             inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
             outputs = self._compute(graph, inputs)
             if self._is_second:
@@ -174,6 +175,42 @@ def _moved(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any
     return {name: tensor for name, tensor in inputs.items() if tensor is not given[name]}
 
 
+class Recording:
+    """A graph as one CUDA graph: one launch instead of hundreds.
+
+    A recording reads and writes fixed addresses, so inputs are copied to them and outputs from them, on
+    the GPU. The stream that is current records and replays.
+
+    Args:
+        call: computes the graph in that stream.
+        inputs: of the sizes and kinds that all others will have.
+    Raises:
+        RuntimeError: something in it cannot be recorded.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+        inputs: dict[str, torch.Tensor],
+    ) -> None:
+        self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        for _ in range(3):  # libraries choose their kernels and take their memory at first use
+            call(self._inputs)
+        torch.cuda.current_stream().synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        self._graph.capture_begin(capture_error_mode='thread_local')  # other threads may use the GPU
+        try:
+            self._outputs = call(self._inputs)
+        finally:
+            self._graph.capture_end()
+
+    def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        for name, tensor in inputs.items():
+            self._inputs[name].copy_(tensor, non_blocking=True)
+        self._graph.replay()
+        return {name: tensor.clone() for name, tensor in self._outputs.items()}
+
+
 def why_no_cuda(index: int) -> str:
     """Why GPU `index` cannot be used through PyTorch, in a sentence; empty if it can."""
     if torch.version.cuda is None:
@@ -189,7 +226,34 @@ def why_no_cuda(index: int) -> str:
     count = torch.cuda.device_count()
     if index >= count:
         return f'gpu_id is {index}; PyTorch sees {count} CUDA GPUs here, counted from 0'
+    try:
+        torch.zeros(1, device=f'cuda:{index}').add(1).item()
+    except RuntimeError as error:  # of another architecture than this PyTorch was built for, or all in use
+        return f'PyTorch {torch.__version__} cannot compute on GPU {index}: {_first_line(error)}'
     return ''
+
+
+@contextmanager
+def torch_errors(what: str) -> Iterator[None]:
+    """PyTorch's errors, those of CUDA among them, as an EngineError that begins with `what`."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise EngineError(f'{what} in PyTorch {torch.__version__}: {_first_line(error)}') from error
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).strip().partition('\n')[0]
+
+
+def compute_in_fp32() -> None:
+    """From now on fp32 in PyTorch is fp32, not TF32, for every engine of this process.
+
+    That is a setting of the process. Were it another for each engine, one would change what others compute.
+    The same holds for how kernels are chosen: by trial, since shapes never change.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
 
 
 def warp(features: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:

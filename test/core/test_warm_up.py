@@ -1,0 +1,63 @@
+"""The first run of every graph."""
+
+from __future__ import annotations
+
+import pytest
+
+from vss_ros.core.engines import load_engine
+from vss_ros.core.errors import EngineError
+from vss_ros.core.model_folder import load_model
+from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.warm_up import warm_up
+
+
+class Watched:
+    """An engine that remembers which graphs it ran, and fails in one of them."""
+
+    def __init__(self, engine, broken=''):
+        self._engine, self._broken = engine, broken
+        self.name, self.to_host = engine.name, engine.to_host
+        self.ran = []
+
+    def run(self, graph, tensors):
+        self.ran.append(graph)
+        if graph == self._broken:
+            raise EngineError(f'graph {graph!r} cannot be run')
+        return self._engine.run(graph, tensors)
+
+
+@pytest.fixture(scope='module')
+def model(tiny_model):
+    model = load_model(tiny_model)
+    assert {'key', 'propagated', 'carried'} <= set(model.steps)
+    return model
+
+
+@pytest.fixture(scope='module')
+def engine(model):
+    return load_engine(model, EngineSettings('onnxruntime'))
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        StreamSettings(),
+        StreamSettings(key_frame_interval=1),
+        StreamSettings(correction_interval=7),
+        StreamSettings(scheduler='adaptive', max_key_share=0.1),
+        StreamSettings(motion='motion_vectors'),
+        StreamSettings(motion='stream', background_key_frames=True),
+        StreamSettings(max_frame_gap_s=0.001),
+    ],
+    ids=str,
+)
+def test_every_graph_is_run_whatever_the_schedule_of_the_stream(model, engine, settings):
+    watched = Watched(engine)
+    warm_up(model, watched, settings)
+    assert set(watched.ran) == set(model.graphs)
+    assert watched.ran.count('segmenter') == 1
+
+
+def test_a_graph_that_cannot_be_run_is_found_before_the_first_frame(model, engine):
+    with pytest.raises(EngineError, match="graph 'correction' cannot be run"):
+        warm_up(model, Watched(engine, broken='correction'), StreamSettings())
