@@ -157,6 +157,10 @@ def test_frames_without_video_before_them_are_scored_as_deployed(tiny_model, cap
     ('words', 'message'),
     [
         (['synthetic:3x2', '--protocol', 'distance'], r'nothing to score.*--distances 0 needs none'),
+        (['synthetic:3x2', '--motion', 'stream'], 'use --protocol deployment'),
+        (['synthetic:3x2', '--intervals', '4'], 'are of the protocol schedules'),
+        (['synthetic:3x2', '--clips', '4'], 'name them with --stills'),
+        (['synthetic:3x2', '--layout', 'camvid-folder', '--rate', '3'], 'or use --layout plain'),
         (['synthetic:3x2', '--distances', '3', '1'], 'give rising numbers'),
         (['synthetic:3x2', '--key-frame-interval', '0'], 'key_frame_interval is 0'),
         (['synthetic:3x2', '--resume'], 'name it with -o'),
@@ -169,6 +173,50 @@ def test_mistakes_are_answered_in_one_line(tiny_model, capsys, words, message):
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count('\n') == 1
+
+
+def folder_without_labels(folder):
+    folder.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(folder / f'{number}.png'), np.full((64, 96, 3), 40 * number, np.uint8))
+    return folder
+
+
+def test_without_labels_consistency_is_measured_and_what_is_missing_is_said(
+    tiny_model, tmp_path, capsys, caplog
+):
+    words = (folder_without_labels(tmp_path / 'rgb'), '--model', tiny_model)
+    assert run(*words, '--no-plots', '-o', tmp_path / 'report') == 0
+    [row] = json.loads((tmp_path / 'report' / 'report.json').read_text())['rows']
+    assert 0 < row['deployment']['temporal_consistency_percent'] <= 100
+    assert 'only the consistency in time was measured' in caplog.text
+    assert '--against MODEL' in caplog.text
+    assert run(*words, '--protocol', 'distance', '--distances', 0) == 2
+    assert 'no frame has labels, or none' in capsys.readouterr().err
+
+
+def test_frames_of_ages_that_no_label_meets_are_named(tiny_model, tmp_path, caplog):
+    words = ('--model', tiny_model, '--protocol', 'deployment', '--key-frame-interval', 3)
+    assert run('synthetic:3x7', *words) == 0
+    assert 'no labelled frame came' not in caplog.text
+    labels = tmp_path / 'masks'
+    labels.mkdir()
+    images = folder_without_labels(tmp_path / 'rgb')
+    for number in range(3, 10):
+        cv2.imwrite(str(images / f'{number}.png'), np.full((64, 96, 3), 20 * number, np.uint8))
+    for number in (0, 3, 6, 9):
+        cv2.imwrite(str(labels / f'{number}.png'), np.zeros((64, 96), np.uint8))
+    assert run(images, '--labels', labels, *words) == 0
+    assert 'no labelled frame came 1, 2 frames after a key frame' in caplog.text
+
+
+def test_names_of_data_may_go_on_after_options(tiny_model, tmp_path):
+    words = ('--model', tiny_model, '--protocol', 'deployment')
+    assert run('synthetic:3x2', *words, '--no-plots', '-o', tmp_path, 'synthetic:4x2') == 0
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['data']['name'] == 'synthetic:3x2, synthetic:4x2'
+    with pytest.raises(SystemExit):
+        run('synthetic:3x2', *words, '--no-such-option')
 
 
 @pytest.mark.parametrize('value', [11, 255])

@@ -7,9 +7,11 @@ import pytest
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.core.settings import EngineSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.evaluation.evaluate import evaluate
 from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
+from vss_ros.evaluation.subjects import load_subjects
 
 SIZE = {'height': 64, 'width': 96}
 
@@ -118,20 +120,45 @@ def test_consistency_needs_no_labels(subjects):
 
 def test_every_clip_begins_with_a_key_frame(subjects):
     protocol = DeploymentProtocol(subjects[:1], subjects[0].model.classes, 100, None)
-    evaluate([StreetClips(2), StreetClips(3)], [protocol])
+    evaluate([StreetClips(2), StreetClips(1)], [protocol])
     assert protocol.scores['tiny', 0].frames[0] == 2
-    assert protocol.consistency['tiny'].counts[1] == 2
+    assert protocol.consistency['tiny'].counts[1] == 1
 
 
-def test_the_cost_of_key_frames_in_the_background_is_that_of_the_interval_they_come_to(subjects):
-    protocol = DeploymentProtocol(subjects, subjects[0].model.classes, 3, None, background_delay=5)
-    model, _, per_frame = subjects
-    if model.gmacs is None:
-        pytest.skip('costs are counted with onnx')
-    # Due at 3, takes effect at 8; due at 8, takes effect at 13. No frame is spared the propagated step.
-    cost = (model.gmacs['key'] + 5 * model.gmacs['propagated']) / 5
+def test_labels_that_come_once_in_a_clip_meet_frames_of_every_age(subjects):
+    protocol = DeploymentProtocol(subjects[:1], subjects[0].model.classes, 3, None)
+    evaluate([StreetClips(7, {6}) for _ in range(6)], [protocol])
+    ages = {age: scores.frames[0] for (_, age), scores in protocol.scores.items()}
+    assert ages == {0: 2, 1: 2, 2: 2}
+
+
+def test_the_cost_is_that_of_the_graphs_that_were_run(subjects):
+    pytest.importorskip('onnx')
+    protocol = DeploymentProtocol(subjects, subjects[0].model.classes, 3, None)
+    evaluate([StreetClips(7), StreetClips(5)], [protocol])
+    model, warp_only, per_frame = subjects
+    # K P P K P P K and, in the second clip, K K P P K
+    cost = (6 * model.gmacs['key'] + 6 * model.gmacs['propagated']) / 12
     assert protocol.report(model)['gmac_per_frame'] == pytest.approx(cost)
-    assert protocol.report(per_frame)['gmac_per_frame'] == per_frame.gmacs['key']
+    assert protocol.report(warp_only)['gmac_per_frame'] == pytest.approx(6 * model.gmacs['key'] / 12)
+    assert protocol.report(per_frame)['gmac_per_frame'] == pytest.approx(per_frame.gmacs['key'])
+    again = DeploymentProtocol(subjects, subjects[0].model.classes, 3, None)
+    again.add(protocol.arrays())
+    assert again.report(model) == protocol.report(model)
+
+
+def test_the_cost_of_key_frames_in_the_background_is_that_of_the_graphs_that_were_run(tiny_model):
+    pytest.importorskip('onnx')
+    settings = [EngineSettings(threads=1)]
+    [model] = load_subjects([str(tiny_model)], settings, 'model', False, False, None, 3)
+    protocol = DeploymentProtocol([model], model.model.classes, 5, None, background_delay=2)
+    evaluate([StreetClips(13)], [protocol])
+    # Due at 5, takes effect at 7; due at 10, takes effect at 12.
+    runs = protocol.runs[model.name]
+    assert runs['segmenter'] == 3
+    assert runs['correction'] + runs['show'] == 12
+    macs = sum(model.macs[graph] * count for graph, count in runs.items())
+    assert protocol.report(model)['gmac_per_frame'] == pytest.approx(macs / 13 / 1e9)
 
 
 def test_key_frames_in_the_background_are_scored_at_the_age_that_the_answers_have(subjects):
@@ -150,4 +177,5 @@ def test_key_frames_in_the_background_are_scored_at_the_age_that_the_answers_hav
             assert report['background_delay_frames'] == 2
             gmacs = subject.gmacs
             if gmacs is not None:
-                assert report['gmac_per_frame'] == pytest.approx((gmacs['key'] + 3 * gmacs['propagated']) / 3)
+                cost = (3 * gmacs['key'] + 8 * gmacs['propagated']) / 9
+                assert report['gmac_per_frame'] == pytest.approx(cost)

@@ -17,7 +17,7 @@ from vss_ros.core.motion.dis import DisMotion
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
-from vss_ros.evaluation.subjects import carried_by_warp, decide, load_subjects, part_of, without_correction
+from vss_ros.evaluation.subjects import carried_by_warp, decide, load_subjects, without_correction
 
 INTERVAL = 4
 
@@ -51,7 +51,7 @@ def test_warping_alone_carries_the_scores_of_the_key_frame_and_nothing_else(subj
             scores = subject.engine.run('segmenter', {'image': frame.image[None]})['scores']
             continue
         scores = subject.engine.run('warp', {'previous_scores': scores, 'flow': flow})['warped']
-        expected, confidence = decide(scores[0], frame.size, part_of(subject.model))
+        expected, confidence = decide(scores[0], subject.model)
         assert np.array_equal(segmentation.mask, fit_labels(expected, frame.size))
         assert np.array_equal(segmentation.confidence, fit(confidence, frame.size))
 
@@ -86,6 +86,17 @@ def test_without_correction_a_model_costs_less_and_in_full_it_costs_a_key_frame(
     assert per_frame.mean_gmacs(9) == pytest.approx(model.gmacs['key'])
     expected = (model.gmacs['key'] + 4 * model.gmacs['propagated']) / 5
     assert model.mean_gmacs(4) == pytest.approx(expected)
+
+
+def test_flow_that_the_host_brings_costs_nothing(subjects):
+    pytest.importorskip('onnx')
+    model = subjects[0]
+    with_flow = replace(
+        model, model=replace(model.model, flow='network'), macs={**model.macs, 'flow': 7 * 10**9}
+    )
+    propagated = model.gmacs['propagated']
+    assert with_flow.gmacs['propagated'] == pytest.approx(propagated + 7)
+    assert replace(with_flow, motion='dis').gmacs['propagated'] == pytest.approx(propagated)
 
 
 def test_where_every_nth_frame_is_corrected_all_rows_go_from_the_same_frames_and_the_model_costs_less(
@@ -145,20 +156,21 @@ def test_two_models_of_one_name_are_refused(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize('decision', ['full', 'half', 'quarter'])
-def test_deciding_on_the_host_is_deciding_in_the_graph(decision):
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_deciding_on_the_host_is_deciding_in_the_graph(subjects, decision, align_corners):
     torch = pytest.importorskip('torch')
-    from vss_ros.evaluation.subjects import PARTS
     from vss_ros.methods.blocks.decide import decide as decide_in_graph
 
     scores = torch.randn(1, 5, 16, 24, generator=torch.Generator().manual_seed(0))
-    expected = decide_in_graph(scores, (64, 96), decision)
-    mask, confidence = decide(scores[0].numpy(), (64, 96), PARTS[decision])
+    expected = decide_in_graph(scores, (64, 96), decision, align_corners)
+    options = {'decision': decision, 'align_corners': align_corners}
+    mask, confidence = decide(scores[0].numpy(), replace(subjects[0].model, options=options))
     assert np.mean(mask != expected['mask'][0].numpy()) < 1e-3  # ties of the last bit
     difference = confidence.astype(int) - expected['confidence'][0].numpy()
     assert np.abs(difference).max() <= 1
 
 
-def test_the_decision_of_a_model_is_known_here(subjects):
+def test_the_decisions_of_methods_are_known_here():
     from vss_ros.evaluation.subjects import PARTS
 
     torch = pytest.importorskip('torch')
@@ -166,4 +178,3 @@ def test_the_decision_of_a_model_is_known_here(subjects):
     from vss_ros.methods.blocks.decide import DECISIONS
 
     assert PARTS == DECISIONS
-    assert part_of(subjects[0].model) == DECISIONS[subjects[0].model.options['decision']]

@@ -32,16 +32,17 @@ import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
-from vss_ros.cli.stills import add_stills_arguments, drives, in_words, share_of_stills
+from vss_ros.cli.stills import CLIPS, add_stills_arguments, drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
-from vss_ros.core.settings import StreamSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings
 
 if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
@@ -54,6 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         'model', help='name of a model or its folder; weights of the scheduler are added to its model.yaml'
     )
     parser.add_argument('sources', nargs='*', metavar='SOURCE', help='recordings, as for `vss run`')
+    parser.set_defaults(takes_more='sources')
     what = parser.add_mutually_exclusive_group()
     what.add_argument('--confidence', action='store_true', help='calibrate the confidence')
     what.add_argument('--correction', action='store_true', help='fit how far corrections are let through')
@@ -128,9 +130,16 @@ def _check_what(args: Namespace) -> None:
         raise SettingsError(
             '-o and --held-out go with --confidence or --correction; the scheduler is calibrated in place'
         )
+    if writes_model and replace(engine_settings(args), engine='auto', threads=0) != EngineSettings():
+        raise SettingsError(
+            'confidence and correction are calibrated with PyTorch in fp32 on the CPU; leave the options of '
+            'engines out'
+        )
     if writes_model and args.engine not in ('auto', 'torch'):
         raise SettingsError('confidence and correction are calibrated with PyTorch; leave --engine out')
     share_of_stills(args)  # or refuse, before the work
+    if args.stills is None and (args.held_out is not None or args.clips != CLIPS):
+        raise SettingsError('--clips and --held-out are of labelled stills; name them with --stills')
 
 
 def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:

@@ -199,11 +199,20 @@ def _check_output(args: Namespace) -> None:
 
 def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol]:
     """The protocols that were asked for, each with a film if there will be a page to show it on."""
+    from vss_ros.core.errors import SettingsError
     from vss_ros.evaluation.filmstrip import Filmstrip
     from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
 
     classes = subjects[0].model.classes
     wanted = args.protocol or PROTOCOLS
+    if 'distance' in wanted and any('stream' in (args.motion, subject.model.flow) for subject in subjects):
+        raise SettingsError(
+            'with motion stream the I pictures of a video are key frames, so there is no distance to score '
+            'by; use --protocol deployment'
+        )
+    schedules = {'intervals': INTERVALS, 'thresholds': THRESHOLDS}
+    if SCHEDULES not in wanted and any(getattr(args, n) != list(given) for n, given in schedules.items()):
+        raise SettingsError(f'--intervals and --thresholds are of the protocol {SCHEDULES}; name it, too')
     protocols: list[ScoringProtocol] = []
     if 'distance' in wanted:
         film = Filmstrip(classes) if args.output else None
@@ -267,11 +276,20 @@ def _check_scored(report: dict[str, Any], args: Namespace) -> None:
             *row.get('schedules', {}).values(),
         )
     ]
+    log = logging.getLogger(__name__)
     if any(each.get('miou_percent') is not None for each in scores):
         if 'distance' in report['rows'][0] and not distances_of(report):
-            logging.getLogger(__name__).warning(
-                'no labelled frame has %d frames before it, so there are no scores by distance',
+            log.warning(
+                'no labelled frame has %d frames before it, so there are no scores by distance; single '
+                'images have none: choose a --split that is video, or --distances 0',
                 args.distances[-1],
+            )
+        if ages := _ages_without_labels(report):
+            log.warning(
+                'no labelled frame came %s frames after a key frame, so what is said of a key frame every %d '
+                'says nothing of these; label other frames, or choose another --key-frame-interval',
+                ', '.join(map(str, ages)),
+                args.key_frame_interval,
             )
         return
     name = report['data']['name']
@@ -280,10 +298,23 @@ def _check_scored(report: dict[str, Any], args: Namespace) -> None:
             f'{name}: there is nothing to score; no label holds an id of the classes of the model, 0 to '
             f'{len(report["classes"]) - 1} (a --layout of your own can map other ids and colours)'
         )
-    raise SourceError(
-        f'{name}: there is nothing to score; no frame has labels, or none has '
-        f'{args.distances[-1]} frames before it (--distances 0 needs none)'
-    )
+    how = 'give them by --labels FOLDER or --mask-topic TOPIC; --against MODEL needs none'
+    if any(row.get('deployment', {}).get('temporal_consistency_percent') for row in report['rows']):
+        log.warning('no frame has labels, so only the consistency in time was measured; %s', how)
+        return
+    before = f', or none has {args.distances[-1]} frames before it (--distances 0 needs none)'
+    reason = 'no frame has labels' + (before if 'distance' in report['rows'][0] else '')
+    raise SourceError(f'{name}: there is nothing to score: {reason}; {how}')
+
+
+def _ages_without_labels(report: dict[str, Any]) -> list[int]:
+    """Of the numbers of frames since the key frame those at which nothing was scored."""
+    for row in report['rows']:
+        found = row.get('deployment', {})
+        interval = found.get('key_frame_interval', 1)
+        if interval > 1 and found['all']['frames'] >= interval and not found['background_delay_frames']:
+            return [age for age in range(interval) if str(age) not in found['by_age']]
+    return []
 
 
 def _write(args: Namespace, report: dict[str, Any], samples: list[Sample]) -> None:

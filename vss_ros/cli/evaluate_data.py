@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.options import add_source_arguments, engines_settings
-from vss_ros.cli.stills import add_stills_arguments, drives, in_words, share_of_stills
+from vss_ros.cli.stills import CLIPS, add_stills_arguments, drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ FRAMES_OF_STILLS = 6  # of each drive into stills that are scored at all distanc
 
 def add_data_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('data', nargs='*', metavar='DATA', help='what to score on')
+    parser.set_defaults(takes_more='data')
     group = parser.add_argument_group('data set')
     group.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
     group.add_argument('--split', help='train, val, test ...')
@@ -43,6 +44,8 @@ def named_data(args: Namespace) -> DataSet | None:
 
     if not args.data and args.stills is None:
         raise SettingsError('there is nothing to score on; name DATA, or labelled stills with --stills')
+    if args.stills is None and (args.held_out is not None or args.clips != CLIPS):
+        raise SettingsError('--clips and --held-out are of labelled stills; name them with --stills')
     if args.clips < 1:
         raise SettingsError(f'clips is {args.clips}; use 1 or more')
     if args.against and (args.labels or args.mask_topic):

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from io import TextIOWrapper
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format='vss: %(levelname)s: %(message)s')
     try:
         verb = next((word for word in words if not word.startswith('-')), None)
-        args = _parser(verb).parse_args(words)
+        args = _parsed(verb, words)
         return args.main(args)
     except (VssError, OSError) as error:
         if '--debug' in words:
@@ -53,6 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('vss: interrupted', file=sys.stderr)
         return INTERRUPTED
+
+
+def _parsed(verb: str | None, words: list[str]) -> Namespace:
+    """The arguments. A list of names may go on after options, which argparse does not see."""
+    parser = _parser(verb)
+    args, rest = parser.parse_known_args(words)
+    is_list = 'takes_more' in args and not any(word.startswith('-') for word in rest)
+    if is_list:
+        getattr(args, args.takes_more).extend(rest)
+    elif rest:
+        parser.error(f'unrecognized arguments: {" ".join(rest)}')
+    return args
 
 
 def _parser(chosen: str | None) -> ArgumentParser:

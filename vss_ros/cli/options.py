@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from itertools import product
 from typing import Any
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import (
     ENGINES,
@@ -175,6 +176,8 @@ def region_settings(args: Namespace) -> dict[str, Any]:
 
 
 def stream_settings(args: Namespace) -> StreamSettings:
+    if args.background_delay and not args.background_key_frames:
+        raise SettingsError('--background-delay is of --background-key-frames; give that, too')
     return StreamSettings(
         key_frame_interval=args.key_frame_interval,
         correction_interval=args.correction_interval,

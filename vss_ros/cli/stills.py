@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vss_ros.training.driven_stills import DrivenClip
 
 HELD_OUT = 0.1  # as in recipes
+CLIPS = 24
 
 
 def add_stills_arguments(parser: ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_stills_arguments(parser: ArgumentParser) -> None:
         help='images/ and labels/, which a camera is driven into, as in training',
     )
     group.add_argument(
-        '--clips', type=int, default=24, metavar='N', help='drives into the stills (default: %(default)s)'
+        '--clips', type=int, default=CLIPS, metavar='N', help='drives into the stills (default: %(default)s)'
     )
     group.add_argument(
         '--held-out',

@@ -77,6 +77,11 @@ def _layout(specs: list[str], name: str | None, settings: SourceSettings) -> Lay
     if name is not None:
         if len(specs) > 1:
             raise SettingsError(f'a data set is one folder; {len(specs)} were given')
+        if settings != SourceSettings():
+            raise SettingsError(
+                f'layout {name} says where labels lie and how fast images follow; leave --rate, --labels, '
+                '--topic and --mask-topic out, or use --layout plain'
+            )
         return load_layout(name)
     root = user_path(specs[0])
     if len(specs) > 1 or not root.is_dir() or settings != SourceSettings():

@@ -103,7 +103,7 @@ def evaluate(
         done = checkpoint.clips_done
     for index in range(done, len(clips)):
         for protocol in protocols:
-            protocol.start_clip(clips[index].name)
+            protocol.start_clip(clips[index].name, index)
         for number, frame in clips[index].frames(before, after):
             for protocol in protocols:
                 protocol.take(number, frame)

@@ -7,7 +7,7 @@ frame every n frames over the whole clip, every labelled frame scored.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -38,7 +38,7 @@ class ScoringProtocol(Protocol):
         """How many frames before a labelled one are needed; None: all of the clip."""
         ...
 
-    def start_clip(self, name: str) -> None: ...
+    def start_clip(self, name: str, number: int = 0) -> None: ...
 
     def take(self, number: int, frame: Frame) -> None: ...
 
@@ -86,7 +86,7 @@ class DistanceProtocol:
         self.film = film
         self.start_clip('')
 
-    def start_clip(self, name: str) -> None:
+    def start_clip(self, name: str, number: int = 0) -> None:
         self._clip = name
         self._frames: dict[int, Frame] = {}  # the last ones without a gap, by number
         self._chains: dict[tuple[str, int], _Chain] = {}  # by subject and number of the key frame
@@ -192,6 +192,8 @@ class _Taken(NamedTuple):
 class DeploymentProtocol:
     """Scores every labelled frame of a stream with a key frame every `interval` frames, by age, and TC.
 
+    What a frame costs is counted from the graphs that really ran.
+
     The flow that warps masks for TC is computed once per frame and is the same for all subjects.
 
     Args:
@@ -217,6 +219,8 @@ class DeploymentProtocol:
         self.following = max(subject.model.delay_frames for subject in subjects)
         self.scores: dict[tuple[str, int], Scores] = defaultdict(lambda: Scores(classes))
         self.consistency = {subject.name: TemporalConsistency(len(classes)) for subject in subjects}
+        self.frames = Counter[str]()  # that were answered, by subject
+        self.runs = {subject.name: Counter[str]() for subject in subjects}  # of each graph
         self._subjects = subjects
         self._classes = classes
         self.film = film
@@ -224,11 +228,13 @@ class DeploymentProtocol:
         self._taken: deque[_Taken] = deque(maxlen=self.following + 1)
         self._streams: dict[str, Stream] = {}
 
-    def start_clip(self, name: str) -> None:
+    def start_clip(self, name: str, number: int = 0) -> None:
         self._clip = name
+        self._left = phase_of(number, self.interval)
         self._flow = _BackwardFlow()
         self._streams = {
-            subject.name: subject.stream(self.interval, self.background_delay) for subject in self._subjects
+            subject.name: subject.stream(self.interval, self.background_delay, self.runs[subject.name])
+            for subject in self._subjects
         }
         for consistency in self.consistency.values():
             consistency.start_clip()
@@ -240,7 +246,10 @@ class DeploymentProtocol:
             sample = self.film.offer(f'{self._clip}, frame {number}', frame)
         self._taken.append(_Taken(frame, flow, sample))
         for subject in self._subjects:
+            if self._left == 0:
+                self._streams[subject.name].request_key_frame()
             self._count(subject, self._streams[subject.name].answers(frame))
+        self._left -= 1
 
     def end_clip(self) -> None:
         for subject in self._subjects:
@@ -249,6 +258,7 @@ class DeploymentProtocol:
 
     def _count(self, subject: Subject, answers: Iterable[Answer]) -> None:
         for frame, segmentation in answers:
+            self.frames[subject.name] += 1
             _, flow, sample = next(taken for taken in self._taken if taken.frame is frame)
             self.consistency[subject.name].update(segmentation.mask, flow)
             if frame.truth is not None:
@@ -259,15 +269,24 @@ class DeploymentProtocol:
                 sample.add(subject.name, frame, segmentation)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        consistency = {f'{name}/-1/tc': measure.counts for name, measure in self.consistency.items()}
-        return _flat(self.scores) | consistency
+        counted = _flat(self.scores)
+        for subject in self._subjects:
+            name = subject.name
+            runs = np.array([self.runs[name][graph] for graph in subject.model.graphs], np.int64)
+            counted[f'{name}/-1/tc'] = self.consistency[name].counts
+            counted[f'{name}/-1/frames'] = np.array(self.frames[name])
+            counted[f'{name}/-1/runs'] = runs
+        return counted
 
     def add(self, arrays: Mapping[str, np.ndarray]) -> None:
         for (name, age), part in _parts(arrays).items():
-            if 'tc' in part:
-                self.consistency[name].counts += part['tc']
-            else:
+            if age >= 0:
                 self.scores[name, age].add(part)
+                continue
+            self.consistency[name].counts += part['tc']
+            self.frames[name] += int(part['frames'])
+            graphs = next(subject.model.graphs for subject in self._subjects if subject.name == name)
+            self.runs[name].update(dict(zip(graphs, part['runs'].tolist(), strict=True)))
 
     def report(self, subject: Subject) -> dict[str, Any]:
         by_age = {age: scores for (name, age), scores in sorted(self.scores.items()) if name == subject.name}
@@ -279,18 +298,20 @@ class DeploymentProtocol:
         return {
             'key_frame_interval': self.interval if subject.propagates else 1,
             'background_delay_frames': self.background_delay if subject.propagates else 0,
-            'gmac_per_frame': self._mean_gmacs(subject),
+            'gmac_per_frame': subject.gmacs_of(self.runs[subject.name], self.frames[subject.name]),
             'temporal_consistency_percent': percent(self.consistency[subject.name].mean()),
             **{kind: total(self._classes, parts).report() for kind, parts in kinds.items() if parts},
             'by_age': {str(age): scores.report() for age, scores in by_age.items()},
         }
 
-    def _mean_gmacs(self, subject: Subject) -> float | None:
-        if not subject.propagates:
-            return subject.mean_gmacs(0)
-        # A key frame in the background is begun when the one before it has taken effect.
-        interval = max(self.interval, self.background_delay)
-        return subject.mean_gmacs(interval - 1, self.background_delay > 0)
+
+def phase_of(clip: int, interval: int) -> int:
+    """From which frame of a clip on every `interval`-th is a key frame, beside the first one.
+
+    It is another in each clip. In many data sets labels come at regular distances, or one in each clip: were
+    the phase always the same, they would meet frames of one age only.
+    """
+    return clip % interval
 
 
 class _BackwardFlow:

@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 
 from vss_ros.core.classes import ClassSet
-from vss_ros.core.cost import count_macs
-from vss_ros.core.engines import Engine
-from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.segmenter import Segmenter, make_segmenter
 from vss_ros.core.settings import StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip
+from vss_ros.evaluation.protocols import phase_of
 from vss_ros.evaluation.scores import percent
-from vss_ros.evaluation.subjects import MODEL, Subject
+from vss_ros.evaluation.subjects import MODEL, Counting, Subject
 
 
 class ScheduleProtocol:
@@ -55,7 +54,8 @@ class ScheduleProtocol:
         }
         self._streams: dict[tuple[str, int], Segmenter] = {}
 
-    def start_clip(self, name: str) -> None:
+    def start_clip(self, name: str, number: int = 0) -> None:
+        self._clip, self._frame = number, 0
         for (subject_name, number), tally in self._tallies.items():
             subject = self._subjects[subject_name]
             # Frames of a clip follow each other, whatever their stamps say.
@@ -66,16 +66,22 @@ class ScheduleProtocol:
                 motion=subject.motion,
                 **subject.regions,
             )
-            engine: Any = _Counting(subject.engine, tally.runs)
+            engine = Counting(subject.engine, tally.runs)
             self._streams[subject_name, number] = make_segmenter(subject.model, engine, settings)
 
     def take(self, number: int, frame: Frame) -> None:
         for key, tally in self._tallies.items():
+            schedule = self._schedules[key[1]]
+            if schedule.scheduler == 'fixed' and self._frame == phase_of(
+                self._clip, schedule.key_frame_interval
+            ):
+                self._streams[key].request_key_frame()
             segmentation = self._streams[key].step(frame)
             parts = segmentation.key_regions or (segmentation.is_key,)
             tally.frames += (1, sum(parts) / len(parts))
             if frame.truth is not None:
                 tally.confusion.update(frame.truth, segmentation.mask)
+        self._frame += 1
 
     def end_clip(self) -> None:
         self._streams = {}
@@ -96,18 +102,16 @@ class ScheduleProtocol:
         """One entry for each schedule by its name, `every 5` or `adaptive 0.9`; none where there are none."""
         if subject.name not in self._subjects:
             return {}
-        macs = _macs(subject)
         found = {}
         for number, settings in enumerate(self._schedules):
             tally = self._tallies[subject.name, number]
             frames, keys = tally.frames
-            cost = None if macs is None else sum(macs[name] * runs for name, runs in tally.runs.items())
             found[name_of(settings)] = {
                 'scheduler': settings.scheduler,
                 'key_frame_interval': settings.key_frame_interval,
                 'key_frame_threshold': settings.key_frame_threshold,
                 'key_share_percent': percent(keys / frames if frames else float('nan')),
-                'gmac_per_frame': None if cost is None or not frames else cost / frames / 1e9,
+                'gmac_per_frame': subject.gmacs_of(tally.runs, int(frames)),
                 'miou_percent': percent(tally.confusion.miou()),
             }
         return found
@@ -143,29 +147,8 @@ class _Tally:
             self.confusion.counts += counts
 
 
-class _Counting:
-    """An engine that counts the graphs it runs."""
-
-    def __init__(self, engine: Engine, runs: Counter[str]) -> None:
-        self._engine, self._runs = engine, runs
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        self._runs[graph] += 1
-        return self._engine.run(graph, tensors)
-
-
 def _is_scheduled(subject: Subject) -> bool:
     model = subject.model
     if subject.kind != MODEL or not model.propagates or model.delay_frames:
         return False
     return not set(model.steps['propagated']) <= set(model.steps['key'])
-
-
-def _macs(subject: Subject) -> dict[str, int] | None:
-    try:
-        return {name: count_macs(graph.file) for name, graph in subject.model.graphs.items()}
-    except MissingLibraryError:
-        return None

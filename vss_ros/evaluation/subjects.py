@@ -7,6 +7,7 @@ segmenter on the same engine, and their cost is counted by the same rule.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vss_ros.core.cost import step_macs
+from vss_ros.core.cost import count_macs
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model_folder import ModelFolder, load_model
-from vss_ros.core.model_steps import CARRIED
+from vss_ros.core.model_steps import CARRIED, HOST_FLOWS
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.segmenter import make_segmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -42,7 +43,7 @@ class Subject:
         name: unique among the subjects.
         kind: `model`, `warp only` or `per frame`.
         motion: where the flow comes from, see `StreamSettings`.
-        gmacs: 10^9 multiply-adds of each step, in all regions; None where onnx is not installed.
+        macs: multiply-adds of each graph; None where onnx is not installed.
         regions: those of `StreamSettings` that concern regions, by name.
         correction_interval: see `StreamSettings`; 1 where the model has no step for frames between.
     """
@@ -52,7 +53,7 @@ class Subject:
     model: ModelFolder
     engine: Engine
     motion: str
-    gmacs: Mapping[str, float] | None
+    macs: Mapping[str, int] | None
     regions: Mapping[str, Any] = field(default_factory=dict)
     correction_interval: int = 1
 
@@ -60,37 +61,56 @@ class Subject:
     def propagates(self) -> bool:
         return self.model.propagates
 
-    def stream(self, interval: int, background_delay: int = 0) -> Stream:
+    @property
+    def gmacs(self) -> dict[str, float] | None:
+        """10^9 multiply-adds of each step, in all regions; without flow that the host brings."""
+        if self.macs is None:
+            return None
+        flow = self.model.flow if self.motion == 'model' else self.motion
+        known = {
+            graph: macs for graph, macs in self.macs.items() if graph != 'flow' or flow not in HOST_FLOWS
+        }
+        count = StreamSettings(**self.regions).region_count
+        return {
+            step: count * sum(known.get(stage, 0) for stage in stages) / 1e9
+            for step, stages in self.model.steps.items()
+        }
+
+    def stream(self, interval: int, background_delay: int = 0, runs: Counter[str] | None = None) -> Stream:
         """A new stream with a key frame every `interval` frames.
 
         Args:
             background_delay: frames until a key frame takes effect, because it is computed in the
                 background; 0: in the foreground.
+            runs: counts how often each graph is run.
         """
-        return Stream(self, interval, background_delay)
+        return Stream(self, interval, background_delay, Counter() if runs is None else runs)
 
-    def mean_gmacs(self, distance: int, in_background: bool = False) -> float | None:
+    def mean_gmacs(self, distance: int) -> float | None:
         """Cost of a frame: (key + l * propagated) / (l + 1), l = distance (DAVSS eq. 8).
 
         Of the l frames those that are carried take that step instead.
-
-        Args:
-            in_background: no frame is spared these steps for being a key frame.
         """
-        if self.gmacs is None:
+        gmacs = self.gmacs
+        if gmacs is None:
             return None
-        between = distance + in_background
-        corrected = between // self.correction_interval
-        propagated = self.gmacs.get('propagated', self.gmacs['key'])
-        carried = (between - corrected) * self.gmacs.get(CARRIED, 0.0)
-        return (self.gmacs['key'] + corrected * propagated + carried) / (distance + 1)
+        corrected = distance // self.correction_interval
+        propagated = gmacs.get('propagated', gmacs['key'])
+        carried = (distance - corrected) * gmacs.get(CARRIED, 0.0)
+        return (gmacs['key'] + corrected * propagated + carried) / (distance + 1)
+
+    def gmacs_of(self, runs: Mapping[str, int], frames: int) -> float | None:
+        """Cost of a frame, 10^9 multiply-adds, of the graphs that were run for so many frames."""
+        if self.macs is None or not frames:
+            return None
+        return sum(self.macs.get(graph, 0) * count for graph, count in runs.items()) / frames / 1e9
 
 
 class Stream:
     """A segmenter that lets the warped scores of its last step be seen."""
 
-    def __init__(self, subject: Subject, interval: int, background_delay: int) -> None:
-        self._recorder = _Recorder(subject.engine)
+    def __init__(self, subject: Subject, interval: int, background_delay: int, runs: Counter[str]) -> None:
+        self._recorder = _Recorder(subject.engine, runs)
         # Frames of a clip follow each other, whatever their stamps say.
         settings = StreamSettings(
             interval,
@@ -103,13 +123,16 @@ class Stream:
         )
         self._segmenter = make_segmenter(subject.model, self._recorder, settings)
         self._is_whole = settings.region_count == 1
-        self._part = part_of(subject.model)
-        self._size = subject.model.image_size
+        self._model = subject.model
 
     def answers(self, frame: Frame) -> Iterator[Answer]:
         """Segments the next frame, see `VideoSegmenter.answers`."""
         self._recorder.warped = None
         yield from self._segmenter.answers(frame)
+
+    def request_key_frame(self) -> None:
+        """Makes the next frame a key frame."""
+        self._segmenter.request_key_frame()
 
     def flush(self) -> Iterator[Answer]:
         """Gives the answers that are owed, see `VideoSegmenter.flush`."""
@@ -124,7 +147,7 @@ class Stream:
         if self._recorder.warped is None or not self._is_whole:
             return None
         scores = self._recorder.to_host(self._recorder.warped)[0]
-        return fit_labels(decide(scores, self._size, self._part)[0], size)
+        return fit_labels(decide(scores, self._model)[0], size)
 
 
 def load_subjects(
@@ -203,12 +226,11 @@ def _subject(
 ) -> Subject:
     name = model.name if kind == MODEL else f'{model.name}, {kind}'
     try:
-        count = StreamSettings(**regions).region_count
-        gmacs = {step: count * macs / 1e9 for step, macs in step_macs(model).items()}
+        macs = {graph: count_macs(spec.file) for graph, spec in model.graphs.items()}
     except MissingLibraryError:
-        gmacs = None
+        macs = None
     interval = model.corrects_every(correction_interval)
-    return Subject(name, kind, model, engine, motion, gmacs, regions, interval)
+    return Subject(name, kind, model, engine, motion, macs, regions, interval)
 
 
 def in_full(model: ModelFolder) -> ModelFolder:
@@ -252,31 +274,41 @@ def carried_by_warp(model: ModelFolder) -> dict[str, str]:
     return {output: WARPED if name == 'scores' else f'{WARPED}_{name}' for output, name in names.items()}
 
 
-def part_of(model: ModelFolder) -> int:
-    """Side of the squares of pixels that the model gives one label to."""
-    return PARTS.get(str(model.options.get('decision', 'full')), 1)
-
-
-def decide(scores: np.ndarray, size: tuple[int, int], part: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class and confidence of every pixel, as the graphs decide them.
+def decide(scores: np.ndarray, model: ModelFolder) -> tuple[np.ndarray, np.ndarray]:
+    """Class and confidence of every pixel, as the graphs of a model decide them.
 
     Args:
         scores: class logits, float (K, h, w).
-        size: height and width of the image.
-        part: the class is decided at this fraction of the image's size.
+        model: its options say where the class is decided: at the image's size H x W, a half or a quarter of
+            it, and whether the corners of both grids lie upon each other.
 
     Returns:
         mask: class ids, uint8 (H / part, W / part).
         confidence: round(255 * largest class probability), uint8, of the same size.
     """
-    height, width = size
+    height, width = model.image_size
+    part = PARTS.get(str(model.options.get('decision', 'full')), 1)
     planes: np.ndarray = np.ascontiguousarray(scores.transpose(1, 2, 0), np.float32)
     small = (width // part, height // part)
     if planes.shape[1::-1] != small:
-        planes = cv2.resize(planes, small, interpolation=cv2.INTER_LINEAR)
+        resized = corners_aligned if model.options.get('align_corners', False) else cv2.resize
+        planes = resized(planes, small)
     mask = planes.argmax(axis=2).astype(np.uint8)
     confidence = 255 / np.exp(planes - planes.max(axis=2, keepdims=True)).sum(axis=2)
     return mask, np.rint(confidence).astype(np.uint8)
+
+
+def corners_aligned(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Planes (h, w, K) resized bilinearly to (width, height), the centres of their corners on each other."""
+    (width, height), (rows, columns) = size, planes.shape[:2]
+    x, y = np.meshgrid(
+        np.linspace(0, columns - 1, width, dtype=np.float32),
+        np.linspace(0, rows - 1, height, dtype=np.float32),
+    )
+    read = [
+        cv2.remap(np.ascontiguousarray(each), x, y, cv2.INTER_LINEAR) for each in np.moveaxis(planes, 2, 0)
+    ]
+    return np.stack(read, axis=2)
 
 
 class _Wrapper:
@@ -308,7 +340,19 @@ class _Wrapper:
         self._engine.close()
 
 
-class _Recorder(_Wrapper):
+class Counting(_Wrapper):
+    """Counts the graphs that are run, on a second thread too."""
+
+    def __init__(self, engine: Engine, runs: Counter[str]) -> None:
+        super().__init__(engine)
+        self._runs = runs
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        self._runs[graph] += 1
+        return super().run(graph, tensors)
+
+
+class _Recorder(Counting):
     """Keeps the warped scores that pass by."""
 
     warped: Any = None
@@ -324,13 +368,12 @@ class _Decider(_Wrapper):
 
     def __init__(self, engine: Engine, model: ModelFolder) -> None:
         super().__init__(engine)
-        self._size = model.image_size
-        self._part = part_of(model)
+        self._model = model
         self._carried = carried_by_warp(model)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         if graph != DECIDE:
             return super().run(graph, tensors)
-        mask, confidence = decide(self.to_host(tensors[WARPED])[0], self._size, self._part)
+        mask, confidence = decide(self.to_host(tensors[WARPED])[0], self._model)
         carried = {output: tensors[warped] for output, warped in self._carried.items()}
         return {**carried, 'mask': mask[None], 'confidence': confidence[None]}

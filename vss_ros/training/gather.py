@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from vss_ros.training.propagation import ClipSource
 from vss_ros.training.recipe import STREETS, Recipe
 from vss_ros.training.streets import STREET_CLASSES, draw_streets
 
+_log = logging.getLogger(__name__)
 CLIPS_ASIDE = 16  # clips driven into the images kept aside, to judge propagated frames by
 
 
@@ -184,4 +186,10 @@ class Gathered:
         for name, path in self._paths.items():
             if path.is_dir() and name not in sets:
                 sets[name] = load_folder(path, *self._size, self.classes).split(self._recipe.held_out)
+        if self._recipe.held_out > 0 and sets and not any(len(aside) for _, aside in sets.values()):
+            _log.warning(
+                'nothing is kept aside to judge the training by: %g of each drive is less than one image (a '
+                'drive is what has the same name up to the last underscore); raise held_out or rename images',
+                self._recipe.held_out,
+            )
         return sets
