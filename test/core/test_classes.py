@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import yaml
 
 from vss_ros.core import share
-from vss_ros.core.classes import load_classes
+from vss_ros.core.classes import classes_of, load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.share import share_path
 
@@ -72,9 +75,21 @@ def test_a_file_that_is_no_class_set_is_refused_by_name(tmp_path, text):
         load_classes(str(file))
 
 
-def test_an_unknown_class_set_is_refused_with_the_places_searched():
-    with pytest.raises(SettingsError, match=r'config/classes/mars\.yaml was not found in .*install'):
+def test_an_unknown_class_set_is_refused_with_those_there_are():
+    with pytest.raises(SettingsError, match="no class set 'mars'; use one of camvid11, cityscapes19, or a"):
         load_classes('mars')
+
+
+@pytest.mark.parametrize('name', ['camvid11', 'cityscapes19'])
+def test_a_model_names_the_classes_of_the_package(name):
+    assert load_classes(name).as_entry() == name
+
+
+def test_a_model_holds_all_that_is_known_of_other_classes(tmp_path):
+    for name in ('camvid11', 'other'):  # even if they are called as some of the package
+        changed = replace(load_classes('camvid11'), name=name, colours=((1, 2, 3),) * 11)
+        entry = changed.as_entry()
+        assert classes_of(yaml.safe_load(yaml.safe_dump(entry)), entry['name'], 'a model') == changed
 
 
 def test_share_files_are_found_through_the_ament_index_of_an_installed_package(tmp_path, monkeypatch):

@@ -99,9 +99,31 @@ def test_classes_are_a_name_and_never_a_path(folder, classes):
         load_model(folder)
 
 
+def test_classes_of_ones_own_are_part_of_the_model(folder):
+    entries = [{'name': f'class {i}', 'colour': [i, 0, 0], 'thin': i == 3} for i in range(11)]
+    edit(folder, lambda content: content.update(classes={'name': 'mine', 'classes': entries}))
+    classes = load_model(folder).classes
+    assert (classes.name, classes.names[2], classes.thin) == ('mine', 'class 2', (3,))
+    assert load_model(folder).classes.as_entry()['classes'][3] == {
+        'name': 'class 3',
+        'colour': [3, 0, 0],
+        'thin': True,
+    }
+
+
+@pytest.mark.parametrize(
+    'classes',
+    [{'name': '../x', 'classes': []}, {'classes': []}, {'name': 'mine'}, {'name': 'mine', 'classes': 3}],
+)
+def test_classes_of_ones_own_that_cannot_be_read_are_refused(folder, classes):
+    edit(folder, lambda content: content.update(classes=classes))
+    with pytest.raises(ModelError, match='class'):
+        load_model(folder)
+
+
 def test_an_unknown_class_set_is_refused_by_name(folder):
     edit(folder, lambda content: content.update(classes='mars'))
-    with pytest.raises(ModelError, match=r'config/classes/mars\.yaml was not found'):
+    with pytest.raises(ModelError, match="there is no class set 'mars'"):
         load_model(folder)
 
 

@@ -13,7 +13,7 @@ from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods import METHODS, build_method
-from vss_ros.methods.export import export, method_name
+from vss_ros.methods.export import export, export_again, method_name
 from vss_ros.methods.method import Method
 from vss_ros.methods.onnx_rules import broken_rules
 from vss_ros.methods.verify import difference, example_frames, verify
@@ -123,6 +123,16 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ['holiday.png']
 
 
+def test_classes_of_ones_own_go_with_the_model_wherever_it_is_written_again(tmp_path):
+    file = tmp_path / 'mine.yaml'
+    file.write_text(''.join(['classes:\n', *(f'- {{name: c{i}, colour: [{i}, 0, 0]}}\n' for i in range(11))]))
+    model = write_small(tmp_path / 'model', class_set=str(file))
+    file.unlink()
+    assert (model.classes.name, model.classes.names[10]) == ('mine', 'c10')
+    export_again(model, tmp_path / 'again')
+    assert load_model(tmp_path / 'again').classes == model.classes
+
+
 @pytest.mark.parametrize(
     ('arguments', 'error', 'message'),
     [
@@ -134,7 +144,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
         ({'fault': 'wrong export'}, ModelError, r'segmenter\.scores differs from PyTorch by 1.* is allowed'),
         ({'training': {'miou': np.float32(0.5)}}, ModelError, 'plain values only'),
         ({'class_set': 'cityscapes19'}, ModelError, 'method has 11 classes, class set cityscapes19 has 19'),
-        ({'class_set': 'mars'}, SettingsError, 'mars'),
+        ({'class_set': 'mars'}, SettingsError, "no class set 'mars'"),
         ({'image_size': (0, 48)}, SettingsError, 'image_size'),
         ({'weights_dtype': 'int8'}, SettingsError, "weights_dtype is 'int8'; use one of fp32, fp16"),
     ],

@@ -55,7 +55,7 @@ def _resized(model: ModelFolder, size: Size, folder: Path, with_fp16: bool) -> M
         load_method(model),
         folder / f'{model.name}-{width}x{height}',
         name=model.name,
-        class_set=model.classes.name,
+        class_set=model.classes,
         image_size=size,
     )
     return add_fp16(made) if with_fp16 else made

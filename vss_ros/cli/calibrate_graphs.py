@@ -82,7 +82,7 @@ def calibrate_graphs(
         load_method(model, {found.option: found.values}),
         args.output,
         name=args.output.resolve().name,
-        class_set=model.classes.name,
+        class_set=model.classes,
         image_size=model.image_size,
         training={**model.training, what: {'fitted_on': fitted_on(args), **found.notes}},
         weights_dtype=stored_dtype(model),

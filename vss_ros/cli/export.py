@@ -98,7 +98,7 @@ def main(args: Namespace) -> int:
             load_method(model, dict(args.set), args.method),
             args.output,
             name=args.name or args.output.resolve().name,
-            class_set=args.classes or model.classes.name,
+            class_set=args.classes or model.classes,
             image_size=args.size or model.image_size,
             training=dict(model.training),
             weights_dtype=args.weights,

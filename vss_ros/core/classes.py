@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import UNLABELLED
-from vss_ros.core.share import share_path
+from vss_ros.core.share import share_names, share_path
+
+FOLDER = 'config/classes'
+EXPECTED = 'expected `classes:` with a list of {name, colour: [r, g, b]}'
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,20 @@ class ClassSet:
         ]
         return yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, allow_unicode=True)
 
+    def as_entry(self) -> str | dict[str, Any]:
+        """The classes as `model.yaml` has them: a name of the package's own, any others in full."""
+        if self.name in list_classes() and load_classes(self.name) == self:
+            return self.name
+        entries: list[dict[str, Any]] = [
+            {'name': name, 'colour': list(colour), **({'thin': True} if i in self.thin else {})}
+            for i, (name, colour) in enumerate(zip(self.names, self.colours, strict=True))
+        ]
+        content: dict[str, Any] = {'name': self.name, 'classes': entries}
+        for entry, groups in (('groups', self.groups), ('scene', self.scene)):
+            if groups:
+                content[entry] = {group: [self.names[i] for i in ids] for group, ids in groups.items()}
+        return content
+
     def colour(self, mask: np.ndarray) -> np.ndarray:
         """Paints a mask, uint8 (H, W), as an RGB image, uint8 (H, W, 3)."""
         return self.palette[mask]
@@ -64,9 +82,36 @@ def load_classes(name: str) -> ClassSet:
     Raises:
         SettingsError: no such set, or the file does not describe one.
     """
-    path = Path(name) if name.endswith(('.yaml', '.yml')) else share_path(f'config/classes/{name}.yaml')
+    if name.endswith(('.yaml', '.yml')):
+        path = Path(name)
+    elif name in list_classes():
+        path = share_path(f'{FOLDER}/{name}.yaml')
+    else:
+        raise SettingsError(
+            f'there is no class set {name!r}; use one of {", ".join(list_classes())}, or a YAML file'
+        )
     try:
         content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise SettingsError(f'{path} is not a class set ({error}); {EXPECTED}') from error
+    return classes_of(content, path.stem, str(path))
+
+
+def list_classes() -> list[str]:
+    """Names of the class sets that came with the package."""
+    return share_names(FOLDER)
+
+
+def classes_of(content: Any, name: str, where: str) -> ClassSet:
+    """The class set that a YAML document holds.
+
+    Args:
+        where: what to call the document in an error.
+
+    Raises:
+        SettingsError: it does not describe one.
+    """
+    try:
         entries = content['classes']
         names = tuple(str(entry['name']) for entry in entries)
         colours = tuple(_colour(entry['colour']) for entry in entries)
@@ -78,14 +123,11 @@ def load_classes(name: str) -> ClassSet:
             }
             for entry in ('groups', 'scene')
         )
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise SettingsError(
-            f'{path} is not a class set ({error}); '
-            'expected `classes:` with a list of {name, colour: [r, g, b]}'
-        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SettingsError(f'{where} is not a class set ({error}); {EXPECTED}') from error
     if not 0 < len(names) < UNLABELLED:
-        raise SettingsError(f'{path} has {len(names)} classes; a uint8 mask holds 1 to 254')
-    return ClassSet(path.stem, names, colours, thin, groups, scene)
+        raise SettingsError(f'{where} has {len(names)} classes; a uint8 mask holds 1 to 254')
+    return ClassSet(name, names, colours, thin, groups, scene)
 
 
 def _colour(values: list[int]) -> tuple[int, int, int]:

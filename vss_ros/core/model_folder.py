@@ -18,7 +18,7 @@ import yaml
 
 from vss_ros.core import first_use
 from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
-from vss_ros.core.classes import ClassSet, load_classes
+from vss_ros.core.classes import ClassSet, classes_of, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.model_files import GraphSpec, TensorSpec, checked_file, read_checked
 from vss_ros.core.model_steps import CARRIED, check_steps
@@ -197,7 +197,7 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
         name=str(content.get('name', path.resolve().name)),
         method=str(content['method']),
         options=dict(content.get('options') or {}),
-        classes=load_classes(_plain_name(content['classes'])),
+        classes=_classes(content['classes'], path),
         image_size=(height, width),
         flow=str(content.get('flow', 'none')),
         steps={name: tuple(stages) for name, stages in content['steps'].items()},
@@ -233,8 +233,15 @@ def _accuracy_model(entry: Any) -> AccuracyModel | None:
     return AccuracyModel(float(entry['bias']), weights, notes)
 
 
+def _classes(entry: Any, path: Path) -> ClassSet:
+    """The package's own by their name, any others are written out."""
+    if isinstance(entry, dict):
+        return classes_of(entry, _plain_name(entry['name']), f'`classes` in {path / MODEL_FILE}')
+    return load_classes(_plain_name(entry))
+
+
 def _plain_name(name: Any) -> str:
-    """A class set in a model is named, never a path: a model must not reach outside its folder."""
+    """Never a path: a model must not reach outside its folder."""
     if not re.fullmatch(r'[A-Za-z0-9_-]+', str(name)):
         raise ValueError(f'classes is {name!r}; expected a name such as camvid11')
     return str(name)

@@ -40,6 +40,11 @@ def share_path(relative: str) -> Path:
     raise SettingsError(f'{relative} was not found in {tried}; install the package again')
 
 
+def share_names(folder: str) -> list[str]:
+    """Names of the YAML files that lie in a share folder, wherever."""
+    return sorted({file.stem for place in share_folders() for file in (place / folder).glob('*.yaml')})
+
+
 def version() -> str:
     """The installed version of the package, or that of the checkout."""
     try:

@@ -16,7 +16,7 @@ from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.settings import StreamSettings
-from vss_ros.core.share import share_folders, share_path
+from vss_ros.core.share import share_names, share_path
 from vss_ros.core.sources.images import read_labels
 from vss_ros.evaluation.clips import FileClip, FrameFile, read_picture
 
@@ -24,6 +24,7 @@ FOLDER = 'config/datasets'
 MAX_GAP_S = StreamSettings.max_frame_gap_s  # a longer gap ends a clip, as it ends a live stream
 
 Key = tuple[str, int]  # sequence, number of the frame
+NEEDED = ('classes', 'images', 'labels', 'name', 'rate')  # in the file of a layout
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,14 @@ def load_layout(name: str) -> Layout:
             f'there is no layout {name!r}; use one of {", ".join(list_layouts())}, or a YAML file'
         )
     try:
-        content = dict(yaml.safe_load(path.read_text()))
+        content = yaml.safe_load(path.read_text())
+        if missing := [name for name in NEEDED if name not in content]:
+            raise ValueError(f'it lacks {", ".join(missing)}')
+        if wrong := [entry for entry in content['labels'] if not isinstance(entry, dict)]:
+            raise ValueError(
+                f'labels has {wrong[0]!r}; write a list of entries such as {{files: labels/*.png}}'
+            )
+        content = dict(content)
         labels = tuple(LabelFiles(**entry) for entry in content.pop('labels'))
         layout = Layout(title=path.stem, images=tuple(content.pop('images')), labels=labels, **content)
     except (OSError, yaml.YAMLError, re.error, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -215,7 +223,7 @@ def load_layout(name: str) -> Layout:
 
 def list_layouts() -> list[str]:
     """Names of the layouts that came with the package."""
-    return sorted({file.stem for folder in share_folders() for file in (folder / FOLDER).glob('*.yaml')})
+    return share_names(FOLDER)
 
 
 def stretches(numbers: list[int], max_step: float) -> list[list[int]]:

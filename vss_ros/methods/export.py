@@ -21,7 +21,7 @@ import yaml
 from torch import Tensor, nn
 
 from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
-from vss_ros.core.classes import load_classes
+from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.drafts import Draft
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.model_files import sha256_of
@@ -44,7 +44,7 @@ def export(
     folder: Path | str,
     *,
     name: str,
-    class_set: str,
+    class_set: str | ClassSet,
     image_size: tuple[int, int],
     training: dict[str, Any] | None = None,
     weights_dtype: str = 'fp32',
@@ -56,7 +56,7 @@ def export(
 
     Args:
         name: what the model calls itself.
-        class_set: name of the class set, such as `camvid11`.
+        class_set: the classes, or their name, such as `camvid11`, or a YAML file.
         image_size: (height, width) in pixels of the images the graphs take.
         training: what to remember of the training; plain values only.
         weights_dtype: how kernels are stored, `fp32` or `fp16`. The graphs compute in fp32 either way,
@@ -73,9 +73,11 @@ def export(
     report = progress or (lambda line: None)
     folder = user_path(folder).resolve()
     check_target(folder)
-    count = len(load_classes(class_set))
-    if count != method.classes:
-        raise ModelError(f'the method has {method.classes} classes, class set {class_set} has {count}')
+    classes = load_classes(class_set) if isinstance(class_set, str) else class_set
+    if len(classes) != method.classes:
+        raise ModelError(
+            f'the method has {method.classes} classes, class set {classes.name} has {len(classes)}'
+        )
     if min(image_size) < 1:
         raise SettingsError(f'image_size is {image_size}; use a height and a width above 0')
 
@@ -101,7 +103,7 @@ def export(
             'name': name,
             'method': method_name(method),
             'options': dict(method.options),
-            'classes': class_set,
+            'classes': classes.as_entry(),
             'image': {'height': image_size[0], 'width': image_size[1]},
             'flow': str(method.options.get('flow', 'none')),
             'steps': {step: list(stages) for step, stages in method.steps.items()},
@@ -132,7 +134,7 @@ def export_again(model: ModelFolder, folder: Path) -> None:
         load_method(model),
         folder,
         name=model.name,
-        class_set=model.classes.name,
+        class_set=model.classes,
         image_size=model.image_size,
         training=dict(model.training),
         weights_dtype=stored_dtype(model),

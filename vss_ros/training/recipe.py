@@ -13,13 +13,14 @@ from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import check_choice
-from vss_ros.core.share import share_path
+from vss_ros.core.share import share_names, share_path
 from vss_ros.methods.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.loop import FitSettings
 from vss_ros.training.stages import stage_class
 from vss_ros.training.streets import StreetSettings
 
+FOLDER = 'config/train'  # of the recipes that came with the package
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
 NOT_WRITTEN = ('name', 'height', 'width', 'text')  # of a Recipe, that its file does not have as entries
 KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -89,7 +90,10 @@ def load_recipe(name_or_path: str) -> Recipe:
     """
     path = user_path(name_or_path)
     if not path.is_file():
-        path = share_path(f'config/train/{name_or_path}.yaml')
+        if name_or_path not in share_names(FOLDER):
+            known = ', '.join(share_names(FOLDER))
+            raise SettingsError(f'there is no recipe {name_or_path!r}; use one of {known}, or a YAML file')
+        path = share_path(f'{FOLDER}/{name_or_path}.yaml')
     try:
         text = path.read_text()
         content = yaml.safe_load(text)
