@@ -82,7 +82,7 @@ def test_a_missing_runtime_is_named_with_the_command_that_installs_it():
     fails = fails_without(sorted(set(RUNTIMES.values())), sorted(RUNTIMES.keys() & set(modules_of('core'))))
     assert 'vss_ros.core.engines.onnx_runtime' in fails
     for module, reason in fails.items():
-        assert "is not installed; install it with: pip install 'vss_ros[" in reason, f'{module}: {reason}'
+        assert 'is not installed; install it with: pip install ' in reason, f'{module}: {reason}'
 
 
 def test_core_needs_no_more_than_the_command_line_without_its_verbs():

@@ -3,7 +3,8 @@
 Every combination of the models, engines, precisions and intervals given is a contender. They take turns
 of a few frames, so that a machine that slows down slows all of them. Times are wall time per frame from
 the camera image to the mask at its size: p50 and p99 by kind of frame and by stage. With a key frame every N
-frames a frame takes (key + (N - 1) * propagated) / N, computed from the p50; the share is of the key frame's
+frames a frame takes (key + corrected + carried frames) / N, computed from the p50: of the N - 1 frames
+between key frames every --correction-interval-th is corrected, `propagated`. The share is of the key frame's
 time, which segmenting every frame in full takes. MB: resident memory that loading and warming up added.
 Of ceiling: how near a stage comes to what the processor can do, which a matrix product and long additions
 show at the start. Where a GPU works on after the host, the frames run a second time for the stages.

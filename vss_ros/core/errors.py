@@ -6,6 +6,8 @@ the transition. A message says what was wrong, what was expected and what to do 
 
 from __future__ import annotations
 
+import os
+
 
 class VssError(Exception):
     """Anything a user can cause and mend."""
@@ -39,6 +41,8 @@ class MissingLibraryError(VssError):
     """An optional library is not installed. A note says what to do where pip is not the answer."""
 
     def __init__(self, library: str, extra: str, note: str = '') -> None:
-        super().__init__(f"{library} is not installed; install it with: pip install 'vss_ros[{extra}]'{note}")
+        # Beside a ROS of the system the extra would bring NumPy 2, which ROS's own modules are not built for.
+        what = f"{library} 'numpy<2'" if 'ROS_DISTRO' in os.environ else f"'vss_ros[{extra}]'"
+        super().__init__(f'{library} is not installed; install it with: pip install {what}{note}')
         self.library = library
         self.extra = extra

@@ -100,6 +100,7 @@ class ModelFolder:
             raise ModelError(
                 f'model {self.name} has no {precision} graphs; '
                 f'make them with: vss export {self.path} --precision {precision.partition("_")[0]}'
+                + (' --calibrate FOLDER' if precision.startswith('int8') else '')
             )
         graphs = {}
         for name, graph in self.graphs.items():
