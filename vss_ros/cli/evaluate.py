@@ -312,7 +312,8 @@ def _ages_without_labels(report: dict[str, Any]) -> list[int]:
     for row in report['rows']:
         found = row.get('deployment', {})
         interval = found.get('key_frame_interval', 1)
-        if interval > 1 and found['all']['frames'] >= interval and not found['background_delay_frames']:
+        labelled = found.get('all', {}).get('frames', 0)
+        if interval > 1 and labelled >= interval and not found['background_delay_frames']:
             return [age for age in range(interval) if str(age) not in found['by_age']]
     return []
 
