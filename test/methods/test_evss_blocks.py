@@ -54,6 +54,35 @@ def test_warp_reads_the_four_neighbours_and_repeats_the_border(height, width, re
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def warp_by_its_formula(features, flow):
+    """The same in PyTorch: the pair of cells beside a position is clamped, not the position (EVSS sec. 5)."""
+    height, width = flow.shape[1:]
+    x = torch.arange(width) + flow[0]
+    y = torch.arange(height)[:, None] + flow[1]
+    left, top = x.detach().floor(), y.detach().floor()
+
+    def read(row, column):
+        return features[:, row.clamp(0, height - 1).long(), column.clamp(0, width - 1).long()]
+
+    upper, lower = (
+        read(row, left) * (left + 1 - x) + read(row, left + 1) * (x - left) for row in (top, top + 1)
+    )
+    return upper * (top + 1 - y) + lower * (y - top)
+
+
+@pytest.mark.parametrize('kind', ['zero', 'whole', 'any'])
+def test_gradients_of_warp_are_those_of_its_formula_also_where_flow_ends_at_the_border(kind):
+    torch.manual_seed(0)
+    features = torch.randn(3, 5, 6, requires_grad=True)
+    flow = {'zero': 0, 'whole': 2 * torch.randn(2, 5, 6).round(), 'any': 3 * torch.randn(2, 5, 6)}[kind]
+    flow = (torch.zeros(2, 5, 6) + flow).requires_grad_()
+    towards = torch.randn(3, 5, 6)
+    found = torch.autograd.grad((warp(features[None], flow[None])[0] * towards).sum(), (features, flow))
+    expected = torch.autograd.grad((warp_by_its_formula(features, flow) * towards).sum(), (features, flow))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_warp_moves_whole_cells_exactly():
     features = torch.rand(2, 5, 6, 7)
     flow = torch.zeros(2, 2, 6, 7)

@@ -131,6 +131,18 @@ def test_losses_are_finite_where_nothing_qualifies(edge_bias, target, edge):
     assert losses['edge'] == 0
 
 
+def test_pixels_that_the_release_numbers_as_no_class_of_camvid_do_not_count():
+    _, prediction = random_prediction(0.0)
+    targets = torch.randint(0, 5, (2, 8, 12))
+    void = torch.rand(2, 8, 12) < 0.3
+    edges = targets.clamp(max=1)
+    losses = [evss_losses(prediction, targets.masked_fill(void, unknown), edges) for unknown in (5, 11, 255)]
+    for other in losses[:2]:
+        assert {name: loss.item() for name, loss in other.items()} == pytest.approx(
+            {name: loss.item() for name, loss in losses[2].items()}
+        )
+
+
 def test_edge_semantics_looks_only_at_predicted_edges_that_are_not_class_0():
     scores, prediction = random_prediction(0.0)
     targets = torch.randint(0, 5, (2, 8, 12))

@@ -62,7 +62,7 @@ def curve(folder):
         ('cosine', {'final_share': 0.01}, 0.505, 0.01),
         ('polynomial', {'power': 1.0}, 0.5, 0.0),
         ('polynomial', {'power': 0.9}, 0.5**0.9, 0.0),
-        ('tenth', {}, 0.1, 0.1),
+        ('tenth', {}, 1.0, 0.1),
     ],
 )
 def test_rates_follow_their_schedule(schedule, more, middle, last):

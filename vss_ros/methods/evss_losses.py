@@ -61,7 +61,7 @@ def evss_losses(prediction: Prediction, targets: Tensor, edge_labels: Tensor) ->
 
     Args:
         prediction: from `predict`.
-        targets: class ids, int64 (N, H, W), 255 = ignore: `pseudo_labels`, or true labels.
+        targets: class ids, int64 (N, H, W), of which others are ignored: `pseudo_labels`, or true labels.
         edge_labels: 1 at edges and thin objects, else 0, int64 (N, H, W); see `edge_label`.
     """
     predicted_edge = prediction.edge.argmax(1) == 1
@@ -78,7 +78,11 @@ def evss_losses(prediction: Prediction, targets: Tensor, edge_labels: Tensor) ->
 
 
 def mean_cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy over the pixels not ignored; 0, with zero gradients, where there are none."""
+    """Cross-entropy over the pixels not ignored; 0, with zero gradients, where there are none.
+
+    Ids that are no class, 11 in the release's labels of CamVid, are ignored like 255.
+    """
+    targets = targets.masked_fill(targets >= scores.shape[1], IGNORE)
     total = F.cross_entropy(scores, targets, ignore_index=IGNORE, reduction='sum')
     return total / (targets != IGNORE).sum().clamp(min=1)
 

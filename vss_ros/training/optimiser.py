@@ -17,7 +17,7 @@ OPTIMISERS = ('adamw', 'sgd')
 SCHEDULES = {
     'cosine': lambda done, power: 0.5 * (1 + math.cos(math.pi * done)),
     'polynomial': lambda done, power: (1 - done) ** power,
-    'tenth': lambda done, power: 1.0 if done < 0.5 else 0.1,  # from the middle on, as DAVSS does
+    'tenth': lambda done, power: 1.0 if done <= 0.5 else 0.1,  # past the middle, as in DAVSS
 }
 # What each precision is in PyTorch, and the processors (flags of /proc/cpuinfo) that are fast in it. Those
 # with avx512_bf16 alone are not: CSRNet trains 1.5 times slower than in fp32.

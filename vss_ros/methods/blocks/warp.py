@@ -31,8 +31,8 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     count, channels = features.shape[:2]
     columns = torch.arange(width, dtype=torch.float32, device=flow.device)
     rows = torch.arange(height, dtype=torch.float32, device=flow.device)[:, None]
-    x = (columns + flow[:, 0].float()).clamp(0, width - 1)
-    y = (rows + flow[:, 1].float()).clamp(0, height - 1)
+    x = _inside(columns + flow[:, 0].float(), width - 1)
+    y = _inside(rows + flow[:, 1].float(), height - 1)
     left, top = x.detach().floor().clamp(max=width - 2), y.detach().floor().clamp(max=height - 2)
     share_x, share_y = (x - left).reshape(-1), (y - top).reshape(-1)
 
@@ -51,6 +51,14 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     upper, lower = row(cell), row(cell + width)
     warped = upper + share_y * (lower - upper)
     return warped.reshape(channels, count, height, width).transpose(0, 1).to(features.dtype)
+
+
+def _inside(position: Tensor, last: int) -> Tensor:
+    """Clamped to the map. At the last cell both cells that are read are that one: flow has no say there."""
+    position = position.clamp(0, last)
+    if position.requires_grad:
+        position = position.masked_fill(position >= last, last)
+    return position
 
 
 def compose(flow: Tensor, earlier: Tensor) -> Tensor:
