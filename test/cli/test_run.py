@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,22 @@ def test_every_kind_of_output_comes_from_one_run(images, tiny_model, tmp_path, c
     assert all(f'written: {name}\n' in shown for name in names)
     assert 'scored on 6 frames with truth' in shown
     assert f'{scores["miou_percent"]:.2f}' in shown
+
+
+def test_a_street_is_no_truth_for_a_model_of_other_classes(tiny_model, tmp_path, capsys):
+    model = shutil.copytree(tiny_model, tmp_path / 'model')
+    text = (model / 'model.yaml').read_text()
+    classes = [{'name': f'thing {i}', 'colour': [i, i, i]} for i in range(11)]
+    text = text.replace(
+        'classes: camvid11\n', f'classes: {json.dumps({"name": "mine", "classes": classes})}\n'
+    )
+    (model / 'model.yaml').write_text(text)
+    assert run('synthetic:3x2', tiny_model) == 0
+    assert 'mIoU' in capsys.readouterr().out
+    assert run('synthetic:3x2', model) == 0
+    assert 'mIoU' not in capsys.readouterr().out
+    assert main(['evaluate', 'synthetic:3x2', '--model', str(model)]) == 2
+    assert 'is labelled with camvid11' in capsys.readouterr().err
 
 
 def test_a_bag_is_segmented_as_the_images_that_it_was_made_of(images, tiny_model, tmp_path):

@@ -100,6 +100,18 @@ def test_share_files_are_found_through_the_ament_index_of_an_installed_package(t
     assert share_path('config/site.yaml') == installed
 
 
+@pytest.mark.parametrize('where', ['one user', 'all users of Debian'])
+def test_share_files_are_found_where_pip_puts_them_outside_an_environment(tmp_path, monkeypatch, where):
+    (tmp_path / 'share' / 'vss_ros').mkdir(parents=True)
+    (tmp_path / 'share' / 'vss_ros' / 'site.yaml').write_text('{}')
+    monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
+    if where == 'one user':
+        monkeypatch.setattr('site.getuserbase', lambda: str(tmp_path))
+    else:
+        monkeypatch.setattr('sysconfig.get_path', {'data': str(tmp_path)}.get)
+    assert share_path('site.yaml') == tmp_path / 'share' / 'vss_ros' / 'site.yaml'
+
+
 def test_a_source_checkout_goes_before_what_is_installed(tmp_path, monkeypatch):
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
     (tmp_path / 'share' / 'vss_ros').mkdir(parents=True)

@@ -72,7 +72,9 @@ def test_old_masks_are_replaced_only_if_asked_and_other_files_stay(tmp_path):
 @pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])
 @pytest.mark.parametrize('name', ['out.mp4', 'out.mkv'])
 def test_an_overlay_video_keeps_times_and_colours(tmp_path, monkeypatch, name, codec):
-    pytest.importorskip('av')
+    av = pytest.importorskip('av')
+    from av.video.reformatter import ColorRange, Colorspace
+
     from vss_ros.core.sinks import overlay as overlay_module
 
     monkeypatch.setattr(overlay_module, 'CODEC_OPTIONS', {codec: overlay_module.CODEC_OPTIONS[codec]})
@@ -86,6 +88,11 @@ def test_an_overlay_video_keeps_times_and_colours(tmp_path, monkeypatch, name, c
     found = list(source)
     source.close()
     assert [item.stamp_ns for item in found] == [0, 40_000_000, 200_000_000]
+    with av.open(str(tmp_path / name)) as video:  # or players guess, and guess another one for HD
+        context = next(video.decode(video=0))
+        told = context.colorspace, context.color_range
+    if codec == 'libx264':  # the other one has no room for it
+        assert told == (Colorspace.ITU601, ColorRange.MPEG)
     expected = (np.array(CLASSES.colours[3][::-1]) + GREY) / 2
     for item in found:
         assert np.abs(item.image[30:, 30:].mean((0, 1)) - expected).max() < 4

@@ -17,6 +17,7 @@ def test_a_folder_gives_its_images_in_natural_order_at_the_rate(tmp_path):
     for number in (10, 9, 1, 100):
         write(tmp_path / f'frame_{number}.png', number)
     (tmp_path / 'notes.txt').write_text('no image')
+    (tmp_path / '._frame_1.png').write_text('what a Mac remembers of it')
     source = ImageSource(tmp_path, rate=30)
     frames = list(source)
     assert [int(frame.image[0, 0, 0]) for frame in frames] == [1, 9, 10, 100]

@@ -174,3 +174,45 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
         container.mux([*stream.encode(picture), *stream.encode(None)])
     with pytest.raises(SourceError, match='8200x16; expected sides of 1 to 8192'):
         open_video(path)
+
+
+@pytest.mark.parametrize(('codec', 'suffix'), [('libx264', '.h264'), ('libx265', '.hevc')])
+def test_a_bare_stream_as_cameras_write_it_is_read(tmp_path, codec, suffix):
+    path = tmp_path / f'v{suffix}'
+    try:
+        container = av.open(str(path), 'w')
+        stream = container.add_stream(codec, rate=25)
+    except (ValueError, av.FFmpegError):
+        pytest.skip(f'this PyAV cannot write {codec}')
+    with container:
+        stream.width, stream.height, stream.pix_fmt = 128, 96, 'yuv420p'
+        for number, image in enumerate(grey_images(5, (96, 128))):
+            picture = av.VideoFrame.from_ndarray(
+                cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), format='yuv420p'
+            )
+            picture.pts = number
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    source = open_video(path)
+    values = [frame.image.mean() for frame in source]
+    source.close()
+    np.testing.assert_allclose(values, [40, 55, 70, 85, 100], atol=3)
+
+
+def test_a_name_may_hold_the_time_of_the_recording(tmp_path, monkeypatch):
+    write_video(tmp_path / 'v.mp4', grey_images(3), range(0, 120, 40)).rename(
+        tmp_path / '2024-05-01T12:30.mp4'
+    )
+    monkeypatch.chdir(tmp_path)
+    source = open_video('2024-05-01T12:30.mp4')
+    assert len(list(source)) == 3
+    source.close()
+
+
+@pytest.mark.parametrize('suffix', ['.mkv', '.mp4'])
+def test_a_video_that_begins_late_is_complete(tmp_path, caplog, suffix):
+    source = open_video(write_video(tmp_path / f'v{suffix}', grey_images(12), range(2000, 2480, 40)))
+    assert abs(operator.length_hint(source) - 12) <= 1
+    assert len(list(source)) == 12
+    source.close()
+    assert caplog.text == ''

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from processes import started
+
+from vss_ros.cli.bench_ros import Run, times_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +54,17 @@ def test_every_image_that_was_sent_is_accounted_for_and_times_are_taken_by_kind(
         assert 0 < times['outside']['p50'] < times['latency']['p50'] <= times['latency']['p99']
     assert run['end_to_end_ms']['p50'] > run['ms']['propagated']['latency']['p50']
     assert 'what came of the images' in output
+
+
+def test_a_run_of_which_too_few_masks_came_back_does_not_cost_the_times_of_the_others():
+    run = Run('echo', 'onnxruntime', 'fp32', 5, False, '1x1', (48, 64), 60.0)
+    times = {'p50': 1.0, 'p99': 2.0}
+    measured = {'ms': {'key': {'latency': times, 'outside': times}}, 'frames': {'key': 4}}
+    reports = [
+        {**asdict(run), 'ms': {}, 'frames': {}, 'end_to_end_ms': None},
+        {**asdict(run), **measured, 'end_to_end_ms': times},
+    ]
+    assert times_table(reports).row_count == 2
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs /proc to see the child processes')

@@ -82,7 +82,7 @@ def main(args: Namespace) -> int:
     if args.json is not None:
         write_file(args.json, json.dumps({'runs': reports}, indent=2) + '\n')
     console.print(_counts_table(reports))
-    console.print(_times_table(reports))
+    console.print(times_table(reports))
     return 0
 
 
@@ -160,7 +160,8 @@ def _counts_table(reports: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _times_table(reports: list[dict[str, Any]]) -> Table:
+def times_table(reports: list[dict[str, Any]]) -> Table:
+    """Times by kind of frame; those of a run of which too few masks came back are not known."""
     from rich.table import Table
 
     table = Table('model, engine', 'image', 'Hz', title='ms per frame, p50 / p99')
@@ -168,9 +169,9 @@ def _times_table(reports: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify='right')
     for report in reports:
         of_kind = report['ms']
-        most = max(of_kind, key=lambda kind: report['frames'][kind])
+        most = max(of_kind, key=lambda kind: report['frames'][kind], default=None)  # none: too few masks
         times = [of_kind.get(kind, {}).get('latency') for kind in KINDS]
-        times += [of_kind[most]['outside'], report['end_to_end_ms']]
+        times += [of_kind[most]['outside'] if most else None, report['end_to_end_ms']]
         table.add_row(*_first_cells(report), *map(_p, times))
     return table
 

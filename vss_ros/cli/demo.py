@@ -38,7 +38,6 @@ RATE_HZ = 15.0
 MAX_SECONDS = 300  # all images are kept in memory
 SHEET, VIDEO, NODE_LOG = 'contact_sheet.png', 'overlay.mp4', 'node.log'
 MAX_AGES = 10  # rows of the table
-TRUTH_CLASSES = 'camvid11'  # the classes in which a synthetic street knows its labels
 LIBRARIES = {'rclpy': 'ros', 'matplotlib': 'plot', 'av': 'video'}
 
 
@@ -135,22 +134,16 @@ def _drive(args: Namespace, model: ModelFolder, console: Console) -> tuple[list[
 
 def _render(args: Namespace, classes: ClassSet, console: Console) -> list[Frame]:
     """The whole drive, so that drawing it does not slow the node down later."""
-    from dataclasses import replace
-
     from rich.progress import track
 
-    from vss_ros.core.sources.synthetic import SyntheticSource
+    from vss_ros.core.sources.synthetic import SyntheticSource, known_in
 
     height, width = args.size
     count = max(1, round(args.seconds * RATE_HZ))
     source = SyntheticSource(args.seed, count, height, width, RATE_HZ)
     hidden = not console.is_terminal
-    frames = list(
-        track(source, f'Drawing {count} frames', count, console=console, transient=True, disable=hidden)
-    )
-    if classes.name != TRUTH_CLASSES:
-        frames = [replace(frame, truth=None) for frame in frames]
-    return frames
+    drawn = track(source, f'Drawing {count} frames', count, console=console, transient=True, disable=hidden)
+    return list(known_in(classes, drawn))
 
 
 def _play(client: DemoClient, frames: Sequence[Frame], console: Console) -> None:

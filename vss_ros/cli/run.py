@@ -75,6 +75,7 @@ def main(args: Namespace) -> int:
     from vss_ros.core.sinks.scores import ScoreSink
     from vss_ros.core.sinks.timings import TimingSink
     from vss_ros.core.sources.open import SourceSettings, open_source
+    from vss_ros.core.sources.synthetic import SyntheticSource, known_in
 
     if args.frames is not None and not 1 <= args.frames <= sys.maxsize:
         raise SettingsError(f'frames is {args.frames}; use 1 or more, or leave it out for all')
@@ -90,6 +91,8 @@ def main(args: Namespace) -> int:
         stack.callback(segmenter.close)
         classes = segmenter.model.classes
         frames: Iterable[Frame] = source if args.frames is None else islice(source, args.frames)
+        if isinstance(source, SyntheticSource):
+            frames = known_in(classes, frames)
         known = operator.length_hint(source)
         total = min(known, args.frames or known) or args.frames
         timings, scores = TimingSink(), ScoreSink(classes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import site
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -18,11 +20,13 @@ def share_folders() -> list[Path]:
     """Every place the share files may lie in, best first.
 
     A source checkout comes first so that an editable install uses what the developer edits; then each
-    prefix of the ament index (colcon workspaces, pip installs), then this Python environment.
+    prefix of the ament index (colcon workspaces, pip installs), then this Python environment, and where pip
+    puts files that are installed for all users of Debian's Python, or for one user.
     """
     checkout = Path(__file__).resolve().parents[2]
     prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
-    folders = [Path(prefix) / 'share' / PACKAGE for prefix in [*prefixes, sys.prefix]]
+    prefixes += [sys.prefix, sysconfig.get_path('data'), site.getuserbase()]
+    folders = [Path(prefix) / 'share' / PACKAGE for prefix in dict.fromkeys(prefixes)]
     return [checkout, *folders] if (checkout / 'package.xml').is_file() else folders
 
 

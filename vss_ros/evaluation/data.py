@@ -9,7 +9,8 @@ from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.paths import user_path
-from vss_ros.core.sources.open import BAG_SUFFIXES, SourceSettings, open_source
+from vss_ros.core.sources.open import BAG_SUFFIXES, SYNTHETIC, SourceSettings, open_source
+from vss_ros.core.sources.synthetic import CLASSES
 from vss_ros.evaluation.clips import Clip, SourceClip
 from vss_ros.evaluation.layouts import Layout, list_layouts, load_layout
 
@@ -60,7 +61,8 @@ def open_data(
         return DataSet(name, known.title, known.classes, clips)
     if split is not None:
         raise SettingsError(f'{", ".join(specs)} has no splits; leave --split out or name a --layout')
-    return DataSet(', '.join(specs), PLAIN, None, [_source_clip(spec, settings) for spec in specs])
+    classes = CLASSES if any(SYNTHETIC.fullmatch(spec) for spec in specs) else None
+    return DataSet(', '.join(specs), PLAIN, classes, [_source_clip(spec, settings) for spec in specs])
 
 
 def check_classes(data: DataSet, model: ModelFolder) -> None:

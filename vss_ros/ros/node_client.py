@@ -34,6 +34,7 @@ TRANSITIONS = {
     'cleanup': Transition.TRANSITION_CLEANUP,
 }
 START_S = 60.0  # loading a model may wait for a busy disk
+CONFIGURE_S = 1800.0  # building TensorRT engines takes minutes, the first time
 END_S = 15.0
 
 
@@ -142,7 +143,7 @@ class NodeClient:
         request = ChangeState.Request()
         request.transition.id = TRANSITIONS[name]
         future = self._transitions.call_async(request)
-        self._until(future.done, f'an answer to {name}', START_S)
+        self._until(future.done, f'an answer to {name}', CONFIGURE_S if name == 'configure' else START_S)
         if not future.result().success:
             raise VssError(f'the node refused to {name}; its last words:\n{self._process.last_words()}')
 

@@ -17,6 +17,7 @@ from vss_ros.core.frame import Frame, Segmentation
 
 try:
     import av
+    from av.video.reformatter import ColorRange, Colorspace
 except ImportError as error:
     raise MissingLibraryError('PyAV', 'video') from error
 
@@ -93,6 +94,9 @@ class OverlaySink:
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = 'yuv420p'
         stream.codec_context.time_base = Fraction(1, TICKS)
+        # Players take HD without these for BT.709, and show other colours.
+        stream.codec_context.colorspace = Colorspace.ITU601
+        stream.codec_context.color_range = ColorRange.MPEG
         self._stream, self._size, self._first_ns = stream, (width, height), frame.stamp_ns
 
 

@@ -98,7 +98,7 @@ def _decode(path: Path, data: bytes) -> np.ndarray:
 def _images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise SourceError(f'{folder} does not exist; give an image or a folder of images')
-    images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    images = [path for path in _files_in(folder) if path.suffix.lower() in SUFFIXES]
     if not images:
         raise SourceError(f'{folder} holds no images; expected files ending in {", ".join(SUFFIXES)}')
     return sorted(images, key=natural_order)
@@ -107,4 +107,9 @@ def _images_in(folder: Path) -> list[Path]:
 def _labels_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise SourceError(f'{folder} does not exist; give a folder of label PNGs')
-    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == '.png'}
+    return {path.stem: path for path in _files_in(folder) if path.suffix.lower() == '.png'}
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Without hidden ones: a Mac leaves `._a.png` beside `a.png`, which is no picture."""
+    return (path for path in folder.iterdir() if not path.name.startswith('.'))

@@ -38,8 +38,10 @@ class VideoSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._was_read = False
         try:
-            self._container: Any = av.open(str(path), metadata_errors='replace')
+            # Absolute, or what stands before a colon in the name would be taken for a protocol.
+            self._container: Any = av.open(str(path.absolute()), metadata_errors='replace')
         except (av.FFmpegError, OSError) as error:
             raise SourceError(f'{path} cannot be read as a video: {error.strerror or error}') from error
         if not self._container.streams.video:
@@ -60,9 +62,9 @@ class VideoSource:
             raise SourceError(f'{path} cannot be used: {error}') from error
 
     def __length_hint__(self) -> int:
-        frames = self._stream.frames
-        if not frames and self._container.duration and self._stream.average_rate:
-            frames = round(self._container.duration / av.time_base * self._stream.average_rate)
+        frames, seconds = self._stream.frames, self._end_s - self._start_s
+        if not frames and seconds > 0 and self._stream.average_rate:
+            frames = round(seconds * self._stream.average_rate)
         return min(max(frames, 0), MOST_FRAMES)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -70,7 +72,9 @@ class VideoSource:
         chronicle = Chronicle() if self._has_vectors else None
         step_ns = round(1e9 / (self._stream.average_rate or 25))
         try:
-            self._container.seek(0)
+            if self._was_read:  # some files cannot be read but from their beginning, so not without need
+                self._container.seek(0)
+            self._was_read = True
             for picture in self._container.decode(self._stream):
                 has_time = picture.pts is not None
                 stamp_ns = round(picture.pts * picture.time_base * 10**9) if has_time else stamp_ns + step_ns
@@ -85,12 +89,21 @@ class VideoSource:
         self._warn_of_missing_end(count, (stamp_ns + step_ns) / 1e9)
 
     def _warn_of_missing_end(self, count: int, end: float) -> None:
-        frames, length = self._stream.frames, (self._container.duration or 0) / av.time_base
-        length += (self._container.start_time or 0) / av.time_base
+        frames = self._stream.frames
         if count < frames:
             _log.warning('%s ends after %d of %d frames', self._path, count, frames)
-        elif not frames and end < length - LEAST_MISSING:
-            _log.warning('%s ends after %.1f of %.1f seconds', self._path, end, length)
+        elif not frames and end < self._end_s - LEAST_MISSING:
+            _log.warning('%s ends after %.1f of %.1f seconds', self._path, end, self._end_s)
+
+    @property
+    def _start_s(self) -> float:
+        return (self._container.start_time or 0) / av.time_base
+
+    @property
+    def _end_s(self) -> float:
+        """As the header says; 0 if it does not. Matroska counts from 0, others from the first frame."""
+        duration = (self._container.duration or 0) / av.time_base
+        return duration if 'matroska' in self._container.format.name else duration + self._start_s
 
     def close(self) -> None:
         self._container.close()
