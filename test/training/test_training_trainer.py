@@ -12,6 +12,7 @@ import yaml
 from vss_ros.cli.main import main
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import load_model
+from vss_ros.training.gather import Gathered
 from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.report import write_card
 from vss_ros.training.segmenter import SegmenterStage
@@ -184,6 +185,21 @@ def test_streets_do_not_teach_the_ids_of_other_classes(tmp_path):
     recipe = parse_recipe('tiny', tiny_recipe(classes='cityscapes19', stages=stages))
     with pytest.raises(SettingsError, match=r'streets are drawn with the classes camvid11'):
         Trainer(recipe, {}, tmp_path).run(CPU, False, lambda *_: None)
+
+
+@pytest.mark.parametrize(('classes', 'drawn'), [('cityscapes19', False), ('camvid11', True)])
+def test_without_labels_streets_say_how_frequent_classes_are_only_if_they_are_theirs(
+    tmp_path, streets, monkeypatch, classes, drawn
+):
+    recipe = parse_recipe(
+        'tiny',
+        tiny_recipe(classes=classes, stages={'correction': {'fit': {'steps': 2}, 'shares': {'drive': 1}}}),
+    )
+    (tmp_path / 'drive.mp4').touch()
+    data = Gathered(recipe, {'drive': tmp_path / 'drive.mp4'}, tmp_path)
+    monkeypatch.setattr('vss_ros.training.gather.draw_streets', lambda *_: streets)
+    assert len(data.frequencies) == data.classes
+    assert (len(set(data.frequencies)) > 1) == drawn
 
 
 def test_a_stage_of_another_method_is_refused_before_anything_is_trained(tmp_path):

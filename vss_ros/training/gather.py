@@ -108,9 +108,12 @@ class Gathered:
 
     @cached_property
     def frequencies(self) -> np.ndarray:
-        """Share of each class in the labelled images, or in the streets where there are none."""
-        real = Joined([kept.labels for kept, _ in self._split.values()])
-        labels = real if len(real) else [label for clip in self.streets for label in clip.labels]
+        """Share of each class in the labelled images; without any, in streets of these classes, or alike."""
+        labels: Sequence[np.ndarray] = Joined([kept.labels for kept, _ in self._split.values()])
+        if not len(labels) and not self._has_streets:
+            return np.full(self.classes, 1 / self.classes)
+        if not len(labels):
+            labels = [label for clip in self.streets for label in clip.labels]
         return class_frequencies(labels, self.classes)
 
     def describe(self) -> dict[str, str]:
@@ -134,9 +137,14 @@ class Gathered:
             )
         return lines
 
+    @property
+    def _has_streets(self) -> bool:
+        """Whether streets are labelled with the classes that are learnt."""
+        return self.class_set.names == load_classes(STREET_CLASSES).names
+
     def _check_streets(self, shares: Mapping[str, float]) -> None:
         """Raises SettingsError if drawn streets would be taken for labels of other classes."""
-        if STREETS in shares and self.class_set.names != load_classes(STREET_CLASSES).names:
+        if STREETS in shares and not self._has_streets:
             raise SettingsError(
                 f'{STREETS} are drawn with the classes {STREET_CLASSES}, the recipe trains '
                 f'{self.class_set.name}; give {STREETS} no share in stages other than flow'

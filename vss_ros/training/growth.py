@@ -80,7 +80,8 @@ class GrowthStage:
         self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
         largest = self._sets[int(self._shares.argmax())].images
         places = np.linspace(0, len(largest) - 1, min(EXAMPLES, len(largest))).astype(int)
-        grow(wide, light, to_rgb(torch.from_numpy(np.stack([largest[place] for place in places]))))
+        examples = torch.from_numpy(np.stack([largest[place] for place in places]))
+        grow(wide, light, to_rgb(examples.to(next(wide.parameters()).device)))
         stem = (wide.backbone.conv1, wide.backbone.bn1, wide.backbone.layer1)
         wide.requires_grad_(False)
         for part in stem:

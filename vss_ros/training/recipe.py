@@ -11,6 +11,7 @@ import yaml
 
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.motion import CELL
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import check_choice
 from vss_ros.core.share import share_names, share_path
@@ -69,8 +70,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice('weights', self.weights, WEIGHTS_DTYPES)
-        if self.height < 1 or self.width < 1:
-            raise SettingsError(f'image is {self.width}x{self.height}; use a height and a width above 0')
+        if any(side < CELL or side % CELL for side in (self.height, self.width)):
+            raise SettingsError(f'image is {self.width}x{self.height}; use multiples of {CELL}')
         if not 0 <= self.held_out < 1:
             raise SettingsError(f'held_out is {self.held_out}; use a share of 0 to below 1')
         if self.seed < 0:
