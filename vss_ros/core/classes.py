@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import yaml
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import UNLABELLED
-from vss_ros.core.share import share_names, share_path
+from vss_ros.core.share import named_file, share_names
 
 FOLDER = 'config/classes'
 EXPECTED = 'expected `classes:` with a list of {name, colour: [r, g, b]}'
@@ -59,7 +58,7 @@ class ClassSet:
 
     def as_entry(self) -> str | dict[str, Any]:
         """The classes as `model.yaml` has them: a name of the package's own, any others in full."""
-        if self.name in list_classes() and load_classes(self.name) == self:
+        if self.name in share_names(FOLDER) and load_classes(self.name) == self:
             return self.name
         entries: list[dict[str, Any]] = [
             {'name': name, 'colour': list(colour), **({'thin': True} if i in self.thin else {})}
@@ -82,24 +81,12 @@ def load_classes(name: str) -> ClassSet:
     Raises:
         SettingsError: no such set, or the file does not describe one.
     """
-    if name.endswith(('.yaml', '.yml')):
-        path = Path(name)
-    elif name in list_classes():
-        path = share_path(f'{FOLDER}/{name}.yaml')
-    else:
-        raise SettingsError(
-            f'there is no class set {name!r}; use one of {", ".join(list_classes())}, or a YAML file'
-        )
+    path = named_file(name, FOLDER, 'class set')
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise SettingsError(f'{path} is not a class set ({error}); {EXPECTED}') from error
     return classes_of(content, path.stem, str(path))
-
-
-def list_classes() -> list[str]:
-    """Names of the class sets that came with the package."""
-    return share_names(FOLDER)
 
 
 def classes_of(content: Any, name: str, where: str) -> ClassSet:

@@ -49,6 +49,23 @@ def share_names(folder: str) -> list[str]:
     return sorted({file.stem for place in share_folders() for file in (place / folder).glob('*.yaml')})
 
 
+def named_file(name: str, folder: str, what: str) -> Path:
+    """A YAML file by its path, or by the name of one that came with the package.
+
+    Args:
+        folder: of those, such as `config/classes`.
+        what: they are, for the error.
+
+    Raises:
+        SettingsError: there is none of this name; the message lists those there are.
+    """
+    if name.endswith(('.yaml', '.yml')):
+        return Path(name)
+    if name in (known := share_names(folder)):
+        return share_path(f'{folder}/{name}.yaml')
+    raise SettingsError(f'there is no {what} {name!r}; use one of {", ".join(known)}, or a YAML file')
+
+
 def version() -> str:
     """The installed version of the package, or that of the checkout."""
     try:

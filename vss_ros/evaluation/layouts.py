@@ -16,7 +16,7 @@ from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.settings import StreamSettings
-from vss_ros.core.share import share_names, share_path
+from vss_ros.core.share import named_file, share_names
 from vss_ros.core.sources.images import read_labels
 from vss_ros.evaluation.clips import FileClip, FrameFile, read_picture
 
@@ -195,14 +195,7 @@ def load_layout(name: str) -> Layout:
     Raises:
         SettingsError: there is none of this name, or the file does not describe one.
     """
-    if name.endswith(('.yaml', '.yml')):
-        path = Path(name)
-    elif name in list_layouts():
-        path = share_path(f'{FOLDER}/{name}.yaml')
-    else:
-        raise SettingsError(
-            f'there is no layout {name!r}; use one of {", ".join(list_layouts())}, or a YAML file'
-        )
+    path = named_file(name, FOLDER, 'layout')
     try:
         content = yaml.safe_load(path.read_text())
         if missing := [name for name in NEEDED if name not in content]:

@@ -14,7 +14,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.motion import CELL
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import check_choice
-from vss_ros.core.share import share_names, share_path
+from vss_ros.core.share import named_file
 from vss_ros.methods.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.loop import FitSettings
@@ -91,10 +91,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     """
     path = user_path(name_or_path)
     if not path.is_file():
-        if name_or_path not in share_names(FOLDER):
-            known = ', '.join(share_names(FOLDER))
-            raise SettingsError(f'there is no recipe {name_or_path!r}; use one of {known}, or a YAML file')
-        path = share_path(f'{FOLDER}/{name_or_path}.yaml')
+        path = named_file(name_or_path, FOLDER, 'recipe')
     try:
         text = path.read_text()
         content = yaml.safe_load(text)
