@@ -7,7 +7,7 @@ import pytest
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import load_model
-from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.settings import EngineSettings
 from vss_ros.core.warm_up import warm_up
 
 
@@ -38,26 +38,13 @@ def engine(model):
     return load_engine(model, EngineSettings('onnxruntime'))
 
 
-@pytest.mark.parametrize(
-    'settings',
-    [
-        StreamSettings(),
-        StreamSettings(key_frame_interval=1),
-        StreamSettings(correction_interval=7),
-        StreamSettings(scheduler='adaptive', max_key_share=0.1),
-        StreamSettings(motion='motion_vectors'),
-        StreamSettings(motion='stream', background_key_frames=True),
-        StreamSettings(max_frame_gap_s=0.001),
-    ],
-    ids=str,
-)
-def test_every_graph_is_run_whatever_the_schedule_of_the_stream(model, engine, settings):
+def test_every_graph_is_run_whatever_the_schedule_of_a_stream_will_be(model, engine):
     watched = Watched(engine)
-    warm_up(model, watched, settings)
+    warm_up(model, watched)
     assert set(watched.ran) == set(model.graphs)
     assert watched.ran.count('segmenter') == 1
 
 
 def test_a_graph_that_cannot_be_run_is_found_before_the_first_frame(model, engine):
     with pytest.raises(EngineError, match="graph 'correction' cannot be run"):
-        warm_up(model, Watched(engine, broken='correction'), StreamSettings())
+        warm_up(model, Watched(engine, broken='correction'))

@@ -193,8 +193,8 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
             before = memory_mb()
             engine = StageEngine(_load(model, engine_name, precision, args))
             costs = _costs(model, StreamSettings(**region_settings(args)).region_count)
+            warm_up(model, engine)
             for interval, settings in _schedules(args).items():
-                warm_up(model, engine, settings)
                 segmenter = make_segmenter(model, engine, settings)
                 for frame in frames[:WARM_UP]:
                     list(segmenter.answers(frame))

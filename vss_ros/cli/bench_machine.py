@@ -125,10 +125,15 @@ def _processor() -> str:
 
 def _gpu(gpu_id: int) -> str | None:
     """The GPU as PyTorch names it, if PyTorch was loaded and sees it."""
+    torch = _torch_with(gpu_id)
+    return None if torch is None else torch.cuda.get_device_name(gpu_id)
+
+
+def _torch_with(gpu_id: int) -> Any:
+    """PyTorch, if it was loaded and sees that GPU; else None."""
     torch = sys.modules.get('torch')
-    if torch is None or not torch.cuda.is_available() or gpu_id >= torch.cuda.device_count():
-        return None
-    return torch.cuda.get_device_name(gpu_id)
+    sees = torch is not None and torch.cuda.is_available() and gpu_id < torch.cuda.device_count()
+    return torch if sees else None
 
 
 def memory_mb() -> float:
@@ -150,7 +155,5 @@ def peak_memory_mb() -> float:
 
 def peak_gpu_memory_mb(gpu_id: int = 0) -> float | None:
     """The most GPU memory that PyTorch ever held for this process; None without a GPU."""
-    torch = sys.modules.get('torch')
-    if torch is None or not torch.cuda.is_available() or gpu_id >= torch.cuda.device_count():
-        return None
-    return torch.cuda.max_memory_reserved(gpu_id) / 1e6
+    torch = _torch_with(gpu_id)
+    return None if torch is None else torch.cuda.max_memory_reserved(gpu_id) / 1e6

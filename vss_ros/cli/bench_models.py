@@ -33,13 +33,9 @@ def models_of(
             model = load_model(name)
             for size in sizes or [model.image_size]:
                 with_fp16 = 'fp16' in precisions
-                fits = size == model.image_size and (not with_fp16 or has_fp16(model))
+                fits = size == model.image_size and (not with_fp16 or model.has_precision('fp16'))
                 models.append(model if fits else _resized(model, size, Path(folder), with_fp16))
         yield models
-
-
-def has_fp16(model: ModelFolder) -> bool:
-    return any('fp16' in graph.precisions for graph in model.graphs.values())
 
 
 def _resized(model: ModelFolder, size: Size, folder: Path, with_fp16: bool) -> ModelFolder:

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
-from vss_ros.cli.stills import CLIPS, add_stills_arguments, drives, in_words, share_of_stills
+from vss_ros.cli.stills import add_stills_arguments, check_stills_are_named, drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -138,8 +138,7 @@ def _check_what(args: Namespace) -> None:
     if writes_model and args.engine not in ('auto', 'torch'):
         raise SettingsError('confidence and correction are calibrated with PyTorch; leave --engine out')
     share_of_stills(args)  # or refuse, before the work
-    if args.stills is None and (args.held_out is not None or args.clips != CLIPS):
-        raise SettingsError('--clips and --held-out are of labelled stills; name them with --stills')
+    check_stills_are_named(args)
 
 
 def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.options import add_source_arguments, engines_settings
-from vss_ros.cli.stills import CLIPS, add_stills_arguments, drives, in_words, share_of_stills
+from vss_ros.cli.stills import add_stills_arguments, check_stills_are_named, drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def named_data(args: Namespace) -> DataSet | None:
 
     if not args.data and args.stills is None:
         raise SettingsError('there is nothing to score on; name DATA, or labelled stills with --stills')
-    if args.stills is None and (args.held_out is not None or args.clips != CLIPS):
-        raise SettingsError('--clips and --held-out are of labelled stills; name them with --stills')
+    check_stills_are_named(args)
     if args.clips < 1:
         raise SettingsError(f'clips is {args.clips}; use 1 or more')
     if args.against and (args.labels or args.mask_topic):

@@ -36,6 +36,12 @@ def add_stills_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def check_stills_are_named(args: Namespace) -> None:
+    """Raises SettingsError for options of stills without any."""
+    if args.stills is None and (args.held_out is not None or args.clips != CLIPS):
+        raise SettingsError('--clips and --held-out are of labelled stills; name them with --stills')
+
+
 def share_of_stills(args: Namespace) -> float:
     """Of every drive of the stills, the last so much is taken where labels count.
 

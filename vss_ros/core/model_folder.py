@@ -88,6 +88,14 @@ class ModelFolder:
             raise ModelError(f'{self.path} has no weights, only graphs; use a model that vss export made')
         return read_checked(self.weights, self.weights_sha256)
 
+    def has_precision(self, precision: str) -> bool:
+        """Whether a graph has a file of this precision beside the fp32 one."""
+        return any(precision in graph.precisions for graph in self.graphs.values())
+
+    def flow_of(self, motion: str) -> str:
+        """Where flow comes from with a setting `motion`, see `StreamSettings`."""
+        return self.flow if motion == 'model' else motion
+
     def graphs_in(self, precision: str) -> dict[str, GraphSpec]:
         """The graphs with their files of one precision; a graph that has none, `warp` say, stays fp32.
 
@@ -96,7 +104,7 @@ class ModelFolder:
         """
         if precision == 'fp32':
             return dict(self.graphs)
-        if not any(precision in graph.precisions for graph in self.graphs.values()):
+        if not self.has_precision(precision):
             raise ModelError(
                 f'model {self.name} has no {precision} graphs; '
                 f'make them with: vss export {self.path} --precision {precision.partition("_")[0]}'

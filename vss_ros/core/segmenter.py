@@ -397,7 +397,7 @@ def open_segmenter(
 
 def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
     """The estimator that gives `flow` beside the engine, or None where a graph does or none is needed."""
-    kind = model.flow if settings.motion == 'model' else settings.motion
+    kind = model.flow_of(settings.motion)
     if kind == 'network' and 'flow' not in model.graphs and model.propagates:
         raise ModelError(f'{model.name} has no flow network; use motion: {model.flow} (what it was made for)')
     if kind not in HOST_FLOWS or 'flow' not in model.steps.get('propagated', ()):

@@ -10,7 +10,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.paths import user_path
 from vss_ros.core.sources.open import BAG_SUFFIXES, SYNTHETIC, SourceSettings, open_source
-from vss_ros.core.sources.synthetic import CLASSES
+from vss_ros.core.synthetic import STREET_CLASSES
 from vss_ros.evaluation.clips import Clip, SourceClip
 from vss_ros.evaluation.layouts import Layout, list_layouts, load_layout
 
@@ -61,7 +61,7 @@ def open_data(
         return DataSet(name, known.title, known.classes, clips)
     if split is not None:
         raise SettingsError(f'{", ".join(specs)} has no splits; leave --split out or name a --layout')
-    classes = CLASSES if any(SYNTHETIC.fullmatch(spec) for spec in specs) else None
+    classes = STREET_CLASSES if any(SYNTHETIC.fullmatch(spec) for spec in specs) else None
     return DataSet(', '.join(specs), PLAIN, classes, [_source_clip(spec, settings) for spec in specs])
 
 

@@ -61,7 +61,7 @@ def make_report(
                 'image': list(subject.model.image_size),
                 'delay_frames': subject.model.delay_frames,
                 'engine': subject.engine.describe(),
-                'motion': subject.model.flow if subject.motion == 'model' else subject.motion,
+                'motion': subject.model.flow_of(subject.motion),
                 'regions': subject.regions.get('regions', '1x1'),
                 'gmac': None if subject.gmacs is None else dict(subject.gmacs),
                 **{protocol.name: protocol.report(subject) for protocol in protocols},

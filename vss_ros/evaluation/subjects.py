@@ -66,7 +66,7 @@ class Subject:
         """10^9 multiply-adds of each step, in all regions; without flow that the host brings."""
         if self.macs is None:
             return None
-        flow = self.model.flow if self.motion == 'model' else self.motion
+        flow = self.model.flow_of(self.motion)
         known = {
             graph: macs for graph, macs in self.macs.items() if graph != 'flow' or flow not in HOST_FLOWS
         }

@@ -97,7 +97,7 @@ def load(settings: Settings) -> Loaded:
     engine = load_engine(model, settings.engine)
     try:
         _log.info('running each step of %s once', model.name)
-        warm_up(model, engine, settings.stream)
+        warm_up(model, engine)
     except Exception:
         engine.close()
         raise

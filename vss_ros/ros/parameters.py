@@ -347,9 +347,8 @@ class Parameters:
     def _apply(self, parameters: list[Parameter]) -> None:
         if not _ours(parameters):
             return
-        with suppress(
-            SettingsError
-        ):  # others, given at start, are still to be mended; nothing runs with them
+        # Others, given at start, may still have to be mended; nothing runs with them.
+        with suppress(SettingsError):
             self._on_change(self.read())
 
 

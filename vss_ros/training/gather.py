@@ -11,13 +11,14 @@ import numpy as np
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.synthetic import STREET_CLASSES
 from vss_ros.training.clip_sources import ClipLibrary, read_video
 from vss_ros.training.clips import Clip, SceneClasses, StillDriver
 from vss_ros.training.data import Joined, LabelledImages, class_frequencies, digest, load_folder
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.propagation import ClipSource
 from vss_ros.training.recipe import STREETS, Recipe
-from vss_ros.training.streets import STREET_CLASSES, draw_streets
+from vss_ros.training.streets import draw_streets
 
 _log = logging.getLogger(__name__)
 CLIPS_ASIDE = 16  # clips driven into the images kept aside, to judge propagated frames by

@@ -24,7 +24,6 @@ from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.training.clips import Clip, to_cells
 
-STREET_CLASSES = 'camvid11'  # the class set of their labels
 DRIVE = 60  # frames of a drive, whose first and last frames make two clips
 
 log = logging.getLogger(__name__)

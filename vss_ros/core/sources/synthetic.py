@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.frame import Frame
-from vss_ros.core.synthetic import StreetClip
-
-CLASSES = 'camvid11'  # in which a street knows its labels
+from vss_ros.core.synthetic import STREET_CLASSES, StreetClip
 
 
 class SyntheticSource:
@@ -49,6 +47,6 @@ class SyntheticSource:
 
 def known_in(classes: ClassSet, frames: Iterable[Frame]) -> Iterable[Frame]:
     """Frames of a street, without their truth if they are for a model that knows other classes."""
-    if classes.names == load_classes(CLASSES).names:
+    if classes.names == load_classes(STREET_CLASSES).names:
         return frames
     return (replace(frame, truth=None) for frame in frames)

@@ -1,5 +1,5 @@
 """Synthetic streets: seeded driving clips with exact masks, optical flow and occlusion."""
 
-from vss_ros.core.synthetic.clip import StreetClip, StreetFrame
+from vss_ros.core.synthetic.clip import STREET_CLASSES, StreetClip, StreetFrame
 
-__all__ = ['StreetClip', 'StreetFrame']
+__all__ = ['STREET_CLASSES', 'StreetClip', 'StreetFrame']

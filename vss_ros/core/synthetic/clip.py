@@ -24,6 +24,8 @@ from vss_ros.core.synthetic.traffic import Traffic
 SMALLEST_SIDE = 16  # pixels
 BEHIND = 12.0  # metres of street built behind the camera
 
+STREET_CLASSES = 'camvid11'  # the class set of their masks
+
 
 @dataclass(frozen=True, eq=False)
 class StreetFrame:
