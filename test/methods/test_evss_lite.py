@@ -6,10 +6,18 @@ import torch
 from torch import nn
 
 from vss_ros.core.engines import load_engine
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods import build_method
-from vss_ros.methods.blocks.lite import CameraConvolution, Glance, LiteCorrection, LiteSegmenter, resize_like
+from vss_ros.methods.blocks.lite import (
+    GLANCES,
+    CameraConvolution,
+    Glance,
+    LiteCorrection,
+    LiteSegmenter,
+    resize_like,
+)
 from vss_ros.methods.evss import Evss
 
 CLASSES = 11
@@ -61,9 +69,18 @@ def test_a_correction_costs_a_third_of_a_key_frame():
     assert cost <= gmac(method.csrnet, rgb) / 3
 
 
+def test_behind_csrnet_a_correction_at_full_size_costs_a_sixth_of_a_key_frame():
+    method = build_method('evss-lite', CLASSES, {'backbone': 'csrnet', 'glance': 'full'}).eval()
+    rgb, warped = torch.rand(1, 3, 360, 480), torch.rand(1, CLASSES, 90, 120)
+    cost = gmac(method.glance, rgb, warped) + gmac(method.conet, method.glance(rgb, warped), warped)
+    assert cost <= gmac(method.csrnet, rgb) / 6
+
+
+@pytest.mark.parametrize('glance', GLANCES)
 @pytest.mark.parametrize(('height', 'width'), [(360, 480), (64, 96), (120, 160), (92, 132)])
-def test_maps_are_a_quarter_of_the_image(height, width):
-    method, rgb = build_method('evss-lite', CLASSES).eval(), torch.rand(1, 3, height, width)
+def test_maps_are_a_quarter_of_the_image(height, width, glance):
+    method = build_method('evss-lite', CLASSES, {'glance': glance}).eval()
+    rgb = torch.rand(1, 3, height, width)
     scores = method.csrnet(rgb)
     assert scores.shape == (1, CLASSES, height // 4, width // 4)
     edge, updated = method.look_again(rgb, scores)
@@ -84,6 +101,19 @@ def test_a_glance_is_the_segmenter_on_the_image_at_half_its_size():
     glance.begin_as(segmenter)
     rgb = torch.rand(1, 3, 64, 96)
     assert torch.allclose(glance(rgb).scores, segmenter(nn.functional.avg_pool2d(rgb, 2)), atol=1e-6)
+
+
+def test_a_glance_at_full_size_is_the_segmenter_itself():
+    torch.manual_seed(0)
+    segmenter, glance = LiteSegmenter(CLASSES).eval(), Glance(CLASSES, 'full').eval()
+    glance.begin_as(segmenter)
+    rgb = torch.rand(1, 3, 64, 96)
+    assert torch.equal(glance(rgb).scores, segmenter(rgb))
+
+
+def test_a_glance_of_another_size_is_refused():
+    with pytest.raises(SettingsError, match='glance'):
+        build_method('evss-lite', CLASSES, {'glance': 'quarter'})
 
 
 def test_what_was_carried_has_no_say_in_a_glance_until_that_is_trained():
@@ -147,11 +177,19 @@ def is_of_image(nodes, node):
     return node.input[0] == 'image'
 
 
-@pytest.mark.parametrize('name', ['evss', 'evss-lite'])
-@pytest.mark.parametrize('backbone', ['lite', 'csrnet'])
-def test_folding_for_export_changes_no_result(name, backbone):
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('evss', {'backbone': 'lite'}),
+        ('evss', {'backbone': 'csrnet'}),
+        ('evss-lite', {'backbone': 'lite'}),
+        ('evss-lite', {'backbone': 'csrnet'}),
+        ('evss-lite', {'backbone': 'csrnet', 'glance': 'full'}),
+    ],
+)
+def test_folding_for_export_changes_no_result(name, options):
     torch.manual_seed(3)
-    options = {'backbone': backbone, 'flow': 'dis'}
+    options = {**options, 'flow': 'dis'}
     method, images = build_method(name, CLASSES, options).eval(), torch.randint(0, 255, (2, 1, 64, 96, 3))
     images = images.to(torch.uint8)
     with torch.no_grad():

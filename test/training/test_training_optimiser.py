@@ -13,7 +13,7 @@ from torch import nn
 from vss_ros.core.errors import SettingsError
 from vss_ros.training import optimiser
 from vss_ros.training.loop import fit
-from vss_ros.training.optimiser import FitSettings, cpu_flags, make_optimiser, usable_precision
+from vss_ros.training.optimiser import PRECISIONS, FitSettings, make_optimiser, speed_up, usable_precision
 
 CPU = torch.device('cpu')
 
@@ -91,7 +91,7 @@ def test_norms_and_biases_do_not_decay(kind):
     ids=['sgd', 'no averaging', 'fp16'],
 )
 def test_a_resumed_run_repeats_the_curve_dropout_included(tmp_path, monkeypatch, changes):
-    monkeypatch.setattr(optimiser, 'cpu_flags', lambda: {'avx512_fp16'})
+    monkeypatch.setattr(optimiser, 'speed_up', lambda dtype: 2.0)
     fitting = settings(save_every_steps=15, **changes)
     fit(LineStage(), fitting, tmp_path / 'whole', CPU)
 
@@ -113,25 +113,31 @@ def test_a_resumed_run_repeats_the_curve_dropout_included(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(('precision', 'kind'), [('bf16', torch.bfloat16), ('fp16', torch.float16)])
 def test_networks_compute_in_the_precision_asked_for_where_it_is_fast(tmp_path, monkeypatch, precision, kind):
-    monkeypatch.setattr(optimiser, 'cpu_flags', lambda: {'amx_bf16', 'avx512_fp16'})
+    monkeypatch.setattr(optimiser, 'speed_up', lambda dtype: 2.0)
     stage = LineStage()
     fit(stage, settings(3, precision=precision), tmp_path, CPU)
     assert stage.kinds == {kind}
 
 
 def test_bf16_on_a_processor_that_is_slow_in_it_becomes_fp32_and_says_so(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(optimiser, 'cpu_flags', lambda: {'avx2', 'avx512f'})
+    monkeypatch.setattr(optimiser, 'speed_up', lambda dtype: 0.7)
     stage = LineStage()
     with caplog.at_level(logging.WARNING):
         fit(stage, settings(3, precision='bf16'), tmp_path, CPU)
     assert stage.kinds == {torch.float32}
-    assert 'bf16 is slow on this processor' in caplog.text
+    assert 'bf16 is no faster than fp32' in caplog.text
     assert usable_precision('bf16', torch.device('cuda')) == 'bf16'
 
 
-def test_the_flags_are_those_of_this_processor():
-    flags = cpu_flags()
-    assert flags & {'sse2', 'asimd', 'fp'}
+@pytest.mark.parametrize('precision', ['bf16', 'fp16'])
+def test_whether_a_precision_is_fast_here_is_measured_without_touching_what_training_draws(precision):
+    speed_up.cache_clear()
+    torch.manual_seed(3)
+    usable = usable_precision(precision, CPU)
+    assert (usable == precision) == (speed_up(PRECISIONS[precision]) > 1)
+    drawn = torch.rand(4)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(4))
 
 
 @pytest.mark.parametrize(

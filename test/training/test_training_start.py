@@ -45,6 +45,16 @@ def test_a_part_of_a_network_can_start_alone():
     )
 
 
+def test_a_glance_can_start_as_a_segmenter_to_which_nothing_was_carried():
+    method = lite(backbone='csrnet', glance='full')
+    start_from(method, {'glance': f'{DEFAULT}/csrnet'})
+    segmenter = lite()
+    start_from(segmenter, {'csrnet': f'{DEFAULT}/csrnet'})
+    rgb, carried = torch.rand(1, 3, 64, 96), torch.randn(1, 11, 16, 24)
+    method.eval(), segmenter.eval()
+    assert torch.equal(method.glance(rgb, carried).scores, segmenter.csrnet(rgb))
+
+
 @pytest.mark.parametrize(
     ('start', 'error', 'message'),
     [

@@ -2,7 +2,8 @@
 
 Only the networks differ. A key frame costs a seventh of EVSS's multiply-adds; a propagated frame
 takes its flow from the host (see `flow`), is glanced at, and is fused at a quarter of the image. With
-`backbone: csrnet` key frames are those of EVSS, and a propagated frame costs a twentieth of one.
+`backbone: csrnet` key frames are those of EVSS, and a propagated frame costs a twentieth of one, or with a
+`glance` at full size a sixth.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vss_ros.methods.blocks.lite import Glance, LiteCorrection
+from vss_ros.core.settings import check_choice
+from vss_ros.methods.blocks.lite import GLANCES, Glance, LiteCorrection
 from vss_ros.methods.evss import Evss
 
 
@@ -20,6 +22,9 @@ class EvssLite(Evss):
 
     Deciding at a quarter costs about a point of mIoU against `full` (the model's card has it) and is what
     keeps deciding a small part of a propagated frame.
+
+    Args:
+        glance: size of the image that is glanced at, `half` or `full`.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class EvssLite(Evss):
         temperatures: Sequence[float] = (),
         edge_offsets: Sequence[float] = (),
         correction_interval: int = 1,
+        glance: str = 'half',
     ) -> None:
         super().__init__(
             classes,
@@ -49,7 +55,9 @@ class EvssLite(Evss):
             edge_offsets,
             correction_interval,
         )
-        self.glance = Glance(classes)
+        check_choice('glance', glance, GLANCES)
+        self.options['glance'] = glance
+        self.glance = Glance(classes, glance)
 
     def build_conet(self) -> nn.Module:
         return LiteCorrection(self.classes)

@@ -32,8 +32,9 @@ def start_from(method: Method, start: Mapping[str, str]) -> None:
             raise SettingsError(f'start: the method has no network {name}; it has {have}') from None
         state = _part(model_name, prefix)
         wanted = network.state_dict()
+        optional = getattr(network, 'optional', ())  # stays as it is where the model has none
         problems = [
-            *(f'no {key}' for key in wanted if key not in state),
+            *(f'no {key}' for key in wanted if key not in state and key not in optional),
             *(f'{key} is of no use' for key in state if key not in wanted),
             *(
                 f'{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}'
@@ -48,7 +49,7 @@ def start_from(method: Method, start: Mapping[str, str]) -> None:
                 'Choose options that build the same network, or start from another model'
             )
         with torch.no_grad():
-            network.load_state_dict(state)
+            network.load_state_dict({**wanted, **state})
 
 
 def model_and_prefix(entry: str, origin: object) -> tuple[str, str]:

@@ -186,23 +186,28 @@ class LiteSegmenter(nn.Module):
 class Glimpse(NamedTuple):
     """What a glance saw."""
 
-    scores: Tensor  # logits (N, K, H/8, W/8)
-    features: Tensor  # the decoder's, (N, 64, H/8, W/8)
+    scores: Tensor  # logits (N, K, H/8, W/8), or at full size (N, K, h, w)
+    features: Tensor  # the decoder's, (N, 64), as large as the scores
     detail: Tensor  # the stem's, (N, 32, h, w)
 
 
+GLANCES = ('half', 'full')
+
+
 class Glance(LiteSegmenter):
-    """The segmenter on the image at half its size, for a quarter of the work.
+    """The segmenter on the image at half its size, for a quarter of the work, or behind a large one at full.
 
     It may be told what was carried to the frame. So it need not name again what has only moved, and small or
     cut off things keep their class, while what it sees itself decides where the two do not go together.
     """
 
     width_4, width_8 = 32, 64  # channels of what it sees
+    optional = ('remember.weight',)  # where it begins as a segmenter
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, size: str = 'half') -> None:
         super().__init__(classes)
-        self.halve: nn.Module = nn.AvgPool2d(2)
+        self.halves = size == 'half'
+        self.halve: nn.Module = nn.AvgPool2d(2) if self.halves else nn.Identity()
         self.remember = nn.Conv2d(classes, self.width_4, 3, padding=1, bias=False)
         nn.init.zeros_(self.remember.weight)
 
@@ -215,8 +220,9 @@ class Glance(LiteSegmenter):
         block = self.stem[0]
         assert isinstance(block, nn.Sequential)
         assert isinstance(block[0], nn.Conv2d)
-        block[0] = halving(block[0])
-        self.halve = nn.Identity()
+        if self.halves:
+            block[0] = halving(block[0])
+            self.halve = nn.Identity()
         super().take_camera_bytes()
 
     def forward(self, rgb: Tensor, carried: Tensor | None = None) -> Glimpse:  # type: ignore[override]
@@ -227,8 +233,9 @@ class Glance(LiteSegmenter):
             carried: scores carried to it, (N, K, any height, any width).
         """
         first, second = self.stem
-        detail = first(self.halve(rgb - self.grey))
-        x = second(detail)
+        entered = first(self.halve(rgb - self.grey))
+        x = second(entered)
+        detail = entered if self.halves else x
         if carried is not None:
             carried = resize_like(carried, x)
             shares = (carried - carried.amax(1, keepdim=True)).exp()
@@ -258,7 +265,7 @@ def halving(first: nn.Conv2d) -> nn.Conv2d:
 class LiteCorrection(nn.Module):
     """Two opinions, the scores carried to a frame and a glance at it, to edge logits and updated scores.
 
-    The glance is of now, but coarse. Where the two differ, maps at 1/8 and 1/4 tell from what the image shows
+    The glance is of now, but coarser. Where the two differ, maps at 1/8 (of a glance at half size) and 1/4 tell from what the image shows
     there which one to believe; and they mend outlines, which are lost at half the size. CoNet has no such
     second opinion; Accel (Jain et al. 2019) has, but fuses it everywhere alike. Widths are multiples of 16,
     the block of channels that ONNX Runtime computes at once on a CPU; others cost as much as the next one.
