@@ -211,10 +211,17 @@ def test_half_weights_take_half_the_space_and_the_graphs_compute_with_them(small
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
 
 
-def test_biases_norms_and_counters_are_stored_in_full():
-    state = stored_state(build_method('evss-lite', 11), 'fp16')
-    kinds = {(tensor.ndim > 1, tensor.dtype) for tensor in state.values()}
-    assert kinds == {(True, torch.float16), (False, torch.float32), (False, torch.int64)}
+def test_what_fp16_holds_is_stored_in_it_and_the_rest_in_full():
+    method = build_method('evss-lite', 11)
+    norm = method.csrnet.stem[0][1]
+    norm.running_var[3] = 1e6
+    norm.running_mean[3] = 1e-9
+    state, whole = stored_state(method, 'fp16'), method.state_dict()
+    kept = {name for name, tensor in state.items() if tensor.dtype == torch.float32}
+    assert kept == {'csrnet.stem.0.1.running_var'}
+    assert {tensor.dtype for name, tensor in state.items() if name.endswith('tracked')} == {torch.int64}
+    for name, tensor in state.items():
+        assert torch.allclose(tensor.to(whole[name].dtype), whole[name], rtol=1e-3, atol=1e-6), name
 
 
 def test_a_method_comes_back_from_its_folder_with_other_options(tiny_model):

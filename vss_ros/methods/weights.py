@@ -24,7 +24,7 @@ def stored_state(method: Method, dtype: str = 'fp32') -> dict[str, Tensor]:
     """The state dict as it is stored.
 
     Args:
-        dtype: `fp16` halves the kernels; biases, norms and counters stay, they are small and touchy.
+        dtype: `fp16` halves what it holds to a thousandth; the statistics of a norm may be too large for it.
     Raises:
         SettingsError: `dtype` is not one of WEIGHTS_DTYPES.
     """
@@ -32,7 +32,7 @@ def stored_state(method: Method, dtype: str = 'fp32') -> dict[str, Tensor]:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
     if dtype == 'fp32':
         return state
-    return {name: tensor.half() if _is_kernel(tensor) else tensor for name, tensor in state.items()}
+    return {name: tensor.half() if _fits_fp16(tensor) else tensor for name, tensor in state.items()}
 
 
 def save_weights(state: Mapping[str, Tensor], file: Path) -> None:
@@ -41,7 +41,7 @@ def save_weights(state: Mapping[str, Tensor], file: Path) -> None:
 
 
 def stored_dtype(model: ModelFolder) -> str:
-    """How the kernels of a model are stored, one of WEIGHTS_DTYPES.
+    """How the weights of a model are stored, one of WEIGHTS_DTYPES.
 
     Raises:
         ModelError: its weights cannot be read.
@@ -97,5 +97,6 @@ def load_method(
     return method.eval()
 
 
-def _is_kernel(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.ndim > 1
+def _fits_fp16(tensor: Tensor) -> bool:
+    half = tensor.half().float()
+    return tensor.dtype == torch.float32 and torch.allclose(half, tensor, rtol=1e-3, atol=1e-6)

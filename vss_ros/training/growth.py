@@ -182,7 +182,7 @@ def _settle_norms(wide: CsrNet, light: LiteSegmenter, examples: Tensor, unchangi
 
     def settle(norm: Part, inputs: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
-        new = norm.running_var == 1  # no trained channel has exactly one
+        new = (norm.running_var == 1) & (norm.running_mean == 0)  # as no trained channel has
         norm.running_mean[new], norm.running_var[new] = mean[new], variance[new]
         if norm in unchanging:
             norm.weight.copy_((norm.running_var + norm.eps).sqrt())
