@@ -39,7 +39,8 @@ def test_every_kind_of_output_comes_from_one_run(images, tiny_model, tmp_path, c
     pytest.importorskip('rosbags')
     out = tmp_path / 'out'
     names = [f'{out}/a.mp4', f'{out}/b.mcap', f'bag:{out}/c', f'{out}/masks/', f'{out}/s.json']
-    assert run(images, tiny_model, *[word for name in names for word in ('-o', name)]) == 0
+    outputs = [word for name in names for word in ('-o', name)]
+    assert run(images, tiny_model, *outputs, '--engine', 'onnxruntime') == 0
     assert sorted(os.listdir(out)) == ['a.mp4', 'b.mcap', 'c', 'masks', 's.json']
     assert len(read_masks(out / 'masks')) == 12
     scores = json.loads((out / 's.json').read_text())
@@ -47,6 +48,7 @@ def test_every_kind_of_output_comes_from_one_run(images, tiny_model, tmp_path, c
     assert list(scores['miou_percent_by_age']) == ['0', '1', '2', '3', '4']
     shown = capsys.readouterr().out
     assert '12 frames in' in shown
+    assert 'on onnxruntime fp32 cpu\n' in shown
     assert all(f'written: {name}\n' in shown for name in names)
     assert 'scored on 6 frames with truth' in shown
     assert f'{scores["miou_percent"]:.2f}' in shown

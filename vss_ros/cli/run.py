@@ -90,6 +90,7 @@ def main(args: Namespace) -> int:
         segmenter = open_segmenter(args.model, engine_settings(args), stream_settings(args))
         stack.callback(segmenter.close)
         classes = segmenter.model.classes
+        engine = segmenter.engine.describe()
         frames: Iterable[Frame] = source if args.frames is None else islice(source, args.frames)
         if isinstance(source, SyntheticSource):
             frames = known_in(classes, frames)
@@ -111,6 +112,8 @@ def main(args: Namespace) -> int:
     console.print(
         f'{count} frames in {seconds:.1f} s, {count / seconds:.1f} frames/s with reading and writing'
     )
+    used = ' '.join(engine[key] for key in ('engine', 'precision', 'device'))
+    console.print(f'{segmenter.model.name} on {used}', soft_wrap=True)
     console.print(_timing_table(timings))
     if scores.frames:
         console.print(f'scored on {scores.frames} frames with truth')

@@ -265,10 +265,11 @@ def halving(first: nn.Conv2d) -> nn.Conv2d:
 class LiteCorrection(nn.Module):
     """Two opinions, the scores carried to a frame and a glance at it, to edge logits and updated scores.
 
-    The glance is of now, but coarser. Where the two differ, maps at 1/8 (of a glance at half size) and 1/4 tell from what the image shows
-    there which one to believe; and they mend outlines, which are lost at half the size. CoNet has no such
-    second opinion; Accel (Jain et al. 2019) has, but fuses it everywhere alike. Widths are multiples of 16,
-    the block of channels that ONNX Runtime computes at once on a CPU; others cost as much as the next one.
+    The glance is of now, but coarser. Where the two differ, maps at 1/4, and at 1/8 of a glance at half size,
+    tell from what the image shows there which one to believe; and they mend outlines, which are lost at half
+    the size. CoNet has no such second opinion; Accel (Jain et al. 2019) has, but fuses it everywhere alike.
+    Widths are multiples of 16, the block of channels that ONNX Runtime computes at once on a CPU; others cost
+    as much as the next one.
     """
 
     def __init__(self, classes: int, widths: tuple[int, int] = (16, 32)) -> None:
