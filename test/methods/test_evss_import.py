@@ -84,6 +84,16 @@ def test_the_flow_network_is_passed_over_where_the_host_gives_the_flow(published
     evss.load_state_dict(state)
 
 
+def test_counters_of_norms_which_only_training_needs_may_be_missing(published, filled, evss, tmp_path):
+    uncounted = {name: tensor for name, tensor in published.items() if 'num_batches' not in name}
+    assert len(uncounted) < len(published)
+    torch.save(uncounted, tmp_path / 'old.pth')
+    state = import_weights([tmp_path / 'old.pth'], evss)
+    counted = {name for name in filled.state_dict() if 'num_batches' in name}
+    assert filled.state_dict().keys() - state.keys() == counted
+    assert missing_networks(state, evss) == []
+
+
 def test_missing_and_unexpected_names_are_listed(published, evss, tmp_path):
     damaged = dict(published)
     del damaged['module.conet.predict_cc.bias']

@@ -16,6 +16,7 @@ from vss_ros.core.errors import SettingsError, ShapeError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.icsa import BY_BLOCK, BY_OFFSET, Attention, Icsa, fitting_side, group, ungroup
 from vss_ros.methods.blocks.lite import LiteSegmenter
+from vss_ros.methods.blocks.mar import Refiner
 from vss_ros.methods.blocks.stf import Stf
 from vss_ros.methods.import_weights import import_weights, missing_networks
 from vss_ros.methods.st_memory import ORDERS, StMemory
@@ -285,6 +286,15 @@ def test_training_reaches_every_weight_and_not_the_memory(lite, images):
     still = [name for name, weight in method.named_parameters() if weight.grad is None]
     assert still == []
     assert not method.MAR.memory_key.requires_grad
+
+
+def test_what_is_found_in_the_memory_is_dropped_twice_in_training_as_published():
+    torch.manual_seed(0)
+    refiner, seen = Refiner(64).train(), []
+    refiner.norm1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    found = refiner.attn.to_out[1](torch.ones(2000, 64))  # the first time
+    refiner(torch.zeros(2000, 64), found)
+    assert (seen[0] == 0).float().mean().item() == pytest.approx(1 - 0.9**2, abs=0.01)
 
 
 def test_results_and_state_stay_float32_where_networks_compute_in_bfloat16(lite, images):

@@ -12,6 +12,7 @@ from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.nonkey import Rectification
+from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.twnet import TwNet
 from vss_ros.methods.verify import example_frames
 
@@ -148,6 +149,18 @@ def test_features_and_picture_are_read_where_the_flow_points(twnet):
     difference = (picture[..., 4:, :-2] - previous[..., :-4, 2:]).abs()
     means = difference.reshape(1, 3, 7, 2, 12, 2).mean((3, 5))
     assert torch.allclose(residual[..., 2:, :-1], means, atol=1e-6)
+
+
+@pytest.mark.parametrize(('flow', 'whole_blocks'), [('motion_vectors', True), ('dis', False)])
+def test_the_pixels_of_a_block_move_as_one_where_the_flow_is_that_of_blocks(flow, whole_blocks):
+    method = build_method('twnet', 5, {**LITE, 'flow': flow, 'residual': 'half'}).eval()
+    vectors, picture = torch.randn(1, 2, 8, 12), torch.rand(1, 3, 16, 24)
+    repeated = vectors.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(method.enlarged(vectors, (16, 24)), repeated) == whole_blocks
+    expected = (picture - warp(picture, 2 * repeated)).abs().unflatten(2, (4, 4)).unflatten(4, (6, 4))
+    _, residual = method.compensate(picture, picture, torch.rand(1, 64, 4, 6), vectors)
+    assert residual.shape == (1, 3, 4, 6)
+    assert torch.allclose(residual, expected.mean((3, 5)), atol=1e-6) == whole_blocks
 
 
 @pytest.mark.parametrize(('residual', 'part'), [('full', 1), ('half', 2), ('quarter', 4)])

@@ -28,7 +28,7 @@ from std_srvs.srv import SetBool, Trigger
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0  # generous: the machine may be busy
-PATIENCE_S = 5.0  # for what may as well be asked twice
+PATIENCE_S = 2.0  # for what may as well be asked twice
 STEP_NS = 33_000_000
 
 OUTPUTS = {

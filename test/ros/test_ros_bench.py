@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -71,8 +72,11 @@ def test_a_run_of_which_too_few_masks_came_back_does_not_cost_the_times_of_the_o
 def test_ctrl_c_ends_the_node_and_the_camera_too(echo_model):
     with start_bench(echo_model, '--frames', '100000', '--rate', '30') as bench:
         children: list[int] = []
+        deadline = time.monotonic() + 120
         while len(children) < 2:  # the node, and then the camera
             assert bench.poll() is None, bench.communicate()
+            assert time.monotonic() < deadline, 'the camera was not started'
+            time.sleep(0.05)
             children = children_of(bench)
         bench.send_signal(signal.SIGINT)
         output, _ = bench.communicate(timeout=60)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def test_demo_writes_pictures_and_counts_every_frame(echo_model, tmp_path):
     }
     assert rows['frames sent'] == '15'
     received, dropped = int(rows['masks received from the node']), int(rows['frames dropped for a newer one'])
-    assert 0 < received <= 15
+    assert 5 < received <= 15
+    assert sum(map(int, rows['key / propagated / carried frames'].split('/'))) == received
     assert received + dropped <= int(rows['frames received by the node'])
     assert '%' in rows['mIoU against the exact labels']
     for name in ('contact_sheet.png', 'overlay.mp4', 'node.log'):
@@ -50,8 +52,11 @@ def test_demo_writes_pictures_and_counts_every_frame(echo_model, tmp_path):
 def test_demo_ends_the_node_on_ctrl_c(echo_model, tmp_path):
     with start_demo(echo_model, tmp_path, '--seconds', '60') as demo:
         log = tmp_path / 'node.log'
+        deadline = time.monotonic() + 120
         while not log.exists():
             assert demo.poll() is None, demo.communicate()
+            assert time.monotonic() < deadline, 'the node was not started'
+            time.sleep(0.05)
         demo.send_signal(signal.SIGINT)
         output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, output

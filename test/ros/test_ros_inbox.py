@@ -21,11 +21,21 @@ def test_a_queue_keeps_the_order_and_drops_the_oldest():
 
 
 def test_taking_early_waits_and_gets_the_newest_of_that_time():
-    inbox = Inbox(1)
+    inbox, due = Inbox(1), [float('inf')]
     inbox.put('old')
-    threading.Timer(0.05, inbox.put, ['new']).start()
-    start = time.monotonic()
-    assert inbox.take(lambda: start + 0.3) == 'new'
+
+    def renew():
+        inbox.put('new')
+        due[0] = 0.0
+
+    threading.Timer(0.05, renew).start()
+    assert inbox.take(lambda: due[0]) == 'new'
+
+
+def test_nothing_is_taken_before_its_time():
+    inbox, start = Inbox(1), time.monotonic()
+    inbox.put('item')
+    assert inbox.take(lambda: start + 0.3) == 'item'
     assert time.monotonic() - start >= 0.3
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
-from vss_ros.training.fusion import FusionStage, labelled
+from vss_ros.training.fusion import FusionStage, clips_to_remember, labelled
 from vss_ros.training.gather import Gathered
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.recipe import parse_recipe
@@ -59,6 +59,16 @@ def test_frames_may_follow_the_labelled_one(root):
         assert (clip.labels[[0, 2]] == 255).all()
     with pytest.raises(SettingsError, match='8 frames on that side and 1 on the other'):
         video.clip(np.random.default_rng(0), 10)
+
+
+def test_of_videos_the_memory_is_filled_from_each_labelled_frame_once_in_order_and_never_mirrored(root):
+    places = read_layout(root, 'cityscapes/train', 'cityscapes19')
+    video = LabelledVideo(places, HEIGHT, WIDTH, recoloured=False, following=1)
+    clips = list(clips_to_remember([(video, 1.0)], count=2, seed=0))
+    assert [clip.labels[1, 0, 0] for clip in clips] == [0, 1, 2, 3]
+    assert [clip.images[:, 5, 5, 0].tolist() for clip in clips] == [
+        [60 + n, 70 + n, 80 + n] for n in range(4)
+    ]
 
 
 @pytest.mark.parametrize(('frames', 'seen'), [('published', [6, 7, 8]), ('causal', [5, 6, 7])])

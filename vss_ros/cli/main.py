@@ -22,7 +22,7 @@ VERBS = {
     'evaluate': 'score models on labelled data, by distance from the key frame',
     'info': 'show models and the engines that work here',
     'export': 'write a model again for another size, options or classes',
-    'calibrate': 'teach a scheduler where propagating fails',
+    'calibrate': 'fit the scheduler, the confidence or the correction of a model to data',
     'engine': 'build, list, check and remove TensorRT engines',
     'train': 'train a model',
     'import-weights': 'make a model of published weights',

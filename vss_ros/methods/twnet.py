@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.decide import DECISIONS
@@ -180,8 +181,14 @@ class TwNet(FlowWarping):
         cells = 2 ** (LAST - self.layer)  # side of a cell of the features, in cells of the flow
         warped = warp(previous_features, shrink(flow, cells) / cells)
         pixels = STRIDE // self.part  # side of a cell of the flow, in pixels of the picture
-        seen = warp(previous_picture, pixels * resize(flow, picture.shape[2:]))
+        seen = warp(previous_picture, pixels * self.enlarged(flow, picture.shape[2:]))
         return warped, shrink((picture - seen).abs(), cells * pixels)
+
+    def enlarged(self, flow: Tensor, size: Sequence[int]) -> Tensor:
+        """Flow at the size of the picture: a block's pixels all move by its vector, as in the codec."""
+        if self.options['flow'] == 'motion_vectors':
+            return functional.interpolate(flow, tuple(size))
+        return resize(flow, size)
 
     def picture(self, image: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) BGR -> RGB in [0, 1], float, at the resolution of the residual."""

@@ -26,6 +26,7 @@ from vss_ros.methods.st_memory import StMemory
 from vss_ros.methods.st_memory_building import build_memory
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE
+from vss_ros.training.labelled_video import LabelledVideo
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_weights, segmentation_losses
 from vss_ros.training.propagation import ClipSource
@@ -63,7 +64,12 @@ class FusionSettings:
 
 @dataclass(frozen=True)
 class RefinementSettings(FusionSettings):
-    """As the fusion, and how many clips the memory is filled from."""
+    """As the fusion.
+
+    Attributes:
+        memory_clips: how many clips are drawn to fill the memory, where there is no video with labels. Of one
+            every labelled frame serves, in order, as in the release; but never mirrored.
+    """
 
     memory_clips: int = 300
 
@@ -184,15 +190,25 @@ class RefinementStage(FusionStage):
         """
         if not isinstance(method.MAR, Mar):
             raise SettingsError('the method has no memory to train on; use the option refinement: memory')
-        count = recipe.sampling.memory_clips
-        log.info('filling the memory from %d clips', count)
-        clips = Mixture(data.clips(recipe.shares, recoloured=False, following=method.delay_frames))
-        drawn = (clips.clip(np.random.default_rng([data.seed, 2, i]), FRAMES) for i in range(count))
-        build_memory(method.eval(), triples(method, drawn), data.class_set)
+        log.info('filling the memory')
+        sources = data.clips(recipe.shares, recoloured=False, following=method.delay_frames)
+        clips = clips_to_remember(sources, recipe.sampling.memory_clips, data.seed)
+        build_memory(method.eval(), triples(method, clips), data.class_set)
         return super().create(method, data, recipe)
 
     def refine(self, fused: Tensor) -> Tensor:
         return self.method.MAR(fused)
+
+
+def clips_to_remember(sources: Sequence[tuple[ClipSource, float]], count: int, seed: int) -> Iterator[Clip]:
+    """Of videos with labels each labelled frame once; where there are none, `count` clips drawn at random."""
+    videos = [source for source, _ in sources if isinstance(source, LabelledVideo)]
+    for video in videos:
+        yield from video.in_order(FRAMES)
+    if not videos:
+        mixture = Mixture(sources)
+        for i in range(count):
+            yield mixture.clip(np.random.default_rng([seed, 2, i]), FRAMES)
 
 
 def labelled(method: StMemory, frames: Any) -> Any:

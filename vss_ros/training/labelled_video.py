@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -81,6 +81,10 @@ class LabelledVideo:
             return Clip(np.ascontiguousarray(clip.images), np.ascontiguousarray(clip.labels))
         images = [recolour(np.random.default_rng(look), np.ascontiguousarray(image)) for image in clip.images]
         return Clip(np.stack(images), clip.labels)
+
+    def in_order(self, frames: int) -> Iterator[Clip]:
+        """The clip that ends at each labelled frame which has one, as it is, one after the other."""
+        return (self.clip_to(place, frames) for place in self.places if self._has_clip(place, frames))
 
     def clip_to(self, place: Place, frames: int, backwards: bool = False) -> Clip:
         """The clip that ends at a labelled frame, as it is."""

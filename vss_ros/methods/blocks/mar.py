@@ -40,7 +40,7 @@ class Refiner(FeedForward):
 
     def forward(self, tokens: Tensor, found: Tensor) -> Tensor:
         """Tokens and what they found in the memory -> refined tokens, all (..., d)."""
-        tokens = self.norm1(tokens + found)
+        tokens = self.norm1(tokens + self.dropout(found))
         return self.norm2(tokens + self.dropout(self.feed_forward(tokens)))
 
 
