@@ -4,8 +4,8 @@
     ros2 launch vss_ros multi_camera.launch.py cameras:=front,rear params_file:=robot.yaml engine:=tensorrt
 
 All nodes take the same arguments and the same `params_file`. In it a camera can have values of its own, below
-`/front/segmentation` beside those of all below `/**`. Every argument but `namespace` of
-segmentation.launch.py can be given too.
+`/front/segmentation`, which must stand after those of all, below `/**`: of two the later one counts. Every
+argument but `namespace` of segmentation.launch.py can be given too.
 """
 
 import os

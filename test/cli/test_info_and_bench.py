@@ -6,7 +6,7 @@ import pytest
 from vss_ros.cli.bench_models import models_of
 from vss_ros.cli.bench_tables import contender_name
 from vss_ros.cli.main import main
-from vss_ros.core.cost import step_macs
+from vss_ros.core.cost import count_macs, step_macs
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import load_model
 
@@ -126,6 +126,46 @@ def test_bench_makes_a_model_of_another_size_for_the_time_being(tiny_model, tmp_
     assert '| model, network, engine | interval | key |' in page
     assert '--network-size 64x48' in page  # the command that made it
     assert not list(tmp_path.glob('vss-bench-*'))
+
+
+@pytest.mark.parametrize('option', ['--json', '--markdown'])
+def test_bench_never_takes_a_folder_for_a_file(tiny_model, tmp_path, capsys, option):
+    assert main(['bench', str(tiny_model), option, str(tmp_path)]) == 2
+    assert f'{tmp_path} is a folder' in capsys.readouterr().err
+
+
+def test_bench_refuses_a_provider_without_its_engine(tiny_model, capsys):
+    assert main(['bench', str(tiny_model), '--provider', 'cuda']) == 2
+    assert 'add --engine onnxruntime' in capsys.readouterr().err
+
+
+def test_bench_counts_no_flow_network_where_the_host_gives_the_flow(shared_model, tmp_path):
+    pytest.importorskip('torch')
+    from method_models import method_model
+
+    model = shared_model(*method_model('evss'))
+    words = ['bench', str(model.path), '--engine', 'onnxruntime', '--frames', '4', '--size', '96x64']
+    words += ['--key-frame-interval', '2', '--json', str(tmp_path / 'bench.json')]
+    counted = []
+    for motion in ('model', 'dis'):
+        assert main([*words, '--motion', motion]) == 0
+        [report] = json.loads((tmp_path / 'bench.json').read_text())['contenders']
+        counted.append(report['gmac']['propagated'])
+        assert ('flow' in report['roofline']['propagated']) == (motion == 'model')
+    assert counted[0] - counted[1] == pytest.approx(count_macs(model.graphs['flow'].file) / 1e9)
+
+
+def test_bench_keeps_what_a_model_has_and_takes_no_path_from_its_name(tiny_model, tmp_path):
+    pytest.importorskip('torch')
+    model = shutil.copytree(tiny_model, tmp_path / 'm')
+    text = (model / 'model.yaml').read_text().replace('name: tiny\n', 'name: ../../outside\n')
+    (model / 'model.yaml').write_text(text + 'expected_accuracy: {bias: 3.0, weights: {path: -4.0}}\n')
+    with models_of([str(model)], [(32, 48), (64, 96)], ['fp16']) as made:
+        assert [m.image_size for m in made] == [(32, 48), (64, 96)]
+        assert len({m.path.parent for m in made}) == 1
+        for each in made:
+            assert each.has_precision('fp16')
+            assert dict(each.expected_accuracy.weights)['path'] == -4.0
 
 
 def test_bench_makes_the_fp16_files_that_a_model_lacks(tiny_model):

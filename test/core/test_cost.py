@@ -53,8 +53,30 @@ def test_multiply_adds_are_those_worked_out_by_hand(
 
 def test_a_graph_without_static_shapes_is_refused(tmp_path):
     file = graph_file(tmp_path / 'graph.onnx', 'Conv', (1, 3, 'h', 'w'), (4, 3, 1, 1), (1, 4, 'h', 'w'))
-    with pytest.raises(ModelError, match='has no static shape; export the model again'):
+    with pytest.raises(ModelError, match='has no static shape, so its work is not known'):
         count_macs(file)
+
+
+def test_a_size_that_is_worked_out_on_the_way_is_static(tmp_path):
+    """Shape, Slice, Concat, Resize: how many networks enlarge their maps to the size of the image."""
+    constants = {'first': [0], 'last': [2], 'to': np.int64([8, 8]), 'w': np.zeros((4, 3, 1, 1), np.float32)}
+    nodes = [
+        helper.make_node('Shape', ['x'], ['shape']),
+        helper.make_node('Slice', ['shape', 'first', 'last'], ['batch']),
+        helper.make_node('Concat', ['batch', 'to'], ['size'], axis=0),
+        helper.make_node('Resize', ['x', '', '', 'size'], ['large']),
+        helper.make_node('Conv', ['large', 'w'], ['y']),
+    ]
+    values = [
+        helper.make_tensor_value_info('x', TensorProto.FLOAT, (1, 3, 4, 4)),
+        helper.make_tensor_value_info('y', TensorProto.FLOAT, (1, 4, 8, 8)),
+    ]
+    given = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, 'enlarge', values[:1], values[1:], given)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)]), tmp_path / 'enlarge.onnx'
+    )
+    assert count_macs(tmp_path / 'enlarge.onnx') == 64 * 3 * 4
 
 
 def test_a_propagated_step_of_a_model_costs_less_than_a_key_step(tiny_model):

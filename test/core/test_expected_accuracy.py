@@ -110,6 +110,18 @@ def test_signals_add_up_from_frame_to_frame_and_begin_anew_with_a_key_frame(mode
     assert set(follower.signals.values()) == {0.0}
 
 
+def test_what_was_corrected_behind_the_key_frame_before_says_nothing_after_one_of_the_background(model):
+    follower = Expectation(predicting(model, 0.0, distortion=-1.0, corrected=-1.0))
+    image = np.zeros((*model.image_size, 3), np.uint8)
+    results = {'distortion': np.full((1, 1, 4, 4), 0.5, np.float32), 'corrected': np.float32(0.25)}
+    follower.note(image, True, True, results.__getitem__)
+    follower.mark()
+    follower.note(image, False, True, results.__getitem__)
+    assert (follower.signals['distortion'], follower.signals['corrected']) == (0.5, 0.25)
+    follower.hand_over(lambda: np.full(1, 255, np.uint8))
+    assert set(follower.signals.values()) == {0.0}
+
+
 def test_key_frames_come_where_too_little_is_expected(model, engine, street):
     segmenter = VideoSegmenter(dataclasses.replace(model, expected_accuracy=FALLING), engine, ADAPTIVE)
     found = [segmenter.step(frame) for frame in frames(street[:7])]

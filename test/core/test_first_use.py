@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from vss_ros.cli.calibrate import write_entry
 from vss_ros.cli.main import main
 from vss_ros.core import first_use
 from vss_ros.core.errors import MissingLibraryError, ModelError
@@ -89,6 +94,35 @@ def test_graphs_are_made_once_and_then_without_pytorch(weights_alone, used, monk
     first = load_model(weights_alone)
     monkeypatch.setattr(first_use, 'MAKER', 'no_module_of_this_name')
     assert load_model(weights_alone) == first
+
+
+def test_graphs_that_are_there_serve_where_nothing_can_be_written(weights_alone, used, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, 'Read-only file system')
+
+    first = load_model(weights_alone)
+    monkeypatch.setattr(os, 'open', read_only)  # of the lock
+    monkeypatch.setattr(Path, 'mkdir', read_only)
+    assert load_model(weights_alone) == first
+
+
+def test_info_names_the_folder_of_the_model_and_that_of_its_graphs(weights_alone, used, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '400')
+    assert main(['info', str(weights_alone)]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(rf'folder +│ {re.escape(str(weights_alone))} ', shown)
+    assert re.search(rf'graphs in +│ {re.escape(str(used))}/tiny-', shown)
+
+
+def test_a_precision_is_not_added_to_graphs_in_the_cache(weights_alone, used, capsys):
+    assert main(['export', str(weights_alone), '--precision', 'fp16']) == 2
+    assert 'came as weights alone' in capsys.readouterr().err
+
+
+def test_what_is_calibrated_is_kept_with_the_weights(weights_alone, used):
+    entry = {'bias': 1.0, 'weights': {'path': -2.0}, 'frames': 50}
+    assert write_entry(weights_alone, entry) == weights_alone / MODEL_FILE
+    assert dict(load_model(weights_alone).expected_accuracy.weights)['path'] == -2.0
 
 
 def test_two_that_start_at_the_same_time_make_the_graphs_once(weights_alone, empty_cache, caplog):

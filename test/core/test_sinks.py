@@ -232,6 +232,30 @@ def test_a_folder_of_other_files_is_never_replaced(tmp_path, spec):
     assert kept.exists()
 
 
+def test_a_bag_that_becomes_a_folder_never_takes_the_place_of_a_file(tmp_path):
+    pytest.importorskip('rosbags')
+    (tmp_path / 'mine').write_text('mine')
+    with pytest.raises(SettingsError, match='is a file, and the bag becomes a folder'):
+        open_sink(f'bag:{tmp_path / "mine"}', CLASSES, overwrite=True)
+    assert (tmp_path / 'mine').read_text() == 'mine'
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'photo.jpg').touch()
+    with pytest.raises(SettingsError, match='mine is a folder; name a file in it'):
+        write_file(tmp_path / 'mine', 'figures')
+    assert (tmp_path / 'mine' / 'photo.jpg').exists()
+
+
+def test_a_link_stays_a_link_to_what_is_written(tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'link.json').symlink_to(tmp_path / 'elsewhere' / 'file.json')
+    write_file(tmp_path / 'link.json', 'figures')
+    assert (tmp_path / 'link.json').is_symlink()
+    assert (tmp_path / 'elsewhere' / 'file.json').read_text() == 'figures'
+
+
 def test_an_alpha_out_of_range_is_refused(tmp_path):
     pytest.importorskip('av')
     with pytest.raises(SettingsError, match=r'alpha is 1\.5; use a value from 0'):

@@ -201,7 +201,9 @@ def test_the_command_writes_weights_and_leaves_the_rest_as_it_was(tiny_model, tm
     entry = yaml.safe_load(text)['expected_accuracy']
     assert (entry['fitted_on'], entry['frames']) == (['synthetic:1x36'], 31)
     assert dict(load_model(folder).expected_accuracy.weights) == entry['weights']
-    assert 'on clips that were not fitted to' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 'on clips that were not fitted to' in shown
+    assert f'written: {folder / MODEL_FILE}' in shown
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
@@ -107,3 +110,44 @@ def test_a_camera_info_may_speak_of_a_part_of_the_sensor_and_of_binned_pixels():
 
 def test_an_image_is_converted_as_its_encoding_says(source):
     assert np.array_equal(frame_of(source, image(1)).image, np.zeros((*SIZE, 3), np.uint8))
+
+
+def test_a_camera_that_sends_nothing_usable_is_a_pause_like_silence(probe):
+    """Else late results would be held back for as long as the bad images come."""
+    bad = []
+    source = TopicSource(probe.node, NodeSettings(drop_policy='queue'), StreamStatistics(), bad.append)
+    unusable = image(1)
+    unusable.encoding = 'no such encoding'
+    frames = iter(source)
+    source._on_image(image(0))
+    assert next(frames) is not None
+
+    def send_until_paused():
+        while not paused.wait(0.02):
+            source._on_image(unusable)
+
+    paused = threading.Event()
+    camera = threading.Thread(target=send_until_paused)
+    camera.start()
+    assert next(frames) is None
+    paused.set()
+    camera.join()
+    assert len(bad) > 2
+    source.close()
+
+
+def test_the_worker_counts_as_busy_in_a_pause_too_where_late_results_are_computed(source):
+    frames = iter(source)
+    assert next(frames) is None
+    time.sleep(0.01)
+    assert source.in_work_s > 0
+
+
+@pytest.mark.parametrize(('queue_size', 'expected'), [(2000, 2000), (5, 300)])
+def test_a_queue_of_packets_is_as_long_as_asked_for_and_never_too_short_to_decode(
+    probe, queue_size, expected
+):
+    settings = NodeSettings(image_transport='ffmpeg', drop_policy='queue', queue_size=queue_size)
+    source = TopicSource(probe.node, settings, StreamStatistics(), pytest.fail)
+    assert source._inbox.capacity == source._depth == expected
+    source.close()

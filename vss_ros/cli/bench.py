@@ -168,13 +168,18 @@ def main(args: Namespace) -> int:
 
 
 def _check(args: Namespace) -> None:
-    """Refuses what would do nothing."""
+    """Refuses what would do nothing, or could not be written in the end."""
+    from vss_ros.core.drafts import refuse_folder
     from vss_ros.core.errors import SettingsError
 
     for name in ONLY_WITHOUT_ROS if args.ros else ONLY_WITH_ROS:
         if getattr(args, name):
             word = 'with' if args.ros else 'without'
             raise SettingsError(f'--{name.replace("_", "-")} cannot be used {word} --ros; leave it out')
+    if args.provider != 'cpu' and 'onnxruntime' not in (args.engine or []):
+        raise SettingsError('--provider is of engine onnxruntime; add --engine onnxruntime, or leave it out')
+    for file in filter(None, (args.json, args.markdown)):
+        refuse_folder(file)
 
 
 @contextmanager
@@ -192,7 +197,7 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
         for model, engine_name, precision in product(models, args.engine or ['auto'], precisions):
             before = memory_mb()
             engine = StageEngine(_load(model, engine_name, precision, args))
-            costs = _costs(model, StreamSettings(**region_settings(args)).region_count)
+            costs = _costs(model, StreamSettings(motion=args.motion, **region_settings(args)))
             warm_up(model, engine)
             for interval, settings in _schedules(args).items():
                 segmenter = make_segmenter(model, engine, settings)
@@ -269,13 +274,17 @@ def _read_frames(args: Namespace) -> list[Frame]:
     return frames
 
 
-def _costs(model: ModelFolder, regions: int) -> dict[str, Cost] | None:
-    """What each graph costs in all regions together."""
+def _costs(model: ModelFolder, settings: StreamSettings) -> dict[str, Cost] | None:
+    """What each graph that runs costs in all regions together; None where that cannot be counted."""
     from vss_ros.core.cost import Cost, cost_of
-    from vss_ros.core.errors import MissingLibraryError
+    from vss_ros.core.errors import MissingLibraryError, ModelError
+    from vss_ros.core.model_steps import HOST_FLOWS
 
     try:
         costs = {name: cost_of(graph.file) for name, graph in model.graphs.items()}
+        if model.flow_of(settings.motion) in HOST_FLOWS:  # the flow network does not run
+            costs.pop('flow', None)
+        regions = settings.region_count
         return {name: Cost(regions * macs, regions * values) for name, (macs, values) in costs.items()}
-    except MissingLibraryError:
+    except (MissingLibraryError, ModelError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,30 +29,43 @@ def models_of(
         ModelError: a model has no weights, or a size does not suit it.
     """
     with TemporaryDirectory(prefix='vss-bench-') as folder:
-        models = []
+        models: list[ModelFolder] = []
         for name in names:
             model = load_model(name)
             for size in sizes or [model.image_size]:
-                with_fp16 = 'fp16' in precisions
-                fits = size == model.image_size and (not with_fp16 or model.has_precision('fp16'))
-                models.append(model if fits else _resized(model, size, Path(folder), with_fp16))
+                place = Path(folder) / str(len(models))
+                made = model if size == model.image_size else _resized(model, size, place)
+                if 'fp16' in precisions and not made.has_precision('fp16'):
+                    made = _with_fp16(made, place)
+                models.append(made)
         yield models
 
 
-def _resized(model: ModelFolder, size: Size, folder: Path, with_fp16: bool) -> ModelFolder:
+def _resized(model: ModelFolder, size: Size, place: Path) -> ModelFolder:
     try:
         from vss_ros.methods.export import export
-        from vss_ros.methods.precisions import add_fp16
         from vss_ros.methods.weights import load_method
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
     height, width = size
     print(f'exporting {model.name} for {width}x{height}', file=sys.stderr, flush=True)
-    made = export(
+    return export(
         load_method(model),
-        folder / f'{model.name}-{width}x{height}',
+        place,
         name=model.name,
         class_set=model.classes,
         image_size=size,
+        expected_accuracy=model.expected_accuracy,
     )
-    return add_fp16(made) if with_fp16 else made
+
+
+def _with_fp16(model: ModelFolder, place: Path) -> ModelFolder:
+    """A copy with fp16 files, and all that the model has already."""
+    try:
+        from vss_ros.methods.precisions import add_fp16
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train') from error
+    print(f'exporting {model.name} in fp16', file=sys.stderr, flush=True)
+    if model.path != place:
+        shutil.copytree(model.path, place)
+    return add_fp16(load_model(place))

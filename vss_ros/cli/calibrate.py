@@ -80,7 +80,7 @@ def main(args: Namespace) -> int:
     from rich.console import Console
 
     from vss_ros.core.engines import load_engine
-    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.model_folder import find_model, load_model
     from vss_ros.evaluation.calibrate import collect, cross_validate, fit, quality
 
     if not args.sources and args.stills is None:
@@ -118,8 +118,9 @@ def main(args: Namespace) -> int:
         'held_out': held_out,
     }
     if not args.dry_run:
-        write_entry(model, entry)
-        console.print(f'written: {model.path / "model.yaml"}', soft_wrap=True)
+        # Not `model.path`: the graphs of a model that came as weights alone lie elsewhere.
+        file = write_entry(find_model(args.model), entry)
+        console.print(f'written: {file}', soft_wrap=True)
     return 0
 
 
@@ -141,7 +142,7 @@ def _check_what(args: Namespace) -> None:
     check_stills_are_named(args)
 
 
-def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:
+def write_entry(folder: Path, entry: dict[str, Any]) -> Path:
     """Puts the weights into model.yaml, in place of those that are there; the rest stays byte for byte."""
     import yaml
 
@@ -149,12 +150,13 @@ def write_entry(model: ModelFolder, entry: dict[str, Any]) -> None:
     from vss_ros.core.drafts import write_file
     from vss_ros.core.model_folder import MODEL_FILE, load_model
 
-    file = model.path / MODEL_FILE
+    file = folder / MODEL_FILE
     text = re.sub(rf'^{EXPECTED_ACCURACY}:.*\n(?:[ \t-].*\n?)*', '', file.read_text(), flags=re.MULTILINE)
     text = text if text.endswith('\n') else text + '\n'
     text += yaml.safe_dump({EXPECTED_ACCURACY: entry}, sort_keys=False, default_flow_style=None, width=100)
     write_file(file, text)
-    load_model(model.path)
+    load_model(folder, graphs=False)
+    return file
 
 
 def _clips(args: Namespace, model: ModelFolder) -> Iterator[Iterable[Frame]]:

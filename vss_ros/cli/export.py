@@ -83,7 +83,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
-    model = load_model(args.model, graphs=not args.output)
+    model = load_model(args.model, graphs=False)
     try:
         from vss_ros.methods.export import WEIGHTS_FILE, export
         from vss_ros.methods.precisions import add_fp16, add_int8
@@ -92,6 +92,11 @@ def main(args: Namespace) -> int:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
 
     _check(args)
+    if not args.output and not model.graphs:
+        raise SettingsError(
+            f'{model.path} came as weights alone, and --precision adds to the graphs that are there; name a '
+            'folder for a whole model with -o'
+        )
     made = model
     if args.output:
         made = export(

@@ -32,7 +32,7 @@ def main(args: Namespace) -> int:
         _show_models(console)
         return 0
     model = load_model(args.model)
-    _show_model(console, model)
+    _show_model(console, args.model, model)
     console.print(_engine_table(model))
     return 0
 
@@ -62,14 +62,18 @@ def _show_models(console: Console) -> None:
     console.print(_engine_table(None))
 
 
-def _show_model(console: Console, model: ModelFolder) -> None:
+def _show_model(console: Console, name: str, model: ModelFolder) -> None:
     from rich.table import Table
 
     from vss_ros.core.cost import count_parameters
+    from vss_ros.core.model_folder import find_model
 
+    folder = find_model(name)
     height, width = model.image_size
     facts = Table(title=model.name, show_header=False)
-    facts.add_row('folder', str(model.path))
+    facts.add_row('folder', str(folder))
+    if folder != model.path:
+        facts.add_row('graphs in', str(model.path))
     facts.add_row('method', f'{model.method} {dict(model.options) or ""}'.strip())
     facts.add_row('classes', _swatches(model.classes))
     facts.add_row('image', f'{width}x{height}')
@@ -90,7 +94,7 @@ def _graph_table(model: ModelFolder) -> Table:
     from rich.table import Table
 
     from vss_ros.core.cost import count_macs
-    from vss_ros.core.errors import MissingLibraryError
+    from vss_ros.core.errors import MissingLibraryError, ModelError
 
     table = Table('graph', 'takes', 'gives', title='Graphs (GMAC: 10^9 multiply-adds)')
     table.add_column('MB', justify='right')
@@ -99,7 +103,7 @@ def _graph_table(model: ModelFolder) -> Table:
     for graph in model.graphs.values():
         try:
             macs[graph.name] = count_macs(graph.file)
-        except MissingLibraryError as error:
+        except (MissingLibraryError, ModelError) as error:
             table.caption = f'Not counted: {error}'
         table.add_row(
             graph.name,

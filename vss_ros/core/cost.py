@@ -52,7 +52,7 @@ def cost_of(file: Path) -> Cost:
     except ImportError as error:
         raise MissingLibraryError('onnx', 'train') from error
 
-    graph = onnx.shape_inference.infer_shapes(onnx.load(str(file))).graph
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(file)), data_prop=True).graph
     shapes: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in [*graph.input, *graph.output, *graph.value_info]:
         dimensions = value.type.tensor_type.shape.dim
@@ -69,7 +69,7 @@ def cost_of(file: Path) -> Cost:
         names = (node.input[0], node.input[1], node.output[0])
         if any(0 in shapes.get(name, (0,)) for name in names):
             raise ModelError(
-                f'{file}: {node.op_type} {node.name} has no static shape; export the model again'
+                f'{file}: {node.op_type} {node.name} has no static shape, so its work is not known'
             )
         transposed = any(entry.name == 'transA' and entry.i for entry in node.attribute)
         left, right, output = (shapes[name] for name in names)

@@ -52,11 +52,22 @@ class Draft:
 def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
     """Writes a small file in one go, so that no reader ever sees half of it.
 
-    Text may hold names of files, which need not be UTF-8; their odd bytes are written as escapes.
+    Text may hold names of files, which need not be UTF-8; their odd bytes are written as escapes. A link
+    stays one: what it points to is written.
+
+    Raises:
+        SettingsError: a folder has that name, or the file exists and may not be replaced.
     """
-    draft = Draft(path, overwrite)
+    refuse_folder(path)
+    draft = Draft(path.resolve() if path.is_symlink() else path, overwrite)
     try:
         draft.path.write_bytes(data.encode(errors='backslashreplace') if isinstance(data, str) else data)
         draft.publish()
     finally:
         draft.discard()
+
+
+def refuse_folder(path: Path) -> None:
+    """Raises SettingsError where a file cannot be written, because a folder has its name."""
+    if path.is_dir():
+        raise SettingsError(f'{path} is a folder; name a file in it, such as {path / "figures"}')

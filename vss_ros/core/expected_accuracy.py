@@ -101,6 +101,7 @@ class Expectation:
         """
         for name in ('age', 'path', 'residual'):
             self.signals[name] -= self._marked.signals[name]
+        self.signals['corrected'] = self.signals['distortion'] = 0.0  # those seen were behind the one before
         self._anchor = _Place(dict.fromkeys(SIGNALS, 0.0), self._marked.cells)
         if 'doubt' in self._wanted:
             confidence = float(read_confidence().mean()) / 255

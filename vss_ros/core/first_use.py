@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import MissingLibraryError, ModelError, VssError
 from vss_ros.core.share import version
-from vss_ros.core.user_cache import cache_folder, held
+from vss_ros.core.user_cache import cache_folder, cache_path, held
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,10 +39,13 @@ def complete(model: ModelFolder, description: bytes, read: Callable[[Path], Mode
     # Another release may write graphs in another way.
     digest = hashlib.sha256(description + version().encode()).hexdigest()[:16]
     try:
-        models = cache_folder('models')
+        models = cache_path('models')
         folder = models / f'{re.sub(r"[^A-Za-z0-9_.-]", "_", model.name)}-{digest}'
+        if (made := _made(folder, read)) is not None:
+            return made  # also from a disk that cannot be written
+        cache_folder('models')
         with held(models / f'{folder.name}.lock', lambda: _log.warning('another process makes %s', folder)):
-            made = _made(folder, read)
+            made = _made(folder, read, lambda error: _log.warning('%s; it is made anew', error))
             return made or _make(model, folder, read)
     except OSError as error:
         raise ModelError(
@@ -51,14 +54,16 @@ def complete(model: ModelFolder, description: bytes, read: Callable[[Path], Mode
         ) from error
 
 
-def _made(folder: Path, read: Callable[[Path], ModelFolder]) -> ModelFolder | None:
+def _made(
+    folder: Path, read: Callable[[Path], ModelFolder], on_damage: Callable[[VssError], None] = lambda _: None
+) -> ModelFolder | None:
     """What was made before; None if nothing was, or if it is damaged."""
     if not folder.exists():
         return None
     try:
         return read(folder)
     except VssError as error:
-        _log.warning('%s; it is made anew', error)
+        on_damage(error)
         return None
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from vss_ros.core.cost import count_macs
 from vss_ros.core.engines import Engine, load_engine
-from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.errors import MissingLibraryError, ModelError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.model_steps import CARRIED, HOST_FLOWS
@@ -227,7 +227,7 @@ def _subject(
     name = model.name if kind == MODEL else f'{model.name}, {kind}'
     try:
         macs = {graph: count_macs(spec.file) for graph, spec in model.graphs.items()}
-    except MissingLibraryError:
+    except (MissingLibraryError, ModelError):
         macs = None
     interval = model.corrects_every(correction_interval)
     return Subject(name, kind, model, engine, motion, macs, regions, interval)

@@ -68,8 +68,9 @@ class TopicSource:
         self._on_bad = on_bad
         self._is_video = settings.image_transport in VIDEO_TRANSPORTS
         self._video = VideoTopic(settings.image_transport) if self._is_video else None
-        capacity = PACKETS if self._is_video else settings.capacity
-        self._inbox: Inbox[tuple[float, Any]] = Inbox(capacity)
+        # Of a video more than the newest must wait: each packet builds on the one before.
+        self._depth = max(PACKETS, settings.capacity) if self._is_video else settings.capacity
+        self._inbox: Inbox[tuple[float, Any]] = Inbox(self._depth)
         self._lost_packets = False
         self._camera_infos: dict[tuple[int, int], CameraInfo] = {}  # by stamp, the newest last
         self._subscriptions: list[Subscription] = []
@@ -141,10 +142,12 @@ class TopicSource:
         ]
 
     def __iter__(self) -> Iterator[TopicFrame | None]:
-        """Frames as they come, and None in every pause."""
+        """Frames as they come, and None in every pause, also one in which nothing comes that is a frame."""
+        given_s = time.monotonic()
         while not self._inbox.is_closed:
-            if not self._inbox.wait(PAUSE_S):
-                yield None
+            if time.monotonic() - given_s >= PAUSE_S or not self._inbox.wait(PAUSE_S):
+                yield from self._given_out(None)
+                given_s = time.monotonic()
                 continue
             item = self._inbox.take(self._due_s)
             if item is None:  # it was forgotten meanwhile
@@ -158,9 +161,14 @@ class TopicSource:
                 self._on_bad(error)
                 continue
             if frame is not None:
-                self._begun_s = time.monotonic()
-                yield frame
-                self._begun_s = None
+                yield from self._given_out(frame)
+                given_s = time.monotonic()
+
+    def _given_out(self, frame: TopicFrame | None) -> Iterator[TopicFrame | None]:
+        """Gives it to the worker, who may hang in it; late results are computed in a pause."""
+        self._begun_s = time.monotonic()
+        yield frame
+        self._begun_s = None
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[..., None]) -> None:
         queue = self._settings.drop_policy == 'queue'
@@ -168,7 +176,7 @@ class TopicSource:
             # A queue is for replay, where every image counts; a live camera wants the newest one.
             reliability=ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT,
             history=HistoryPolicy.KEEP_LAST,
-            depth=PACKETS if self._is_video else self._settings.capacity,
+            depth=self._depth,
         )
         on_lost = self._on_lost if topic == self.topic else None
         subscription = create_subscription(self._node, kind, topic, callback, qos, self._statistics, on_lost)

@@ -49,7 +49,7 @@ def open_sink(
     if not spec or (spec.startswith(BAG_PREFIX) and path.name in ('', '..')):
         raise SettingsError(f'output {spec!r} names nothing that can be written; use {KINDS}')
     if overwrite and (spec.startswith(BAG_PREFIX) or path.suffix in FILES):
-        _check_replaceable(path)
+        _check_replaceable(path, becomes_folder=is_bag(spec) and path.suffix != '.mcap')
     if is_bag(spec):
         from vss_ros.core.sinks.bag import BagSink
 
@@ -69,8 +69,10 @@ def open_sink(
     raise SettingsError(f'output {spec!r} is of no kind known here; use {KINDS}')
 
 
-def _check_replaceable(path: Path) -> None:
+def _check_replaceable(path: Path, becomes_folder: bool) -> None:
     """An output takes the place of a whole folder, which must not be one of somebody's other files."""
+    if becomes_folder and path.is_file():
+        raise SettingsError(f'{path} is a file, and the bag becomes a folder; choose another name')
     if path.is_dir() and not (path / 'metadata.yaml').is_file() and any(path.iterdir()):
         raise SettingsError(f'{path} is a folder that holds no bag and is not replaced; choose another name')
 
