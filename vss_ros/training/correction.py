@@ -63,7 +63,7 @@ class Handed(NamedTuple):
 
 
 class CorrectionStage(PropagationStage[Evss, Handed]):
-    """Gradients end at the state a frame is handed, so each frame can be judged by itself."""
+    """What repairs warped frames. Gradients end at the state a frame is handed: each is judged by itself."""
 
     name = 'correction'
     settings_class = CorrectionSettings
