@@ -283,4 +283,4 @@ def test_torch_refuses_a_model_without_weights(model):
 
 def test_torch_refuses_weights_of_other_networks(model):
     with pytest.raises(ModelError, match=r'weights\.safetensors does not fit method evss'):
-        load_engine(dataclasses.replace(model, method='evss'), EngineSettings('torch'))
+        load_engine(dataclasses.replace(model, method='evss', options={}), EngineSettings('torch'))
