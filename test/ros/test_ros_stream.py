@@ -1,5 +1,7 @@
 """The temporal state of a live stream: what starts a new one, and what is skipped."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
