@@ -115,6 +115,22 @@ def test_masks_of_one_stamp_are_refused_because_one_of_them_is_another_images_tr
         read(path, topic='/camera', mask_topic='/mask')
 
 
+@pytest.mark.parametrize(
+    ('image_stamps', 'mask_stamps', 'who'),
+    [((0, 1, 2), (0, 2, 1), '/mask'), ((0, 2, 1), (0, 1, 2), 'images')],
+)
+def test_masks_that_are_lost_because_a_bag_is_out_of_order_are_told_once(
+    tmp_path, caplog, image_stamps, mask_stamps, who
+):
+    images = [image_message(picture(i), 'bgr8', stamp) for i, stamp in enumerate(image_stamps)]
+    masks = [image_message(np.zeros((24, 32), np.uint8), 'mono8', stamp) for stamp in mask_stamps]
+    path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks})
+    frames = read(path, topic='/camera', mask_topic='/mask')
+    assert len(frames) == 3
+    assert any(frame.truth is None for frame in frames)
+    assert caplog.text.count(f'{who} are not recorded in order of their stamps') == 1
+
+
 def test_messages_of_another_type_on_the_topic_of_the_images_are_passed_over(tmp_path):
     path = tmp_path / 'bag'
     with rosbags.Writer(path, version=9, storage_plugin=rosbags.StoragePlugin.MCAP) as writer:

@@ -111,7 +111,10 @@ class BagSource:
 
 
 class _Masks:
-    """Finds the mask of a stamp while images and masks are read side by side, each in order."""
+    """Finds the mask of a stamp while images and masks are read side by side, each in order of its stamps.
+
+    A mask that is out of order may find its image passed by; that is told once.
+    """
 
     def __init__(self, path: Path, topic: str) -> None:
         self._path = path
@@ -121,11 +124,14 @@ class _Masks:
     def rewind(self) -> None:
         """Begins with the first mask; called before `at`."""
         self._messages = _messages(self._path, self._reader, self._topic)
+        self._latest = {'images': -1, self._topic: -1}
+        self._in_order = True
         self._ahead = self._next()  # the first mask not yet passed by
         self._after = self._next()
 
     def at(self, stamp_ns: int) -> np.ndarray | None:
         """The mask with this stamp, uint8 (H, W), or None. Stamps are asked for in rising order."""
+        self._check_order('images', stamp_ns)
         while self._ahead is not None and _stamp_ns(self._ahead) < stamp_ns:
             self._ahead, self._after = self._after, self._next()
         if self._ahead is None or _stamp_ns(self._ahead) != stamp_ns:
@@ -144,7 +150,21 @@ class _Masks:
 
     def _next(self) -> Any:
         """The next mask that can be read, or None."""
-        return next((mask for mask in self._messages if not isinstance(mask, FrameError)), None)
+        mask = next((mask for mask in self._messages if not isinstance(mask, FrameError)), None)
+        if mask is not None:
+            self._check_order(self._topic, _stamp_ns(mask))
+        return mask
+
+    def _check_order(self, what: str, stamp_ns: int) -> None:
+        if self._in_order and stamp_ns < self._latest[what]:
+            self._in_order = False
+            _log.warning(
+                '%s: %s are not recorded in order of their stamps, so some images are without their mask; '
+                'give the masks as a folder of PNGs named by stamp (--labels), or sort the bag',
+                self._path,
+                what,
+            )
+        self._latest[what] = stamp_ns
 
 
 def open_bag(path: Path) -> AnyReader:
