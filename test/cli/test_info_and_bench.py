@@ -1,8 +1,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+from vss_ros.cli.bench_machine import _product_by_onnxruntime
 from vss_ros.cli.bench_models import models_of
 from vss_ros.cli.bench_tables import contender_name
 from vss_ros.cli.main import main
@@ -91,6 +93,13 @@ def test_bench_measures_contenders_on_the_same_frames(tiny_model, tmp_path, caps
     assert keys['BasicPerformanceMetrics.NUM_FRAMES_SENT'] == 12
     assert keys['BasicPerformanceMetrics.MEAN_LATENCY'] == pytest.approx(fifth['mean_ms'])
     assert figures['metadata']['BenchmarkMetadata.DEVICE_ARCH']
+
+
+def test_the_ceiling_of_products_is_measured_on_a_real_product():
+    pytest.importorskip('onnx')
+    left, right = np.random.default_rng(0).random((2, 64, 64), np.float32)
+    [product] = _product_by_onnxruntime(left, right)()
+    assert np.allclose(product, left @ right, rtol=1e-5)
 
 
 def test_bench_counts_carried_frames_where_only_every_nth_is_corrected(tiny_model, tmp_path, capsys):
