@@ -6,16 +6,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.resize import resize
 from vss_ros.training.data import IGNORE, LabelledImages
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import parse_recipe
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
-from vss_ros.training.teacher import distillation_loss, load_teacher
+from vss_ros.training.teacher import Panel, distillation_loss, load_teacher, load_teachers
 from vss_ros.training.trainer import Trainer
 
 CPU = torch.device('cpu')
@@ -89,6 +91,23 @@ def test_a_student_learns_the_answers_of_its_teacher_where_nothing_is_labelled(t
     assert agreement(student, teacher, street) > max(0.5, 2 * before)
     assert all(torch.equal(value, taught[name]) for name, value in teacher.state_dict().items())
     assert not teacher.training
+
+
+def test_several_teachers_teach_the_mean_of_their_scores_at_the_size_of_the_first():
+    coarse, fine = nn.AvgPool2d(8), nn.AvgPool2d(4)
+    rgb = torch.rand(1, 3, 32, 48)
+    taught = Panel([fine, coarse])(rgb)
+    assert torch.allclose(taught, (fine(rgb) + resize(coarse(rgb), (8, 12))) / 2)
+
+
+def test_teachers_of_a_recipe_are_joined_by_plus_signs(tiny_model, street):
+    origin = f'{tiny_model}/csrnet'
+    rgb = to_rgb(torch.from_numpy(np.stack(street)))
+    with torch.no_grad():
+        one, two = (load_teachers(origins, CAMVID)(rgb) for origins in (origin, f'{origin} + {origin}'))
+    assert torch.allclose(one, two)
+    with pytest.raises(ModelError, match='has no network conet'):
+        load_teachers(f'{origin} + {tiny_model}/conet', CAMVID)
 
 
 def test_the_weight_of_the_teacher_scales_its_term_alone(teacher, street):

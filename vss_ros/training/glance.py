@@ -10,7 +10,7 @@ from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.evss_lite import EvssLite
 from vss_ros.methods.method import Method
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
-from vss_ros.training.teacher import load_teacher
+from vss_ros.training.teacher import load_teachers
 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
@@ -51,7 +51,7 @@ class GlanceStage(SegmenterStage):
                     'start from a model (start: {glance: camvid-evss-lite/glance})'
                 )
             method.glance.begin_as(own)
-        teacher = load_teacher(recipe.sampling.teacher, data.class_set) if recipe.sampling.teacher else own
+        teacher = load_teachers(recipe.sampling.teacher, data.class_set) if recipe.sampling.teacher else own
         stills = data.stills(recipe.shares, labelled=False)
         stage = cls(method.glance, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher)
         method.glance.remember.requires_grad_(False)  # nothing is carried to a still

@@ -19,6 +19,7 @@ from vss_ros.training.optimiser import usable_precision
 from vss_ros.training.processes import Processes
 from vss_ros.training.stages import stage_class
 from vss_ros.training.step_log import by_distance, last_scores, read_log
+from vss_ros.training.teacher import named_teachers
 from vss_ros.training.trainer import Trainer
 
 Log = list[dict[str, Any]]
@@ -38,7 +39,9 @@ def write_report(
         'Recipe': f'{recipe.name} (recipe.yaml), {recipe.method} with {dict(recipe.options)}',
         **{f'Started from: {name}': _origin(origin) for name, origin in recipe.start.items()},
         **{
-            f'Teacher of {stage.name}': _origin(stage.sampling.teacher)
+            f'Teacher of {stage.name}': ' and '.join(
+                _origin(origin) for origin in named_teachers(stage.sampling.teacher)
+            )
             for stage in recipe.stages
             if getattr(stage.sampling, 'teacher', '')
         },

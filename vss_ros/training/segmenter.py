@@ -22,7 +22,7 @@ from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages, class_frequencies
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_weights, segmentation_losses
-from vss_ros.training.teacher import SEGMENTERS, answers_of, distillation_loss, load_teacher
+from vss_ros.training.teacher import SEGMENTERS, answers_of, distillation_loss, load_teachers
 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
@@ -35,8 +35,9 @@ AUXILIARY = 0.4  # weight of the cross-entropy of PSPNet's auxiliary head, as pu
 class SegmenterSettings:
     """Sampling and losses of the segmenter stage.
 
-    With a `teacher`, MODEL/PREFIX as in `start`, the network also learns to give the scores of that model's,
-    on all pixels, so videos without labels may have a share; see `training/teacher.py`.
+    With a `teacher`, MODEL/PREFIX as in `start` or several joined by ` + `, the network also learns to give
+    the scores of that model's, on all pixels, so videos without labels may have a share; see
+    `training/teacher.py`.
     """
 
     batch: int = 8
@@ -97,7 +98,7 @@ class SegmenterStage:
         if name is None:
             raise SettingsError(f'the stage {cls.name} trains {" or ".join(SEGMENTERS)}; the method has none')
         origin = recipe.sampling.teacher
-        teacher = load_teacher(origin, data.class_set) if origin else None
+        teacher = load_teachers(origin, data.class_set) if origin else None
         stills = data.stills(recipe.shares, labelled=teacher is None)
         network = getattr(method, name)
         return cls(network, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher)

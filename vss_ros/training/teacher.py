@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +11,35 @@ from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import ModelError
 from vss_ros.core.model_folder import load_model
 from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.channels_last import channels_last
 from vss_ros.methods.weights import load_method
 from vss_ros.training.start import model_and_prefix
 
 # What methods call their key-frame network: RGB (N, 3, H, W) -> scores (N, K, h, w).
 SEGMENTERS = ('csrnet', 'deeplab', 'cnn', 'pspnet')
+
+
+def named_teachers(entry: str) -> list[str]:
+    """`MODEL/PREFIX + MODEL/PREFIX` of a recipe, one by one."""
+    return [origin.strip() for origin in entry.split(' + ')]
+
+
+def load_teachers(origins: str, classes: ClassSet) -> nn.Module:
+    """One teacher, or several joined by ` + `, whose scores are averaged; otherwise as `load_teacher`."""
+    teachers = [load_teacher(origin, classes) for origin in named_teachers(origins)]
+    return teachers[0] if len(teachers) == 1 else Panel(teachers).eval()
+
+
+class Panel(nn.Module):
+    """Several teachers as one: the mean of their scores, at the size of the first one's."""
+
+    def __init__(self, teachers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.teachers = nn.ModuleList(teachers)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        first, *others = (teacher(rgb).float() for teacher in self.teachers)
+        return torch.stack([first, *(resize(scores, first.shape[2:]) for scores in others)]).mean(0)
 
 
 def load_teacher(origin: str, classes: ClassSet, entry: str = 'teacher') -> nn.Module:
@@ -41,7 +67,7 @@ def load_teacher(origin: str, classes: ClassSet, entry: str = 'teacher') -> nn.M
         raise ModelError(
             f'{entry}: {model.name} has no network {prefix} that segments images; it has {", ".join(have)}'
         )
-    return method.get_submodule(prefix).requires_grad_(False).eval()
+    return channels_last(method.get_submodule(prefix).requires_grad_(False).eval())
 
 
 def distillation_loss(scores: Tensor, taught: Tensor, temperature: float) -> Tensor:
