@@ -1,16 +1,18 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 
-from vss_ros.cli.bench_machine import _product_by_onnxruntime
+from vss_ros.cli.bench_ceilings import measured_ceilings
+from vss_ros.cli.bench_machine import peak_memory_mb
 from vss_ros.cli.bench_models import models_of
 from vss_ros.cli.bench_tables import contender_name
 from vss_ros.cli.main import main
 from vss_ros.core.cost import count_macs, step_macs
+from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import load_model
+from vss_ros.core.settings import EngineSettings
 
 
 def test_info_tells_what_a_model_is_and_which_engines_run_it(tiny_model, capsys):
@@ -95,11 +97,19 @@ def test_bench_measures_contenders_on_the_same_frames(tiny_model, tmp_path, caps
     assert figures['metadata']['BenchmarkMetadata.DEVICE_ARCH']
 
 
-def test_the_ceiling_of_products_is_measured_on_a_real_product():
-    pytest.importorskip('onnx')
-    left, right = np.random.default_rng(0).random((2, 64, 64), np.float32)
-    [product] = _product_by_onnxruntime(left, right)()
-    assert np.allclose(product, left @ right, rtol=1e-5)
+def test_ceilings_are_measured_in_a_process_of_their_own(tiny_model):
+    load_engine(load_model(tiny_model), EngineSettings('onnxruntime')).close()  # has the threads of this one
+    before = peak_memory_mb()
+    [(name, ceilings)] = measured_ceilings().items()
+    assert name == 'cpu'
+    assert ceilings.gflops['fp32'] > 1
+    assert ceilings.gigabytes_per_s > 0.1
+    assert peak_memory_mb() - before < 50  # of the 400 MB that it takes
+
+
+def test_a_processor_whose_ceiling_cannot_be_measured_has_none_and_that_is_said(caplog):
+    assert set(measured_ceilings(gpu_id=999)) == {'cpu'}
+    assert 'what the gpu does at best is not known' in caplog.text
 
 
 def test_bench_counts_carried_frames_where_only_every_nth_is_corrected(tiny_model, tmp_path, capsys):

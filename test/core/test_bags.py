@@ -191,13 +191,18 @@ def test_a_bag_whose_messages_are_all_damaged_is_an_error(tmp_path):
         read(path)
 
 
-def test_a_mask_of_another_size_than_its_image_is_no_truth(tmp_path):
+def test_a_mask_of_another_size_is_no_truth_and_its_image_stays(tmp_path, caplog):
     topics = {
-        '/camera': [image_message(picture(0), 'bgr8', 0)],
-        '/mask': [image_message(np.zeros((8, 8), np.uint8), 'mono8', 0)],
+        '/camera': [image_message(picture(i), 'bgr8', i) for i in range(2)],
+        '/mask': [
+            image_message(np.zeros((8, 8), np.uint8), 'mono8', 0),
+            image_message(np.zeros((24, 32), np.uint8), 'mono8', 1),
+        ],
     }
-    with pytest.raises(SourceError, match=r'labels are \(8, 8\); the image is \(24, 32\)'):
-        read(write_bag(tmp_path / 'bag', topics), topic='/camera', mask_topic='/mask')
+    bad, good = read(write_bag(tmp_path / 'bag', topics), topic='/camera', mask_topic='/mask')
+    assert bad.truth is None
+    assert good.truth is not None
+    assert 'mask of /mask at 0.000 s is left out: labels are (8, 8); the image is (24, 32)' in caplog.text
 
 
 @pytest.mark.parametrize('share', [0.0, 0.3, 0.9])
@@ -334,5 +339,6 @@ def test_masks_may_be_compressed_as_the_node_publishes_them(tmp_path):
             ],
         },
     )
-    (frame,) = read(path, topic='/camera', mask_topic='/mask/compressed')  # colours are not class ids
-    assert (frame.truth == mask).all()
+    grey, coloured = read(path, topic='/camera', mask_topic='/mask/compressed')
+    assert (grey.truth == mask).all()
+    assert coloured.truth is None  # colours are not class ids

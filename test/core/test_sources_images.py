@@ -63,7 +63,16 @@ def test_a_coloured_label_is_refused_because_colours_are_not_ids(tmp_path):
     write(tmp_path / 'images' / 'a.png', 5)
     write(tmp_path / 'labels' / 'a.png', 1)
     with pytest.raises(SourceError, match=r'a.png is no label: .* expected an 8 bit grey PNG'):
-        list(ImageSource(tmp_path))
+        ImageSource(tmp_path, labels=tmp_path / 'labels')
+
+
+@pytest.mark.parametrize('name', ['a.png', 'b.png', 'a.txt'], ids=['colours', 'another name', 'text'])
+def test_labels_that_nobody_asked_for_and_that_are_none_are_passed_over(tmp_path, caplog, name):
+    write(tmp_path / 'images' / 'a.png', 5)
+    write(tmp_path / 'labels' / 'label.png', 1).rename(tmp_path / 'labels' / name)
+    (frame,) = ImageSource(tmp_path)
+    assert frame.truth is None
+    assert 'images are taken without labels' in caplog.text
 
 
 def test_labels_that_fit_no_image_are_a_mistake(tmp_path):

@@ -68,6 +68,20 @@ def test_segnet_camvid_val_is_one_clip_and_void_is_unlabelled(segnet):
     assert np.allclose(np.diff(stamps), 2 / 30 * 1e9, atol=1)
 
 
+def test_side_files_of_a_mac_are_no_pictures(segnet):
+    for path in list(segnet.glob('val*/*.png')):
+        (path.parent / f'._{path.name}').write_bytes(b'\0\5\x16\7')
+    assert len(read(open_data([str(segnet)], split='val'))['0016E5_007959']) == 3
+
+
+def test_the_label_of_one_image_has_its_name(tmp_path):
+    put(tmp_path / 'drive_07.png', np.zeros((H, W, 3), np.uint8))
+    put(tmp_path / 'masks' / 'drive_07.png', np.full((H, W), 2, np.uint8))
+    data = open_data([str(tmp_path / 'drive_07.png')], settings=SourceSettings(labels=tmp_path / 'masks'))
+    [(_, frame)] = data.clips[0].frames(None)
+    assert (frame.truth == 2).all()
+
+
 def test_a_list_of_a_split_says_which_labels_belong_to_it(segnet):
     (segnet / 'test.txt').write_text(
         '/SegNet/CamVid/test/Seq05VD_f00030.png /x/testannot/Seq05VD_f00030.png\n'

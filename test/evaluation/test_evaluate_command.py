@@ -122,9 +122,27 @@ def test_only_the_same_run_is_taken_up_again(tiny_model, tmp_path, capsys, monke
     shutil.copy('images/0016E5_07959.png', 'images/0016E5_07960.png')
     assert is_refused()
     os.remove('images/0016E5_07960.png')
+    assert run('.', *words) == 0
+    cv2.imwrite('labels/0016E5_07959.png', np.ones((64, 96), np.uint8))
+    assert is_refused()
     file = tmp_path / 'model' / 'model.yaml'
     file.write_text(file.read_text() + 'expected_accuracy: {bias: 1.0, weights: {}}\n')
     assert is_refused()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(tiny_model, capsys):
+    assert (
+        run('synthetic:3x1', '--model', tiny_model, '--no-plots', '-o', '/proc') == 2
+    )  # root may write elsewhere
+    assert '/proc cannot be written to' in capsys.readouterr().err
+
+
+def test_schedules_alone_say_that_no_label_is_of_a_class(tiny_model, tmp_path, capsys):
+    for kind, pixels in (('images', np.zeros((64, 96, 3))), ('labels', np.full((64, 96), 200))):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / 'a.png'), pixels)
+    assert run(tmp_path, '--model', tiny_model, '--protocol', 'schedules') == 2
+    assert 'no label holds an id of the classes' in capsys.readouterr().err
 
 
 def test_a_report_that_exists_is_kept_unless_it_may_be_replaced(report, tiny_model, capsys):

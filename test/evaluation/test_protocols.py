@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,8 +33,6 @@ class StreetClips:
 
 
 def without_truth(frame):
-    from dataclasses import replace
-
     return replace(frame, truth=None)
 
 
@@ -80,6 +80,17 @@ def test_frames_that_were_left_out_begin_a_new_stretch(subjects):
     for number in (0, 1, 5, 6, 7):
         protocol.take(number, clip.all[number])
     assert protocol.scores[subjects[0].name, 2].frames[0] == 1  # frame 7 alone has two before it
+
+
+@pytest.mark.parametrize('change', [{'camera': 'rear'}, {'encoding': 'mono8'}, {'stamp_ns': 0}])
+def test_frames_that_nothing_is_carried_between_are_not_scored_as_propagated(subjects, change):
+    protocol = DistanceProtocol(subjects[:1], subjects[0].model.classes, [0, 2], None)
+    clip = StreetClips(8)
+    protocol.start_clip('street')
+    for number, frame in enumerate(clip.all):
+        protocol.take(number, replace(frame, **change) if number == 4 else frame)
+    others = 1 if 'stamp_ns' in change else 0  # after a stamp that went back they rise again
+    assert protocol.scores[subjects[0].name, 2].frames[0] == 2 + 1 + others
 
 
 def test_a_key_frame_is_not_corrected(subjects):

@@ -19,8 +19,13 @@ from vss_ros.core.share import DEFAULT_MODEL
 
 pytest.importorskip('onnxscript')
 
-from vss_ros.methods import precisions
+import torch
+from method_models import CLASSES, SIZE, VARIANTS
+
+from vss_ros.methods import build_method, precisions
 from vss_ros.methods.export import export
+from vss_ros.methods.lower_precision import lower_precision
+from vss_ros.methods.verify import example_frames
 from vss_ros.methods.weights import load_method
 
 
@@ -38,6 +43,23 @@ def model(shared_folder, street):
         precisions.add_int8(load_model(folder), street)
 
     return load_model(shared_folder('precisions', write))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_every_method_computes_in_half_precision_between_the_same_tensors(variant):
+    name, options = VARIANTS[variant]
+    torch.manual_seed(0)
+    method = build_method(name, CLASSES, options).eval()
+    image = torch.from_numpy(example_frames(SIZE, 1)[0])[None]
+    with torch.no_grad():
+        exact = method.examples(image)
+        lower = lower_precision(method, torch.bfloat16).examples(image)
+    assert any(parameter.dtype == torch.bfloat16 for parameter in method.parameters())
+    for graph, example in exact.items():
+        for output, expected in example.outputs.items():
+            found = lower[graph].outputs[output]
+            assert found.dtype == expected.dtype, output
+            assert found.shape == expected.shape, output
 
 
 def test_an_fp16_graph_computes_in_half_precision_between_float32_tensors(model):

@@ -196,7 +196,11 @@ def test_stills_are_those_that_training_kept_aside(tiny_model, tmp_path, capsys)
         (['--confidence', '--dry-run'], 'there is nothing to fit to'),
         (['synthetic:1x9', '--confidence', '--dry-run', '--engine', 'onnxruntime'], 'leave --engine out'),
         (['synthetic:1x9', '--confidence', '--dry-run', '--held-out', '0'], 'held_out is 0.0; use a share'),
-        (['synthetic:1x9', '-o', 'somewhere'], '-o and --held-out go with --confidence or'),
+        (
+            ['synthetic:1x9', '-o', 'somewhere'],
+            '-o, --held-out, --layout and --split go with --confidence or',
+        ),
+        (['synthetic:1x9', '--split', 'train'], '--layout and --split go with --confidence or'),
         (['no-such.mp4', '--confidence', '--dry-run'], 'no-such.mp4 does not exist'),
     ],
 )
@@ -205,6 +209,26 @@ def test_a_calibration_of_the_confidence_without_sense_is_one_line_and_code_2(
 ):
     assert main(['calibrate', str(tiny_model), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_part_of_a_data_set_that_is_fitted_to_must_be_named(tiny_model, tmp_path, capsys):
+    """Otherwise it would be the one that `vss evaluate` takes."""
+    for split in ('train', 'test'):
+        for folder in (split, f'{split}annot'):
+            (tmp_path / folder).mkdir()
+            cv2.imwrite(str(tmp_path / folder / '0016E5_07959.png'), np.zeros((64, 96), np.uint8))
+    words = ['calibrate', str(tiny_model), str(tmp_path), '--confidence', '--dry-run', *ONCE]
+    assert main(words) == 2
+    assert 'test is one part of a data set; name the part to fit to' in capsys.readouterr().err
+    main([*words, '--split', 'train'])
+    assert 'name the part' not in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_model_is_refused_before_anything_is_fitted(tiny_model, tmp_path, capsys):
+    (tmp_path / 'notes.txt').write_text('mine')
+    words = ['calibrate', str(tiny_model), 'no-such.mp4', '--confidence', '-o', str(tmp_path), *ONCE]
+    assert main(words) == 2
+    assert 'is there and is no model folder' in capsys.readouterr().err
 
 
 def test_clips_without_labels_are_refused_with_what_to_give(tiny_model):

@@ -28,7 +28,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from itertools import product
 from typing import TYPE_CHECKING
@@ -122,24 +122,27 @@ def main(args: Namespace) -> int:
     from rich.console import Console
 
     from vss_ros.cli import bench_machine, bench_tables
+    from vss_ros.cli.bench_ceilings import measured_ceilings
     from vss_ros.cli.bench_contenders import measure
     from vss_ros.cli.bench_keys import metadata
     from vss_ros.core.drafts import write_file
 
     frames = _read_frames(args)
     with _contenders(args, frames) as contenders:
-        cpu, gpu = bench_machine.cpu_ceilings(), None
-        if any(contender.engine.is_on_gpu for contender in contenders):
-            gpu = bench_machine.gpu_ceilings(args.gpu_id)
+        on_gpu = any(contender.engine.is_on_gpu for contender in contenders)
+        ceilings = measured_ceilings(args.gpu_id if on_gpu else None)
         measure(contenders, frames)
-        reports = [contender.report(gpu if contender.engine.is_on_gpu else cpu) for contender in contenders]
+        reports = [
+            contender.report(ceilings.get('gpu' if contender.engine.is_on_gpu else 'cpu'))
+            for contender in contenders
+        ]
     machine, (height, width) = bench_machine.machine(args.gpu_id), frames[0].size
     command = shlex.join(['vss', *sys.argv[1:]])
     figures = {
         'machine': machine,
         'command': command,
         'metadata': metadata('vss bench'),
-        'ceilings': {name: c.as_json() for name, c in (('cpu', cpu), ('gpu', gpu)) if c is not None},
+        'ceilings': {name: asdict(each) for name, each in ceilings.items()},
         'frames': len(frames),
         'image': [height, width],
         'peak_memory_mb': bench_machine.peak_memory_mb(),
@@ -156,11 +159,9 @@ def main(args: Namespace) -> int:
     console.print(
         f'{len(frames)} frames of {width}x{height} on {machine["processor"]}, {machine["cores"]} cores'
     )
-    for ceilings in filter(None, (cpu, gpu)):
-        rates = ', '.join(
-            f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in ceilings.gflops.items()
-        )
-        console.print(f'at best: {rates}; {ceilings.gigabytes_per_s:.1f} GB/s ({ceilings.how})')
+    for each in ceilings.values():
+        rates = ', '.join(f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in each.gflops.items())
+        console.print(f'at best: {rates}; {each.gigabytes_per_s:.1f} GB/s ({each.how})')
     for table in bench_tables.all_rows(reports):
         console.print(bench_tables.draw(table))
     console.print(f'peak memory of the process: {figures["peak_memory_mb"]:.0f} MB')

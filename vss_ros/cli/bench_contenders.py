@@ -14,7 +14,7 @@ from vss_ros.core.sinks.timings import TOTAL, TimingSink
 if TYPE_CHECKING:
     import numpy as np
 
-    from vss_ros.cli.bench_machine import Ceilings
+    from vss_ros.cli.bench_ceilings import Ceilings
     from vss_ros.core.cost import Cost
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Answer, Frame
@@ -191,7 +191,8 @@ class Contender:
         """For each graph with products: GMAC, megabytes, and the share of what the processor could do.
 
         `share` compares the time of the graph with the least time that its arithmetic or its traffic needs,
-        whichever is longer: 1 cannot be beaten.
+        whichever is longer. A convolution by fewer products (Winograd), or maps that stay in a cache, can
+        exceed 1.
         """
         if self.costs is None or ceilings is None:
             return {}

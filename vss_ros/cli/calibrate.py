@@ -38,7 +38,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.frame_progress import FrameProgress
-from vss_ros.cli.options import add_engine_arguments, add_source_arguments, engine_settings
+from vss_ros.cli.options import (
+    add_engine_arguments,
+    add_layout_arguments,
+    add_source_arguments,
+    engine_settings,
+)
 from vss_ros.cli.stills import add_stills_arguments, check_stills_are_named, drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
@@ -72,6 +77,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_stills_arguments(parser)
     parser.add_argument('--dry-run', action='store_true', help='fit and report, but write nothing')
+    group = parser.add_argument_group('data set, with --confidence or --correction')
+    add_layout_arguments(group)
     add_source_arguments(parser)
     add_engine_arguments(parser)
 
@@ -79,6 +86,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     from rich.console import Console
 
+    from vss_ros.core.drafts import check_writable
     from vss_ros.core.engines import load_engine
     from vss_ros.core.model_folder import find_model, load_model
     from vss_ros.evaluation.calibrate import collect, cross_validate, fit, quality
@@ -100,6 +108,10 @@ def main(args: Namespace) -> int:
         else:  # drives that go both ways, for in each the one or the other, carried or fresh, has more detail
             calibrate_graphs(args, model, 'correction', fit_correction, backwards=None)
         return 0
+    # Not `model.path`: the graphs of a model that came as weights alone lie elsewhere.
+    folder = find_model(args.model)
+    if not args.dry_run:
+        check_writable(folder)
     engine = load_engine(model, engine_settings(args))
     with FrameProgress() as progress:
         clips = (progress.through(clip) for clip in _clips(args, model))
@@ -118,8 +130,7 @@ def main(args: Namespace) -> int:
         'held_out': held_out,
     }
     if not args.dry_run:
-        # Not `model.path`: the graphs of a model that came as weights alone lie elsewhere.
-        file = write_entry(find_model(args.model), entry)
+        file = write_entry(folder, entry)
         console.print(f'written: {file}', soft_wrap=True)
     return 0
 
@@ -127,9 +138,11 @@ def main(args: Namespace) -> int:
 def _check_what(args: Namespace) -> None:
     """Raises SettingsError for options that do not go together with what is calibrated."""
     writes_model = args.confidence or args.correction
-    if not writes_model and (args.output or args.held_out is not None):
+    given = (args.output, args.held_out, args.layout, args.split)
+    if not writes_model and any(value is not None for value in given):
         raise SettingsError(
-            '-o and --held-out go with --confidence or --correction; the scheduler is calibrated in place'
+            '-o, --held-out, --layout and --split go with --confidence or --correction; the scheduler is '
+            'calibrated in place, on recordings'
         )
     if writes_model and replace(engine_settings(args), engine='auto', threads=0) != EngineSettings():
         raise SettingsError(

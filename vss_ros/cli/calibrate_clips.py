@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.stills import drives, in_words, share_of_stills
+from vss_ros.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
@@ -30,8 +31,13 @@ def numbered_clips(
     count = 0
     if args.sources:
         settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
-        data = open_data(args.sources, settings=settings)
+        data = open_data(args.sources, args.layout, args.split, settings)
         check_classes(data, model)
+        if data.split and args.split is None:
+            raise SettingsError(
+                f'{data.name} is one part of a data set; name the part to fit to, such as --split train, and '
+                'never the one that the model is judged on'
+            )
         for clip in data.clips:
             yield count, (frame for _, frame in islice(clip.frames(None), args.frames))
             count += 1
@@ -42,4 +48,5 @@ def numbered_clips(
 def fitted_on(args: Namespace) -> list[str]:
     """The clips in words, for the notes in model.yaml."""
     stills = [in_words(args, share_of_stills(args))] if args.stills else []
-    return [Path(source).name for source in args.sources] + stills
+    split = f' {args.split}' if args.split else ''
+    return [Path(source).name + split for source in args.sources] + stills

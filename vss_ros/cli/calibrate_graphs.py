@@ -63,11 +63,13 @@ def calibrate_graphs(
     try:
         import torch
 
-        from vss_ros.methods.export import export
+        from vss_ros.methods.export import check_target, export
         from vss_ros.methods.weights import load_method, stored_dtype
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
 
+    if args.output and not args.dry_run:
+        check_target(args.output)  # now rather than when the work is done
     if args.threads:
         torch.set_num_threads(args.threads)
     with FrameProgress() as progress:

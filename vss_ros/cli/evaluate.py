@@ -33,7 +33,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.evaluate_data import add_data_arguments, data_for, named_data
+from vss_ros.cli.evaluate_data import add_data_arguments, data_for, label_states, named_data
 from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import (
     add_correction_argument,
@@ -182,6 +182,7 @@ def main(args: Namespace) -> int:
 
 def _check_output(args: Namespace) -> None:
     """Finds out before the work, not after it, that the report cannot be written."""
+    from vss_ros.core.drafts import check_writable
     from vss_ros.core.errors import SettingsError
 
     if args.output is None:
@@ -193,6 +194,7 @@ def _check_output(args: Namespace) -> None:
     if (args.output / REPORT).exists() and not args.overwrite:
         raise SettingsError(f'{args.output} holds a report already; choose another or add --overwrite')
     args.output.mkdir(parents=True, exist_ok=True)
+    check_writable(args.output)
     if not args.no_plots:
         import vss_ros.evaluation.plots  # noqa: F401  raises MissingLibraryError
 
@@ -241,6 +243,7 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
     return {
         'data': [data.name, data.layout, [[clip.name, operator.length_hint(clip)] for clip in data.clips]],
         'paths': [str(path.resolve() if path.exists() else path) for path in paths],
+        'labels': label_states(data, args),
         'layout': sha256_of(own_layout) if own_layout.is_file() else None,
         'source': [args.rate, args.topic, args.mask_topic],
         'stills': [args.clips, args.held_out],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vss_ros.cli.options import add_source_arguments, engines_settings
+from vss_ros.cli.options import add_layout_arguments, add_source_arguments, engines_settings
 from vss_ros.cli.stills import add_stills_arguments, check_stills_are_named, drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.paths import user_path
 
 if TYPE_CHECKING:
     from vss_ros.core.model_folder import ModelFolder
@@ -22,8 +24,7 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('data', nargs='*', metavar='DATA', help='what to score on')
     parser.set_defaults(takes_more='data')
     group = parser.add_argument_group('data set')
-    group.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
-    group.add_argument('--split', help='train, val, test ...')
+    add_layout_arguments(group)
     group.add_argument(
         '--against',
         metavar='MODEL',
@@ -51,6 +52,24 @@ def named_data(args: Namespace) -> DataSet | None:
         raise SettingsError('--against takes the place of labels; leave it out, or --labels and --mask-topic')
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
     return open_data(args.data, args.layout, args.split, settings) if args.data else None
+
+
+def label_states(data: DataSet, args: Namespace) -> str:
+    """A digest of names, sizes and times of the files with labels: another one where labels have changed."""
+    from vss_ros.evaluation.clips import FileClip
+
+    folders = [user_path(name) / 'labels' for name in args.data] + ([args.labels] if args.labels else [])
+    files = {path for folder in folders for path in folder.glob('*.png')}
+    for clip in data.clips:
+        if isinstance(clip, FileClip):
+            files.update(file.label for file in clip.files if file.label is not None)
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        state = path.stat()
+        digest.update(
+            f'{path.resolve()} {state.st_size} {state.st_mtime_ns}\n'.encode(errors='surrogateescape')
+        )
+    return digest.hexdigest()
 
 
 def data_for(

@@ -192,6 +192,11 @@ def stream_settings(args: Namespace) -> StreamSettings:
     )
 
 
+def add_layout_arguments(parser: ArgumentParser | _ArgumentGroup) -> None:
+    parser.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
+    parser.add_argument('--split', help='train, val, test ...')
+
+
 def add_source_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group('source')
     group.add_argument('--rate', type=float, metavar='HZ', help='of a folder of images (default: 15)')

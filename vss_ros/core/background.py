@@ -13,7 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
 from typing import Any
 
-from vss_ros.core.engines import Engine
+import numpy as np
+
+from vss_ros.core.engines import DeviceEngine, Engine
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import ModelFolder
 
@@ -62,6 +64,9 @@ class BackgroundKeyFrames:
         self._work: _KeyFrame | None = None
         self._is_closed = False
         self.handed_over = self.failed = 0
+        if isinstance(self._engine, DeviceEngine):  # cuDNN chooses its kernels anew in each thread
+            grey = np.zeros((1, *model.image_size, 3), np.uint8)
+            self._pool.submit(self._run, {'image': grey})
 
     @property
     def is_busy(self) -> bool:

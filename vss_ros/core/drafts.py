@@ -67,6 +67,14 @@ def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
         draft.discard()
 
 
+def check_writable(folder: Path) -> None:
+    """Raises SettingsError where nothing can be written into an existing folder."""
+    try:
+        Draft(folder / 'draft').discard()
+    except OSError as error:
+        raise SettingsError(f'{folder} cannot be written to: {error.strerror}; name another') from error
+
+
 def refuse_folder(path: Path) -> None:
     """Raises SettingsError where a file cannot be written, because a folder has its name."""
     if path.is_dir():

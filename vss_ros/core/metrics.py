@@ -42,8 +42,11 @@ class ConfusionMatrix:
         check_one_size(mask=mask, truth=truth)
         columns = self.classes + 1
         known = truth < self.classes
+        # As intp before they are multiplied: numpy 1 keeps uint8 times a scalar in eight bits.
         predicted = np.minimum(mask[known], self.classes).astype(np.intp)
-        cells = np.bincount(truth[known] * np.intp(columns) + predicted, minlength=self.classes * columns)
+        cells = np.bincount(
+            truth[known].astype(np.intp) * columns + predicted, minlength=self.classes * columns
+        )
         self.counts += cells.reshape(self.classes, columns)
 
     def iou(self) -> np.ndarray:

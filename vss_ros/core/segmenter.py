@@ -16,7 +16,7 @@ from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import ModelError
 from vss_ros.core.expected_accuracy import Expectation, accuracy_graph_of
-from vss_ros.core.frame import Answer, Frame, Segmentation
+from vss_ros.core.frame import Answer, Frame, Segmentation, why_unrelated
 from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.model_steps import AGE, CARRIED, HOST_FLOWS
 from vss_ros.core.motion import Motion, make_motion
@@ -319,17 +319,9 @@ class VideoSegmenter:
             return self._wanted_reset
         if previous is None:
             return 'first frame'
-        if frame.stamp_ns < previous.stamp_ns:
-            return 'stamp went back'
         if frame.stamp_ns - previous.stamp_ns > self.settings.max_frame_gap_s * 1e9:
             return GAP
-        if frame.size != previous.size:
-            return 'size changed'
-        if frame.encoding != previous.encoding:
-            return 'encoding changed'
-        if frame.camera != previous.camera:
-            return 'camera changed'
-        return None
+        return why_unrelated(previous, frame)
 
     def _forget(self) -> None:
         """The whole story of starting over."""

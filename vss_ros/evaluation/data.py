@@ -9,6 +9,7 @@ from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.paths import user_path
+from vss_ros.core.sources.images import SUFFIXES
 from vss_ros.core.sources.open import BAG_SUFFIXES, SYNTHETIC, SourceSettings, open_source
 from vss_ros.core.synthetic import STREET_CLASSES
 from vss_ros.evaluation.clips import Clip, SourceClip
@@ -26,6 +27,7 @@ class DataSet:
         layout: name of the layout it was read by; `plain` for anything that `vss run` takes.
         classes: name of its class set; None if it has the model's.
         truth: what masks are compared with, in words.
+        split: the part of the data set, where it has any.
     """
 
     name: str
@@ -33,6 +35,7 @@ class DataSet:
     classes: str | None
     clips: list[Clip]
     truth: str = 'labels'
+    split: str = ''
 
 
 def open_data(
@@ -57,8 +60,8 @@ def open_data(
     if known is not None:
         root = user_path(specs[0])
         clips: list[Clip] = list(known.clips(root, split))
-        name = f'{root.resolve().name} {split or known.split}'.strip()
-        return DataSet(name, known.title, known.classes, clips)
+        part = split or known.split
+        return DataSet(f'{root.resolve().name} {part}'.strip(), known.title, known.classes, clips, split=part)
     if split is not None:
         raise SettingsError(f'{", ".join(specs)} has no splits; leave --split out or name a --layout')
     classes = STREET_CLASSES if any(SYNTHETIC.fullmatch(spec) for spec in specs) else None
@@ -95,6 +98,7 @@ def _layout(specs: list[str], name: str | None, settings: SourceSettings) -> Lay
 def _source_clip(spec: str, settings: SourceSettings) -> SourceClip:
     path = user_path(spec)
     is_recorded = path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file() or path.is_file()
+    is_recorded &= path.suffix.lower() not in SUFFIXES  # one image, whose label has its name
     if settings.labels is not None and is_recorded:
         rest = SourceSettings(settings.rate, None, settings.topic, settings.mask_topic, settings.size)
         return SourceClip(spec, partial(open_source, spec, rest), settings.labels)

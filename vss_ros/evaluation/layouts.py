@@ -242,7 +242,9 @@ class _ColourReader:
 def _glob(
     root: Path, pattern: str, name: str, sequence: str = '', without: Set[Path] = frozenset()
 ) -> dict[Key, Path]:
-    """Files by sequence and number; those whose name does not match are none of ours.
+    """Files by sequence and number; those whose name does not match are none of ours, nor are hidden ones.
+
+    A Mac leaves `._a.png` beside `a.png`, which is no picture.
 
     Raises:
         SettingsError: the pattern is none.
@@ -253,7 +255,7 @@ def _glob(
         raise SettingsError(f'{pattern!r} is no pattern of files in a folder: {error}') from error
     found: dict[Key, Path] = {}
     for path in paths:
-        match = re.search(name, path.stem)
+        match = None if path.name.startswith('.') else re.search(name, path.stem)
         if match and (match['number'] or '').isdecimal():
             groups: dict[str, Any] = match.groupdict()
             found[groups.get('sequence') or sequence, int(match['number'])] = path

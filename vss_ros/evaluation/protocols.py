@@ -16,7 +16,7 @@ import numpy as np
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.frame import Answer, Frame, Segmentation
+from vss_ros.core.frame import Answer, Frame, Segmentation, why_unrelated
 from vss_ros.core.metrics import TemporalConsistency
 from vss_ros.core.settings import StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip, Sample
@@ -92,7 +92,8 @@ class DistanceProtocol:
         self._chains: dict[tuple[str, int], _Chain] = {}  # by subject and number of the key frame
 
     def take(self, number: int, frame: Frame) -> None:
-        if number - 1 not in self._frames:
+        previous = self._frames.get(number - 1)
+        if previous is None or why_unrelated(previous, frame):
             self.end_clip()
         self._frames[number] = frame
         self._frames.pop(number - self.following - self.context - 1, None)

@@ -78,7 +78,7 @@ class ScheduleProtocol:
                 self._streams[key].request_key_frame()
             segmentation = self._streams[key].step(frame)
             parts = segmentation.key_regions or (segmentation.is_key,)
-            tally.frames += (1, sum(parts) / len(parts))
+            tally.frames += (1, sum(parts) / len(parts), frame.truth is not None)
             if frame.truth is not None:
                 tally.confusion.update(frame.truth, segmentation.mask)
         self._frame += 1
@@ -105,11 +105,12 @@ class ScheduleProtocol:
         found = {}
         for number, settings in enumerate(self._schedules):
             tally = self._tallies[subject.name, number]
-            frames, keys = tally.frames
+            frames, keys, labelled = tally.frames
             found[name_of(settings)] = {
                 'scheduler': settings.scheduler,
                 'key_frame_interval': settings.key_frame_interval,
                 'key_frame_threshold': settings.key_frame_threshold,
+                'frames': int(labelled),
                 'key_share_percent': percent(keys / frames if frames else float('nan')),
                 'gmac_per_frame': subject.gmacs_of(tally.runs, int(frames)),
                 'miou_percent': percent(tally.confusion.miou()),
@@ -131,7 +132,7 @@ class _Tally:
     confusion: ConfusionMatrix
 
     def __post_init__(self) -> None:
-        self.frames = np.zeros(2)  # all, key frames; of one in regions those that are key
+        self.frames = np.zeros(3)  # all; key frames, of one in regions those that are key; labelled
         self.runs: Counter[str] = Counter()  # of each graph
 
     def arrays(self, subject: Subject) -> dict[str, np.ndarray]:

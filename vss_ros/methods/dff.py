@@ -124,6 +124,8 @@ class Dff(FlowWarping, KeyFrames):
 class ScalingFlowNet(FlowNet):
     """The flow network with one 1x1 convolution more, for the scale field, which begins as one everywhere."""
 
+    entries = ('flow_and_scale',)
+
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.predict_scale = nn.Conv2d(FEATURES, classes, 1)

@@ -7,6 +7,7 @@ precision, and a strongly typed runtime finds the precision written into the gra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from vss_ros.methods.method import Method
 def lower_precision(method: Method, dtype: torch.dtype) -> Method:
     """Makes the networks of a method compute in `dtype` between float32 inputs and outputs, in place.
 
-    A network is a module that is an attribute of the method itself.
+    A network is a module that is an attribute of the method itself. It is called as a whole, or by those of
+    its functions that it names as `entries`.
 
     Returns:
         the same method.
@@ -27,7 +29,18 @@ def lower_precision(method: Method, dtype: torch.dtype) -> Method:
         network.to(dtype)
         network.register_forward_pre_hook(lambda _, tensors: _cast(tensors, dtype))
         network.register_forward_hook(lambda _, tensors, output: _cast(output, torch.float32))
+        for name in getattr(network, 'entries', ()):
+            setattr(network, name, _between(getattr(network, name), dtype))
     return method
+
+
+def _between(call: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
+    """A function of a network, which takes and gives float32 from now on."""
+
+    def cast(*tensors: Any) -> Any:
+        return _cast(call(*(_cast(tensor, dtype) for tensor in tensors)), torch.float32)
+
+    return cast
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

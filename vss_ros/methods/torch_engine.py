@@ -97,8 +97,9 @@ class TorchEngine(DeviceEngine):
         }
 
     def close(self) -> None:
+        self._device.settle()
         self._recordings.clear()
-        del self._method
+        self.__dict__.pop('_method', None)  # may be closed again
         self._device.close()
 
     def _runner(self, graph: str, inputs: Tensors) -> Callable[[Tensors], Tensors]:
@@ -135,7 +136,5 @@ def _check_precision(precision: str, device: CpuDevice) -> None:
         raise EngineError(f'engine torch has no precision {precision}; use one of {", ".join(DTYPES)}')
     if precision == 'fp16' and device.kind == 'cpu':
         raise EngineError('engine torch runs fp16 on CUDA only, which is not there; set precision to fp32')
-    if precision == 'bf16':
-        on_gpu = device.kind == 'cuda'
-        if not (torch.cuda.is_bf16_supported() if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-            raise EngineError('this processor has no bf16 arithmetic; set precision to fp32')
+    if precision == 'bf16' and not device.computes_bf16():
+        raise EngineError('this processor has no bf16 arithmetic; set precision to fp32')

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from threading import Thread
 
 from rclpy.lifecycle import LifecycleNode
 
 from vss_ros.core import pipeline
 from vss_ros.core.background import BackgroundKeyFrames
+from vss_ros.core.engines import DeviceEngine
 from vss_ros.core.errors import EngineError, VssError
 from vss_ros.core.segmenter import make_segmenter
+from vss_ros.core.warm_up import warm_up
 from vss_ros.ros.loading import Loaded
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.statistics import StreamStatistics
@@ -132,6 +135,9 @@ class CameraStream:
     def _work(self) -> None:
         assert self.source is not None
         try:
+            if isinstance(self.engine, DeviceEngine):  # cuDNN chooses its kernels anew in each thread
+                with suppress(EngineError):  # which the first image meets, too
+                    warm_up(self.model, self.engine)
             pipeline.run(self.source, self._segmenter, [self._sink], self._on_failed)
         except Exception as error:  # only a mistake of our own ends the worker; it must not do so in silence
             self._node.get_logger().error(f'the worker thread has ended: {type(error).__name__}: {error}')

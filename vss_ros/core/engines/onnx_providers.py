@@ -103,9 +103,10 @@ def check_used(provider: Provider, used: Sequence[str], file: Path) -> None:
     Raises:
         EngineError: names the file, what was asked for and what there is.
     """
-    if not used or not {provider.title, *provider.others}.issuperset(used):
+    if provider.title not in used or not {provider.title, *provider.others}.issuperset(used):
+        with_ = ', '.join(used) or 'nothing'
         raise EngineError(
-            f'provider is {provider.setting!r}, but ONNX Runtime would run {file} with {", ".join(used)}; '
+            f'provider is {provider.setting!r}, but ONNX Runtime would run {file} with {with_}; '
             'a library of CUDA, cuDNN or TensorRT is missing or of another version than '
             f'{installed_package()} wants, see its log; or set provider to cpu'
         )

@@ -139,7 +139,7 @@ class TensorRtEngine(DeviceEngine):
         return {'engine': self.name, **self._facts, **self.notes}
 
     def close(self) -> None:
-        self._device.synchronise()
+        self._device.settle()
         self._runners.clear()
         self._device.close()
 
@@ -212,7 +212,13 @@ class GraphRunner:
         if not self._record:
             return self._enqueued(inputs)
         if self._recording is None:
-            self._recording = Recording(self._enqueued, inputs)
+            try:
+                self._recording = Recording(self._enqueued, inputs)
+            except (RuntimeError, EngineError) as error:
+                raise EngineError(
+                    f'graph {self.spec.name!r} cannot be recorded: {error}; set cuda_graphs to false, and '
+                    'start a new process'
+                ) from error
         return self._recording(inputs)
 
     def _enqueued(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ stream that is not the default one: work on the default stream waits for everyth
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ except ModuleNotFoundError as error:
 except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
     raise EngineError(f'PyTorch cannot be loaded: {error}') from error
 
+_log = logging.getLogger(__name__)
 RING = 2  # pinned buffers per shape: one is filled while the other is still being copied
 
 
@@ -60,8 +62,15 @@ class CpuDevice:
         """The same processor for another thread, with a stream and buffers of its own."""
         return self
 
+    def computes_bf16(self) -> bool:
+        """Whether it has arithmetic for bf16, and does not only act as if."""
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
     def synchronise(self) -> None:
         """Waits until the device has done all that was asked of it."""
+
+    def settle(self) -> None:
+        """Waits before things are freed; a device that has failed is told of, and not waited for."""
 
     def close(self) -> None:
         """Gives the memory that is no longer used back."""
@@ -126,12 +135,26 @@ class CudaDevice(CpuDevice):
         index = self.torch_device.index
         return CudaDevice(index)
 
+    def computes_bf16(self) -> bool:
+        with torch.cuda.device(self.torch_device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+
     def synchronise(self) -> None:
-        self.stream.synchronize()
+        with torch_errors(f'{self.name} failed'):
+            self.stream.synchronize()
+
+    def settle(self) -> None:
+        try:
+            self.synchronise()
+        except EngineError as error:
+            _log.error('%s; nothing runs on that GPU again before this process is restarted', error)
 
     def close(self) -> None:
         self._pinned.clear()
-        torch.cuda.empty_cache()
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError as error:
+            _log.error('%s gives no memory back: %s', self.name, _first_line(error))
 
 
 class DeviceEngine:
@@ -167,7 +190,8 @@ class DeviceEngine:
         self._device.synchronise()
 
     def to_host(self, tensor: Any) -> np.ndarray:
-        return self._device.download(tensor)
+        with torch_errors('results cannot be read'):  # where a failure of any graph before shows
+            return self._device.download(tensor)
 
 
 def _moved(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,8 +225,11 @@ class Recording:
         self._graph.capture_begin(capture_error_mode='thread_local')  # other threads may use the GPU
         try:
             self._outputs = call(self._inputs)
-        finally:
-            self._graph.capture_end()
+        except BaseException:
+            with suppress(RuntimeError):  # that it was broken off, which hides why
+                self._graph.capture_end()
+            raise
+        self._graph.capture_end()
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for name, tensor in inputs.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class BagSource:
         path: a bag.
         topic: the image topic; None takes the only one there is.
         mask_topic: topic of mono8 masks, as they are or as PNG, in order of their stamps; a mask is the truth
-            of the image with the same stamp.
+            of the image with the same stamp. One that cannot be used is left out with a warning.
 
     Raises:
         SourceError: the bag is missing or damaged, the topic is missing or must be chosen; while
@@ -85,8 +86,8 @@ class BagSource:
             image, encoding = decode_compressed(message.data, message.format), message.format
         else:
             image, encoding = to_bgr(*_fields(message), bool(message.is_bigendian)), message.encoding
-        truth = None if self._masks is None else self._masks.at(stamp_ns)
-        return Frame(image, stamp_ns, message.header.frame_id, encoding, truth)
+        frame = Frame(image, stamp_ns, message.header.frame_id, encoding)
+        return frame if self._masks is None else self._masks.label(frame)
 
     def _choose(self, topic: str | None, mask_topic: str | None) -> str:
         if topic is not None:
@@ -122,14 +123,29 @@ class _Masks:
         self._reader = open_bag(path)  # its own: a reader keeps one place in the file
 
     def rewind(self) -> None:
-        """Begins with the first mask; called before `at`."""
+        """Begins with the first mask; called before `label`."""
         self._messages = _messages(self._path, self._reader, self._topic)
         self._latest = {'images': -1, self._topic: -1}
         self._in_order = True
         self._ahead = self._next()  # the first mask not yet passed by
         self._after = self._next()
 
-    def at(self, stamp_ns: int) -> np.ndarray | None:
+    def label(self, frame: Frame) -> Frame:
+        """The frame with its mask as truth, if there is one that can be used."""
+        try:
+            truth = self._at(frame.stamp_ns)
+            return frame if truth is None else replace(frame, truth=truth)
+        except FrameError as error:
+            _log.warning(
+                '%s: the mask of %s at %.3f s is left out: %s',
+                self._path,
+                self._topic,
+                frame.stamp_ns / 1e9,
+                error,
+            )
+            return frame
+
+    def _at(self, stamp_ns: int) -> np.ndarray | None:
         """The mask with this stamp, uint8 (H, W), or None. Stamps are asked for in rising order."""
         self._check_order('images', stamp_ns)
         while self._ahead is not None and _stamp_ns(self._ahead) < stamp_ns:

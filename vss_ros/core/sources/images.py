@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,15 @@ from vss_ros.core.frame import Frame
 SUFFIXES = ('.png', '.jpg', '.jpeg')
 DEFAULT_RATE = 15.0  # Hz
 LEAST_RATE = 1e-6
+_log = logging.getLogger(__name__)
 
 
 class ImageSource:
     """Frames from image files, stamped 0, 1/rate, 2/rate, ... seconds.
 
     Args:
-        path: an image, a folder of images, or a folder with `images/` and (if there is one) `labels/` in it.
+        path: an image, a folder of images, or a folder with `images/` and (if there is one) `labels/` in it,
+            which is passed over with a warning if it does not hold class ids of these images.
         rate: frames per second.
         labels: folder of PNGs of class ids, matched by name; an image without one has no truth.
 
@@ -34,16 +37,16 @@ class ImageSource:
         if not rate >= LEAST_RATE:
             raise SettingsError(f'rate is {rate}; use a number of frames per second above 0')
         folder = path / 'images' if (path / 'images').is_dir() else path
-        if labels is None and folder != path and (path / 'labels').is_dir():
-            labels = path / 'labels'
         self._rate = rate
         self._images = [folder] if folder.is_file() else _images_in(folder)
-        self._labels = {} if labels is None else _labels_in(labels)
-        if labels is not None and not any(image.stem in self._labels for image in self._images):
-            raise SourceError(
-                f'no label in {labels} has the name of an image in {folder}; '
-                f'expected for example {self._images[0].stem}.png'
-            )
+        self._labels: dict[str, Path] = {}
+        if labels is not None:
+            self._labels = self._labels_of(labels)
+        elif folder != path and (path / 'labels').is_dir():
+            try:
+                self._labels = self._labels_of(path / 'labels')
+            except SourceError as error:  # nobody asked for them
+                _log.warning('%s: images are taken without labels: %s', path, error)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -62,6 +65,22 @@ class ImageSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _labels_of(self, folder: Path) -> dict[str, Path]:
+        """Labels by name; one of them is read to see that they are some.
+
+        Raises:
+            SourceError: none belongs to an image, or it holds no class ids.
+        """
+        labels = _labels_in(folder)
+        some = next((labels[image.stem] for image in self._images if image.stem in labels), None)
+        if some is None:
+            raise SourceError(
+                f'no label in {folder} has the name of an image in {self._images[0].parent}; '
+                f'expected for example {self._images[0].stem}.png'
+            )
+        read_labels(some)
+        return labels
 
 
 def read_labels(path: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ class LiteFeatures(LiteSegmenter):
     """
 
     width = 64
+    entries = ('features', 'classify')
     classifier = ('skip_4', 'decoder_4', 'scores')  # the part that is trained behind STF and MAR
 
     def features(self, rgb: Tensor) -> Tensor:

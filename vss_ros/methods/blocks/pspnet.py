@@ -108,6 +108,7 @@ class PspNet(nn.Module):
     """RGB in [0, 1], (N, 3, H, W) -> class logits (N, K, H/8, W/8), by way of its features."""
 
     width = WIDTH
+    entries = ('features', 'classify')
     classifier = ('decode_head.conv_seg',)  # the part that is trained behind STF and MAR
 
     def __init__(self, classes: int) -> None:
