@@ -16,6 +16,7 @@ from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
 from vss_ros.training.dff import ScalingSettings, ScalingStage
 from vss_ros.training.dvsnet import DecisionSettings, DecisionStage, agreement
+from vss_ros.training.dvsnet import Prediction as DecisionPrediction
 from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import load_recipe
@@ -161,6 +162,19 @@ def test_training_runs_clips_as_the_exported_graphs_do(clips, name, carry):
         else:
             torch.testing.assert_close(frame.prediction.merged, step['warped'])
             torch.testing.assert_close(frame.prediction.regions.mean((1, 2, 3)), step['expected_accuracy'])
+
+
+def test_what_nobody_labelled_says_nothing_of_how_right_a_warp_is(clips):
+    stage = make('dvsnet', clips, pseudo_labels=False)
+    labels = torch.full((1, HEIGHT, WIDTH), 255, dtype=torch.uint8)
+    labels[:, :, : WIDTH // 3] = 2
+    merged = torch.zeros(1, CLASSES, HEIGHT // 4, WIDTH // 4)
+    merged[:, 2] = 1
+    regions = torch.ones(1, 1, HEIGHT // 32, WIDTH // 32)
+    right = stage.terms(DecisionPrediction(merged, regions), labels)
+    assert max(term.item() for term in right.values()) == pytest.approx(0, abs=1e-6)
+    wrong = stage.terms(DecisionPrediction(merged, regions), labels.where(labels == 255, 3))
+    assert wrong['regions'].item() == pytest.approx(1)
 
 
 def test_agreement_is_one_where_the_classes_are_equal():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vss_ros.core.errors import SourceError
-from vss_ros.training.augment import paste_objects, random_window, recolour, view
+from vss_ros.training.augment import paste_objects, random_window, recolour, recolour_clip, view
 from vss_ros.training.data import IGNORE, LabelledImages, class_frequencies, load_folder
 
 
@@ -118,3 +118,15 @@ def test_recolouring_depends_on_the_generator_alone():
     same = [recolour(np.random.default_rng(7), image) for _ in range(2)]
     assert (same[0] == same[1]).all()
     assert same[0].dtype == np.uint8
+
+
+def test_frames_of_a_clip_have_one_look_and_noise_of_their_own():
+    still = [np.full((16, 16, 3), 128, np.uint8)] * 2
+    noisy = 0
+    for look in range(30):
+        first, second = recolour_clip(look, still)
+        again, _ = recolour_clip(look, still)
+        assert (first == again).all()
+        assert abs(first.mean() - second.mean()) < 4
+        noisy += bool((first != second).any())
+    assert 0 < noisy < 15  # a fifth of all looks

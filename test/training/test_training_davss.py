@@ -12,8 +12,10 @@ from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.davss_losses import davss_losses, distortion_loss, propagate, pseudo_labels
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
+from vss_ros.training.data import LabelledImages
 from vss_ros.training.davss import DistortionSettings, DistortionStage, JointSettings, JointStage
 from vss_ros.training.loop import FitSettings, fit
+from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
 
 CPU = torch.device('cpu')
 HEIGHT, WIDTH, CLASSES = 64, 96, 5
@@ -75,6 +77,32 @@ def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, deta
     torch.testing.assert_close(sum(ours.values()), theirs['total'])
     torch.testing.assert_close(gradient, weight.grad, rtol=1e-3, atol=1e-6)
     assert gradient.abs().sum() > 0
+
+
+def test_the_distortion_stage_refuses_true_labels():
+    with pytest.raises(SettingsError, match='leave pseudo_labels out'):
+        DistortionSettings(pseudo_labels=False)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_the_segmenter_is_trained_and_scored_where_the_method_draws_its_scores(align_corners):
+    torch.manual_seed(0)
+    options = {'backbone': 'lite', 'align_corners': align_corners}
+    method = build_method('davss', 11, options).eval()
+    images = [np.random.default_rng(n).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8) for n in range(2)]
+    with torch.no_grad():
+        rgb = to_rgb(torch.from_numpy(np.stack(images)))
+        own = method.resize(method.deeplab(rgb), (HEIGHT, WIDTH)).argmax(1).byte()
+    stills = LabelledImages(['a_0', 'a_1'], images, list(own.numpy()))
+    settings = SegmenterSettings(batch=2, weight_softness=0, jaccard=0)
+    stage = SegmenterStage(method.deeplab, 11, [(stills, 1.0)], stills, settings, align_corners=align_corners)
+    assert stage.validate(method.deeplab.eval())['miou'] == 100  # its own masks
+    other = SegmenterStage(
+        method.deeplab, 11, [(stills, 1.0)], stills, settings, align_corners=not align_corners
+    )
+    assert other.validate(method.deeplab.eval())['miou'] < 100
+    batch = {'images': torch.from_numpy(np.stack(images)), 'labels': own}
+    assert stage.losses(batch)['cross_entropy'] < other.losses(batch)['cross_entropy']
 
 
 def test_the_distortion_stage_has_the_loss_of_the_release_and_ignores_true_labels(clips):

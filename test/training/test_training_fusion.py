@@ -158,6 +158,9 @@ class Same:
     def clips(self, shares, recoloured=True, following=0):
         return [(self, 1.0)]
 
+    def check_labelled(self, shares):
+        """This clip is."""
+
     def clips_aside(self, frames, following=0):
         return []
 

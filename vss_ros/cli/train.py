@@ -86,7 +86,7 @@ def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: P
     from vss_ros.core.share import version
     from vss_ros.methods.export import export
     from vss_ros.training.progress import Progress
-    from vss_ros.training.report import write_card, write_report
+    from vss_ros.training.report import copy_report, write_card, write_report
 
     recipe = trainer.recipe
     with Progress({stage.name: stage.fit.steps for stage in recipe.stages}) as progress:
@@ -104,7 +104,7 @@ def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: P
             weights_dtype=recipe.weights,
             progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
-        write_report(trainer, args.output, device, processes, version())
+        copy_report(trainer.folder, args.output)  # not written again: what it began with may be replaced
         write_card(trainer, args.output)
         print(args.output)
 

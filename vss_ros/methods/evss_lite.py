@@ -20,8 +20,8 @@ from vss_ros.methods.evss import Evss
 class EvssLite(Evss):
     """EVSS with the light networks; options as in `Evss`, with defaults for speed.
 
-    Deciding at a quarter costs about a point of mIoU against `full` (the model's card has it) and is what
-    keeps deciding a small part of a propagated frame.
+    Deciding at half the image's size costs next to nothing against `full` and takes a quarter of its time.
+    A `quarter` is faster still, and costs one to two points of mIoU (docs/benchmarks.md has both).
 
     Args:
         glance: size of the image that is glanced at, `half` or `full`.
@@ -34,7 +34,7 @@ class EvssLite(Evss):
         reference: str = 'key',
         fusion: str = 'quarter',
         carry: str = 'warped',
-        decision: str = 'quarter',
+        decision: str = 'half',
         flow: str = 'dis',
         backbone: str = 'lite',
         temperatures: Sequence[float] = (),

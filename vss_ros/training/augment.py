@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -113,8 +113,20 @@ def paste_objects(
     cv2.copyTo(other_label, mask, label)
 
 
-def recolour(rng: Generator, image: np.ndarray) -> np.ndarray:
-    """Another camera and another hour: gain, offset, gamma, white balance, saturation, blur, noise."""
+def recolour_clip(look: int, images: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Frames as one camera sees them: of one look, and with noise of their own."""
+    return [
+        recolour(np.random.default_rng(look), image, np.random.default_rng([look, number]))
+        for number, image in enumerate(images)
+    ]
+
+
+def recolour(rng: Generator, image: np.ndarray, grain: Generator | None = None) -> np.ndarray:
+    """Another camera and another hour: gain, offset, gamma, white balance, saturation, blur, noise.
+
+    Args:
+        grain: draws the noise, if another one does than what draws the rest.
+    """
     ramp = np.arange(256, dtype=np.float32)[:, None] / 255
     gain = rng.uniform(0.7, 1.4) * rng.uniform(0.9, 1.1, 3)
     table = np.clip(gain * ramp ** rng.uniform(0.7, 1.4) + rng.uniform(-0.12, 0.12), 0, 1)
@@ -126,6 +138,7 @@ def recolour(rng: Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.2:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.4))
     if rng.random() < 0.2:
-        noise = rng.normal(0, rng.uniform(2, 8), image.shape[:2]).astype(np.int16)
+        strength = rng.uniform(2, 8)
+        noise = (grain or rng).normal(0, strength, image.shape[:2]).astype(np.int16)
         image = np.clip(image + noise[..., None], 0, 255).astype(np.uint8)
     return image

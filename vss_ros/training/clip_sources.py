@@ -10,7 +10,8 @@ import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError, SourceError
-from vss_ros.training.augment import recolour
+from vss_ros.core.resize import fit_labels
+from vss_ros.training.augment import recolour_clip
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE, LabelledImages
 
@@ -40,9 +41,10 @@ class ClipLibrary:
             image, label = self._fit(image, label, place)
             if mirrored:
                 image, label = image[:, ::-1], label[:, ::-1]
-            image = np.ascontiguousarray(image)
-            images.append(recolour(np.random.default_rng(look), image) if self._recoloured else image)
+            images.append(np.ascontiguousarray(image))
             labels.append(label)
+        if self._recoloured:
+            images = recolour_clip(look, images)
         order = slice(None, None, -1 if backwards else 1)
         return Clip(np.stack(images[order]), np.stack(labels[order]))
 
@@ -55,7 +57,7 @@ class ClipLibrary:
         here = np.s_[:, left : left + kept]
         return (
             cv2.resize(image[here], (width, height), interpolation=cv2.INTER_AREA),
-            cv2.resize(label[here], (width, height), interpolation=cv2.INTER_NEAREST),
+            fit_labels(label[here], (height, width)),
         )
 
     def stills(self) -> LabelledImages:

@@ -16,7 +16,7 @@ from numpy.random import Generator
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
-from vss_ros.training.augment import random_place, recolour
+from vss_ros.training.augment import random_place, recolour_clip
 from vss_ros.training.data import IGNORE, LabelledImages
 
 CELL = 4  # geometry is computed on every fourth pixel
@@ -167,9 +167,10 @@ class StillDriver:
                 mover.draw(t, seen, known)
             if mirrored:
                 seen, known = seen[:, ::-1], known[:, ::-1]
-            seen = np.ascontiguousarray(seen)
-            images.append(recolour(np.random.default_rng(look), seen) if self._recoloured else seen)
+            images.append(np.ascontiguousarray(seen))
             labels.append(known)
+        if self._recoloured:
+            images = recolour_clip(look, images)
         order = slice(None, None, -1 if backwards else 1)
         return Clip(np.stack(images[order]), np.stack(labels[order]))
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from vss_ros.core.errors import SourceError
 from vss_ros.core.model_files import sha256_of
+from vss_ros.core.resize import fit_labels
 from vss_ros.core.sources.images import natural_order, read_labels
 
 IGNORE = 255
@@ -99,7 +100,7 @@ def load_folder(folder: Path, height: int, width: int, classes: int) -> Labelled
             )
         if label.shape != (height, width):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-            label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+            label = fit_labels(label, (height, width))
         images.append(image)
         labels.append(label)
     return LabelledImages([path.stem for path in paths], images, labels)

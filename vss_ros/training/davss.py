@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.settings import check_choice
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.warp import compose
@@ -85,6 +86,11 @@ class DistortionSettings(PropagationSettings):
     """Sampling of the distortion stage. The targets are always DeepLab's, true labels play no part."""
 
     pseudo_labels: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.pseudo_labels:
+            raise SettingsError('the stage distortion knows no true labels; leave pseudo_labels out')
 
 
 class DistortionStage(DavssStage):

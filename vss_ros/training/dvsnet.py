@@ -18,6 +18,7 @@ from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.blocks.image import STRIDE
 from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.dvsnet import REGION, DvsNet, quarter
+from vss_ros.training.data import IGNORE
 from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
 
 
@@ -72,11 +73,15 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
         return handed, Prediction(warped, self.method.regions(quarter(image), warped, appearance, flow))
 
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
-        right = agreement(prediction.merged, labels)
-        by_region = functional.avg_pool2d(right, REGION, ceil_mode=True, count_include_pad=False)
-        whole = prediction.regions.mean((1, 2, 3)) - right.mean((1, 2, 3))
+        right, known = agreement(prediction.merged, labels), middles(labels) != IGNORE
+        found, share = (
+            functional.avg_pool2d(cells.float(), REGION, ceil_mode=True, count_include_pad=False)
+            for cells in (right * known, known)
+        )
+        regions = (prediction.regions - found / share.clamp(min=1e-6)).square()
+        whole = prediction.regions.mean((1, 2, 3)) - _mean_of(right, known)
         return {
-            'regions': self.settings.regions * (prediction.regions - by_region).square().mean(),
+            'regions': self.settings.regions * (regions * share).sum() / share.sum().clamp(min=1e-6),
             'frame': self.settings.frame * whole.square().mean(),
         }
 
@@ -86,7 +91,8 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
         pairs: list[tuple[float, float]] = []
 
         def judge(frame: Judged, truth: Tensor) -> None:
-            right = agreement(frame.prediction.merged, self.targets(truth, frame.image))
+            labels = self.targets(truth, frame.image)
+            right = _mean_of(agreement(frame.prediction.merged, labels), middles(labels) != IGNORE)
             pairs.append((float(frame.prediction.regions.mean()), float(right.mean())))
 
         self.run_aside(average, judge)
@@ -103,5 +109,15 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
 @torch.no_grad()
 def agreement(scores: Tensor, labels: Tensor) -> Tensor:
     """1 where scores (N, K, h, w) have the class of the middle of the cell in labels, uint8 (N, H, W)."""
+    return (labels_of(scores) == middles(labels)).float()
+
+
+def middles(labels: Tensor) -> Tensor:
+    """The label in the middle of each cell, uint8 (N, 1, h, w)."""
     middle = STRIDE // 2
-    return (labels_of(scores) == labels[:, None, middle::STRIDE, middle::STRIDE]).float()
+    return labels[:, None, middle::STRIDE, middle::STRIDE]
+
+
+def _mean_of(cells: Tensor, known: Tensor) -> Tensor:
+    """The mean over those that are known of each frame, (N, 1, h, w) -> (N,)."""
+    return (cells * known).sum((1, 2, 3)) / known.sum((1, 2, 3)).clamp(min=1)

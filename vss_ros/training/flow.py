@@ -19,7 +19,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.motion import CELL
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.method import Method
-from vss_ros.training.augment import check_crop, random_place, recolour
+from vss_ros.training.augment import check_crop, random_place, recolour_clip
 from vss_ros.training.clips import Clip, to_cells
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
@@ -109,7 +109,7 @@ class FlowStage:
                 :, rows.start // CELL : rows.stop // CELL, columns.start // CELL : columns.stop // CELL
             ]
         look = int(rng.integers(1 << 62))
-        image, previous = (recolour(np.random.default_rng(look), each) for each in (image, previous))
+        image, previous = recolour_clip(look, (image, previous))
         return image, previous, flow
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

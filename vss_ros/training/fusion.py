@@ -121,6 +121,7 @@ class FusionStage:
     @classmethod
     def create(cls, method: StMemory, data: Gathered, recipe: StageRecipe) -> FusionStage:
         sampling, delay = recipe.sampling, method.delay_frames
+        data.check_labelled(recipe.shares)
         clips = Mixture(data.clips(recipe.shares, sampling.recolour, delay))
         aside = data.clips_aside(sampling.frames, delay)
         return cls(method, clips, aside, data.frequencies, sampling, data.seed)

@@ -59,10 +59,14 @@ class Gathered:
             labelled: refuse videos without labels.
         """
         self._check_streets(shares)
-        videos = [name for name in shares if not self._is_labelled(name)]
-        if labelled and videos:
-            raise SettingsError(f'this stage needs labels; {", ".join(videos)} has none')
+        if labelled:
+            self.check_labelled(shares)
         return [(self._stills(name), share) for name, share in shares.items()]
+
+    def check_labelled(self, shares: Mapping[str, float]) -> None:
+        """Raises SettingsError where a video without labels has a share."""
+        if videos := [name for name in shares if not self._is_labelled(name)]:
+            raise SettingsError(f'this stage needs labels; {", ".join(videos)} has none')
 
     def images(self, shares: Mapping[str, float]) -> list[tuple[LabelledImages, float]]:
         """As `stills`, videos without labels too, but no streets."""

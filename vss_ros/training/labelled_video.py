@@ -10,9 +10,10 @@ import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.resize import fit_labels
 from vss_ros.evaluation.clips import FileClip, read_picture
 from vss_ros.evaluation.layouts import load_layout
-from vss_ros.training.augment import recolour
+from vss_ros.training.augment import recolour_clip
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE, LabelledImages
 
@@ -79,7 +80,7 @@ class LabelledVideo:
             clip = Clip(clip.images[:, :, ::-1], clip.labels[:, :, ::-1])
         if not self._recoloured:
             return Clip(np.ascontiguousarray(clip.images), np.ascontiguousarray(clip.labels))
-        images = [recolour(np.random.default_rng(look), np.ascontiguousarray(image)) for image in clip.images]
+        images = recolour_clip(look, map(np.ascontiguousarray, clip.images))
         return Clip(np.stack(images), clip.labels)
 
     def in_order(self, frames: int) -> Iterator[Clip]:
@@ -131,7 +132,7 @@ def _label(video: FileClip, number: int, size: tuple[int, int]) -> np.ndarray:
     assert label is not None  # places are labelled frames
     if label.shape == size:
         return label
-    return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return fit_labels(label, size)
 
 
 class _OnDisk(Sequence[np.ndarray]):

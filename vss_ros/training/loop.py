@@ -123,6 +123,7 @@ def fit(
                 processes.wait()
     if log is not None:
         log.close()
+    processes.spread(average)  # statistics of norms on CPUs are those of each process's own parts
     module.load_state_dict(average.state_dict())
     module.eval()
 

@@ -109,8 +109,10 @@ class Descent:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == 'fp16')
 
     def autocast(self) -> torch.autocast:
-        dtype = PRECISIONS[self.precision]
-        return torch.autocast(self._device.type, dtype, enabled=self.precision != 'fp32')
+        # Without its cache: in older PyTorch (2.9 for one) kernels that were first cast under no_grad, on
+        # frames that are not judged, stay in it without their gradients.
+        dtype, enabled = PRECISIONS[self.precision], self.precision != 'fp32'
+        return torch.autocast(self._device.type, dtype, enabled=enabled, cache_enabled=False)
 
     def step(self, step: int, loss: torch.Tensor) -> None:
         """Take one step against the gradient of the loss."""

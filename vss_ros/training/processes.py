@@ -52,6 +52,12 @@ class Processes:
             values /= self.count
         return values
 
+    def spread(self, module: nn.Module) -> None:
+        """Give the parameters and statistics of the first process to all."""
+        if self.count > 1:
+            for tensor in module.state_dict().values():
+                distributed.broadcast(tensor, 0)
+
     def wait(self) -> None:
         """Go on when all have come here."""
         if self.count > 1:

@@ -90,6 +90,13 @@ def write_report(
     write_file(target / 'report.md', '\n'.join(lines) + '\n')
 
 
+def copy_report(folder: Path, target: Path) -> None:
+    """Copy what `write_report` wrote to another folder."""
+    for name in ('report.md', 'curves.png', 'recipe.yaml'):
+        if (folder / name).is_file():
+            write_file(target / name, (folder / name).read_bytes())
+
+
 def write_card(trainer: Trainer, folder: Path) -> None:
     """Write the README.md of a model, if nobody has written one."""
     if (folder / 'README.md').exists():

@@ -78,8 +78,13 @@ class SegmenterStage:
         settings: SegmenterSettings,
         seed: int = 0,
         teacher: nn.Module | None = None,
+        align_corners: bool = False,
     ) -> None:
-        """`sets`: images and the share of every batch drawn from them; labelled unless there is a teacher."""
+        """`sets`: images and the share of every batch drawn from them; labelled unless there is a teacher.
+
+        `align_corners`: how the method enlarges scores, see `resize`.
+        """
+        self._align_corners = align_corners
         self.module, self._classes, self._settings, self._seed = network, classes, settings, seed
         network.requires_grad_(True)  # a correction trained before has frozen it
         self.size = settings.batch
@@ -100,8 +105,8 @@ class SegmenterStage:
         origin = recipe.sampling.teacher
         teacher = load_teachers(origin, data.class_set) if origin else None
         stills = data.stills(recipe.shares, labelled=teacher is None)
-        network = getattr(method, name)
-        return cls(network, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher)
+        network, aligned = getattr(method, name), bool(method.options.get('align_corners', False))
+        return cls(network, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher, aligned)
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
         views = [self._view(step, index) for index in (range(self.size) if samples is None else samples)]
@@ -131,7 +136,7 @@ class SegmenterStage:
             weights = None if self._weights is None else self._weights.to(scores.device)
             # Half resolution keeps poles two pixels wide at a quarter of the cost of full size.
             labels = batch['labels'][:, ::2, ::2].long()
-            terms = segmentation_losses(scores, labels, weights, self._settings.jaccard)
+            terms = segmentation_losses(self._enlarged(scores, rgb), labels, weights, self._settings.jaccard)
             if auxiliary is not None:
                 loss = segmentation_losses(auxiliary, labels, weights, 0.0)['cross_entropy']
                 terms['auxiliary'] = AUXILIARY * loss
@@ -140,8 +145,16 @@ class SegmenterStage:
                 terms['teacher'] = self._settings.teacher_weight * loss
             return terms
 
+    def _enlarged(self, scores: Tensor, rgb: Tensor) -> Tensor:
+        """Scores at the pixels of the labels, every second one, where the losses would not put them there."""
+        if not self._align_corners:
+            return scores
+        return resize(scores.float(), rgb.shape[2:], align_corners=True)[:, :, ::2, ::2]
+
     def validate(self, average: nn.Module) -> dict[str, float]:
-        return mean_iou(average, self._aside, self._classes) if len(self._aside) else {}
+        if not len(self._aside):
+            return {}
+        return mean_iou(average, self._aside, self._classes, self._align_corners)
 
 
 def scores_of(segmenter: nn.Module, rgb: Tensor) -> Tensor:
@@ -151,13 +164,15 @@ def scores_of(segmenter: nn.Module, rgb: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def mean_iou(segmenter: nn.Module, images: LabelledImages, classes: int) -> dict[str, float]:
+def mean_iou(
+    segmenter: nn.Module, images: LabelledImages, classes: int, align_corners: bool = False
+) -> dict[str, float]:
     """`miou` in per cent at full resolution, and `iou_<id>` of each class that occurs."""
     device = next(segmenter.parameters()).device
     counts = ConfusionMatrix(classes)
     for image, label in zip(images.images, images.labels, strict=True):
         scores = scores_of(segmenter, to_rgb(torch.from_numpy(image)[None].to(device)))
-        mask = resize(scores.float(), label.shape).argmax(1)[0].byte()
+        mask = resize(scores.float(), label.shape, align_corners).argmax(1)[0].byte()
         counts.update(label, mask.cpu().numpy())
     each = {f'iou_{i}': 100 * float(iou) for i, iou in enumerate(counts.iou()) if iou == iou}
     return {'miou': 100 * counts.miou(), **each}

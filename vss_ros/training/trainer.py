@@ -83,7 +83,7 @@ class Trainer:
             tell = partial(report, stage.name)
             try:
                 fit(stage, stage_recipe.fit, self.folder, device, resume, tell, processes, self.recipe.seed)
-            except torch.OutOfMemoryError as error:
+            except torch.cuda.OutOfMemoryError as error:
                 raise SettingsError(
                     f'{stage.name} does not fit into the memory of {device}; lower its batch '
                     f'({stage.size}) or set a smaller crop, and go on with --resume: {error}'

@@ -7,6 +7,7 @@ Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -35,11 +36,16 @@ def resize_like(x: Tensor, other: Tensor) -> Tensor:
 
 def take_camera_bytes(stem: nn.Module) -> None:
     """Change the first convolution from RGB in [0, 1] to BGR in [0, 255], for the same result."""
+    replace_first(stem, CameraConvolution)
+
+
+def replace_first(stem: nn.Module, change: Callable[[nn.Conv2d], nn.Conv2d]) -> None:
+    """Put what `change` makes of the first convolution into its place."""
     name, first = next(
         (name, module) for name, module in stem.named_modules() if isinstance(module, nn.Conv2d)
     )
     parent, _, attribute = name.rpartition('.')
-    setattr(stem.get_submodule(parent), attribute, CameraConvolution(first))
+    setattr(stem.get_submodule(parent), attribute, change(first))
 
 
 class CameraConvolution(nn.Conv2d):
@@ -195,7 +201,10 @@ GLANCES = ('half', 'full')
 
 
 class Glance(LiteSegmenter):
-    """The segmenter on the image at half its size, for a quarter of the work, or behind a large one at full.
+    """The segmenter at half its size, for a quarter of the work, or behind a large one at full.
+
+    At half, the first convolution takes steps twice as long over the image as it is, so that it still sees
+    what is two pixels wide; all behind it works on maps half as large.
 
     It may be told what was carried to the frame. So it need not name again what has only moved, and small or
     cut off things keep their class, while what it sees itself decides where the two do not go together.
@@ -207,23 +216,18 @@ class Glance(LiteSegmenter):
     def __init__(self, classes: int, size: str = 'half') -> None:
         super().__init__(classes)
         self.halves = size == 'half'
-        self.halve: nn.Module = nn.AvgPool2d(2) if self.halves else nn.Identity()
+        if self.halves:
+            replace_first(self.stem, halving)
         self.remember = nn.Conv2d(classes, self.width_4, 3, padding=1, bias=False)
         nn.init.zeros_(self.remember.weight)
 
     def begin_as(self, segmenter: LiteSegmenter) -> None:
-        """Take the weights of a segmenter; what is carried has no say yet."""
-        self.load_state_dict({**self.state_dict(), **segmenter.state_dict()})
-        nn.init.zeros_(self.remember.weight)
-
-    def take_camera_bytes(self) -> None:
-        block = self.stem[0]
-        assert isinstance(block, nn.Sequential)
-        assert isinstance(block[0], nn.Conv2d)
+        """Take the weights of a segmenter, halved where need be; what is carried has no say yet."""
+        weights = segmenter.state_dict()
         if self.halves:
-            block[0] = halving(block[0])
-            self.halve = nn.Identity()
-        super().take_camera_bytes()
+            weights['stem.0.0.weight'] = halved(weights['stem.0.0.weight'])
+        self.load_state_dict({**self.state_dict(), **weights})
+        nn.init.zeros_(self.remember.weight)
 
     def forward(self, rgb: Tensor, carried: Tensor | None = None) -> Glimpse:  # type: ignore[override]
         """Glance at an image.
@@ -233,7 +237,7 @@ class Glance(LiteSegmenter):
             carried: scores carried to it, (N, K, any height, any width).
         """
         first, second = self.stem
-        entered = first(self.halve(rgb - self.grey))
+        entered = first(rgb - self.grey)
         x = second(entered)
         detail = entered if self.halves else x
         if carried is not None:
@@ -258,8 +262,13 @@ def halving(first: nn.Conv2d) -> nn.Conv2d:
         bias=False,
     )
     with torch.no_grad():
-        merged.weight.copy_(first.weight.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4)
+        merged.weight.copy_(halved(first.weight))
     return merged
+
+
+def halved(kernel: Tensor) -> Tensor:
+    """A kernel (C', C, h, w) for averages over 2 x 2 pixels as one for the pixels, (C', C, 2h, 2w)."""
+    return kernel.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4
 
 
 class LiteCorrection(nn.Module):
