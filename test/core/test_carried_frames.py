@@ -59,7 +59,7 @@ def test_every_nth_frame_between_key_frames_is_corrected(model, engine, street, 
 def test_a_carried_frame_runs_neither_segmenter_nor_correction(model, engine, street):
     segmenter = VideoSegmenter(model, engine, settings_of(9, 9))
     found = [segmenter.step(frame) for frame in frames(street[:2])][1]
-    assert list(found.timings_ms) == ['resize', 'flow', 'warp_result', 'show', 'download', 'output']
+    assert list(found.timings_ms) == ['resize', 'flow', 'carry', 'download', 'output']
     assert (found.is_key, found.age_frames, found.corrected_share) == (False, 1, None)
     assert not found.distortion().any()
 
@@ -163,7 +163,7 @@ def test_a_negative_interval_is_refused():
         ({'correction_interval': 0}, 'correction_interval is 0; expected 1 or more'),
         ({'correction_interval': 'often'}, "correction_interval is 'often'"),
         (
-            {'steps': {'key': ['segmenter'], 'carried': ['flow', 'warp_result', 'show']}},
+            {'steps': {'key': ['segmenter'], 'carried': ['flow', 'carry']}},
             'needs a propagated one',
         ),
         ({'correction_interval': 2, 'steps': 'without carried'}, 'and there is no carried step'),

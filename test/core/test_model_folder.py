@@ -32,10 +32,10 @@ def test_a_model_knows_its_classes_sizes_stages_and_files(folder):
     assert model.steps == {
         'key': ('segmenter',),
         'propagated': ('flow', 'warp', 'correction'),
-        'carried': ('flow', 'warp_result', 'show'),
+        'carried': ('flow', 'carry'),
     }
     assert model.propagates
-    assert set(model.graphs) == {'segmenter', 'warp', 'correction', 'warp_result', 'show'}
+    assert set(model.graphs) == {'segmenter', 'warp', 'correction', 'carry'}
     assert model.graphs['segmenter'].inputs['image'].shape == (1, 64, 96, 3)
     assert model.weights == folder / 'weights.safetensors'
 

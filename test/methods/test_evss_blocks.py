@@ -18,7 +18,7 @@ from vss_ros.methods.blocks.image import Normalise, to_rgb
 from vss_ros.methods.blocks.pooling import PoolToGrid, bin_weights
 from vss_ros.methods.blocks.pyramid import grid_columns
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.blocks.warp import read_nearest, warp
 
 sizes = st.integers(2, 12)
 seeds = st.integers(0, 2**31)
@@ -178,3 +178,21 @@ def test_coarser_decisions_are_those_of_a_smaller_image(decision, part):
     there = decide(scores, (24 // part, 32 // part))
     for name, found in decide(scores, (24, 32), decision).items():
         assert torch.equal(found, there[name])
+
+
+@given(st.integers(2, 6), st.integers(2, 7), st.integers(0, 2**32 - 1))
+def test_the_nearest_cell_is_read_that_the_flow_points_to(height, width, seed):
+    rng = np.random.default_rng(seed)
+    maps = rng.integers(0, 255, (2, 3, height, width)).astype(np.float32)
+    flow = rng.uniform(-4, 4, (2, 2, height, width)).astype(np.float32)
+    found = read_nearest(torch.from_numpy(maps), torch.from_numpy(flow)).numpy()
+    for image, y, x in np.ndindex(2, height, width):
+        right, down = flow[image, :, y, x]
+        column, row = (round(float(np.float32(at) + by)) for at, by in ((x, right), (y, down)))
+        column, row = min(max(column, 0), width - 1), min(max(row, 0), height - 1)
+        assert (found[image, :, y, x] == maps[image, :, row, column]).all()
+
+
+def test_flow_of_another_size_than_the_map_that_is_read_is_refused():
+    with pytest.raises(ShapeError, match=r'maps are \(4, 4\) and flow is \(4, 5\)'):
+        read_nearest(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 5))

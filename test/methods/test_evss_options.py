@@ -86,9 +86,9 @@ def test_options_that_cannot_be_used_are_refused(options, message):
 
 def test_a_flow_from_the_host_replaces_the_flow_network():
     method = build_method('evss', 5, {'flow': 'dis'}).eval()
-    assert method.graphs == ('segmenter', 'warp', 'correction', 'warp_result', 'show')
+    assert method.graphs == ('segmenter', 'warp', 'correction', 'carry')
     assert method.steps['propagated'] == ('flow', 'warp', 'correction')
-    assert method.steps['carried'] == ('flow', 'warp_result', 'show')
+    assert method.steps['carried'] == ('flow', 'carry')
     assert not any(name.startswith('flownet') for name in method.state_dict())
     examples = method.examples(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
     assert examples['warp'].inputs['flow'].shape == (1, 2, 16, 24)
@@ -97,7 +97,7 @@ def test_a_flow_from_the_host_replaces_the_flow_network():
 def test_examples_name_every_input_and_output_of_every_graph(evss):
     examples = evss.examples(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
     assert tuple(examples) == evss.graphs
-    assert evss.graphs == ('segmenter', 'flow', 'warp', 'correction', 'warp_result', 'show')
+    assert evss.graphs == ('segmenter', 'flow', 'warp', 'correction', 'carry')
     described = {
         name: (str(tensor.dtype).removeprefix('torch.'), tuple(tensor.shape))
         for example in examples.values()
@@ -112,9 +112,8 @@ def test_examples_name_every_input_and_output_of_every_graph(evss):
         'reference_labels': ('uint8', (1, 1, 16, 24)),
         'flow': ('float32', (1, 2, 16, 24)),
         'warped': ('float32', (1, 11, 16, 24)),
-        'result': ('float32', (1, 11, 16, 24)),
-        'previous_result': ('float32', (1, 11, 16, 24)),
-        'warped_result': ('float32', (1, 11, 16, 24)),
+        'previous_mask': ('uint8', (1, 64, 96)),
+        'previous_confidence': ('uint8', (1, 64, 96)),
         'mask': ('uint8', (1, 64, 96)),
         'confidence': ('uint8', (1, 64, 96)),
         'distortion': ('float32', (1, 1, 64, 96)),
@@ -230,7 +229,8 @@ def test_where_nothing_moved_a_carried_frame_shows_the_result_of_the_last_correc
         corrected = method.step('propagated', {**given, **method.state_of(key)})
         for computed in (key, corrected):
             shown = method.step('carried', {**given, **method.state_of(computed)})
-            torch.testing.assert_close(shown['warped_result'], computed['result'])
+            assert torch.equal(shown['mask'], computed['mask'])
+            assert torch.equal(shown['confidence'], computed['confidence'])
     assert (corrected['mask'] != key['mask']).any()
 
 

@@ -21,7 +21,7 @@ STEPS = ('key', 'propagated', 'carried')
 CARRIED = STEPS[2]  # of a frame that is only warped from the last one that was computed
 AGE = 'age'  # frames since the key frame, float32 (1, 1, 1, 1); the caller brings it to all other frames
 RESULTS = ('mask', 'confidence')  # what every step must give
-WARPS = ('warp', 'warp_result')  # graphs that only read each tensor where `flow` points
+WARPS = ('warp',)  # graphs that only read each tensor where `flow` points
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
 HOST_FLOWS = ('dis', 'motion_vectors', 'stream')  # flow computed beside the engine, see core/motion
 

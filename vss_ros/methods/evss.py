@@ -3,7 +3,7 @@
 A key frame is segmented in full by CSRNet. A propagated frame warps the scores of the frame before
 it along the optical flow, and CoNet computes new ones where a distortion map says that the warp
 cannot be trusted: where the warp changed the class (coarse map) and at edges and thin objects.
-Beyond the paper, frames between corrections may be carried: only the result of the last one is warped.
+Beyond the paper, frames between corrections may be carried: the mask of the last one is moved along the flow.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from
 the current frame to the previous one, that is, the last that was not merely carried. Scores are class logits.
 """
@@ -19,19 +19,18 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_steps import CARRIED
 from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.decide import check_decision, labels_of
-from vss_ros.methods.blocks.image import STRIDE
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.blocks.warp import read_nearest, warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 from vss_ros.methods.key_frames import CHOICES, KeyFrames
 from vss_ros.methods.method import at_age, numbers_by_age
 
 
 class Evss(FlowWarping, KeyFrames):
-    """Graphs: segmenter | flow, warp, correction | flow, warp_result, show.
+    """Graphs: segmenter | flow, warp, correction | flow, carry.
 
-    State: the image, the scores, the reference labels, the result.
+    State: the image, the scores, the reference labels, mask and confidence.
 
     Args:
         classes: number of classes K.
@@ -63,12 +62,13 @@ class Evss(FlowWarping, KeyFrames):
         'fusion': ('full', 'quarter'),
         'carry': ('warped', 'merged', COMPOSED),
     }
-    steps = {**FlowWarping.steps, CARRIED: ('flow', 'warp_result', 'show')}
+    steps = {**FlowWarping.steps, CARRIED: ('flow', 'carry')}
     state = {
         'image': 'previous_image',
         'scores': 'previous_scores',
         'labels': 'reference_labels',
-        'result': 'previous_result',
+        'mask': 'previous_mask',
+        'confidence': 'previous_confidence',
     }
 
     def __init__(
@@ -127,13 +127,12 @@ class Evss(FlowWarping, KeyFrames):
         return self.conet
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
-        """image uint8 (N, H, W, 3) BGR -> scores, result, labels uint8 (N, 1, h, w), mask, confidence."""
+        """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
         scores = self.key_scores(image)
         labels = labels_of(scores).to(torch.uint8)
         return {
             **self.from_key(scores=scores),
             'labels': labels,
-            'result': scores,
             **self.decided(scores, image.shape[1:3]),
         }
 
@@ -157,7 +156,6 @@ class Evss(FlowWarping, KeyFrames):
             age: see `decided`.
         Returns:
             scores, labels: what the next frame takes, like its inputs; no scores if `carry` is `composed`.
-            result: the corrected scores, which frames that are carried take, (N, K, h, w).
             mask, confidence: see `decided`.
             distortion: 0 trusts the warp, 1 the update; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar (EVSS eq. 9).
@@ -174,20 +172,27 @@ class Evss(FlowWarping, KeyFrames):
         return {
             **self.carried_on(scores=carried if self.options['carry'] == 'merged' else warped),
             'labels': (labels if follows else reference).to(torch.uint8),
-            'result': carried,
             **self.decided(merged, size, age),
             'distortion': distortion,
             'corrected': (labels != labels_of(warped)).float().mean(),
         }
 
-    def warp_result(self, previous_result: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Result of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped_result (N, K, h, w)."""
-        return {'warped_result': warp(previous_result, flow)}
+    def carry(self, previous_mask: Tensor, previous_confidence: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """What was decided for the frame before is read where the flow points, and nothing is computed anew.
 
-    def show(self, warped_result: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
-        """Decide a frame that is carried: mask, confidence, see `decided`."""
-        height, width = (STRIDE * side for side in warped_result.shape[2:])
-        return self.decided(warped_result, (height, width), age)
+        Scores that are warped blur, and thin things with them; decisions stay as they are, and there are two
+        maps of bytes to read instead of one of scores for each class.
+
+        Args:
+            previous_mask, previous_confidence: uint8 (N, H', W'), at the size that `decision` says.
+            flow: in cells of a quarter of the image, (N, 2, h, w).
+        Returns:
+            mask, confidence: of this frame, of the same size.
+        """
+        decided = torch.stack((previous_mask.float(), previous_confidence.float()), 1)
+        finer = decided.shape[2] // flow.shape[2]
+        mask, confidence = read_nearest(decided, finer * resize(flow, decided.shape[2:])).unbind(1)
+        return {'mask': mask.to(torch.uint8), 'confidence': confidence.to(torch.uint8)}
 
     def edge_offset(self, age: Tensor | None) -> Tensor | None:
         """What the option says so many frames after the key frame, (N, 1, 1, 1) or a scalar."""

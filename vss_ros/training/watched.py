@@ -21,7 +21,7 @@ SEED = 0
 def answers_on(
     clips: Iterable[tuple[int, Iterable[Frame]]], model: ModelFolder, method: Method, span: int
 ) -> Iterator[tuple[int, Answer]]:
-    """Every answer, with the number of its clip, one frame after the other.
+    """Every answer, with the number of its clip, one frame after the other; none of them is only carried.
 
     Args:
         clips: a number and the frames of each.
@@ -31,7 +31,9 @@ def answers_on(
     """
     watched = replace(model, state=method.state)
     engine = TorchEngine(method, CpuDevice(), 'fp32')
-    settings = StreamSettings(span, max_frame_gap_s=float('inf'), output_size='network')
+    settings = StreamSettings(
+        span, correction_interval=1, max_frame_gap_s=float('inf'), output_size='network'
+    )
     rng = np.random.default_rng(SEED)
     for number, frames in clips:
         segmenter = VideoSegmenter(watched, engine, settings)

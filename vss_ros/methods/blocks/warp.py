@@ -53,6 +53,33 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     return warped.reshape(channels, count, height, width).transpose(0, 1).to(features.dtype)
 
 
+def read_nearest(maps: Tensor, flow: Tensor) -> Tensor:
+    """The cell nearest to where the flow points: output(p) = maps(round(p + flow(p))), for maps of ids.
+
+    Beyond the border the border cell is read. Nothing here has a gradient.
+
+    Args:
+        maps: of the previous frame, (N, C, h, w).
+        flow: in cells, (N, 2, h, w); channel 0 to the right, channel 1 down.
+    Raises:
+        ShapeError: the two differ in height or width.
+    """
+    if maps.shape[2:] != flow.shape[2:]:
+        raise ShapeError(
+            f'maps are {tuple(maps.shape[2:])} and flow is {tuple(flow.shape[2:])} (height, width); '
+            'both must have the same size'
+        )
+    count, channels, height, width = maps.shape
+    columns = torch.arange(width, dtype=torch.float32, device=flow.device)
+    rows = torch.arange(height, dtype=torch.float32, device=flow.device)[:, None]
+    x = (columns + flow[:, 0].float()).round().clamp(0, width - 1)
+    y = (rows + flow[:, 1].float()).round().clamp(0, height - 1)
+    image = torch.arange(count, dtype=torch.int32, device=flow.device)[:, None, None] * (height * width)
+    cell = (image + (y * width + x).to(torch.int32)).reshape(-1)
+    cells = maps.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, cell)
+    return cells.reshape(count, height, width, channels).permute(0, 3, 1, 2)
+
+
 def _inside(position: Tensor, last: int) -> Tensor:
     """Clamped to the map. At the last cell both cells that are read are that one: flow has no say there."""
     position = position.clamp(0, last)
