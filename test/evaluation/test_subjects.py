@@ -113,12 +113,16 @@ def test_where_every_nth_frame_is_corrected_all_rows_go_from_the_same_frames_and
     assert per_frame.mean_gmacs(6) == pytest.approx(model.gmacs['key'])
 
 
-def test_before_the_first_correction_a_model_is_no_better_than_warping_alone(tiny_model, street):
+def test_before_the_first_correction_a_model_carries_its_mask_to_where_warping_alone_carries_scores(
+    tiny_model, street
+):
     rows = load_subjects([str(tiny_model)], [EngineSettings(threads=1)], 'model', True, False, None, 3)
     model, warp_only = (row.stream(interval=7) for row in rows)
     for number, frame in enumerate(frames_of(street)[:4]):
         ours, theirs = step(model, frame), step(warp_only, frame)
-        assert np.array_equal(ours.mask, theirs.mask) == (number < 3)
+        assert np.array_equal(ours.mask, theirs.mask) == (number == 0)
+        if number < 3:
+            assert np.mean(ours.mask == theirs.mask) > 0.8, 'but for outlines'
         assert (model.warped_mask(frame.size) is not None) == (number == 3)
 
 

@@ -143,7 +143,7 @@ def _main(arguments: list[str]) -> None:
     for gpu_id in map(int, arguments):
         try:
             found['gpu'] = gpu_ceilings(gpu_id)
-        except (ImportError, RuntimeError) as error:
+        except (ImportError, RuntimeError, AssertionError) as error:  # the last: PyTorch without CUDA
             print(error, file=sys.stderr)
     print(json.dumps({name: asdict(ceilings) for name, ceilings in found.items()}))
 
