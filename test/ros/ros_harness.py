@@ -139,20 +139,28 @@ class Probe:
         while time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.02)
 
-    def forget_clients(self) -> None:
-        """Makes the next calls use new clients."""
-        for client in self._clients.values():
-            self.node.destroy_client(client)
-        self._clients.clear()
+    def client(self, kind, name: str):
+        """The client of a service, made when it is first asked for."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, name)
+        return self._clients[name]
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a client of a service."""
+        return name in self._clients
+
+    def forget_clients(self, *names: str) -> None:
+        """Makes the next calls of these services, or of all, use new clients."""
+        for name in names or tuple(self._clients):
+            if (client := self._clients.pop(name, None)) is not None:
+                self.node.destroy_client(client)
 
     def call(self, kind, name: str, request, patience_s: float = DEADLINE_S):
         """Calls a service, again each time its patience ends, and returns the first response.
 
         On a busy machine the server may not know the client yet when it answers, and the answer is lost.
         """
-        if name not in self._clients:
-            self._clients[name] = self.node.create_client(kind, name)
-        client = self._clients[name]
+        client = self.client(kind, name)
         self.until(client.service_is_ready, f'service {name}')
         calls = []
 
@@ -222,9 +230,15 @@ class Robot:
     # lifecycle and services
 
     def change(self, verb: str | int) -> bool:
-        request = ChangeState.Request()
+        request, name = ChangeState.Request(), f'{self.name}/change_state'
         request.transition.id = TRANSITIONS.get(verb, verb)
-        return self.probe.call(ChangeState, f'{self.name}/change_state', request).success
+        if not self.probe.knows(name):
+            # Its answer must not be lost, for a transition cannot be asked for twice. What this process makes
+            # becomes known over there in order, so a later client is answered when this one is known.
+            self.probe.client(ChangeState, name)
+            self.probe.forget_clients(f'{self.name}/get_state')
+            assert self.state
+        return self.probe.call(ChangeState, name, request).success
 
     def begin(self, verb: str):
         """Asks for a transition; returns its answer to come once it is under way."""
