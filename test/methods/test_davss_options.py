@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vss_ros.core.engines.onnx_runtime import shared_pool
+from vss_ros.core.engines.onnx_runtime import _shared_pool
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.decide import decide, labels_of
@@ -306,7 +306,7 @@ def test_the_published_segmenter_exports_and_runs_without_pytorch(filled_davss, 
     image = torch.from_numpy(example_frames((64, 96), 1)[0][None])
     example = davss.examples(image)['segmenter']
     _write_graph(davss, 'segmenter', example, tmp_path)
-    shared_pool(os.cpu_count() or 1)  # as the engine, which another test may have used in this process
+    _shared_pool(os.cpu_count() or 1)  # as the engine, which another test may have used in this process
     sharing = onnxruntime.SessionOptions()
     sharing.use_per_session_threads = False
     session = onnxruntime.InferenceSession(

@@ -71,7 +71,7 @@ def test_the_nodes_that_a_provider_was_given_are_counted_where_onnx_runtime_tell
     session = onnx_runtime.onnxruntime.InferenceSession
     options = onnx_runtime.onnxruntime.SessionOptions()
     options.use_per_session_threads = False  # the process may have its pool already
-    onnx_runtime.shared_pool(1)
+    onnx_runtime._shared_pool(1)
     assert nodes_by_provider(session(str(model.graphs['warp'].file), options)) == {'CPUExecutionProvider': 1}
     options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
     recorded = session(str(model.graphs['warp'].file), options)

@@ -84,7 +84,7 @@ class OnnxRuntimeEngine:
         cls, graphs: Mapping[str, GraphSpec], settings: EngineSettings, precision: str
     ) -> OnnxRuntimeEngine:
         """An engine for graphs as they are, whatever their precision."""
-        threads = shared_pool(settings.threads or usable_cores())
+        threads = _shared_pool(settings.threads or usable_cores())
         provider = PROVIDERS[settings.provider]
         sessions = {name: _session(graph, provider, settings, precision) for name, graph in graphs.items()}
         facts = {
@@ -151,17 +151,13 @@ def nodes_by_provider(session: onnxruntime.InferenceSession) -> Counter[str]:
     return found or Counter(session.get_providers()[:1])
 
 
-def shared_pool(threads: int = 0) -> int:
-    """Makes the process-wide pool on first use and returns its size.
-
-    Args:
-        threads: of the pool; 0 takes it as it is, or a thread for each core.
-    """
+def _shared_pool(threads: int) -> int:
+    """Makes the process-wide pool on first use and returns its size."""
     global _pool_threads
     if _pool_threads is None:
-        _pool_threads = threads or usable_cores()
-        onnxruntime.set_global_thread_pool_sizes(_pool_threads, 1)
-    elif threads not in (0, _pool_threads):
+        onnxruntime.set_global_thread_pool_sizes(threads, 1)
+        _pool_threads = threads
+    elif _pool_threads != threads:
         _log.warning(
             'ONNX Runtime keeps its pool of %d threads; %d take effect in a new process',
             _pool_threads,
