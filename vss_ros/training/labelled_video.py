@@ -130,8 +130,6 @@ def _image(video: FileClip, number: int, size: tuple[int, int]) -> np.ndarray:
 def _label(video: FileClip, number: int, size: tuple[int, int]) -> np.ndarray:
     label = video.truth(number)
     assert label is not None  # places are labelled frames
-    if label.shape == size:
-        return label
     return fit_labels(label, size)
 
 
