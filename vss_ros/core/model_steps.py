@@ -23,7 +23,7 @@ AGE = 'age'  # frames since the key frame, float32 (1, 1, 1, 1); the caller brin
 RESULTS = ('mask', 'confidence')  # what every step must give
 WARPS = ('warp',)  # graphs that only read each tensor where `flow` points
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
-HOST_FLOWS = ('dis', 'motion_vectors', 'stream')  # flow computed beside the engine, see core/motion
+HOST_FLOWS = ('dis', 'dis_half', 'motion_vectors', 'stream')  # computed beside the engine, see core/motion
 
 
 def check_steps(model: ModelFolder) -> None:

@@ -13,7 +13,7 @@ from vss_ros.methods.blocks.image import STRIDE, to_rgb
 from vss_ros.methods.blocks.warp import compose
 from vss_ros.methods.method import Method
 
-FLOWS = ('network', 'dis', 'motion_vectors')
+FLOWS = ('network', 'dis', 'dis_half', 'motion_vectors')
 COMPOSED = 'composed'  # a value of `carry`
 
 

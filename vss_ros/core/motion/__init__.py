@@ -1,9 +1,9 @@
 """Optical flow computed on the host, beside the engine.
 
-A model whose `flow` is `dis` or `motion_vectors` has no flow graph; the segmenter asks one of these
-instead, or `stream`, for videos that bring their motion along. All give the flow of the 1/4 map: float32
-(1, 2, h, w), in cells, from the current image to the anchor: the image of the frame that results are warped
-from.
+A model whose `flow` is `dis`, `dis_half` or `motion_vectors` has no flow graph; the segmenter asks one of
+these instead, or `stream`, for videos that bring their motion along. All give the flow of the 1/4 map:
+float32 (1, 2, h, w), in cells, from the current image to the anchor: the image of the frame that results are
+warped from.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Motion(Protocol):
 
 
 def make_motion(kind: str) -> Motion:
-    """A new estimator for one stream: `dis`, `stream` or `motion_vectors` (needs PyAV)."""
+    """A new estimator for one stream: one of `HOST_FLOWS`; `motion_vectors` needs PyAV."""
     from vss_ros.core.motion.followed import FollowedMotion
 
-    if kind == 'dis':
+    if kind in ('dis', 'dis_half'):
         from vss_ros.core.motion.dis import DisMotion
 
-        return FollowedMotion(DisMotion())
+        return FollowedMotion(DisMotion(finer=2 if kind == 'dis_half' else 1))
     if kind == 'stream':
         from vss_ros.core.motion.stream import StreamMotion
 
