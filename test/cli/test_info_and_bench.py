@@ -153,6 +153,18 @@ def test_bench_never_takes_a_folder_for_a_file(tiny_model, tmp_path, capsys, opt
     assert f'{tmp_path} is a folder' in capsys.readouterr().err
 
 
+def test_bench_finds_out_before_it_measures_that_its_file_cannot_be_written(tiny_model, tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert main(['bench', str(tiny_model), '--json', f'{tmp_path}/file/figures.json']) == 2
+    assert f'{tmp_path}/file cannot be written to' in capsys.readouterr().err
+
+
+def test_bench_takes_models_also_behind_options(tiny_model, capsys):
+    words = ['bench', str(tiny_model), '--frames', '3', str(tiny_model)]
+    assert main([*words, '--provider', 'cuda']) == 2  # refused for this, not for the second model
+    assert '--provider is of engine onnxruntime' in capsys.readouterr().err
+
+
 def test_bench_refuses_a_provider_without_its_engine(tiny_model, capsys):
     assert main(['bench', str(tiny_model), '--provider', 'cuda']) == 2
     assert 'add --engine onnxruntime' in capsys.readouterr().err

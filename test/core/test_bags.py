@@ -14,7 +14,7 @@ from vss_ros.core.sources.open import SourceSettings, open_source
 
 rosbags = pytest.importorskip('rosbags.rosbag2')
 from rosbags.highlevel import AnyReader  # noqa: E402
-from rosbags.typesys import Stores, get_typestore  # noqa: E402
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -289,6 +289,30 @@ def test_a_bag_that_is_given_up_leaves_nothing(tmp_path):
         sink.discard()
         sink.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('definition', 'fields', 'told'),
+    [
+        ('uint32 height\n', (1,), 'header.stamp.sec is no int'),
+        ('std_msgs/Header header\nstring height\n', (header(0), '1'), 'height is no int'),
+    ],
+)
+def test_a_bag_that_brings_an_image_of_its_own_along_is_refused(tmp_path, definition, fields, told):
+    store = get_typestore(Stores.EMPTY)
+    known = {name: STORE.fielddefs[name] for name in ('std_msgs/msg/Header', 'builtin_interfaces/msg/Time')}
+    store.register({**known, **get_types_from_msg(definition, IMAGE)})
+    with rosbags.Writer(tmp_path / 'bag', version=9, storage_plugin=rosbags.StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection('/camera', IMAGE, typestore=store)
+        writer.write(connection, 5000, store.serialize_cdr(store.types[IMAGE](*fields), IMAGE))
+    with pytest.raises(SourceError, match=f'no message of /camera can be used: it is no {IMAGE} .*: {told}'):
+        read(tmp_path / 'bag')
+
+
+def test_a_folder_named_like_a_bag_of_ros_1_is_told_to_be_renamed(tmp_path):
+    path = write_bag(tmp_path / 'drive.bag', {'/camera': [image_message(picture(0), 'bgr8', STAMP_NS)]})
+    with pytest.raises(SourceError, match=r'drive.bag is a folder named like a bag of ROS 1.* rename it'):
+        read(path)
 
 
 def test_a_message_of_garbage_is_skipped(tmp_path, caplog):

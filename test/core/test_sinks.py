@@ -377,6 +377,32 @@ def test_an_output_without_a_name_is_refused(tmp_path, monkeypatch, spec):
     assert os.listdir(tmp_path) == []
 
 
+def test_an_overlay_may_lie_in_a_folder_named_by_the_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_sinks(['2026-11-29T10:00:00/drive.mp4'], CLASSES) as sinks:
+        sinks[0].write(frame(), result(frame()))
+    assert visible(tmp_path / '2026-11-29T10:00:00') == ['drive.mp4']
+
+
+def test_of_two_runs_with_one_output_the_second_to_end_does_not_replace_the_first(tmp_path):
+    first, second = (Draft(tmp_path / 'scores.json') for _ in range(2))
+    first.path.write_text('first')
+    second.path.write_text('second')
+    first.publish()
+    with pytest.raises(SettingsError, match=r'scores.json was written by another meanwhile'):
+        second.publish()
+    second.discard()
+    assert (tmp_path / 'scores.json').read_text() == 'first'
+    assert os.listdir(tmp_path) == ['scores.json']
+
+
+def test_masks_of_two_runs_are_not_mixed_in_one_folder(tmp_path):
+    first, second = (open_sink(f'{tmp_path}/masks/', CLASSES) for _ in range(2))
+    first.write(frame(), result(frame(), label=3))
+    with pytest.raises(SettingsError, match=r'000000.png exists'):
+        second.write(frame(), result(frame(), label=4))
+
+
 def test_scores_that_cannot_be_written_are_refused_before_the_first_frame(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(OSError, match='file'):

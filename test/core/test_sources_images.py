@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -97,6 +99,22 @@ def test_an_image_that_is_cut_off_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SourceError, match=r'1\.png cannot be read: a PNG image is cut off'):
         list(ImageSource(tmp_path))
+
+
+def test_what_is_no_file_or_too_large_for_an_image_is_never_read(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.png')  # whose reader waits
+    with pytest.raises(SourceError, match='holds no images'):
+        open_source(str(tmp_path))
+    with (tmp_path / 'a.png').open('wb') as file:
+        file.truncate(2**40)
+    with pytest.raises(SourceError, match=r'a.png has 1099511627776 bytes; no image .* has more than'):
+        list(open_source(str(tmp_path)))
+
+
+@pytest.mark.parametrize('spec', ['synthetic:' + 200 * '9', 'synthetic:1x' + 12 * '9'])
+def test_numbers_without_end_are_no_synthetic_street(spec):
+    with pytest.raises(SourceError, match='does not exist'):
+        open_source(spec)
 
 
 def test_an_empty_folder_is_refused(tmp_path):

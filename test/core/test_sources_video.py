@@ -199,6 +199,14 @@ def test_a_bare_stream_as_cameras_write_it_is_read(tmp_path, codec, suffix):
     np.testing.assert_allclose(values, [40, 55, 70, 85, 100], atol=3)
 
 
+def test_a_playlist_that_waits_for_more_is_no_video(tmp_path):
+    write_video(tmp_path / 'v.ts', grey_images(3), range(0, 120, 40))
+    playlist = tmp_path / 'live.m3u8'
+    playlist.write_text('#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nv.ts\n')
+    with pytest.raises(SourceError, match=r'live.m3u8 cannot be read as a video'):
+        open_video(playlist)
+
+
 def test_a_name_may_hold_the_time_of_the_recording(tmp_path, monkeypatch):
     write_video(tmp_path / 'v.mp4', grey_images(3), range(0, 120, 40)).rename(
         tmp_path / '2024-05-01T12:30.mp4'

@@ -75,7 +75,7 @@ def test_unknown_methods_and_options_are_refused_by_name():
         ({'w_f': 'half'}, "{'w_f': 'half'} cannot be used: "),
         ({'reference': 'first'}, "reference is 'first'; use one of key, previous"),
         ({'carry': 'updated'}, "carry is 'updated'; use one of warped, merged"),
-        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, motion_vectors"),
+        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_half, motion_vectors"),
         ({'decision': 'half'}, "decision is 'half' with fusion full; .* use fusion quarter"),
     ],
 )

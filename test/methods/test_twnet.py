@@ -267,7 +267,7 @@ def test_a_method_is_rebuilt_by_its_name_and_options(twnet):
         ({'residual': 'eighth'}, "residual is 'eighth'; use one of full, half, quarter"),
         ({'heads': 'stem'}, "heads is 'stem' with encoder mobilenet_v1 and layer 1; use lite and 2"),
         ({'heads': 'more', 'layer': 2}, "heads is 'more' with layer 2; use layer 1"),
-        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, motion_vectors"),
+        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_half, motion_vectors"),
         ({'decision': 'eighth'}, "decision is 'eighth'; use one of full, half, quarter"),
     ],
 )

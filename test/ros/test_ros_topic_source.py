@@ -56,6 +56,16 @@ def test_images_are_taken_also_where_the_middleware_does_not_number_them(source,
     assert source._statistics.counts == {'received': 3}
 
 
+def test_the_time_of_arrival_stands_in_for_a_stamp_that_a_driver_leaves_at_zero(source):
+    unstamped = image(0)
+    unstamped.header.stamp = Time()
+    first = frame_of(source, unstamped)
+    time.sleep(0.01)
+    second = frame_of(source, unstamped)
+    assert second.stamp_ns - first.stamp_ns >= 10_000_000
+    assert second.header.stamp == Time()
+
+
 def test_what_is_missing_in_the_numbers_of_the_publisher_is_counted(source):
     for number in (7, 8, 12, 11):
         source._on_numbered_image(image(number), {'publication_sequence_number': number})

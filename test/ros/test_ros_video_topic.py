@@ -11,10 +11,13 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import Header
 
 from vss_ros.core.errors import FrameError, SettingsError
-from vss_ros.ros.settings import NodeSettings
+from vss_ros.ros.core_log import CoreLog
+from vss_ros.ros.diagnostics import Diagnostics
+from vss_ros.ros.settings import NodeSettings, Settings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
 from vss_ros.ros.video_topic import VIDEO_TRANSPORTS, VideoTopic, decoder_of, message_type
@@ -186,6 +189,78 @@ def test_what_came_in_one_batch_with_a_packet_that_is_no_video_is_not_built_upon
         topic.newest(batch)
     found = [topic.newest([each]) for each in messages('ffmpeg', packets[4:7], first=4)]
     assert [picture is not None for picture in found] == [False, True, True]
+
+
+def numbered(topic, packets, numbers):
+    """Hands packets over with the publisher's numbers: {packet: number}."""
+    for packet, number in numbers.items():
+        info = {'publication_sequence_number': number}
+        topic._on_numbered_image(message('ffmpeg', packet, packets[packet]), info)
+
+
+def seen(topic, packets, images):
+    """The packets whose pictures came until none did; each must be whole."""
+    found = []
+    for frame in iter(topic):
+        if frame is None:
+            return found
+        found.append(frame.header.stamp.sec - 100)
+        assert np.abs(frame.image.astype(int) - images[found[-1]]).mean() < 8
+    return found
+
+
+def test_a_hole_behind_packets_that_wait_is_not_built_upon_either(source, packets, images):
+    topic, errors = source(drop_policy='queue')
+    numbered(topic, packets, {n: n + 1 for n in (0, 1, 3, 4, 5, 6)})
+    assert seen(topic, packets, images) == [0, 1, 5, 6]
+    assert errors == []
+    assert topic._statistics.counts['missed'] == 1
+
+
+def test_of_a_batch_with_a_hole_only_what_comes_after_it_counts(source, packets, images):
+    topic, errors = source(drop_policy='latest')
+    numbered(topic, packets, {n: n + 1 for n in (0, 1, 3, 4)})
+    assert seen(topic, packets, images) == []
+    numbered(topic, packets, {n: n + 1 for n in (5, 6)})
+    assert seen(topic, packets, images) == [6]
+    assert errors == []
+
+
+@pytest.mark.parametrize('goes_on_at', [20_000, 1], ids=['a long silence', 'another publisher'])
+def test_where_the_numbers_make_no_sense_a_new_video_begins(source, packets, images, goes_on_at):
+    topic, errors = source(drop_policy='queue')
+    numbered(topic, packets, {0: 10, 1: 11})
+    numbered(topic, packets, {n: goes_on_at + n for n in (3, 4, 5, 6)})
+    assert seen(topic, packets, images) == [0, 1, 5, 6]
+    assert errors == []
+    assert topic._statistics.counts['missed'] == 0
+
+
+def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source, packets, images, probe):
+    topic, _ = source(input_timeout_s=0.2)
+    statistics = topic._statistics
+    settings = Settings(node=topic._settings)
+    log = CoreLog(probe.node)
+    log.close()
+    watched = Diagnostics(probe.node, log)
+    watched.state = 'active'
+    watched.stream = SimpleNamespace(
+        source=topic,
+        statistics=statistics,
+        settings=settings,
+        model=SimpleNamespace(propagates=True),
+        is_running=True,
+    )
+    watched.activated()
+    numbered(topic, packets, {n: n for n in (1, 2, 3)})
+    assert seen(topic, packets, images) == []  # half a second, of which images were taken
+    numbered(topic, packets, {4: 4})
+    (level, text), *others = watched._problems()
+    assert (level, others) == (DiagnosticStatus.ERROR, [])
+    assert 'image_raw/ffmpeg, and no mask has for' in text
+    assert 'let the encoder send them more often' in text
+    statistics.good_frame(1.0, is_slow=False, follows_gap=False)
+    assert watched._problems() == []
 
 
 def hole(topic: TopicSource) -> None:

@@ -62,8 +62,9 @@ ONLY_WITHOUT_ROS = ('source', 'network_size', 'key_frame_threshold', 'markdown')
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        'models', nargs='*', default=[DEFAULT_MODEL], metavar='MODEL', help=f'default: {DEFAULT_MODEL}'
+        'models', nargs='*', metavar='MODEL', help=f'may be several (default: {DEFAULT_MODEL})'
     )
+    parser.set_defaults(takes_more='models')
     parser.add_argument(
         '--engine', action='append', choices=(*ENGINES, EAGER), help='may be repeated (default: auto)'
     )
@@ -170,7 +171,7 @@ def main(args: Namespace) -> int:
 
 def _check(args: Namespace) -> None:
     """Refuses what would do nothing, or could not be written in the end."""
-    from vss_ros.core.drafts import refuse_folder
+    from vss_ros.core.drafts import check_writable, refuse_folder
     from vss_ros.core.errors import SettingsError
 
     for name in ONLY_WITHOUT_ROS if args.ros else ONLY_WITH_ROS:
@@ -179,8 +180,10 @@ def _check(args: Namespace) -> None:
             raise SettingsError(f'--{name.replace("_", "-")} cannot be used {word} --ros; leave it out')
     if args.provider != 'cpu' and 'onnxruntime' not in (args.engine or []):
         raise SettingsError('--provider is of engine onnxruntime; add --engine onnxruntime, or leave it out')
+    args.models = args.models or [DEFAULT_MODEL]
     for file in filter(None, (args.json, args.markdown)):
         refuse_folder(file)
+        check_writable(file.parent)
 
 
 @contextmanager

@@ -79,11 +79,11 @@ def main(args: Namespace) -> int:
     StreamSettings(key_frame_interval=args.key_frame_interval)
     model = load_model(args.model)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     answers, health = _drive(args, model, console)
     segmented = [answer for answer in answers if answer.is_complete]
     if not segmented:
-        console.print(f'[red]No mask came back.[/red] The node says why in {args.output_dir / NODE_LOG}')
+        console.print(f'No mask came back. The node says why in {args.output_dir / NODE_LOG}', style='red')
         return 1
     scores = _write_results(segmented, model.classes, args.output_dir, console)
     console.print(_table(answers, segmented, health, scores))
@@ -127,7 +127,7 @@ def _drive(args: Namespace, model: ModelFolder, console: Console) -> tuple[list[
         client.transition('cleanup')
         if code := node.end():
             console.print(
-                f'[yellow]The node ended with code {code}[/yellow]; see {args.output_dir / NODE_LOG}'
+                f'The node ended with code {code}; see {args.output_dir / NODE_LOG}', style='yellow'
             )
     return client.answers, health
 

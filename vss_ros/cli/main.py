@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         print(f'vss: error: {error}', file=sys.stderr)
         return USER_ERROR
+    except MemoryError as error:
+        if '--debug' in words:
+            raise
+        print(f'vss: error: not enough memory: {error}', file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print('vss: interrupted', file=sys.stderr)
         return INTERRUPTED

@@ -28,11 +28,18 @@ class Draft:
             raise SettingsError(f'{target} exists; choose another name or add --overwrite')
         target.parent.mkdir(parents=True, exist_ok=True)
         self.target = target
+        self._may_replace = overwrite
         self._folder = Path(tempfile.mkdtemp(prefix='.unfinished-', dir=target.parent))
         self.path = self._folder / target.name
 
     def publish(self) -> None:
-        """Moves the result to its place."""
+        """Moves the result to its place.
+
+        Raises:
+            SettingsError: something came to lie there meanwhile, and it may not be replaced.
+        """
+        if self.target.exists() and not self._may_replace:
+            raise SettingsError(f'{self.target} was written by another meanwhile; choose another name')
         replaced = self._folder / f'{self.path.name}.replaced'
         try:
             if self.target.is_dir():  # the one case that os.replace cannot do
@@ -68,7 +75,9 @@ def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises SettingsError where nothing can be written into an existing folder."""
+    """Raises SettingsError where nothing could be written into a folder, which is made when it is needed."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     try:
         Draft(folder / 'draft').discard()
     except OSError as error:

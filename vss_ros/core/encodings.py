@@ -6,6 +6,7 @@ hand it the fields of a message.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -20,9 +21,10 @@ PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 PNG_END = b'IEND'
 PNG_GREY_8 = b'\x08\x00'  # bits per channel and colour type, which lie at byte 24
 JPEG_MAGIC = b'\xff\xd8\xff'
-JPEG_END = b'\xff\xd9'
+JPEG_END = 0xD9
 JPEG_START_OF_SCAN = 0xDA
-JPEG_SCAN = bytes([0xFF, JPEG_START_OF_SCAN])
+# A marker that does not stand within the data of a scan, as a zero behind 0xff and restarts do.
+JPEG_AFTER_SCAN = re.compile(rb'\xff([\x01-\xcf\xd8-\xfe])')
 JPEG_MOST_SCANS = 100  # encoders make ten; an empty one takes some bytes, and time as the whole image does
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the start-of-frame markers
 JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a length
@@ -243,11 +245,12 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         at += struct.unpack_from('>H', content, at)[0]
         if marker == JPEG_START_OF_SCAN:
             break
-    if size is None or content.find(JPEG_END, at) < 0:
+    scans = 1
+    while (found := JPEG_AFTER_SCAN.search(content, at)) and found[1][0] != JPEG_END:  # behind it is no image
+        scans += found[1][0] == JPEG_START_OF_SCAN
+        at = found.end() + struct.unpack_from('>H', content, found.end())[0]
+    if size is None or found is None:
         raise FrameError('a JPEG image is cut off: its end is missing')
-    scans = 1 + content.count(
-        JPEG_SCAN, at
-    )  # not even by chance do these bytes stand within the data of a scan
     if scans > JPEG_MOST_SCANS:
         raise FrameError(f'a JPEG image has {scans} scans; expected at most {JPEG_MOST_SCANS}')
     return size

@@ -40,7 +40,7 @@ class ModelFolder:
         method: name of the method in `vss_ros.methods`, used only by the torch engine and training.
         options: what rebuilds the method's networks.
         image_size: (height, width) in pixels that the graphs were exported for.
-        flow: where the tensor `flow` comes from: `network` (a graph), `dis`, `motion_vectors` or `none`.
+        flow: where the tensor `flow` comes from: `network` (a graph), one of `HOST_FLOWS`, or `none`.
         steps: stage names of the `key`, the `propagated` and the `carried` step, in order.
         state: output name -> input name on the next frame. A `carried` step leaves it as it was.
         delay_frames: how many frames before the newest image the results of a step belong to.

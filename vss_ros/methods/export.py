@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import ClassSet, load_classes
-from vss_ros.core.drafts import Draft
+from vss_ros.core.drafts import Draft, check_writable
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.model_files import sha256_of
 from vss_ros.core.model_folder import FORMAT, MODEL_FILE, ModelFolder, load_model
@@ -258,6 +258,7 @@ def check_target(folder: Path) -> None:
 
     Raises:
         ModelError: there is something else.
+        SettingsError: nothing can be written there.
     """
     if folder.is_dir():
         free = (folder / MODEL_FILE).is_file() or not any(folder.iterdir())
@@ -265,6 +266,7 @@ def check_target(folder: Path) -> None:
         free = not folder.exists()
     if not free:
         raise ModelError(f'{folder} is there and is no model folder; choose another name or move it away')
+    check_writable(folder.parent)
 
 
 def _keep_additions(folder: Path, draft: Path) -> None:

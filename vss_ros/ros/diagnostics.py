@@ -13,6 +13,7 @@ from rclpy.node import Node
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.stream import CameraStream
+from vss_ros.ros.video_topic import VIDEO_TRANSPORTS
 
 PERIOD_S = 1.0
 THROTTLE_S = 10.0
@@ -132,7 +133,7 @@ class Diagnostics:
         problems += [(WARN, text) for text in statistics.qos_problems(newer_than_s)]
         problems += self._bad_frames(stream)
         problems += self._losses(stream)
-        problems += self._stuck(stream)
+        problems += self._stuck(stream) or self._silence(stream)
         if not stall:
             problems += self._slowness(stream)
             problems += self._gaps(stream)
@@ -194,6 +195,22 @@ class Diagnostics:
         if late_ms <= settings.max_acceptable_consecutive_delay_ms:
             return []
         text = f'a frame has been in work for {in_work_s:.0f} s, and no other can be'
+        self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
+        return [(ERROR, text)]
+
+    def _silence(self, stream: CameraStream) -> list[Problem]:
+        """Images that come without an answer, though none was bad: a video without a key picture, say."""
+        statistics, settings = stream.statistics, stream.settings.node
+        since_s = statistics.unanswered_since_s
+        if stream.source is None or since_s is None or statistics.bad_in_a_row:
+            return []
+        silence_s = time.monotonic() - since_s
+        period_s = 1 / settings.max_rate if settings.max_rate else 0.0
+        if silence_s <= max(settings.input_timeout_s, 2 * period_s):
+            return []
+        text = f'images come on {stream.source.topic}, and no mask has for {silence_s:.0f} s'
+        if settings.image_transport in VIDEO_TRANSPORTS:
+            text += '; a video is understood from a key picture on: let the encoder send them more often'
         self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
         return [(ERROR, text)]
 

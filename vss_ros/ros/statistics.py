@@ -49,6 +49,7 @@ class StreamStatistics:
         self.bad_in_a_row = 0
         self.last_error = ''
         self.last_received_s: float | None = None
+        self.unanswered_since_s: float | None = None  # when the first image came after the last mask
         self.slow_for_s: float | None = None  # how long every frame has been too slow
         self.gaps_in_a_row = 0  # frames that began a new stream because they came late
         self._slow_since_s = 0.0
@@ -66,12 +67,16 @@ class StreamStatistics:
                 self._rates[what].tick(now)
             if what == 'received':
                 self.last_received_s = now
+                if self.unanswered_since_s is None:
+                    self.unanswered_since_s = now
+            if what == 'published':
+                self.unanswered_since_s = None
 
     def start_over(self) -> None:
         """Forgets what frames in a row have in common; the next one is the first."""
         with self._lock:
             self.bad_in_a_row = self.gaps_in_a_row = 0
-            self.slow_for_s = None
+            self.slow_for_s = self.unanswered_since_s = None
 
     def bad_frame(self, what: str, error: str) -> int:
         """Counts a `bad` or `failed` frame and returns how many came in a row."""

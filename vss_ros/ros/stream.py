@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from threading import Thread
 
 from rclpy.lifecycle import LifecycleNode
@@ -37,12 +37,12 @@ class CameraStream:
         self.settings = settings
         self.statistics = statistics
         self.model, self.engine = loaded.model, loaded.engine
-        try:
+        with ExitStack() as undone:
+            undone.callback(self.engine.close)
             self._segmenter = make_segmenter(self.model, self.engine, settings.stream)
+            undone.callback(self._segmenter.close)  # before the engine that its thread runs on
             self._sink = TopicSink(node, self.model, settings.node, statistics)
-        except Exception:
-            self.engine.close()
-            raise
+            undone.pop_all()
         self.source: TopicSource | None = None
         self._worker: Thread | None = None
 
@@ -68,8 +68,8 @@ class CameraStream:
     def start(self, subscribe: bool = True) -> None:
         """Starts the worker and, if wanted, subscribes."""
         self.source = TopicSource(self._node, self.settings.node, self.statistics, self._on_bad)
-        self._segmenter.reset('activated')
         self.enable(subscribe)
+        self._segmenter.reset('activated')
         self._worker = Thread(target=self._work, name='segmentation')
         self._worker.start()
 
@@ -103,10 +103,11 @@ class CameraStream:
 
     def enable(self, enabled: bool) -> None:
         """Subscribes or unsubscribes; the model stays loaded and the worker waits."""
-        if self.source is None:
+        if self.source is None or enabled == self.source.is_subscribed:
             return
         if enabled:
             self.statistics.start_over()
+            self._segmenter.reset('enabled')  # again: that of disabling may have gone to a frame in work
             self.source.subscribe()
         else:
             self.source.unsubscribe()

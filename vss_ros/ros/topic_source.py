@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -48,6 +48,14 @@ class TopicFrame(Frame):
     find_camera_info: Callable[[], CameraInfo | None] = lambda: None
 
 
+class _Waiting(NamedTuple):
+    """A message in the inbox."""
+
+    received_s: float  # by `time.monotonic()`
+    message: Any
+    follows_hole: bool  # of a video: what came before it is not whole
+
+
 class TopicSource:
     """Subscribes to the image topic and its camera_info.
 
@@ -70,8 +78,9 @@ class TopicSource:
         self._video = VideoTopic(settings.image_transport) if self._is_video else None
         # Of a video more than the newest must wait: each packet builds on the one before.
         self._depth = max(PACKETS, settings.capacity) if self._is_video else settings.capacity
-        self._inbox: Inbox[tuple[float, Any]] = Inbox(self._depth)
-        self._lost_packets = False
+        self._inbox: Inbox[_Waiting] = Inbox(self._depth)
+        self._hole_before_oldest = False  # of a video, what waits does not continue what was taken
+        self._hole_before_next = False  # nor does what comes continue what waits
         self._camera_infos: dict[tuple[int, int], CameraInfo] = {}  # by stamp, the newest last
         self._subscriptions: list[Subscription] = []
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
@@ -82,6 +91,10 @@ class TopicSource:
     def configure(self, settings: NodeSettings) -> None:
         """Takes a new `max_rate`; what shapes the subscription cannot change."""
         self._settings = settings
+
+    @property
+    def is_subscribed(self) -> bool:
+        return bool(self._subscriptions)
 
     def subscribe(self) -> None:
         """Starts taking images.
@@ -102,6 +115,7 @@ class TopicSource:
         transport = self._settings.image_transport
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
         self._last_number = 0
+        self._hole_before_oldest, self._hole_before_next = True, False
         if self._is_video:
             kind = message_type(transport)
         else:
@@ -119,7 +133,7 @@ class TopicSource:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
         self._statistics.count('discarded', self._inbox.clear())
-        self._lost_packets = True
+        self._hole_before_oldest = True
         self._camera_infos.clear()
 
     def close(self) -> None:
@@ -153,16 +167,22 @@ class TopicSource:
             if item is None:  # it was forgotten meanwhile
                 continue
             self._pace()
-            received_s, message = item
-            try:
-                take = self._frame if self._video is None else self._video_frame
-                frame = take(message, received_s)
-            except Exception as error:  # whatever a message holds, the stream goes on
-                self._on_bad(error)
-                continue
+            frame = self._converted(item)
             if frame is not None:
                 yield from self._given_out(frame)
                 given_s = time.monotonic()
+
+    def _converted(self, item: _Waiting) -> TopicFrame | None:
+        self._begun_s = time.monotonic()
+        try:
+            if self._video is None:
+                return self._frame(item.message, item.received_s)
+            return self._video_frame(self._video, item)
+        except Exception as error:  # whatever a message holds, the stream goes on
+            self._on_bad(error)
+            return None
+        finally:
+            self._begun_s = None
 
     def _given_out(self, frame: TopicFrame | None) -> Iterator[TopicFrame | None]:
         """Gives it to the worker, who may hang in it; late results are computed in a pause."""
@@ -185,21 +205,25 @@ class TopicSource:
     def _on_lost(self, count: int) -> None:
         """Images were lost on the way, as the middleware says."""
         self._statistics.count('lost', count)
-        self._lost_packets = True
+        # It does not say which: they may have been due before what waits, or before what comes next.
+        self._hole_before_oldest = self._hole_before_next = True
 
     def _on_image(self, message: Any) -> None:
         self._statistics.count('received')
-        if not self._inbox.put((time.monotonic(), message)):
+        item = _Waiting(time.monotonic(), message, self._hole_before_next)
+        self._hole_before_next = False
+        if not self._inbox.put(item):
             self._statistics.count('dropped')
-            self._lost_packets = True
+            self._hole_before_oldest = True
 
     def _on_numbered_image(self, message: Any, info: dict[str, int]) -> None:
         """Counts what the publisher sent since the last image and what never came to this callback."""
         number = info.get('publication_sequence_number') or 0  # None where the middleware does not count
         missed = number - self._last_number - 1
-        if self._last_number and 0 < missed < MAX_MISSED:
-            self._statistics.count('missed', missed)
-            self._lost_packets = True
+        if self._last_number and number and missed:  # or another publisher, so another video
+            self._hole_before_next = True
+            if 0 < missed < MAX_MISSED:
+                self._statistics.count('missed', missed)
         self._last_number = number
         self._on_image(message)
 
@@ -224,26 +248,26 @@ class TopicSource:
         rate = self._settings.max_rate
         return 1 / rate if rate > 0 else 0.0
 
-    def _video_frame(self, message: Any, received_s: float) -> TopicFrame | None:
+    def _video_frame(self, video: VideoTopic, oldest: _Waiting) -> TopicFrame | None:
         """The newest picture of the packets that wait, or with drop_policy `queue` that of the oldest."""
-        video = self._video
-        assert video is not None
-        if self._lost_packets:
-            self._lost_packets = False
+        if self._hole_before_oldest or oldest.follows_hole:
+            self._hole_before_oldest = False
             video.restart()
-        messages = [message]
+        received_s, messages = oldest.received_s, [oldest.message]
         while self._settings.drop_policy == 'latest' and (item := self._inbox.take()) is not None:
             self._statistics.count('dropped')
-            received_s = item[0]
-            messages.append(item[1])
+            if item.follows_hole:
+                video.restart()
+                messages.clear()
+            received_s = item.received_s
+            messages.append(item.message)
         picture = video.newest(messages)
         if picture is None:
             return None
-        stamp, camera = picture.header.stamp, picture.header.frame_id
         return TopicFrame(
             image=picture.image,
-            stamp_ns=stamp.sec * 1_000_000_000 + stamp.nanosec,
-            camera=camera,
+            stamp_ns=_stamp_ns(picture.header, received_s),
+            camera=picture.header.frame_id,
             encoding=picture.codec,
             coded=picture.coded,
             header=picture.header,
@@ -259,7 +283,7 @@ class TopicSource:
         header = message.header
         return TopicFrame(
             image=image,
-            stamp_ns=header.stamp.sec * 1_000_000_000 + header.stamp.nanosec,
+            stamp_ns=_stamp_ns(header, received_s),
             camera=header.frame_id,
             encoding=encoding,
             header=header,
@@ -280,6 +304,11 @@ class TopicSource:
                 self._statistics.count('camera_info_unmatched')
                 return info
         return None
+
+
+def _stamp_ns(header: Header, received_s: float) -> int:
+    """When the image was taken; when it came, where a driver leaves the stamp at 0: a pause must be seen."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec or int(received_s * 1e9)
 
 
 def _key(header: Header) -> tuple[int, int]:

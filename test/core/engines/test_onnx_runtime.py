@@ -156,3 +156,23 @@ def test_a_process_that_is_bound_to_one_core_gets_one_thread():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize(
+    ('changed', 'told'),
+    [
+        ({'dtype': 'int64'}, r"'mask' is uint8 .* in the graph, int64 .* in model.yaml"),
+        ({'shape': (1, 24, 16)}, r"'mask' is uint8 .* in the graph, uint8 \[1, 24, 16\] in model.yaml"),
+    ],
+)
+def test_a_graph_that_gives_another_type_or_shape_than_model_yaml_says_is_refused(
+    model, engine, changed, told
+):
+    if engine == 'openvino':
+        pytest.importorskip('openvino')
+    graph = model.graphs['segmenter']
+    outputs = {**graph.outputs, 'mask': dataclasses.replace(graph.outputs['mask'], **changed)}
+    wrong = {**model.graphs, 'segmenter': dataclasses.replace(graph, outputs=outputs)}
+    with pytest.raises(EngineError, match=told):
+        load_engine(dataclasses.replace(model, graphs=wrong), EngineSettings(engine))

@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from vss_ros.core.errors import EngineError, MissingLibraryError, VssError
+from vss_ros.core.model_files import GraphSpec
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
@@ -192,6 +193,32 @@ def take_inputs(
             'A stream begins with a key step'
         )
     return {name: tensors[name] for name in graphs[graph]}
+
+
+Interface = dict[str, tuple[str, tuple[int, ...]]]  # name -> numpy's name of the type, shape
+
+
+def check_interface(graph: GraphSpec, inputs: Interface, outputs: Interface) -> None:
+    """A graph that takes and gives others than model.yaml says would be read wrong, not fail.
+
+    Args:
+        inputs, outputs: what the runtime found in the file.
+    Raises:
+        EngineError: they are not those of model.yaml.
+    """
+    for what, found, specs in (('inputs', inputs, graph.inputs), ('outputs', outputs, graph.outputs)):
+        expected = {name: (spec.dtype, spec.shape) for name, spec in specs.items()}
+        for name in sorted({*found, *expected}):
+            if found.get(name) != expected.get(name):
+                told, is_there = (_described(each.get(name)) for each in (expected, found))
+                raise EngineError(
+                    f'{graph.file}: its {what} are not those of model.yaml: {name!r} is {is_there} in the '
+                    f'graph, {told} in model.yaml; export it again'
+                )
+
+
+def _described(entry: tuple[str, tuple[int, ...]] | None) -> str:
+    return 'not there' if entry is None else f'{entry[0]} {list(entry[1])}'
 
 
 def engine_class(name: str) -> type[Engine]:

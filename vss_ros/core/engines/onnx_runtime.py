@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import take_inputs, usable_cores
+from vss_ros.core.engines import Interface, check_interface, take_inputs, usable_cores
 from vss_ros.core.engines.engine_cache import EngineCache
 from vss_ros.core.engines.onnx_providers import (
     PROVIDERS,
@@ -187,15 +187,17 @@ def _session(
         where = f' with {provider.title}' if provider.is_gpu else ''
         raise EngineError(f'ONNX Runtime refuses {graph.file}{where}: {error}') from error
     check_used(provider, list(nodes_by_provider(session)), graph.file)
-    for what, found, expected in (
-        ('inputs', session.get_inputs(), graph.inputs),
-        ('outputs', session.get_outputs(), graph.outputs),
-    ):
-        if {entry.name: tuple(entry.shape) for entry in found} != {
-            name: spec.shape for name, spec in expected.items()
-        }:
-            raise EngineError(f'{graph.file}: its {what} are not those of model.yaml; export it again')
+    check_interface(graph, _interface(session.get_inputs()), _interface(session.get_outputs()))
     return session
+
+
+def _interface(entries: Sequence[Any]) -> Interface:
+    names = {'float': 'float32', 'double': 'float64'}  # ONNX Runtime's -> numpy's, where they differ
+    found = {}
+    for entry in entries:
+        kind = entry.type.removeprefix('tensor(').removesuffix(')')
+        found[entry.name] = names.get(kind, kind), tuple(entry.shape)
+    return found
 
 
 def _cache(graph: GraphSpec, provider: Provider, settings: EngineSettings) -> Path | None:

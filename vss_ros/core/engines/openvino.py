@@ -6,13 +6,13 @@ it, without a word, and 5 of 1000 pixels change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines import Interface, check_interface, take_inputs
 from vss_ros.core.engines.openvino_cache import cache_folder
 from vss_ros.core.errors import EngineError, MissingLibraryError
 from vss_ros.core.model_files import GraphSpec
@@ -112,9 +112,15 @@ def _compile(core: Any, graph: GraphSpec, options: Mapping[str, Any]) -> Any:
     try:
         # Not the file: OpenVINO's cache knows one by its name, size and time, and a model that is put in the
         # place of another may have the same.
-        return core.compile_model(core.read_model(data), DEVICE, options)
+        compiled = core.compile_model(core.read_model(data), DEVICE, options)
     except RuntimeError as error:
         raise EngineError(f'OpenVINO refuses {graph.file}: {_first_line(error)}') from error
+    check_interface(graph, _interface(compiled.inputs), _interface(compiled.outputs))
+    return compiled
+
+
+def _interface(ports: Sequence[Any]) -> Interface:
+    return {port.any_name: (port.element_type.to_dtype().name, tuple(port.shape)) for port in ports}
 
 
 def _hint(core: Any, precision: str) -> str:

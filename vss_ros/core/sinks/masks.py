@@ -22,12 +22,14 @@ class MaskSink:
         overwrite: whether masks that lie there may be replaced; those left over are removed at the end.
 
     Raises:
-        SettingsError: masks lie there, and they may not be replaced.
+        SettingsError: masks lie there, and they may not be replaced; in `write` also if another run writes
+            to this folder.
     """
 
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         if folder.exists() and not folder.is_dir():
             raise SettingsError(f'{folder} is a file; give a folder for the masks')
+        self._may_replace = overwrite
         self._old = {path for path in folder.glob('*.png') if OWN_NAME.fullmatch(path.name)}
         if self._old and not overwrite:
             raise SettingsError(f'{folder} holds masks already; choose another folder or add --overwrite')
@@ -37,7 +39,7 @@ class MaskSink:
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
         path = self._folder / f'{self._count:06d}.png'
-        write_file(path, cv2.imencode('.png', segmentation.mask)[1].tobytes())
+        write_file(path, cv2.imencode('.png', segmentation.mask)[1].tobytes(), self._may_replace)
         self._old.discard(path)
         self._count += 1
 

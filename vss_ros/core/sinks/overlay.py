@@ -48,7 +48,8 @@ class OverlaySink:
         self._alpha = alpha
         self._draft = Draft(path, overwrite)
         try:
-            self._container: Any = av.open(str(self._draft.path), 'w')
+            # Absolute, or what stands before a colon in the name would be taken for a protocol.
+            self._container: Any = av.open(str(self._draft.path.absolute()), 'w')
         except BaseException:
             self._draft.discard()
             raise

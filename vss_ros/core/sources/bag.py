@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ except ImportError as error:
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+HEADER: dict[str, type] = {'header.stamp.sec': int, 'header.stamp.nanosec': int, 'header.frame_id': str}
+SHAPE: dict[str, type] = {'height': int, 'width': int, 'step': int, 'is_bigendian': int}
+FIELDS = {
+    IMAGE: {**HEADER, **SHAPE, 'encoding': str, 'data': np.ndarray},
+    COMPRESSED: {**HEADER, 'format': str, 'data': np.ndarray},
+}
 _log = logging.getLogger(__name__)
 
 
@@ -189,6 +196,8 @@ def open_bag(path: Path) -> AnyReader:
     Raises:
         SourceError: it is missing or damaged.
     """
+    if path.is_dir() and path.suffix == '.bag':
+        raise SourceError(f'{path} is a folder named like a bag of ROS 1, which is a file; rename it')
     reader = None
     try:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
@@ -213,7 +222,19 @@ def _messages(path: Path, reader: AnyReader, topic: str) -> Iterator[Any]:
             message = reader.deserialize(data, connection.msgtype)
         except Exception as error:  # so do its generated decoders
             message = FrameError(f'it cannot be decoded: {error or type(error).__name__}')
-        yield message
+        yield message if isinstance(message, FrameError) else _known(message)
+
+
+def _known(message: Any) -> Any:
+    """The message, or a FrameError where its bag brings a definition along that is not that of ROS."""
+    for name, kind in FIELDS[message.__msgtype__].items():
+        try:
+            fits = isinstance(attrgetter(name)(message), kind)
+        except AttributeError:
+            fits = False
+        if not fits:
+            return FrameError(f'it is no {message.__msgtype__} as ROS knows it: {name} is no {kind.__name__}')
+    return message
 
 
 def _connections(reader: AnyReader, topic: str) -> list[Any]:

@@ -16,6 +16,7 @@ from vss_ros.core.frame import Frame
 
 SUFFIXES = ('.png', '.jpg', '.jpeg')
 DEFAULT_RATE = 15.0  # Hz
+MOST_BYTES = 2**29  # of a file; 8192 x 8192 pixels of 16 bit take 400 MB before they are compressed
 LEAST_RATE = 1e-6
 _log = logging.getLogger(__name__)
 
@@ -102,6 +103,10 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 
 def _read(path: Path) -> bytes:
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise SourceError(
+                f'{path} has {size} bytes; no image that can be used has more than {MOST_BYTES}'
+            )
         return path.read_bytes()
     except OSError as error:
         raise SourceError(f'{path} cannot be read: {error.strerror}') from error
@@ -130,5 +135,5 @@ def _labels_in(folder: Path) -> dict[str, Path]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Without hidden ones: a Mac leaves `._a.png` beside `a.png`, which is no picture."""
-    return (path for path in folder.iterdir() if not path.name.startswith('.'))
+    """No pipes and devices, and no hidden ones: a Mac leaves `._a.png` beside `a.png`, which is none."""
+    return (path for path in folder.iterdir() if not path.name.startswith('.') and path.is_file())

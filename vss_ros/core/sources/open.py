@@ -12,7 +12,7 @@ from vss_ros.core.paths import user_path
 from vss_ros.core.sources import Source
 from vss_ros.core.sources.images import DEFAULT_RATE, SUFFIXES, ImageSource
 
-SYNTHETIC = re.compile(r'synthetic:(\d+)(?:x(\d+))?')
+SYNTHETIC = re.compile(r'synthetic:(\d{1,18})(?:x(\d{1,7}))?')
 SYNTHETIC_FRAMES = 150
 SYNTHETIC_SIZE = (360, 480)
 BAG_SUFFIXES = ('.mcap', '.db3', '.bag')

@@ -22,6 +22,11 @@ except ImportError as error:
 LEAST_MISSING = 1.0  # seconds that a video without a count of frames may end early: its sound may be longer
 MOST_FRAMES = 10_000_000  # that a header is believed to have; Python makes room for them in advance
 _log = logging.getLogger(__name__)
+# Files that hold a video themselves. A playlist names others, on the network too, and may wait without end.
+FORMATS = (
+    'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,obu,ivf,m4v,mjpeg,flv,ogg,'
+    'asf,gif,nut,mxf,yuv4mpegpipe,dv,apng'
+)
 
 
 class VideoSource:
@@ -40,8 +45,11 @@ class VideoSource:
         self._path = path
         self._was_read = False
         try:
-            # Absolute, or what stands before a colon in the name would be taken for a protocol.
-            self._container: Any = av.open(str(path.absolute()), metadata_errors='replace')
+            self._container: Any = av.open(
+                str(path.absolute()),  # or what stands before a colon in the name is taken for a protocol
+                metadata_errors='replace',
+                container_options={'format_whitelist': FORMATS},
+            )
         except (av.FFmpegError, OSError) as error:
             raise SourceError(f'{path} cannot be read as a video: {error.strerror or error}') from error
         if not self._container.streams.video:
