@@ -233,20 +233,27 @@ class Robot:
         request, name = ChangeState.Request(), f'{self.name}/change_state'
         request.transition.id = TRANSITIONS.get(verb, verb)
         if not self.probe.knows(name):
-            # Its answer must not be lost, for a transition cannot be asked for twice. What this process makes
-            # becomes known over there in order, so a later client is answered when this one is known.
             self.probe.client(ChangeState, name)
-            self.probe.forget_clients(f'{self.name}/get_state')
-            assert self.state
+            self._until_clients_are_known()
         return self.probe.call(ChangeState, name, request).success
 
     def begin(self, verb: str):
         """Asks for a transition; returns its answer to come once it is under way."""
         client = self.probe.node.create_client(ChangeState, f'{self.name}/change_state')
         self.probe.until(client.service_is_ready, client.srv_name)
+        self._until_clients_are_known()
         answer = client.call_async(ChangeState.Request(transition=Transition(id=TRANSITIONS[verb])))
         self.probe.until(lambda: self.state == BETWEEN[verb], BETWEEN[verb])
         return answer
+
+    def _until_clients_are_known(self) -> None:
+        """The answer to a transition must not be lost, for it cannot be asked for twice.
+
+        What this process makes becomes known over there in order, so when a later client is answered, those
+        before it are known.
+        """
+        self.probe.forget_clients(f'{self.name}/get_state')
+        assert self.state
 
     @property
     def state(self) -> str:
