@@ -204,7 +204,8 @@ class Diagnostics:
         since_s = statistics.unanswered_since_s
         if stream.source is None or since_s is None or statistics.bad_in_a_row:
             return []
-        silence_s = time.monotonic() - since_s
+        # How long a frame may be in work is for `_stuck` to say.
+        silence_s = time.monotonic() - since_s - stream.source.in_work_s
         period_s = 1 / settings.max_rate if settings.max_rate else 0.0
         if silence_s <= max(settings.input_timeout_s, 2 * period_s):
             return []
