@@ -248,14 +248,6 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
     assert (tmp_path / 'mine' / 'photo.jpg').exists()
 
 
-def test_a_link_stays_a_link_to_what_is_written(tmp_path):
-    (tmp_path / 'elsewhere').mkdir()
-    (tmp_path / 'link.json').symlink_to(tmp_path / 'elsewhere' / 'file.json')
-    write_file(tmp_path / 'link.json', 'figures')
-    assert (tmp_path / 'link.json').is_symlink()
-    assert (tmp_path / 'elsewhere' / 'file.json').read_text() == 'figures'
-
-
 def test_an_alpha_out_of_range_is_refused(tmp_path):
     pytest.importorskip('av')
     with pytest.raises(SettingsError, match=r'alpha is 1\.5; use a value from 0'):
@@ -302,73 +294,6 @@ def test_an_output_that_cannot_be_completed_leaves_no_half_of_it(tmp_path, monke
     assert os.listdir(tmp_path) == ['masks']
 
 
-def test_a_draft_replaces_a_folder_as_a_whole(tmp_path):
-    target = tmp_path / 'deep' / 'folder'
-    for name in ('old', 'new'):
-        draft = Draft(target, overwrite=True)
-        draft.path.mkdir()
-        (draft.path / name).write_text('')
-        draft.publish()
-    assert os.listdir(target) == ['new']
-    assert os.listdir(target.parent) == ['folder']
-
-
-def test_a_small_file_appears_complete_or_not_at_all(tmp_path, monkeypatch):
-    write_file(tmp_path / 'a.txt', 'first')
-    monkeypatch.setattr(os, 'replace', lambda *_: interrupt())
-    with pytest.raises(KeyboardInterrupt):
-        write_file(tmp_path / 'a.txt', 'second')
-    assert os.listdir(tmp_path) == ['a.txt']
-    assert (tmp_path / 'a.txt').read_text() == 'first'
-
-
-def test_text_may_hold_the_name_of_any_file(tmp_path):
-    write_file(tmp_path / 'a.txt', os.fsdecode(b'caf\xe9'))
-    assert (tmp_path / 'a.txt').read_text() == 'caf\\udce9'
-
-
-def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
-    target = tmp_path / 'model'
-    target.mkdir()
-    (target / 'old').touch()
-    draft = Draft(target, overwrite=True)  # nothing is written to draft.path, so the move fails
-    with pytest.raises(FileNotFoundError):
-        draft.publish()
-    draft.discard()
-    assert [entry.name for entry in tmp_path.rglob('*')] == ['model', 'old']
-
-
-@pytest.mark.parametrize('done', [False, True])
-def test_ctrl_c_while_a_folder_is_replaced_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, done):
-    move = os.replace
-
-    def interrupted(source, target):
-        if done:
-            move(source, target)
-        raise KeyboardInterrupt
-
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out' / 'old').touch()
-    draft = Draft(tmp_path / 'out', overwrite=True)
-    draft.path.mkdir()
-    (draft.path / 'new').touch()
-    monkeypatch.setattr(os, 'replace', interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        draft.publish()
-    draft.discard()
-    assert os.listdir(tmp_path) == ['out']
-    assert os.listdir(tmp_path / 'out') == ['new' if done else 'old']
-
-
-def test_a_folder_of_any_name_can_be_replaced(tmp_path):
-    for content in ('old', 'new'):
-        draft = Draft(tmp_path / 'replaced', overwrite=True)
-        draft.path.mkdir()
-        (draft.path / content).touch()
-        draft.publish()
-    assert os.listdir(tmp_path / 'replaced') == ['new']
-
-
 @pytest.mark.parametrize('spec', ['', 'bag:', 'bag:.', 'bag:..'])
 def test_an_output_without_a_name_is_refused(tmp_path, monkeypatch, spec):
     monkeypatch.chdir(tmp_path)
@@ -382,18 +307,6 @@ def test_an_overlay_may_lie_in_a_folder_named_by_the_time(tmp_path, monkeypatch)
     with open_sinks(['2026-11-29T10:00:00/drive.mp4'], CLASSES) as sinks:
         sinks[0].write(frame(), result(frame()))
     assert visible(tmp_path / '2026-11-29T10:00:00') == ['drive.mp4']
-
-
-def test_of_two_runs_with_one_output_the_second_to_end_does_not_replace_the_first(tmp_path):
-    first, second = (Draft(tmp_path / 'scores.json') for _ in range(2))
-    first.path.write_text('first')
-    second.path.write_text('second')
-    first.publish()
-    with pytest.raises(SettingsError, match=r'scores.json was written by another meanwhile'):
-        second.publish()
-    second.discard()
-    assert (tmp_path / 'scores.json').read_text() == 'first'
-    assert os.listdir(tmp_path) == ['scores.json']
 
 
 def test_masks_of_two_runs_are_not_mixed_in_one_folder(tmp_path):
