@@ -75,6 +75,17 @@ def test_words_that_make_no_command_end_with_code_2(words, capsys):
     assert 'usage: vss' in capsys.readouterr().err
 
 
+def test_too_little_memory_is_one_line(monkeypatch, capsys):
+    def demands(_):
+        raise MemoryError('Unable to allocate 93.7 GiB')
+
+    monkeypatch.setattr('vss_ros.cli.info.main', demands)
+    assert main(['info']) == 2
+    assert capsys.readouterr().err == 'vss: error: not enough memory: Unable to allocate 93.7 GiB\n'
+    with pytest.raises(MemoryError):
+        main(['info', '--debug'])
+
+
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, tiny_model):
     (tmp_path / 'file').write_text('')
     words = ['run', 'synthetic:0x1', '--model', str(tiny_model), '-o', f'{tmp_path}/file/out.json']

@@ -42,18 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = next((word for word in words if not word.startswith('-')), None)
         args = _parsed(verb, words)
         return args.main(args)
-    except (VssError, OSError) as error:
+    except (VssError, OSError, MemoryError) as error:
         if '--debug' in words:
             raise
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f'vss: error: {error}', file=sys.stderr)
-        return USER_ERROR
-    except MemoryError as error:
-        if '--debug' in words:
-            raise
-        print(f'vss: error: not enough memory: {error}', file=sys.stderr)
+        reason = 'not enough memory: ' if isinstance(error, MemoryError) else ''
+        print(f'vss: error: {reason}{error}', file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print('vss: interrupted', file=sys.stderr)

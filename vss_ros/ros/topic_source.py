@@ -115,6 +115,7 @@ class TopicSource:
         transport = self._settings.image_transport
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
         self._last_number = 0
+        # Again: a packet in work when this was unsubscribed may have taken the mark for its own.
         self._hole_before_oldest, self._hole_before_next = True, False
         if self._is_video:
             kind = message_type(transport)

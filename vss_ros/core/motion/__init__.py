@@ -16,6 +16,7 @@ import numpy as np
 from vss_ros.core.frame import CodedPicture
 
 CELL = 4  # pixels per cell of the 1/4 map
+DIS_FINER = {'dis': 1, 'dis_half': 2}  # how many times the size of the 1/4 map DIS searches at
 
 
 class Motion(Protocol):
@@ -57,10 +58,10 @@ def make_motion(kind: str) -> Motion:
     """A new estimator for one stream: one of `HOST_FLOWS`; `motion_vectors` needs PyAV."""
     from vss_ros.core.motion.followed import FollowedMotion
 
-    if kind in ('dis', 'dis_half'):
+    if kind in DIS_FINER:
         from vss_ros.core.motion.dis import DisMotion
 
-        return FollowedMotion(DisMotion(finer=2 if kind == 'dis_half' else 1))
+        return FollowedMotion(DisMotion(DIS_FINER[kind]))
     if kind == 'stream':
         from vss_ros.core.motion.stream import StreamMotion
 

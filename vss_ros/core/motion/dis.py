@@ -11,7 +11,7 @@ import numpy as np
 from vss_ros.core.frame import CodedPicture
 from vss_ros.core.motion import CELL
 
-LEAST = 12  # cells; OpenCV refuses maps whose sides are both shorter, or one shorter than a patch
+LEAST = 12  # pixels; OpenCV refuses maps whose sides are both shorter, or one shorter than a patch
 REACH = 0.25  # of the map's longer side: what flow is tried at most
 
 
@@ -39,8 +39,8 @@ class DisFlow:
     segmenter's by 3 more points of IoU. A wrong one does little harm, and none a few images later.
 
     Searched at twice the size, with 16 steps, and averaged over each cell, the flow follows outlines better:
-    masks carried six frames on agree with the segmenter's own by 74.5 instead of 72.1 % mIoU, for 2.0 ms
-    instead of 0.7. At the size of the image itself it is 74.9, for 7.
+    masks carried six frames on agree with the segmenter's own by 74.0 instead of 71.9 % mIoU, for 2.0 ms
+    instead of 0.6. At the size of the image itself it would be half a point more, for 7.
 
     Args:
         finer: 1 or 2, how many times the size of the 1/4 map the images have.
@@ -50,7 +50,7 @@ class DisFlow:
         self.finer = finer
         self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._dis.setFinestScale(0)
-        self._dis.setPatchStride(7)  # patches have 8 cells; preset: 4
+        self._dis.setPatchStride(7)  # patches have 8 pixels; preset: 4
         self._dis.setGradientDescentIterations(40 if finer == 1 else 16)  # preset: 12
         self._found: np.ndarray | None = None
 

@@ -222,7 +222,9 @@ def _messages(path: Path, reader: AnyReader, topic: str) -> Iterator[Any]:
             message = reader.deserialize(data, connection.msgtype)
         except Exception as error:  # so do its generated decoders
             message = FrameError(f'it cannot be decoded: {error or type(error).__name__}')
-        yield message if isinstance(message, FrameError) else _known(message)
+        else:
+            message = _known(message)
+        yield message
 
 
 def _known(message: Any) -> Any:
