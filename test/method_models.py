@@ -16,6 +16,7 @@ LITE: dict[str, object] = {'backbone': 'lite', 'flow': 'dis'}
 VARIANTS = {  # of each method the one that is quickest to write
     'evss': ('evss', {}),
     'evss-lite': ('evss-lite', {}),
+    'evss-lite magnified': ('evss-lite', {'magnify': 1.333, 'glance': 'two_thirds'}),
     'evss-lite behind csrnet': ('evss-lite', {'backbone': 'csrnet', 'glance': 'full'}),
     'evss-lite composed': ('evss-lite', {'carry': 'composed', 'correction_interval': 2}),
     'evss-lite calibrated': ('evss-lite', {'temperatures': (1.5, 0.8, 2.0), 'correction_interval': 3}),

@@ -18,6 +18,7 @@ from vss_ros.methods.blocks.lite import (
     LiteSegmenter,
     resize_like,
 )
+from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss import Evss
 
 CLASSES = 11
@@ -95,20 +96,15 @@ def test_an_untrained_correction_offers_what_a_glance_sees():
     assert torch.equal(updated, resize_like(method.glance(rgb, warped).scores, warped))
 
 
-def test_a_glance_is_the_segmenter_on_the_image_at_half_its_size():
+@pytest.mark.parametrize(
+    ('size', 'seen'), [('half', (48, 72)), ('two_thirds', (64, 96)), ('full', (96, 144))]
+)
+def test_a_glance_is_the_segmenter_on_the_image_at_its_size(size, seen):
     torch.manual_seed(0)
-    segmenter, glance = LiteSegmenter(CLASSES).eval(), Glance(CLASSES).eval()
+    segmenter, glance = LiteSegmenter(CLASSES).eval(), Glance(CLASSES, size).eval()
     glance.begin_as(segmenter)
-    rgb = torch.rand(1, 3, 64, 96)
-    assert torch.allclose(glance(rgb).scores, segmenter(nn.functional.avg_pool2d(rgb, 2)), atol=1e-6)
-
-
-def test_a_glance_at_full_size_is_the_segmenter_itself():
-    torch.manual_seed(0)
-    segmenter, glance = LiteSegmenter(CLASSES).eval(), Glance(CLASSES, 'full').eval()
-    glance.begin_as(segmenter)
-    rgb = torch.rand(1, 3, 64, 96)
-    assert torch.equal(glance(rgb).scores, segmenter(rgb))
+    rgb = torch.rand(1, 3, 96, 144)
+    assert torch.allclose(glance(rgb).scores, segmenter(resize(rgb, seen)), atol=1e-5)
 
 
 def test_a_glance_of_another_size_is_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.methods.blocks.lite import halved
+from vss_ros.methods.blocks.lite import stretched
 from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.trainer import Trainer
 
@@ -49,7 +49,7 @@ def test_a_glance_begins_as_the_segmenter_and_learns_from_it(tmp_path):
     trainer = trainer_of(tmp_path, glance={'sampling': {'batch': 2}})
     method, segmenter = trainer.method, weights(trainer.method.csrnet)
     stage = trainer._stage(trainer.recipe.stages[0])
-    begun = segmenter | {'stem.0.0.weight': halved(segmenter['stem.0.0.weight'])}
+    begun = segmenter | {'stem.0.0.weight': stretched(segmenter['stem.0.0.weight'], 4)}
     assert same(begun, without_memory(method.glance))
     assert stage.module is method.glance
     assert run(trainer)['glance']['teacher'] > 0
@@ -72,8 +72,9 @@ def test_a_glance_cannot_begin_as_a_segmenter_of_another_kind(tmp_path):
         run(trainer)
 
 
-def test_the_correction_and_the_glance_learn_together_what_to_make_of_what_was_carried(tmp_path):
-    trainer = trainer_of(tmp_path, correction={'sampling': {'batch': 2, 'frames': 3, 'judged': 1}})
+@pytest.mark.parametrize('options', [{}, {'magnify': 1.333, 'glance': 'two_thirds'}])
+def test_the_correction_and_the_glance_learn_together_what_to_make_of_what_was_carried(tmp_path, options):
+    trainer = trainer_of(tmp_path, options, correction={'sampling': {'batch': 2, 'frames': 3, 'judged': 1}})
     before = {name: weights(network) for name, network in trainer.method.named_children()}
     run(trainer)
     kept = [name for name, network in trainer.method.named_children() if same(before[name], weights(network))]

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from vss_ros.core.classes import load_classes
-from vss_ros.core.errors import ModelError
+from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.image import to_rgb
@@ -46,7 +46,7 @@ def rgb(street):
 @pytest.fixture
 def wide(light, rgb):
     torch.manual_seed(0)
-    network = CsrNet(11)
+    network = CsrNet(11, light.magnify)
     grow(network, light, rgb)
     return network.eval()
 
@@ -84,7 +84,7 @@ def test_new_channels_say_nothing_yet_and_learn_from_the_first_step(wide, light,
 
 def test_the_stem_learns_the_features_of_the_light_one_and_nothing_else_changes(light, street, tmp_path):
     torch.manual_seed(0)
-    wide = CsrNet(11)
+    wide = CsrNet(11, light.magnify)
     stills = LabelledImages(['a', 'b', 'c', 'd'], list(street.images), list(street.labels))
     settings = GrowthSettings(light=ORIGIN, batch=2, crop=(96, 96))
     stage = GrowthStage(wide, light, [(stills, 1.0)], stills, settings)
@@ -137,6 +137,14 @@ def test_only_a_csrnet_grows_and_only_out_of_a_light_segmenter(drive, tmp_path, 
         origin = f'{tmp_path}/wide/csrnet'
     trainer = Trainer(small_recipe(origin, backbone), {'camvid': drive}, tmp_path / 'run')
     with pytest.raises(ModelError, match='makes a CSRNet'):
+        trainer.run(torch.device('cpu'), False, lambda *_: None)
+
+
+def test_what_is_grown_looks_at_images_as_the_light_one_does(drive, tmp_path):
+    light = build_method('evss-lite', 11, {'magnify': 1.5})
+    export(light, tmp_path / 'light', name='light', class_set='camvid11', image_size=(64, 96))
+    trainer = Trainer(small_recipe(f'{tmp_path}/light/csrnet'), {'camvid': drive}, tmp_path / 'run')
+    with pytest.raises(SettingsError, match=r'1.5 times as large .* set magnify: 1.5'):
         trainer.run(torch.device('cpu'), False, lambda *_: None)
 
 

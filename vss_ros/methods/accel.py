@@ -33,6 +33,7 @@ class Accel(FlowWarping, KeyFrames):
         classes: number of classes K.
         backbone: `csrnet`, the key frame network of EVSS, whose update branch is the segmenter of evss-lite;
             or `lite`: that segmenter, with a narrow one of its kind for the update branch.
+        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
         carry: scores handed to the next frame, `warped` (the paper), `merged`, those that were fused, or
             `composed`, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`.
@@ -53,9 +54,16 @@ class Accel(FlowWarping, KeyFrames):
         decision: str = 'full',
         flow: str = 'network',
         temperatures: Sequence[float] = (),
+        magnify: float = 1,
     ) -> None:
         super().__init__(
-            classes, flow, backbone=backbone, carry=carry, decision=decision, temperatures=temperatures
+            classes,
+            flow,
+            backbone=backbone,
+            carry=carry,
+            decision=decision,
+            temperatures=temperatures,
+            magnify=magnify,
         )
         self.csrnet = self.build_csrnet()
         self.update_branch = (
@@ -65,8 +73,8 @@ class Accel(FlowWarping, KeyFrames):
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), mask, confidence."""
-        scores = self.key_scores(image)
-        return {**self.from_key(scores=scores), **self.decided(scores, image.shape[1:3])}
+        scores, size = self.key_scores(image), image.shape[1:3]
+        return {**self.from_key(scores=self.in_cells(scores, size)), **self.decided(scores, size)}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""

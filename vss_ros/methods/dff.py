@@ -31,6 +31,7 @@ class Dff(FlowWarping, KeyFrames):
     Args:
         classes: number of classes K.
         backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
+        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
         scale_field: whether warped scores are scaled. The field comes from the flow network's own features,
             so there is none where the host brings the flow.
         carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`.
@@ -54,6 +55,7 @@ class Dff(FlowWarping, KeyFrames):
         decision: str = 'full',
         flow: str = 'network',
         temperatures: Sequence[float] = (),
+        magnify: float = 1,
     ) -> None:
         super().__init__(
             classes,
@@ -63,6 +65,7 @@ class Dff(FlowWarping, KeyFrames):
             carry=carry,
             decision=decision,
             temperatures=temperatures,
+            magnify=magnify,
         )
         if not isinstance(scale_field, bool):
             raise SettingsError(f'scale_field is {scale_field!r}; use true or false')
@@ -86,8 +89,8 @@ class Dff(FlowWarping, KeyFrames):
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), mask, confidence."""
-        scores = self.key_scores(image)
-        return {**self.from_key(scores=scores), **self.decided(scores, image.shape[1:3])}
+        scores, size = self.key_scores(image), image.shape[1:3]
+        return {**self.from_key(scores=self.in_cells(scores, size)), **self.decided(scores, size)}
 
     def flow(self, image: Tensor, previous_image: Tensor) -> dict[str, Tensor]:
         """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w) and the scale field (N, K, h, w)."""

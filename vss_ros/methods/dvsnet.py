@@ -41,6 +41,7 @@ class DvsNet(FlowWarping, KeyFrames):
     Args:
         classes: number of classes K.
         backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
+        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
         carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`; the paper's flow leads to the
             key frame in one step.
         decision: resolution of deciding a pixel's class, see `decide`.
@@ -66,18 +67,25 @@ class DvsNet(FlowWarping, KeyFrames):
         decision: str = 'full',
         flow: str = 'network',
         temperatures: Sequence[float] = (),
+        magnify: float = 1,
     ) -> None:
         super().__init__(
-            classes, flow, backbone=backbone, carry=carry, decision=decision, temperatures=temperatures
+            classes,
+            flow,
+            backbone=backbone,
+            carry=carry,
+            decision=decision,
+            temperatures=temperatures,
+            magnify=magnify,
         )
         self.csrnet = self.build_csrnet()
         self.decision_network = DecisionNetwork()
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
-        scores = self.key_scores(image)
-        carried = self.from_key(scores=scores, appearance=quarter(to_rgb(image)))
-        return {**carried, **self.decided(scores, image.shape[1:3])}
+        scores, size = self.key_scores(image), image.shape[1:3]
+        carried = self.from_key(scores=self.in_cells(scores, size), appearance=quarter(to_rgb(image)))
+        return {**carried, **self.decided(scores, size)}
 
     def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""

@@ -50,6 +50,7 @@ class Evss(FlowWarping, KeyFrames):
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
         flow: see `FlowWarping`.
         backbone: the key frame network, `csrnet` (the paper) or `lite`, that of evss-lite.
+        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`; 1 as published.
         temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
@@ -84,6 +85,7 @@ class Evss(FlowWarping, KeyFrames):
         temperatures: Sequence[float] = (),
         edge_offsets: Sequence[float] = (),
         correction_interval: int = 1,
+        magnify: float = 1,
     ) -> None:
         super().__init__(
             classes,
@@ -96,6 +98,7 @@ class Evss(FlowWarping, KeyFrames):
             backbone=backbone,
             temperatures=temperatures,
             correction_interval=correction_interval,
+            magnify=magnify,
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
@@ -128,12 +131,12 @@ class Evss(FlowWarping, KeyFrames):
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores, labels uint8 (N, 1, h, w), mask, confidence."""
-        scores = self.key_scores(image)
-        labels = labels_of(scores).to(torch.uint8)
+        fine, size = self.key_scores(image), image.shape[1:3]
+        scores = self.in_cells(fine, size)
         return {
             **self.from_key(scores=scores),
-            'labels': labels,
-            **self.decided(scores, image.shape[1:3]),
+            'labels': labels_of(scores).to(torch.uint8),
+            **self.decided(fine, size),
         }
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ class EvssLite(Evss):
     A `quarter` is faster still, and costs one to two points of mIoU (docs/benchmarks.md has both).
 
     Args:
-        glance: size of the image that is glanced at, `half` or `full`.
+        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class EvssLite(Evss):
         temperatures: Sequence[float] = (),
         edge_offsets: Sequence[float] = (),
         correction_interval: int = 1,
+        magnify: float = 1,
         glance: str = 'half',
     ) -> None:
         super().__init__(
@@ -54,8 +55,9 @@ class EvssLite(Evss):
             temperatures,
             edge_offsets,
             correction_interval,
+            magnify,
         )
-        check_choice('glance', glance, GLANCES)
+        check_choice('glance', glance, tuple(GLANCES))
         self.options['glance'] = glance
         self.glance = Glance(classes, glance)
 

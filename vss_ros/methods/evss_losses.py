@@ -41,7 +41,7 @@ def predict(method: Evss, key: Tensor, current: Tensor, flow: Tensor | None = No
     """
     size = current.shape[2:]
     with torch.no_grad():
-        key_scores = method.csrnet(key)
+        key_scores = method.segment(key)
     if flow is None:
         flow = method.flownet(current, key)
     warped = warp(key_scores, flow)

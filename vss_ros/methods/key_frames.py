@@ -11,26 +11,42 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.decide import DECISIONS
-from vss_ros.methods.blocks.image import to_planes, to_rgb
+from vss_ros.methods.blocks.image import STRIDE, to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
+from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
 
 CHOICES = {'backbone': ('csrnet', 'lite'), 'decision': tuple(DECISIONS)}
+MOST_MAGNIFIED = 4
 
 
 class KeyFrames(Method):
-    """A method with the options `backbone` and `decision`, and the network `csrnet`.
+    """A method with the options `backbone`, `magnify` and `decision`, and the network `csrnet`.
 
     Its subclass sets `csrnet` to what `build_csrnet` gives.
+
+    `magnify` is how much larger than it is a key frame is looked at. More cells then lie on what is two
+    pixels wide, for as much more work as there are more pixels; the network must be trained for it. The key
+    frame is decided from those finer scores, while what is carried stays in cells of the image.
     """
 
     csrnet: nn.Module
 
     def build_csrnet(self) -> nn.Module:
-        """RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h, w)."""
-        return LiteSegmenter(self.classes) if self.options['backbone'] == 'lite' else CsrNet(self.classes)
+        """RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h', w'), a quarter of the image as it is looked at.
+
+        Raises:
+            SettingsError: the option `magnify` cannot be used.
+        """
+        magnify = self.options['magnify']
+        if type(magnify) not in (int, float) or not 1 <= magnify <= MOST_MAGNIFIED:
+            raise SettingsError(f'magnify is {magnify!r}; use a number from 1 to {MOST_MAGNIFIED}')
+        if self.options['backbone'] == 'lite':
+            return LiteSegmenter(self.classes, magnify=magnify)
+        return CsrNet(self.classes, magnify)
 
     def fold(self, image_size: Sequence[int]) -> None:
         """Let the first convolutions of light networks take the camera's bytes as they are."""
@@ -43,5 +59,13 @@ class KeyFrames(Method):
         return to_planes(image) if getattr(network, 'takes_camera_bytes', False) else to_rgb(image)
 
     def key_scores(self, image: Tensor) -> Tensor:
-        """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w); float32 also under autocast."""
+        """image uint8 (N, H, W, 3) BGR -> scores (N, K, h', w'); float32 also under autocast."""
         return self.csrnet(self.look(image, self.csrnet)).float()
+
+    def in_cells(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        """Key frame's scores (N, K, h', w') as they are carried, (N, K, h, w); `size`: the image's (H, W)."""
+        return resize(scores, [side // STRIDE for side in size])
+
+    def segment(self, rgb: Tensor) -> Tensor:
+        """The same from RGB in [0, 1], (N, 3, H, W)."""
+        return self.in_cells(self.csrnet(rgb).float(), rgb.shape[2:])

@@ -19,6 +19,7 @@ class PerFrame(KeyFrames):
     Args:
         classes: number of classes K.
         backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
+        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
         decision: resolution of deciding a pixel's class, see `decide`.
         temperatures: of the confidence, see `Method`; one at most.
     Raises:
@@ -34,8 +35,9 @@ class PerFrame(KeyFrames):
         backbone: str = 'csrnet',
         decision: str = 'full',
         temperatures: Sequence[float] = (),
+        magnify: float = 1,
     ) -> None:
-        super().__init__(classes, temperatures, backbone=backbone, decision=decision)
+        super().__init__(classes, temperatures, backbone=backbone, decision=decision, magnify=magnify)
         for name, choices in CHOICES.items():
             check_choice(name, self.options[name], choices)
         self.csrnet = self.build_csrnet()

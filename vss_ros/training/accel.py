@@ -50,7 +50,7 @@ class UpdateStage(PropagationStage[Accel, Handed]):
     trained = ('update_branch', 'fusion', 'flownet')
 
     def segment(self, image: Tensor) -> Tensor:
-        return self.method.csrnet(image).float()
+        return self.method.segment(image)
 
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(scores, torch.zeros_like(scores[:, :2]))

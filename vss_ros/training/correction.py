@@ -71,7 +71,7 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
     trained = ('conet', 'flownet', 'glance')
 
     def segment(self, image: Tensor) -> Tensor:
-        return self.method.csrnet(image).float()
+        return self.method.segment(image)
 
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(scores, labels_of(scores), torch.zeros_like(scores[:, :2]))

@@ -52,7 +52,7 @@ class ScalingStage(PropagationStage[Dff, Handed]):
     trained = ('flownet',)
 
     def segment(self, image: Tensor) -> Tensor:
-        return self.method.csrnet(image).float()
+        return self.method.segment(image)
 
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(image, scores, torch.zeros_like(scores[:, :2]))

@@ -54,7 +54,7 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
     trained = ('decision_network',)
 
     def segment(self, image: Tensor) -> Tensor:
-        return self.method.csrnet(image).float()
+        return self.method.segment(image)
 
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(torch.cat((scores, quarter(image)), 1), torch.zeros_like(scores[:, :2]))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.methods.blocks.csrnet import CsrNet
-from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.image import magnified, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.key_frames import KeyFrames
 from vss_ros.training import augment
@@ -95,6 +95,11 @@ class GrowthStage:
                 f'{cls.name} makes a CSRNet (backbone: csrnet) out of a light segmenter (backbone: lite); '
                 f'{recipe.sampling.light} or the recipe has another network'
             )
+        if light.magnify != method.csrnet.magnify:
+            raise SettingsError(
+                f'{recipe.sampling.light} looks at images {light.magnify} times as large as they are, and '
+                f'what grows out of it must, too; set magnify: {light.magnify} in the options of the recipe'
+            )
         images = data.images(recipe.shares)
         return cls(method.csrnet, light, images, data.aside, recipe.sampling, data.seed)
 
@@ -109,12 +114,12 @@ class GrowthStage:
         return augment.recolour(rng, image)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        rgb = to_rgb(batch['images'])
-        return {'stem': unlike(self._features(self.module, rgb), features_at_quarter(self._light, rgb))}
+        return {'stem': self._unexplained(self.module, to_rgb(batch['images']))}
 
-    def _features(self, wide: nn.Module, rgb: Tensor) -> Tensor:
+    def _unexplained(self, wide: nn.Module, rgb: Tensor) -> Tensor:
         assert isinstance(wide, CsrNet)
-        return wide.backbone.to_quarter(wide.normalise(rgb))
+        features = wide.backbone.to_quarter(wide.normalise(magnified(rgb, wide.magnify)))
+        return unlike(features, features_at_quarter(self._light, rgb))
 
     @torch.no_grad()
     def validate(self, average: nn.Module) -> dict[str, float]:
@@ -123,14 +128,14 @@ class GrowthStage:
         missed = []
         for image in self._aside.images:
             rgb = to_rgb(torch.from_numpy(image)[None].to(device))
-            missed.append(unlike(self._features(average, rgb), features_at_quarter(self._light, rgb)).item())
+            missed.append(self._unexplained(average, rgb).item())
         return {'explained': 100 * (1 - float(np.mean(missed)))} if missed else {}
 
 
 @torch.no_grad()
 def features_at_quarter(light: LiteSegmenter, rgb: Tensor) -> Tensor:
     """What the light stem and first stage give, (N, 32, h, w); they follow the images to their device."""
-    return light.to(rgb.device).encoder_4(light.stem(rgb - light.grey))
+    return light.to(rgb.device).to_quarter(magnified(rgb, light.magnify))
 
 
 def unlike(wide: Tensor, light: Tensor) -> Tensor:

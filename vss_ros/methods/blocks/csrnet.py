@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.methods.blocks.fuse import Fuse
-from vss_ros.methods.blocks.image import Normalise
+from vss_ros.methods.blocks.image import Normalise, magnified
 from vss_ros.methods.blocks.pyramid import PyramidPooling
 from vss_ros.methods.blocks.resnet import ResNet18
 
@@ -59,13 +59,18 @@ class Logits(nn.Module):
 
 
 class CsrNet(nn.Module):
-    """RGB in [0, 1], (N, 3, H, W) -> class logits (N, K, H/4, W/4)."""
+    """RGB in [0, 1], (N, 3, H, W) -> class logits (N, K, h, w), at a quarter of the image as it is looked at.
 
-    def __init__(self, classes: int) -> None:
+    Args:
+        magnify: how much larger than it is that is; 1 as published.
+    """
+
+    def __init__(self, classes: int, magnify: float = 1) -> None:
         super().__init__()
+        self.magnify = magnify
         self.normalise = Normalise()
         self.backbone = CsrBackbone()
         self.logits = Logits(WIDTH, classes)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        return self.logits(self.backbone(self.normalise(rgb)))
+        return self.logits(self.backbone(self.normalise(magnified(rgb, self.magnify))))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import ShapeError
+from vss_ros.methods.blocks.resize import resize
 
 STRIDE = 4  # all maps live at a quarter of the image
 
@@ -30,6 +31,13 @@ def to_rgb(image: Tensor) -> Tensor:
         ShapeError: as `to_planes`.
     """
     return to_planes(image).flip(1) / 255
+
+
+def magnified(image: Tensor, factor: float) -> Tensor:
+    """Planes (N, 3, H, W) enlarged bilinearly, each side to the nearest multiple of 4."""
+    if factor == 1:
+        return image
+    return resize(image, [STRIDE * round(factor * side / STRIDE) for side in image.shape[2:]])
 
 
 class Normalise(nn.Module):

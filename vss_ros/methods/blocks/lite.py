@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vss_ros.methods.blocks.image import magnified
+from vss_ros.methods.blocks.resize import resize
+
 MIDDLE_GREY = 0.45  # so that zero padding looks like an average pixel; the scale is the norm's job
 
 
@@ -31,12 +34,22 @@ def _normed(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.
 
 def resize_like(x: Tensor, other: Tensor) -> Tensor:
     """Resize `x` bilinearly to the height and width of `other`."""
-    return functional.interpolate(x, size=other.shape[-2:], mode='bilinear', align_corners=False)
+    return resize(x, other.shape[2:])
 
 
-def take_camera_bytes(stem: nn.Module) -> None:
-    """Change the first convolution from RGB in [0, 1] to BGR in [0, 255], for the same result."""
-    replace_first(stem, CameraConvolution)
+def take_camera_bytes(stem: nn.Module, in_rows: bool = True) -> None:
+    """Change the first convolution from RGB in [0, 1] to BGR in [0, 255], for the same result.
+
+    Args:
+        in_rows: what it takes was made of a camera's rows just before, see `CameraConvolution`.
+    """
+    replace_first(stem, CameraConvolution if in_rows else _of_camera_bytes)
+
+
+def _of_camera_bytes(first: nn.Conv2d) -> nn.Conv2d:
+    with torch.no_grad():
+        first.weight.copy_(first.weight.flip(1) / 255)
+    return first
 
 
 def replace_first(stem: nn.Module, change: Callable[[nn.Conv2d], nn.Conv2d]) -> None:
@@ -120,17 +133,22 @@ class Context(nn.Module):
 
 
 class LiteSegmenter(nn.Module):
-    """Image to class scores at 1/4: a narrow residual encoder, context, a top-down decoder."""
+    """Image to class scores at 1/4: a narrow residual encoder, context, a top-down decoder.
+
+    Args:
+        magnify: how much larger than it is the image is looked at.
+    """
 
     def __init__(
         self,
         classes: int,
         widths: tuple[int, int, int, int] = (32, 64, 128, 192),
         decoder: int = 64,
+        magnify: float = 1,
     ) -> None:
         super().__init__()
         width_4, width_8, width_16, width_32 = widths
-        self.grey = MIDDLE_GREY
+        self.grey, self.magnify = MIDDLE_GREY, magnify
         self.stem = nn.Sequential(convolution(3, width_4, 3, 2), convolution(width_4, width_4, 3, 2))
         self.encoder_4 = residuals(width_4, width_4, 2, 1)
         self.encoder_8 = residuals(width_4, width_8, 2, 2)
@@ -147,7 +165,7 @@ class LiteSegmenter(nn.Module):
 
     def take_camera_bytes(self) -> None:
         """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
-        take_camera_bytes(self.stem)
+        take_camera_bytes(self.stem, in_rows=self.magnify == 1)
         self.takes_camera_bytes = True
         self.grey = 255 * MIDDLE_GREY
 
@@ -157,9 +175,9 @@ class LiteSegmenter(nn.Module):
         Args:
             rgb: image in [0, 1], (N, 3, H, W).
         Returns:
-            Logits, (N, K, h, w).
+            Logits, (N, K, h, w), at a quarter of the image as it is looked at.
         """
-        features_4 = self.to_quarter(rgb)
+        features_4 = self.to_quarter(magnified(rgb, self.magnify))
         return self.from_eighth(self.to_eighth(features_4), features_4)
 
     def to_quarter(self, rgb: Tensor) -> Tensor:
@@ -192,19 +210,19 @@ class LiteSegmenter(nn.Module):
 class Glimpse(NamedTuple):
     """What a glance saw."""
 
-    scores: Tensor  # logits (N, K, H/8, W/8), or at full size (N, K, h, w)
+    scores: Tensor  # logits (N, K), one of each two steps of the first convolution
     features: Tensor  # the decoder's, (N, 64), as large as the scores
-    detail: Tensor  # the stem's, (N, 32, h, w)
+    detail: Tensor  # the stem's, (N, 32), at 1/4 of the image or 1/3
 
 
-GLANCES = ('half', 'full')
+GLANCES = {'half': 4, 'two_thirds': 3, 'full': 2}  # pixels that the first convolution steps
 
 
 class Glance(LiteSegmenter):
-    """The segmenter at half its size, for a quarter of the work, or behind a large one at full.
+    """The segmenter at half or two thirds of its size, for as much less work, or behind a large one at full.
 
-    At half, the first convolution takes steps twice as long over the image as it is, so that it still sees
-    what is two pixels wide; all behind it works on maps half as large.
+    To be coarser, its first convolution takes longer steps over the image as it is, so that it still sees
+    what is two pixels wide; all behind it works on maps that are smaller.
 
     It may be told what was carried to the frame. So it need not name again what has only moved, and small or
     cut off things keep their class, while what it sees itself decides where the two do not go together.
@@ -215,17 +233,15 @@ class Glance(LiteSegmenter):
 
     def __init__(self, classes: int, size: str = 'half') -> None:
         super().__init__(classes)
-        self.halves = size == 'half'
-        if self.halves:
-            replace_first(self.stem, halving)
+        self.step = GLANCES[size]
+        replace_first(self.stem, lambda first: stepping(first, self.step))
         self.remember = nn.Conv2d(classes, self.width_4, 3, padding=1, bias=False)
         nn.init.zeros_(self.remember.weight)
 
     def begin_as(self, segmenter: LiteSegmenter) -> None:
-        """Take the weights of a segmenter, halved where need be; what is carried has no say yet."""
+        """Take the weights of a segmenter, its steps made longer; what is carried has no say yet."""
         weights = segmenter.state_dict()
-        if self.halves:
-            weights['stem.0.0.weight'] = halved(weights['stem.0.0.weight'])
+        weights['stem.0.0.weight'] = stretched(weights['stem.0.0.weight'], self.step)
         self.load_state_dict({**self.state_dict(), **weights})
         nn.init.zeros_(self.remember.weight)
 
@@ -239,7 +255,7 @@ class Glance(LiteSegmenter):
         first, second = self.stem
         entered = first(rgb - self.grey)
         x = second(entered)
-        detail = entered if self.halves else x
+        detail = x if self.step == GLANCES['full'] else entered
         if carried is not None:
             carried = resize_like(carried, x)
             shares = (carried - carried.amax(1, keepdim=True)).exp()
@@ -249,34 +265,38 @@ class Glance(LiteSegmenter):
         return Glimpse(self.scores(features), features, detail)
 
 
-def halving(first: nn.Conv2d) -> nn.Conv2d:
-    """One convolution that does what averaging 2 x 2 pixels and then the given one, without bias, do."""
-    (rows, columns), (down, right) = first.kernel_size, first.stride
-    (above, left) = (int(padding) for padding in first.padding)
-    merged = nn.Conv2d(
-        first.in_channels,
-        first.out_channels,
-        (2 * rows, 2 * columns),
-        (2 * down, 2 * right),
-        (2 * above, 2 * left),
-        bias=False,
-    )
+# By rows of pixels, how much of each one the three rows of a kernel read that sees the image reduced so that
+# its steps of two are steps of so many pixels.
+READS = {
+    2: [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    3: [[0.25, 0, 0], [0.75, 0, 0], [0, 0.75, 0], [0, 0.25, 0.25], [0, 0, 0.75]],  # bilinearly, to two thirds
+    4: [[0.5, 0, 0], [0.5, 0, 0], [0, 0.5, 0], [0, 0.5, 0], [0, 0, 0.5], [0, 0, 0.5]],  # means of 2 x 2
+}
+
+
+def stepping(first: nn.Conv2d, step: int) -> nn.Conv2d:
+    """A 3x3 convolution in steps of 2, without bias, as one in longer steps that sees the image as it is."""
+    if step == first.stride[0]:
+        return first
+    kernel = stretched(first.weight.detach(), step)
+    longer = nn.Conv2d(first.in_channels, first.out_channels, kernel.shape[2:], step, 2, bias=False)  # type: ignore[arg-type]
     with torch.no_grad():
-        merged.weight.copy_(halved(first.weight))
-    return merged
+        longer.weight.copy_(kernel)
+    return longer
 
 
-def halved(kernel: Tensor) -> Tensor:
-    """A kernel (C', C, h, w) for averages over 2 x 2 pixels as one for the pixels, (C', C, 2h, 2w)."""
-    return kernel.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4
+def stretched(kernel: Tensor, step: int) -> Tensor:
+    """A kernel (C', C, 3, 3) for a reduced image as one for the image itself, of 3, 5 or 6 rows."""
+    reads = torch.tensor(READS[step], dtype=kernel.dtype, device=kernel.device)
+    return reads @ kernel @ reads.T
 
 
 class LiteCorrection(nn.Module):
     """Two opinions, the scores carried to a frame and a glance at it, to edge logits and updated scores.
 
-    The glance is of now, but coarser. Where the two differ, maps at 1/4, and at 1/8 of a glance at half size,
-    tell from what the image shows there which one to believe; and they mend outlines, which are lost at half
-    the size. CoNet has no such second opinion; Accel (Jain et al. 2019) has, but fuses it everywhere alike.
+    The glance is of now, but coarser. Where the two differ, maps at 1/4, and those of the glance, tell from
+    what the image shows there which one to believe; and they mend outlines, which are lost where it was
+    reduced. CoNet has no such second opinion; Accel (Jain et al. 2019) has, but fuses it everywhere alike.
     Widths are multiples of 16, the block of channels that ONNX Runtime computes at once on a CPU; others cost
     as much as the next one.
     """
@@ -306,6 +326,6 @@ class LiteCorrection(nn.Module):
         carried = resize_like(warped, glance.scores)
         x = self.compare_8(self.opinions_8(torch.cat((glance.scores, carried, glance.features), 1)))
         opinions = self.opinions_4(torch.cat((fresh, warped), 1))
-        x = resize_like(x, warped) + opinions + self.detail_4(glance.detail)
+        x = resize_like(x, warped) + opinions + resize_like(self.detail_4(glance.detail), warped)
         edge, change = self.heads(self.compare_4(functional.relu(x))).split((2, warped.shape[1]), 1)
         return edge, fresh + change
