@@ -20,18 +20,20 @@ def test_a_model_is_written_again_for_another_size_and_other_options(tiny_model,
 
 
 def test_a_model_is_written_again_as_a_method_that_makes_do_with_its_networks(tiny_model, tmp_path):
-    options = ['--set', 'backbone=lite', '--set', 'scale_field=false', '--set', 'flow=dis']
-    out = tmp_path / 'dff'
-    assert main(['export', str(tiny_model), '-o', str(out), '--method', 'dff', *options]) == 0
+    close, out = tmp_path / 'close', tmp_path / 'dff'
+    assert main(['export', str(tiny_model), '-o', str(close), '--set', 'magnify=1.5']) == 0
+    options = ['--set', 'scale_field=false', '--set', 'flow=dis']
+    assert main(['export', str(close), '-o', str(out), '--method', 'dff', *options]) == 0
     new = load_model(out)
     assert (new.method, new.steps['propagated']) == ('dff', ('flow', 'warp', 'decide'))
+    assert (new.options['backbone'], new.options['magnify']) == ('lite', 1.5)  # how its network is built
     assert 'w_f' not in new.options
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--method', 'accel', '--set', 'backbone=lite'], 'needs flownet, fusion, update_branch, for which'),
+        (['--method', 'accel'], 'needs flownet, fusion, update_branch, for which'),
         (['--method', 'raft'], "there is no method 'raft'; use one of evss"),
         (['--size', '130x64'], 'width and height must be multiples of 4'),
         (['--set', 'speed=9'], "method 'evss-lite' has no option speed; it has w_f"),

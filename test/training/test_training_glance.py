@@ -1,4 +1,4 @@
-"""The stage in which evss-lite learns to see at half size, and what the stages after it leave alone."""
+"""The stage in which evss-lite learns to see smaller images, and what the stages after it leave alone."""
 
 from __future__ import annotations
 

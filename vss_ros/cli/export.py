@@ -7,7 +7,7 @@ frame. Nothing is written if they differ. Example: a model for 640x480 images th
 
 Or as another method that makes do with the same networks, DFF say, without its correction:
 
-    vss export camvid-evss-lite -o dff --method dff --set backbone=lite --set scale_field=false --set flow=dis
+    vss export camvid-evss-lite -o dff --method dff --set scale_field=false --set flow=dis
 
 With --precision, and without -o, graphs of that precision are added to the model as it is.
 """

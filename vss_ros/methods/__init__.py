@@ -35,11 +35,7 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
         ModelError: no such method, or an option it does not know; the message lists what exists.
         SettingsError: an option has a value that cannot be used.
     """
-    if name not in METHODS:
-        raise ModelError(f"there is no method '{name}'; use one of {', '.join(METHODS)}")
-    module, class_name = METHODS[name].split(':')
-    method = getattr(import_module(module), class_name)
-    options = options or {}
+    method, options = method_class(name), options or {}
     known = [option for option in inspect.signature(method).parameters if option != 'classes']
     unknown = [option for option in options if option not in known]
     if unknown:
@@ -48,3 +44,15 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
         return method(classes, **options)
     except TypeError as error:  # a value of another kind, text for a number say
         raise SettingsError(f'{options} cannot be used: {error}') from error
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        ModelError: no such method; the message lists what exists.
+    """
+    if name not in METHODS:
+        raise ModelError(f"there is no method '{name}'; use one of {', '.join(METHODS)}")
+    module, class_name = METHODS[name].split(':')
+    return getattr(import_module(module), class_name)

@@ -34,6 +34,7 @@ class KeyFrames(Method):
     """
 
     csrnet: nn.Module
+    shared = ('backbone', 'magnify')
 
     def build_csrnet(self) -> nn.Module:
         """RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h', w'), a quarter of the image as it is looked at.

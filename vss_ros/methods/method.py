@@ -43,6 +43,8 @@ class Method(nn.Module):
             frames that are only warped from the last one that was computed, and leave the state as it was.
         host_stages: stages that are no graphs: the caller brings the tensor of that name.
         state: name of an output -> name under which the next frame takes it.
+        shared: options of networks that other methods have, too: a model keeps them where it becomes one of
+            those.
         correction_interval: of the frames between key frames each n-th takes the `propagated` step, the
             others the `carried` one.
         delay_frames: how many frames the results are behind the newest image.
@@ -55,6 +57,7 @@ class Method(nn.Module):
     state: dict[str, str]
     host_stages: tuple[str, ...] = ()
     delay_frames: int = 0
+    shared: tuple[str, ...] = ()
     correction_interval: int = 1
     temperature_by_age: Tensor
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from vss_ros.core.errors import ModelError
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import check_choice
-from vss_ros.methods import build_method
+from vss_ros.methods import build_method, method_class
 from vss_ros.methods.method import Method
 
 WEIGHTS_DTYPES = ('fp32', 'fp16')
@@ -71,14 +71,14 @@ def load_method(
     Args:
         options: values that replace those the model was made with. Networks that they make needless
             are left out; a network they need but the model does not have is an error.
-        name: of another method that makes do with the networks of the model; of the options it then has
-            those given here only.
+        name: of another method that makes do with the networks of the model; of its options it keeps those
+            that say how these are built.
     Raises:
         ModelError: the folder has no weights, or they do not fit the method.
         SettingsError: an option has a value that cannot be used.
     """
     state = stored_tensors(model)
-    kept = model.options if name in (None, model.method) else {}
+    kept = _kept_options(model, name or model.method)
     method = build_method(name or model.method, len(model.classes), {**kept, **(options or {})})
     if options or name is not None:
         networks = {name.split('.')[0] for name in method.state_dict()}
@@ -95,6 +95,13 @@ def load_method(
         reason = ' '.join(str(error).split())[:300]
         raise ModelError(f'{model.weights} does not fit method {name or model.method}: {reason}') from error
     return method.eval()
+
+
+def _kept_options(model: ModelFolder, name: str) -> dict[str, Any]:
+    if name == model.method:
+        return dict(model.options)
+    shared = set(method_class(model.method).shared) & set(method_class(name).shared)
+    return {option: value for option, value in model.options.items() if option in shared}
 
 
 def _fits_fp16(tensor: Tensor) -> bool:

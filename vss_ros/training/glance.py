@@ -1,4 +1,4 @@
-"""Stage `glance`: how evss-lite sees a frame at half its size, taught by the segmenter at full size."""
+"""Stage `glance`: how evss-lite sees a frame made smaller, taught by the segmenter of key frames."""
 
 from __future__ import annotations
 
