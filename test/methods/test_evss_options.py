@@ -22,6 +22,7 @@ OPTIONS = {
     'flow': 'dis',
     'backbone': 'lite',
     'correction_interval': 3,
+    'magnify': 1.5,
 }
 
 
