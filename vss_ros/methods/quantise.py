@@ -70,7 +70,7 @@ def main(source: str, target: str, inputs: str, form: str) -> None:
 def _kept(file: str) -> list[str]:
     """The first two convolutions and the last one: they cost little time and, in int8, most of the accuracy.
 
-    The second, because ONNX Runtime reorders the map of the first, the largest of all, before it goes on in int8.
+    The second, because ONNX Runtime would reorder the map of the first, the largest of all, for it in int8.
     """
     import onnx
 
