@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from method_models import LITE, SIZE
 from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
@@ -16,8 +17,6 @@ from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.verify import example_frames
 
 CLASSES = 11
-SIZE = (64, 96)
-LITE = {'backbone': 'lite', 'flow': 'dis'}
 METHODS = {
     'per-frame': {'backbone': 'lite'},
     'dff': {**LITE, 'scale_field': False},
