@@ -24,7 +24,7 @@ from vss_ros.training.streets import draw_street
 from vss_ros.training.teacher import load_teacher
 from vss_ros.training.trainer import Trainer
 
-HEIGHT, WIDTH = 192, 256
+HEIGHT, WIDTH = 240, 320
 ORIGIN = 'camvid-evss-lite/csrnet'
 
 
@@ -64,13 +64,13 @@ def agreement(one, other):
     return (one.argmax(1) == other.argmax(1)).float().mean().item()
 
 
-@pytest.mark.parametrize(('training', 'least'), [(False, 0.95), (True, 0.92)])
+@pytest.mark.parametrize('training', [False, True])
 @torch.no_grad()
-def test_a_grown_network_answers_as_the_light_one_but_for_its_stem(wide, light, rgb, training, least):
+def test_a_grown_network_answers_as_the_light_one_but_for_its_stem(wide, light, rgb, training):
     """Also by the statistics of the batch, by which training goes on."""
     with taught(wide, light, rgb):
         found = wide.train(training)(rgb)
-    assert agreement(found, light(rgb)) > least
+    assert agreement(found, light(rgb)) > 0.95
 
 
 def test_new_channels_say_nothing_yet_and_learn_from_the_first_step(wide, light, rgb):
