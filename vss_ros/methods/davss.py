@@ -70,6 +70,7 @@ class Davss(FlowWarping):
         'carry': ('warped', 'merged', COMPOSED),
         'decision': tuple(DECISIONS),
     }
+    key_network = 'deeplab'
     state = {
         'image': 'previous_image',
         'scores': 'previous_scores',

@@ -67,7 +67,7 @@ def hops(method: Davss, frames: Sequence[Tensor], flows: Sequence[Tensor] | None
         given = '' if flows is None else f' and {len(flows)} flows'
         raise ShapeError(f'got {len(frames)} frames{given}; give a key frame and more, and a flow per hop')
     with torch.no_grad():
-        scores = method.deeplab(frames[0])
+        scores = method.segment(frames[0])
     appearance = method.quarter(frames[0])
     for index, (previous, current) in enumerate(pairwise(frames)):
         flow = method.flownet(current, previous) if flows is None else flows[index]
@@ -103,7 +103,7 @@ def propagate(
 @torch.no_grad()
 def pseudo_labels(method: Davss, image: Tensor) -> Tensor:
     """What DeepLab makes of an image: RGB in [0, 1], (N, 3, H, W) -> class ids, int64 (N, H, W)."""
-    return method.resize(method.deeplab(image), image.shape[2:]).argmax(1)
+    return method.resize(method.segment(image), image.shape[2:]).argmax(1)
 
 
 def davss_losses(

@@ -34,6 +34,7 @@ class KeyFrames(Method):
     """
 
     csrnet: nn.Module
+    key_network = 'csrnet'
     shared = ('backbone', 'magnify')
 
     def build_csrnet(self) -> nn.Module:
@@ -68,5 +69,4 @@ class KeyFrames(Method):
         return resize(scores, [side // STRIDE for side in size])
 
     def segment(self, rgb: Tensor) -> Tensor:
-        """The same from RGB in [0, 1], (N, 3, H, W)."""
-        return self.in_cells(self.csrnet(rgb).float(), rgb.shape[2:])
+        return self.in_cells(super().segment(rgb), rgb.shape[2:])

@@ -43,6 +43,7 @@ class Method(nn.Module):
             frames that are only warped from the last one that was computed, and leave the state as it was.
         host_stages: stages that are no graphs: the caller brings the tensor of that name.
         state: name of an output -> name under which the next frame takes it.
+        key_network: name of the network that segments images, RGB in [0, 1], (N, 3, H, W) -> scores.
         shared: options of networks that other methods have, too: a model keeps them where it becomes one of
             those.
         correction_interval: of the frames between key frames each n-th takes the `propagated` step, the
@@ -55,6 +56,7 @@ class Method(nn.Module):
 
     steps: dict[str, tuple[str, ...]]
     state: dict[str, str]
+    key_network: str
     host_stages: tuple[str, ...] = ()
     delay_frames: int = 0
     shared: tuple[str, ...] = ()
@@ -93,6 +95,13 @@ class Method(nn.Module):
     def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
         """Examples of what the host brings, for an image of this size."""
         return {AGE: torch.ones(len(image), 1, 1, 1, device=image.device)}
+
+    def segment(self, rgb: Tensor) -> Tensor:
+        """RGB in [0, 1], (N, 3, H, W) -> scores of a frame computed in full, (N, K, h, w).
+
+        They are float32 also under autocast.
+        """
+        return self.get_submodule(self.key_network)(rgb).float()
 
     def fold(self, image_size: Sequence[int]) -> None:
         """Make constant, before graphs are written, what is constant for images of this (H, W).

@@ -81,6 +81,7 @@ class StMemory(Method):
     """
 
     steps = {'key': ('features', 'start', 'fusion'), 'propagated': ('features', 'fusion')}
+    key_network = 'pspnet'
     state = {'features': 'previous_features', 'previous_features': 'older_features'}
 
     def __init__(

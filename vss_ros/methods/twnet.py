@@ -55,6 +55,7 @@ class TwNet(FlowWarping):
         SettingsError: an option has a value that cannot be used.
     """
 
+    key_network = 'cnn'
     state = {'image': 'previous_image', 'features': 'previous_features', 'picture': 'previous_picture'}
     choices = {
         'encoder': (*ENCODERS, LITE),

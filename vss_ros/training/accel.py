@@ -49,9 +49,6 @@ class UpdateStage(PropagationStage[Accel, Handed]):
     method_class = Accel
     trained = ('update_branch', 'fusion', 'flownet')
 
-    def segment(self, image: Tensor) -> Tensor:
-        return self.method.segment(image)
-
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(scores, torch.zeros_like(scores[:, :2]))
 

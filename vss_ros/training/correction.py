@@ -70,9 +70,6 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
     method_class = Evss
     trained = ('conet', 'flownet', 'glance')
 
-    def segment(self, image: Tensor) -> Tensor:
-        return self.method.segment(image)
-
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(scores, labels_of(scores), torch.zeros_like(scores[:, :2]))
 

@@ -58,9 +58,6 @@ class DavssStage(PropagationStage[Davss, Handed]):
 
     method_class = Davss
 
-    def segment(self, image: Tensor) -> Tensor:
-        return self.method.deeplab(image).float()
-
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         still = torch.zeros_like(scores[:, :2])
         return Handed(scores, self.method.quarter(image), still)

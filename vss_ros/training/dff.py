@@ -51,9 +51,6 @@ class ScalingStage(PropagationStage[Dff, Handed]):
     method_class = Dff
     trained = ('flownet',)
 
-    def segment(self, image: Tensor) -> Tensor:
-        return self.method.segment(image)
-
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(image, scores, torch.zeros_like(scores[:, :2]))
 

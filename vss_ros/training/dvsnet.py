@@ -53,9 +53,6 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
     method_class = DvsNet
     trained = ('decision_network',)
 
-    def segment(self, image: Tensor) -> Tensor:
-        return self.method.segment(image)
-
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(torch.cat((scores, quarter(image)), 1), torch.zeros_like(scores[:, :2]))
 

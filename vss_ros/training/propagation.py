@@ -152,12 +152,8 @@ class PropagationStage(ABC, Generic[Trained, State]):
     # What a method's stage says.
 
     @abstractmethod
-    def segment(self, image: Tensor) -> Tensor:
-        """Scores of a key frame, float32 (N, K, h, w). Images here are RGB in [0, 1], (N, 3, H, W)."""
-
-    @abstractmethod
     def start(self, image: Tensor, scores: Tensor) -> State:
-        """What a key frame with these scores hands on."""
+        """What a key frame with these scores hands on; its image is RGB in [0, 1], (N, 3, H, W)."""
 
     @abstractmethod
     def advance(
@@ -236,7 +232,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
         images = batch['images']
         current = to_rgb(images[:, 0])
         with torch.no_grad():
-            key_scores = self.segment(current)
+            key_scores = self.method.segment(current)
             state = self.start(current, key_scores)
         for index in range(1, max(judged) + 1):
             previous, current = current, to_rgb(images[:, index])
@@ -251,7 +247,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
         """True classes, and the segmenter's own where there are none; uint8 (N, H, W)."""
         unknown = (labels == IGNORE).flatten(1).all(1)
         if self.settings.pseudo_labels or bool(unknown.all()):
-            return self.resize(self.segment(image), image.shape[2:]).argmax(1).byte()
+            return self.resize(self.method.segment(image), image.shape[2:]).argmax(1).byte()
         if bool(unknown.any()):
             labels = labels.clone()
             labels[unknown] = self.targets(labels[unknown], image[unknown])

@@ -51,9 +51,6 @@ class RectificationStage(PropagationStage[TwNet, Handed]):
             method.nonkey.start_from(method.cnn)
         return stage
 
-    def segment(self, image: Tensor) -> Tensor:
-        return self.method.cnn(image).float()
-
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return twnet_losses.start(self.method, image)
 

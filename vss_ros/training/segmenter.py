@@ -22,7 +22,7 @@ from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages, class_frequencies
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_weights, segmentation_losses
-from vss_ros.training.teacher import SEGMENTERS, answers_of, distillation_loss, load_teachers
+from vss_ros.training.teacher import answers_of, distillation_loss, load_teachers
 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
@@ -99,13 +99,11 @@ class SegmenterStage:
 
     @classmethod
     def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> SegmenterStage:
-        name = next((name for name in SEGMENTERS if hasattr(method, name)), None)
-        if name is None:
-            raise SettingsError(f'the stage {cls.name} trains {" or ".join(SEGMENTERS)}; the method has none')
         origin = recipe.sampling.teacher
         teacher = load_teachers(origin, data.class_set) if origin else None
         stills = data.stills(recipe.shares, labelled=teacher is None)
-        network, aligned = getattr(method, name), bool(method.options.get('align_corners', False))
+        network = method.get_submodule(method.key_network)
+        aligned = bool(method.options.get('align_corners', False))
         return cls(network, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher, aligned)
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:

@@ -15,9 +15,6 @@ from vss_ros.methods.channels_last import channels_last
 from vss_ros.methods.weights import load_method
 from vss_ros.training.start import model_and_prefix
 
-# What methods call their key-frame network: RGB (N, 3, H, W) -> scores (N, K, h, w).
-SEGMENTERS = ('csrnet', 'deeplab', 'cnn', 'pspnet')
-
 
 def named_teachers(entry: str) -> list[str]:
     """`MODEL/PREFIX + MODEL/PREFIX` of a recipe, one by one."""
@@ -62,10 +59,9 @@ def load_teacher(origin: str, classes: ClassSet, entry: str = 'teacher') -> nn.M
             'use a teacher with the classes of the recipe'
         )
     method = load_method(model)
-    have = [name for name in SEGMENTERS if hasattr(method, name)]
-    if prefix not in have:
+    if prefix != method.key_network:
         raise ModelError(
-            f'{entry}: {model.name} has no network {prefix} that segments images; it has {", ".join(have)}'
+            f'{entry}: {model.name} has no network {prefix} that segments images; it has {method.key_network}'
         )
     return channels_last(method.get_submodule(prefix).requires_grad_(False).eval())
 
