@@ -38,6 +38,18 @@ def test_prune_of_a_model_removes_its_engines_and_no_others(cache, tiny_model, c
     assert [entry.key['model'] for entry in cache.entries()] == ['other']
 
 
+def test_the_model_may_stand_before_its_options_or_behind_them(cache, tiny_model, capsys):
+    words = ['--engine-cache', str(cache.folder)]
+    for order in ([str(tiny_model), *words], [*words, str(tiny_model)]):
+        assert main(['engine', 'list', *order]) == 0
+        shown = ' '.join(capsys.readouterr().out.split())
+        assert 'passed' in shown
+        assert 'FAILED' not in shown
+    with pytest.raises(SystemExit):
+        main(['engine', 'list', str(tiny_model), *words, 'another'])
+    assert 'unrecognized arguments: another' in capsys.readouterr().err
+
+
 def test_prune_and_list_of_a_precision_leave_the_others_alone(cache, capsys):
     words = ['--engine-cache', str(cache.folder), '--precision', 'fp32']
     assert main(['engine', 'list', *words]) == 0

@@ -42,6 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="default: vss_ros/engines in the user's cache folder",
     )
     parser.add_argument('--force', action='store_true', help='build again what is there already')
+    parser.set_defaults(takes_more='model')
 
 
 def main(args: Namespace) -> int:

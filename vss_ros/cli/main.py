@@ -57,12 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(verb: str | None, words: list[str]) -> Namespace:
-    """The arguments. A list of names may go on after options, which argparse does not see."""
+    """The arguments. Names may come after options, even optional ones, which argparse does not see."""
     parser = _parser(verb)
     args, rest = parser.parse_known_args(words)
-    is_list = 'takes_more' in args and not any(word.startswith('-') for word in rest)
-    if is_list:
-        getattr(args, args.takes_more).extend(rest)
+    are_names = 'takes_more' in args and not any(word.startswith('-') for word in rest)
+    named = getattr(args, args.takes_more) if are_names else None
+    if isinstance(named, list):
+        named.extend(rest)
+    elif are_names and named is None and len(rest) == 1:
+        setattr(args, args.takes_more, rest[0])
     elif rest:
         parser.error(f'unrecognized arguments: {" ".join(rest)}')
     return args
