@@ -246,6 +246,27 @@ def test_tensors_in_another_file_are_refused_because_nothing_vouches_for_it(mode
         load_engine(other, EngineSettings(name, engine_cache=str(tmp_path / 'cache')))
 
 
+@pytest.mark.parametrize(
+    'entry',
+    [
+        b'\x0a\x08location\x12\x01w',
+        b'\x12\x01w\x0a\x08location',  # fields may come in any order
+        b'\x0a\x88\x00location\x12\x01w',  # and a length may be padded
+        b'\x0a\x88\x80\x80\x00location\x12\x01w',
+    ],
+)
+def test_another_file_is_found_in_whatever_form_it_is_named(model, tmp_path, entry):
+    onnx = pytest.importorskip('onnx')
+    field = b'\x6a' + bytes([len(entry)]) + entry
+    tensor = onnx.TensorProto.FromString(field)
+    assert [(each.key, each.value) for each in tensor.external_data] == [('location', 'w')]
+    file = tmp_path / 'segmenter.onnx'
+    file.write_bytes(field)
+    graph = dataclasses.replace(model.graphs['segmenter'], file=file, sha256=sha256_of(file))
+    with pytest.raises(ModelError, match='keeps tensors in another file'):
+        graph.read()
+
+
 def test_onnx_runtime_reports_a_tensor_of_the_wrong_size_by_graph(engines):
     with pytest.raises(EngineError, match="graph 'segmenter' failed in ONNX Runtime"):
         engines['onnxruntime'].run('segmenter', {'image': np.zeros((1, 8, 8, 3), np.uint8)})

@@ -241,7 +241,9 @@ def test_a_model_without_propagated_step_is_a_model_that_only_knows_key_frames(f
         content['state'] = {}
 
     edit(folder, only_key)
-    assert not load_model(folder).propagates
+    model = load_model(folder)
+    assert not model.propagates
+    assert set(model.graphs) == {'segmenter'}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -185,6 +186,40 @@ def test_int8_without_images_is_refused(tiny_model):
 def test_a_damaged_file_of_another_precision_is_found(model, tmp_path):
     folder = tmp_path / 'tiny'
     shutil.copytree(model.path, folder)
-    (folder / 'segmenter.fp16.onnx').write_bytes(b'')
-    with pytest.raises(ModelError, match=r'segmenter\.fp16\.onnx is damaged'):
+    [file] = folder.glob('segmenter.fp16-*.onnx')
+    file.write_bytes(b'')
+    with pytest.raises(ModelError, match=r'segmenter\.fp16-\w+\.onnx is damaged'):
         load_model(folder)
+
+
+def test_if_the_second_form_of_int8_is_refused_the_first_is_not_written_either(
+    tiny_model, tmp_path, street, monkeypatch
+):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / 'tiny'))
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def refuse(results, model, what):
+        if what == 'int8_symmetric':
+            raise EngineError('it computes wrongly')
+
+    monkeypatch.setattr(precisions, 'refuse_failed', refuse)
+    with pytest.raises(ModelError, match='Nothing was written'):
+        precisions.add_int8(load_model(folder), street[:4])
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_model_to_which_a_precision_is_added_again_is_whole_at_any_time(model, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(model.path, tmp_path / 'tiny'))
+    files = {file.name for file in folder.iterdir()}
+
+    def stopped(content, file):
+        assert load_model(folder).has_precision('fp16')  # the new files are there, not yet named
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(precisions, '_write_yaml', stopped)
+        with pytest.raises(KeyboardInterrupt):
+            precisions.add_fp16(load_model(folder))
+    assert load_model(folder).has_precision('fp16')
+    precisions.add_fp16(load_model(folder))
+    assert {file.name for file in folder.iterdir()} == files

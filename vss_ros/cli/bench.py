@@ -131,7 +131,7 @@ def main(args: Namespace) -> int:
     frames = _read_frames(args)
     with _contenders(args, frames) as contenders:
         on_gpu = any(contender.engine.is_on_gpu for contender in contenders)
-        ceilings = measured_ceilings(args.gpu_id if on_gpu else None)
+        ceilings = measured_ceilings(args.threads, args.gpu_id if on_gpu else None)
         measure(contenders, frames)
         reports = [
             contender.report(ceilings.get('gpu' if contender.engine.is_on_gpu else 'cpu'))
@@ -147,7 +147,7 @@ def main(args: Namespace) -> int:
         'frames': len(frames),
         'image': [height, width],
         'peak_memory_mb': bench_machine.peak_memory_mb(),
-        'peak_gpu_memory_mb': bench_machine.peak_gpu_memory_mb(args.gpu_id),
+        'peak_pytorch_gpu_memory_mb': bench_machine.peak_pytorch_gpu_memory_mb(args.gpu_id),
         'contenders': reports,
     }
     if args.json is not None:
@@ -199,9 +199,9 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
     contenders = []
     with models_of(args.models, args.network_size or [], precisions) as models:
         for model, engine_name, precision in product(models, args.engine or ['auto'], precisions):
+            costs = _costs(model, StreamSettings(motion=args.motion, **region_settings(args)))
             before = memory_mb()
             engine = StageEngine(_load(model, engine_name, precision, args))
-            costs = _costs(model, StreamSettings(motion=args.motion, **region_settings(args)))
             warm_up(model, engine)
             for interval, settings in _schedules(args).items():
                 segmenter = make_segmenter(model, engine, settings)
@@ -217,6 +217,7 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
                         interval,
                         model.corrects_every(settings.correction_interval),
                         segmenter,
+                        make_segmenter(model, engine, settings) if engine.works_on else None,
                         memory_mb() - before,
                         costs,
                         model.steps,

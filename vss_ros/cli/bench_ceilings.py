@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -38,14 +39,16 @@ class Ceilings:
     how: str
 
 
-def measured_ceilings(gpu_id: int | None = None) -> dict[str, Ceilings]:
+def measured_ceilings(threads: int = 0, gpu_id: int | None = None) -> dict[str, Ceilings]:
     """Those of `cpu`, and with a number of `gpu`, as far as they can be measured.
 
-    They are measured in a process of their own, so that its memory and threads are not those of what is
-    measured here.
+    The CPU's are of so many threads, 0 for one on each core. They are measured in a process of their own, so
+    that its memory and threads are not those of what is measured here.
     """
-    command = [sys.executable, '-m', __name__, *([] if gpu_id is None else [str(gpu_id)])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    threads = threads or usable_cores()
+    command = [sys.executable, '-m', __name__, str(threads), *([] if gpu_id is None else [str(gpu_id)])]
+    limits = {'OMP_NUM_THREADS': str(threads), 'OPENBLAS_NUM_THREADS': str(threads)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **limits})
     entries = json.loads(done.stdout) if done.returncode == 0 else {}
     wanted = ('cpu',) if gpu_id is None else ('cpu', 'gpu')
     if missing := [name for name in wanted if name not in entries]:
@@ -54,31 +57,36 @@ def measured_ceilings(gpu_id: int | None = None) -> dict[str, Ceilings]:
     return {name: Ceilings(**entry) for name, entry in entries.items()}
 
 
-def cpu_ceilings() -> Ceilings:
+def cpu_ceilings(threads: int) -> Ceilings:
     """Of the CPU: a product by numpy, or by ONNX Runtime where that is faster, and sums by numpy.
 
+    Both by so many threads; numpy's own are limited by the environment before it is loaded.
     numpy's BLAS does not know every processor: on one with AVX-512 ONNX Runtime was nearly twice as fast.
     """
     random = np.random.default_rng(0)
     left, right = random.random((2, CPU_SIDE, CPU_SIDE), np.float32)
     product = np.empty_like(left)
-    a, b, c = np.ones((3, CPU_BYTES // 4), np.float32)
+    parts = np.array_split(np.ones((3, CPU_BYTES // 4), np.float32), threads, axis=1)
 
-    def triad() -> None:  # numpy reads and writes c once more between the two
+    def add(part: np.ndarray) -> None:  # numpy reads and writes c once more between the two
+        a, b, c = part
         np.multiply(b, 3.0, out=c)
         np.add(a, c, out=c)
 
+    def triad() -> None:  # numpy adds with one thread, but lets others work meanwhile
+        list(pool.map(add, parts))
+
     seconds = _least_seconds(lambda: np.matmul(left, right, out=product))
-    how = f'numpy {np.__version__}, {os.environ.get("OMP_NUM_THREADS", "all")} threads'
-    by_onnxruntime = _product_by_onnxruntime(left, right)
+    how = f'numpy {np.__version__}, {threads} threads'
+    by_onnxruntime = _product_by_onnxruntime(left, right, threads)
     if by_onnxruntime is not None and (other := _least_seconds(by_onnxruntime)) < seconds:
         seconds, how = other, f'products by ONNX Runtime, sums by {how}'
-    return Ceilings(
-        {'fp32': 2 * CPU_SIDE**3 / seconds / 1e9}, 5 * CPU_BYTES / _least_seconds(triad) / 1e9, how
-    )
+    with ThreadPoolExecutor(threads) as pool:
+        traffic = 5 * CPU_BYTES / _least_seconds(triad) / 1e9
+    return Ceilings({'fp32': 2 * CPU_SIDE**3 / seconds / 1e9}, traffic, how)
 
 
-def _product_by_onnxruntime(left: np.ndarray, right: np.ndarray) -> Callable[[], Any] | None:
+def _product_by_onnxruntime(left: np.ndarray, right: np.ndarray, threads: int) -> Callable[[], Any] | None:
     """A call that multiplies the two; None without onnx, which makes the graph."""
     try:
         import onnxruntime
@@ -90,7 +98,7 @@ def _product_by_onnxruntime(left: np.ndarray, right: np.ndarray) -> Callable[[],
     graph = helper.make_graph([helper.make_node('MatMul', ['a', 'b'], ['c'])], 'product', [a, b], [c])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=['CPUExecutionProvider']
     )
@@ -139,8 +147,9 @@ def _least_seconds(call: Callable[[], Any]) -> float:
 
 
 def _main(arguments: list[str]) -> None:
-    found = {'cpu': cpu_ceilings()}
-    for gpu_id in map(int, arguments):
+    threads, *gpu_ids = map(int, arguments)
+    found = {'cpu': cpu_ceilings(threads)}
+    for gpu_id in gpu_ids:
         try:
             found['gpu'] = gpu_ceilings(gpu_id)
         except (ImportError, RuntimeError, AssertionError) as error:  # the last: PyTorch without CUDA

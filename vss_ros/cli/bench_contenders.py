@@ -92,6 +92,8 @@ class Contender:
 
     Attributes:
         network: (height, width) of what the model takes.
+        stage_segmenter: takes the frames a second time, each stage finished, where the engine works on. It is
+            another stream: in the first one key frames would come at other times.
         memory_mb: resident memory that loading and warming up added; 0 for a model that was loaded already.
         costs: of each graph, in all regions; None where onnx is not installed.
         steps: stages of each step.
@@ -103,6 +105,7 @@ class Contender:
     interval: int | str  # of key frames, or how they are scheduled
     correction_interval: int  # see `ModelFolder`
     segmenter: Segmenter
+    stage_segmenter: Segmenter | None
     memory_mb: float
     costs: Mapping[str, Cost] | None
     steps: Mapping[str, Sequence[str]]
@@ -113,25 +116,25 @@ class Contender:
     def take_turn(self, frames: Sequence[Frame]) -> None:
         """Segments frames that follow those of the last turn."""
         self.engine.finishes_stages = False
-        for answer in self._answers(frames):
+        for answer in self._answers(self.segmenter, frames):
             self.totals.write(*answer)
             self.latencies_ms.append(sum(answer.segmentation.timings_ms.values()))
-            if not self.engine.works_on:
+            if self.stage_segmenter is None:
                 self.stages.write(*answer)
-        if not self.engine.works_on:
+        if self.stage_segmenter is None:
             return
         self.engine.finishes_stages = True
-        for answer in self._answers(frames):
+        for answer in self._answers(self.stage_segmenter, frames):
             uploads = self.engine.uploads_ms
             timings = {UPLOAD: sum(uploads.values())} | {
                 stage: ms - uploads.get(stage, 0) for stage, ms in answer.segmentation.timings_ms.items()
             }
             self.stages.write(answer.frame, replace(answer.segmentation, timings_ms=timings))
 
-    def _answers(self, frames: Sequence[Frame]) -> Iterator[Answer]:
+    def _answers(self, segmenter: Segmenter, frames: Sequence[Frame]) -> Iterator[Answer]:
         for frame in frames:
             self.engine.uploads_ms.clear()
-            yield from self.segmenter.answers(frame)
+            yield from segmenter.answers(frame)
 
     def report(self, ceilings: Ceilings | None) -> dict[str, Any]:
         """The figures as they are written to JSON, times in milliseconds.
@@ -149,6 +152,7 @@ class Contender:
             'key_frame_interval': self.interval,
             'correction_interval': self.correction_interval,
             'regions': self.segmenter.settings.regions,
+            'frames': {kind: self.totals.count(kind) for kind in kinds},
             'ms': {kind: self._stages(kind) for kind in kinds},
             'mean_ms': fmean(ms for kind in kinds for ms in self.totals.ms[kind][TOTAL]),
             'every': self._averages() if len(kinds) > 1 else {},

@@ -61,7 +61,10 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def peak_gpu_memory_mb(gpu_id: int = 0) -> float | None:
-    """The most GPU memory that PyTorch ever held for this process; None without a GPU."""
+def peak_pytorch_gpu_memory_mb(gpu_id: int = 0) -> float | None:
+    """The most GPU memory that PyTorch ever held for this process; None without a GPU.
+
+    TensorRT and ONNX Runtime have allocators of their own, which say nothing.
+    """
     torch = _torch_with(gpu_id)
     return None if torch is None else torch.cuda.max_memory_reserved(gpu_id) / 1e6

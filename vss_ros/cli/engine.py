@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
+from vss_ros.core.engines import openvino_cache
 from vss_ros.core.engines.engine_cache import CachedEngine, EngineCache
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import load_model
@@ -21,7 +23,8 @@ ACTIONS = {
     'build': 'build what is missing, compare it with ONNX Runtime, and keep it',
     'list': 'show the engines in the cache',
     'check': 'compare the engines in the cache with ONNX Runtime again',
-    'prune': 'remove the engines of a model; without one, only files that are no complete engine',
+    'prune': 'remove the engines of a model, and what OpenVINO has compiled of it; without a model, only '
+    'files that are no complete engine',
 }
 
 
@@ -100,20 +103,23 @@ def _list(args: Namespace) -> int:
 
 def _prune(args: Namespace) -> int:
     cache = EngineCache(args.engine_cache)
+    compiled: list[Path] = []
     if args.model is None:
         removed = cache.prune(lambda entry: True)
     else:
         unwanted = {entry.file for entry in _chosen(cache, args)}
         removed = cache.prune(lambda entry: entry.file not in unwanted)
-    for file in removed:
-        print(f'removed {file}')
+        if args.precision is None:
+            compiled = openvino_cache.prune(args.engine_cache, load_model(args.model, graphs=False).name)
+    for path in [*removed, *compiled]:
+        print(f'removed {path}')
     print(f'{len(removed)} engines removed, {len(cache.entries())} kept')
     return 0
 
 
 def _chosen(cache: EngineCache, args: Namespace) -> list[CachedEngine]:
     """The engines in the cache, those of one model and of one precision if they are named."""
-    wanted = {} if args.model is None else {'model': load_model(args.model).name}
+    wanted = {} if args.model is None else {'model': load_model(args.model, graphs=False).name}
     if args.precision is not None:
         wanted['precision'] = args.precision
     return [entry for entry in cache.entries() if wanted.items() <= entry.key.items()]

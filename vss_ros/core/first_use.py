@@ -9,20 +9,22 @@ from __future__ import annotations
 import hashlib
 import importlib
 import logging
-import re
+import shutil
+import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import MissingLibraryError, ModelError, VssError
-from vss_ros.core.share import version
-from vss_ros.core.user_cache import cache_folder, cache_path, held
+from vss_ros.core.user_cache import cache_folder, cache_path, file_name, held
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vss_ros.core.model_folder import ModelFolder
 
 MAKER = 'vss_ros.methods.export'  # imported when it is needed
+METHODS = Path(__file__).parents[1] / 'methods'
+OUTDATED_S = 30 * 24 * 3600  # after which graphs are removed when others of that name are made
 _log = logging.getLogger(__name__)
 
 
@@ -36,11 +38,10 @@ def complete(model: ModelFolder, description: bytes, read: Callable[[Path], Mode
         ModelError: the graphs cannot be made or kept.
         MissingLibraryError: they are not made yet, and PyTorch is not installed.
     """
-    # Another release may write graphs in another way.
-    digest = hashlib.sha256(description + version().encode()).hexdigest()[:16]
+    digest = hashlib.sha256(description + _sources()).hexdigest()[:16]
     try:
         models = cache_path('models')
-        folder = models / f'{re.sub(r"[^A-Za-z0-9_.-]", "_", model.name)}-{digest}'
+        folder = models / f'{file_name(model.name)}-{digest}'
         if (made := _made(folder, read)) is not None:
             return made  # also from a disk that cannot be written
         cache_folder('models')
@@ -75,4 +76,16 @@ def _make(model: ModelFolder, folder: Path, read: Callable[[Path], ModelFolder])
         note = f', or make a whole model elsewhere, with: vss export {model.name} -o FOLDER'
         raise MissingLibraryError(error.name or 'torch', 'train', note) from error
     maker.export_again(model, folder)
+    for other in folder.parent.glob(f'{file_name(model.name)}-{"[0-9a-f]" * 16}'):
+        if time.time() - other.stat().st_mtime > OUTDATED_S:  # of other weights or code
+            shutil.rmtree(other, ignore_errors=True)
     return read(folder)
+
+
+@cache
+def _sources() -> bytes:
+    """A digest of the code that says what graphs compute: graphs of another one are not these."""
+    digest = hashlib.sha256()
+    for file in sorted(METHODS.rglob('*.py')):
+        digest.update(file.read_bytes())
+    return digest.digest()

@@ -11,9 +11,10 @@ from typing import Any
 
 from vss_ros.core.errors import ModelError
 
-# How an ONNX file says that a tensor lies in another file: TensorProto's entry of external data (field 13)
-# whose key is `location`. A file without these bytes holds all of its tensors.
-EXTERNAL_DATA = re.compile(rb'\x6a(?:.|..)\x0a\x08location\x12', re.DOTALL)
+# How an ONNX file says that a tensor lies in another file: an entry (field 1, a string) with the key
+# `location`; readers take the string's length in any form, also padded. A file without these bytes holds all
+# of its tensors.
+EXTERNAL_DATA = re.compile(rb'\x0a(?:\x08|\x88\x80{0,8}\x00)location')
 
 
 @dataclass(frozen=True)

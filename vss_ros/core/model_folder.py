@@ -201,6 +201,8 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
     if type(correction_interval) is not int or correction_interval < 1:
         raise ValueError(f'correction_interval is {correction_interval!r}; expected 1 or more')
     weights = content.get('weights')
+    steps = {name: tuple(stages) for name, stages in content['steps'].items()}
+    in_use = {stage for stages in steps.values() for stage in stages}
     return ModelFolder(
         path=path,
         name=str(content.get('name', path.resolve().name)),
@@ -209,7 +211,7 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
         classes=_classes(content['classes'], path),
         image_size=(height, width),
         flow=str(content.get('flow', 'none')),
-        steps={name: tuple(stages) for name, stages in content['steps'].items()},
+        steps=steps,
         state=dict(content.get('state') or {}),
         graphs={
             name: GraphSpec(
@@ -224,6 +226,7 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
                 },
             )
             for name, entry in (content.get('graphs') or {}).items()
+            if name in in_use  # no engine needs the others
         },
         weights=checked_file(path, weights) if weights else None,
         weights_sha256=weights['sha256'] if weights else '',

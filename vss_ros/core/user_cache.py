@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,11 @@ def cache_folder(name: str) -> Path:
     folder = cache_path(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def file_name(model_name: str) -> str:
+    """The name of a model as a part of a file's name."""
+    return re.sub(r'[^A-Za-z0-9_.-]', '_', model_name)
 
 
 @contextmanager

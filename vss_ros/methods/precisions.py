@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ def add_fp16(model: ModelFolder, progress: Progress = lambda line: None) -> Mode
             file = Path(drafts) / f'{graph}.onnx'
             if _has_fp16(file):
                 files[graph] = file
-        return _install(model, 'fp16', files, progress)
+        _prove(model, 'fp16', files, progress)
+        return _install(model, {'fp16': files})
 
 
 def add_int8(
@@ -81,22 +82,21 @@ def add_int8(
     inputs = _collected_inputs(model, images)
     if not inputs:
         raise ModelError('there are no images to calibrate int8 on; use a folder of frames of a drive')
-    for form in FORMS:
-        with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=model.path) as drafts:
-            files = {}
+    with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=model.path) as drafts:
+        made: dict[str, dict[str, Path]] = {form: {} for form in FORMS}
+        for form, files in made.items():
             for name, graph in model.graphs.items():
                 if not any(node.op_type in QUANTISED for node in onnx.load(str(graph.file)).graph.node):
                     continue
                 progress(f'quantising graph {name} on {len(inputs[name])} frames ({form})')
-                file = Path(drafts) / f'{name}.onnx'
-                _quantise(graph.file, file, inputs[name], form)
-                files[name] = file
-            model = _install(model, form, files, progress)
-    return model
+                files[name] = Path(drafts) / f'{name}.{form}.onnx'
+                _quantise(graph.file, files[name], inputs[name], form)
+            _prove(model, form, files, progress)
+        return _install(model, made)
 
 
-def _install(model: ModelFolder, precision: str, files: dict[str, Path], progress: Progress) -> ModelFolder:
-    """Proves the files and moves them into the model folder; model.yaml names them last."""
+def _prove(model: ModelFolder, precision: str, files: Mapping[str, Path], progress: Progress) -> None:
+    """Raises ModelError if there are no files, or if they compute something else than those in fp32."""
     if not files:
         raise ModelError(f'model {model.name} has no network that could compute in {precision}')
     progress(f'comparing {precision} with fp32 in ONNX Runtime')
@@ -113,21 +113,34 @@ def _install(model: ModelFolder, precision: str, files: dict[str, Path], progres
     except EngineError as error:
         raise ModelError(f'{error}. Nothing was written') from error
 
+
+def _install(model: ModelFolder, made: Mapping[str, Mapping[str, Path]]) -> ModelFolder:
+    """Moves the files of each precision into the model folder, all or none.
+
+    New files have new names, so that model.yaml is right about those it names at any time, whoever reads it.
+    """
     content: dict[str, Any] = yaml.safe_load((model.path / MODEL_FILE).read_text())
     for entry in content['graphs'].values():  # back to one line per tensor
         for side in ('inputs', 'outputs'):
             entry[side] = {name: _Row([dtype, _Row(shape)]) for name, (dtype, shape) in entry[side].items()}
-    for name, draft in files.items():
-        file = model.path / f'{name}.{precision}.onnx'
-        os.replace(draft, file)
-        content['graphs'][name].setdefault('precisions', {})[precision] = {
-            'file': file.name,
-            'sha256': sha256_of(file),
-        }
-    draft = model.path / f'.unfinished-{MODEL_FILE}'
-    _write_yaml(content, draft)
-    os.replace(draft, model.path / MODEL_FILE)
-    return load_model(model.path)
+    for precision, files in made.items():
+        for name, draft in files.items():
+            sha256 = sha256_of(draft)
+            file = model.path / f'{name}.{precision}-{sha256[:8]}.onnx'
+            os.replace(draft, file)
+            entry = {'file': file.name, 'sha256': sha256}
+            content['graphs'][name].setdefault('precisions', {})[precision] = entry
+    description = model.path / f'.unfinished-{MODEL_FILE}'
+    _write_yaml(content, description)
+    os.replace(description, model.path / MODEL_FILE)
+    installed = load_model(model.path)
+    for superseded in _additional_files(model) - _additional_files(installed):
+        superseded.unlink(missing_ok=True)
+    return installed
+
+
+def _additional_files(model: ModelFolder) -> set[Path]:
+    return {file for graph in model.graphs.values() for file, _ in graph.precisions.values()}
 
 
 def _has_fp16(file: Path) -> bool:

@@ -56,8 +56,8 @@ class TorchEngine(DeviceEngine):
         self._recordings: dict[str, Callable[[Tensors], Tensors]] = {}
         self._inputs = {graph: method.inputs_of(graph) for graph in method.graphs}
         self.notes: dict[str, str] = {}
-        if record and not self._record:
-            self.notes['cuda_graphs'] = 'off: there is no GPU'
+        if record:
+            self.notes['cuda_graphs'] = 'on' if self._record else 'off: there is no GPU'
 
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> TorchEngine:
@@ -113,7 +113,6 @@ class TorchEngine(DeviceEngine):
         if graph not in self._recordings:
             try:
                 self._recordings[graph] = Recording(eager, inputs)
-                self.notes['cuda_graphs'] = 'on'
             except RuntimeError as error:  # something in it cannot be recorded
                 self._record = False
                 self._recordings.clear()

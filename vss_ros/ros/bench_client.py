@@ -24,7 +24,7 @@ from vss_ros.ros.node_client import END_S, START_S, NodeClient, NodeProcess, int
 QUIET_S = 1.0  # without an answer, after which no more are expected
 WARM_UP = 3  # answers that are counted but whose times are not taken
 COUNTS = ('received', 'published', 'dropped', 'lost', 'bad', 'failed')  # of the node's diagnostics
-MEASURED = ('resize', 'download', 'output')  # what the node itself does, by its own clock
+MEASURED = ('resize', 'output')  # what the node itself does, by its own clock
 
 
 @dataclass
@@ -51,8 +51,8 @@ class Measured:
         """Counts, and times in milliseconds as p50 and p99, by kind of frame.
 
         `latency` is from the callback that takes the image to the published mask, `outside` is that without
-        the stages of the model. `messages` is what of it no one measures: handing over, converting the
-        image, publishing.
+        the stages of the model and `download`, in which the node waits for what a GPU still computes.
+        `messages` is what of it no one measures: handing over, converting the image, publishing.
 
         Args:
             stages: of the model's steps.
@@ -61,7 +61,7 @@ class Measured:
         for info in self.infos:
             spent = {name[:-3]: float(text) for name, text in info.items() if name.endswith('_ms')}
             of_kind, latency = times[info['kind']], spent['latency']
-            inside = sum(ms for name, ms in spent.items() if name in stages)
+            inside = sum(ms for name, ms in spent.items() if name in stages or name == 'download')
             of_kind['latency'].append(latency)
             of_kind['outside'].append(latency - inside)
             for name in MEASURED:

@@ -160,6 +160,14 @@ class Cases:
         assert self.library.builds == 0
         assert self.lines == []
 
+    def case_an_engine_is_compared_again_under_another_driver(self):
+        self.load()
+        with mock.patch('vss_ros.core.engines.tensor_rt_engines.driver_version', lambda: '999.0'):
+            for expected in (['comparing with ONNX Runtime'], []):
+                self.lines.clear()
+                self.load()
+                assert self.lines == expected
+
     def case_progress_is_told(self):
         self.load()
         text = '\n'.join(self.lines)

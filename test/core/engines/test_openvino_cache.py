@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip('openvino')
 
+from vss_ros.cli.main import main
 from vss_ros.core.engines.openvino import OpenVinoEngine
 from vss_ros.core.engines.openvino_cache import cache_folder
 from vss_ros.core.model_files import sha256_of
@@ -25,7 +26,9 @@ def settings(tmp_path):
 
 @pytest.fixture
 def blobs(tmp_path):
-    return lambda: {file.name: file.read_bytes() for file in (tmp_path / 'cache' / 'openvino').glob('*.blob')}
+    return lambda: {
+        file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.glob('cache/openvino/*/*.blob')
+    }
 
 
 def scores(model, settings) -> np.ndarray:
@@ -43,7 +46,7 @@ def test_damaged_files_are_made_again_and_compute_what_they_should(
     written = blobs()
     assert len(written) == len(model.graphs)
     for name, data in written.items():
-        file = tmp_path / 'cache' / 'openvino' / name
+        file = tmp_path / name
         if damage == 'no note':
             file.with_suffix('.sha256').unlink()
         middle = len(data) // 2
@@ -61,6 +64,21 @@ def test_unharmed_files_are_used_again(tiny_model, settings, blobs, caplog):
     assert np.array_equal(scores(model, settings), first)
     assert blobs() == written
     assert 'damaged' not in caplog.text
+
+
+def test_each_model_has_a_folder_which_goes_when_its_engines_are_pruned(
+    tiny_model, settings, tmp_path, blobs, capsys
+):
+    for name in ('tiny', 'other'):
+        scores(replace(load_model(tiny_model), name=name), settings)
+    one, other = sorted({file.parent for file in blobs()})
+    assert (one.name[:6], other.name[:5]) == ('other-', 'tiny-')
+    words = ['engine', 'prune', str(tiny_model), '--engine-cache', settings.engine_cache]
+    assert main([*words, '--precision', 'fp32']) == 0  # of TensorRT engines
+    assert len(blobs()) == 2 * len(load_model(tiny_model).graphs)
+    assert main(words) == 0
+    assert {file.parent for file in blobs()} == {one}
+    assert f'removed {tmp_path / other}' in capsys.readouterr().out
 
 
 def test_a_model_in_the_place_of_another_is_compiled_though_size_and_time_are_the_same(
@@ -87,7 +105,7 @@ def test_a_model_in_the_place_of_another_is_compiled_though_size_and_time_are_th
 
 def test_where_nothing_can_be_kept_the_graphs_are_compiled_at_every_start(tiny_model, tmp_path, caplog):
     (tmp_path / 'file').write_bytes(b'')
-    with cache_folder(str(tmp_path / 'file')) as folder:
+    with cache_folder(str(tmp_path / 'file'), load_model(tiny_model), '2026.2') as folder:
         assert folder is None
     settings = EngineSettings(engine='openvino', engine_cache=str(tmp_path / 'file'))
     assert scores(load_model(tiny_model), settings).shape

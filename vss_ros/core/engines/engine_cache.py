@@ -17,7 +17,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class CachedEngine:
     key: Mapping[str, Any]
     sha256: str
     size_bytes: int
-    facts: Mapping[str, Any]  # build seconds, driver, time of building: told, not compared
+    facts: Mapping[str, Any]  # build seconds, time of building: told, not compared
     self_check: Mapping[str, Any] | None = None
 
     @property
@@ -257,7 +257,7 @@ def _read(file: Path) -> CachedEngine | None:
         content = json.loads(file.with_suffix('.json').read_text())
         return CachedEngine(
             file,
-            dict(content['key']),
+            {field.name: content['key'][field.name] for field in fields(EngineKey)},
             str(content['sha256']),
             int(content['size_bytes']),
             dict(content['facts']),

@@ -61,7 +61,7 @@ class OpenVinoEngine:
             options['INFERENCE_NUM_THREADS'] = settings.threads
         files = 'int8_symmetric' if settings.precision == 'int8' else 'fp32'
         graphs = model.graphs_in(files)
-        with cache_folder(settings.engine_cache) as folder:
+        with cache_folder(settings.engine_cache, model, openvino.__version__) as folder:
             if folder is not None:
                 options['CACHE_DIR'] = str(folder)
             compiled = {name: _compile(core, graph, options) for name, graph in graphs.items()}

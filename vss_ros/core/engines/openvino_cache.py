@@ -9,43 +9,66 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vss_ros.core.engines.engine_cache import EngineCache, write_private
 from vss_ros.core.errors import VssError
+from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.user_cache import file_name, held
 
 FOLDER = 'openvino'  # in the engine cache
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def cache_folder(engine_cache: str) -> Iterator[Path | None]:
-    """A folder in which OpenVINO may keep what it compiles meanwhile.
+def cache_folder(engine_cache: str, model: ModelFolder, version: str) -> Iterator[Path | None]:
+    """A folder of one model in which OpenVINO may keep what it compiles meanwhile, for this process alone.
 
     What is damaged there is removed before. What was added is noted afterwards, by its sha256.
 
     Args:
         engine_cache: as in `EngineSettings`.
+        version: of OpenVINO.
     Returns:
         None where nothing can be kept, with a warning.
     """
-    folder: Path | None = None
-    try:
-        folder = EngineCache(engine_cache).folder / FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(f'{folder} cannot be written')
-        _remove_damaged(folder)
-    except (VssError, OSError) as error:
-        _log.warning('OpenVINO compiles its graphs at every start: %s', error)
-        folder = None
-    yield folder
-    try:
-        _note_new(folder)
-    except OSError as error:  # the disk is full
-        _log.warning('OpenVINO compiles its graphs again at the next start: %s', error)
+    with ExitStack() as lock:
+        folder: Path | None = None
+        try:
+            folder = EngineCache(engine_cache).folder / FOLDER / _name_of(model, version)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(f'{folder} cannot be written')
+            # What another process is writing just now would look damaged.
+            lock.enter_context(held(folder / 'lock'))
+            _remove_damaged(folder)
+        except (VssError, OSError) as error:
+            _log.warning('OpenVINO compiles its graphs at every start: %s', error)
+            folder = None
+        yield folder
+        try:
+            _note_new(folder)
+        except OSError as error:  # the disk is full
+            _log.warning('OpenVINO compiles its graphs again at the next start: %s', error)
+
+
+def prune(engine_cache: str, model_name: str) -> list[Path]:
+    """Removes what was compiled of a model, by any OpenVINO; gives the folders."""
+    folders = (EngineCache(engine_cache).folder / FOLDER).glob(f'{file_name(model_name)}-{"[0-9a-f]" * 16}')
+    removed = sorted(folders)
+    for folder in removed:
+        shutil.rmtree(folder)
+    return removed
+
+
+def _name_of(model: ModelFolder, version: str) -> str:
+    files = [graph.sha256 for graph in model.graphs.values()]
+    files += [sha256 for graph in model.graphs.values() for _, sha256 in graph.precisions.values()]
+    digest = hashlib.sha256(' '.join([version, *files]).encode()).hexdigest()[:16]
+    return f'{file_name(model.name)}-{digest}'
 
 
 def _remove_damaged(folder: Path) -> None:

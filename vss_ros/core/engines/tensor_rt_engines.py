@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vss_ros.core.engines import Engine
@@ -20,6 +21,7 @@ from vss_ros.core.model_files import GraphSpec
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
+DRIVERS = '/proc/driver/nvidia/version', '/etc/nv_tegra_release'  # say which one runs; the latter on Jetson
 KEPT = 1  # engines of an older model or TensorRT that stay beside a new one, for the way back
 
 
@@ -127,6 +129,9 @@ class EngineStore:
     def check(self, engine: Engine, obtained: Mapping[str, Obtained], again: bool = False) -> dict[str, Any]:
         """Compares new engines with ONNX Runtime, stores the results and refuses engines that are wrong.
 
+        An engine that was compared under another driver is new again: it compiles nothing anew, but what runs
+        it has changed.
+
         Args:
             again: check engines that have passed before, too.
         Returns:
@@ -135,15 +140,16 @@ class EngineStore:
             EngineError: a graph is beyond tolerance, now or when it was new.
         """
         what = f'TensorRT {check_version()} ({self._settings.precision}) on {self._device.name}'
-        known = {name: item.cached.self_check for name, item in obtained.items()}
-        if again or not all(known.values()):
+        driver = driver_version()
+        known = {name: item.cached.self_check or {} for name, item in obtained.items()}
+        if again or any(result.get('driver') != driver for result in known.values()):
             from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 
             self._progress('comparing with ONNX Runtime')
             reference = OnnxRuntimeEngine.load(self._model, EngineSettings('onnxruntime'))
             results = self_check(self._model, engine, reference, self._settings.precision)
             for name, item in obtained.items():
-                self.cache.record_self_check(item.cached, results[name])
+                self.cache.record_self_check(item.cached, results[name] | {'driver': driver})
         else:
             results = dict(known)
         refuse_failed(results, self._model, what)
@@ -176,3 +182,13 @@ class EngineStore:
         return [
             e for e in self.cache.entries(key.slot) if all(e.key.get(name) == wanted[name] for name in same)
         ]
+
+
+def driver_version() -> str:
+    """The NVIDIA driver in its own words; nothing where it does not say."""
+    for file in map(Path, DRIVERS):
+        try:
+            return file.read_text().splitlines()[0]
+        except (OSError, IndexError):
+            continue
+    return ''
