@@ -29,13 +29,13 @@ def test_taking_early_waits_and_gets_the_newest_of_that_time():
         due[0] = 0.0
 
     threading.Timer(0.05, renew).start()
-    assert inbox.take(lambda: due[0]) == 'new'
+    assert inbox.take(lambda: due[0], 30) == 'new'
 
 
 def test_nothing_is_taken_before_its_time():
     inbox, start = Inbox(1), time.monotonic()
     inbox.put('item')
-    assert inbox.take(lambda: start + 0.3) == 'item'
+    assert inbox.take(lambda: start + 0.3, 30) == 'item'
     assert time.monotonic() - start >= 0.3
 
 
@@ -44,23 +44,44 @@ def test_a_time_that_never_comes_can_be_waited_for_and_moved_up(far_s):
     inbox, due = Inbox(1), [far_s]
     inbox.put('item')
     threading.Timer(0.05, due.__setitem__, [0, 0.0]).start()
-    assert inbox.take(lambda: due[0]) == 'item'
+    assert inbox.take(lambda: due[0], 30) == 'item'
 
 
-def test_closing_ends_every_wait():
-    inbox = Inbox(1)
+def test_an_item_is_waited_for_no_longer_than_is_said_and_stays():
+    inbox, start = Inbox(1), time.monotonic()
+    assert inbox.take(longest_s=0.1) is None
+    inbox.put('item')
+    assert inbox.take(lambda: float('inf'), 0.1) is None
+    assert time.monotonic() - start >= 0.2
+    assert inbox.take() == 'item'
+
+
+def test_an_item_that_comes_meanwhile_is_taken_at_once():
+    inbox, start = Inbox(1), time.monotonic()
+    threading.Timer(0.05, inbox.put, ['item']).start()
+    assert inbox.take(longest_s=30) == 'item'
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize('items', [[], ['item']])
+def test_closing_ends_every_wait(items):
+    inbox, start = Inbox(1), time.monotonic()
+    for item in items:
+        inbox.put(item)
     threading.Timer(0.05, inbox.close).start()
-    assert inbox.wait(30)
+    assert inbox.take(lambda: float('inf'), 30) is None
+    assert time.monotonic() - start < 20
     assert inbox.is_closed
     assert inbox.take() is None
 
 
-@pytest.mark.parametrize('end', [Inbox.close, Inbox.clear])
-def test_an_item_that_is_forgotten_while_it_waits_for_its_time_is_not_waited_for(end):
-    inbox = Inbox(1)
-    inbox.put('item')
-    threading.Timer(0.05, end, [inbox]).start()
-    assert inbox.take(lambda: float('inf')) is None
+def test_an_item_that_is_forgotten_while_it_waits_for_its_time_is_not_taken():
+    inbox, due = Inbox(1), [float('inf')]
+    inbox.put('old')
+    threading.Timer(0.05, inbox.clear).start()
+    threading.Timer(0.1, inbox.put, ['new']).start()
+    threading.Timer(0.15, due.__setitem__, [0, 0.0]).start()
+    assert inbox.take(lambda: due[0], 30) == 'new'
 
 
 def test_clearing_tells_how_many_items_were_forgotten():

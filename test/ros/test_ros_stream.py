@@ -289,6 +289,26 @@ def test_frames_that_all_come_too_late_after_one_another_to_be_propagated_are_a_
     stream.diagnostics(lambda status: text not in status.message, 'the end of it')
 
 
+def test_frames_that_all_begin_a_new_stream_for_other_reasons_are_a_warning_with_the_reasons(stream):
+    for number in range(4):
+        image = stream.image()
+        image.header.frame_id = f'camera {number % 2}'
+        assert kind_and_reason(show(stream, image))[0] == 'key'
+    text = 'each began a new stream: camera changed'
+    status = stream.diagnostics(lambda status: text in status.message, 'the new streams')
+    assert status.level == DiagnosticStatus.WARN
+    assert 'let one camera publish' in status.message
+
+
+def test_a_second_publisher_on_the_topic_is_a_warning_as_long_as_it_is_there(stream):
+    second = stream.probe.node.create_publisher(Image, stream.camera.topic_name, 1)
+    status = stream.diagnostics(lambda status: '2 publishers are on' in status.message, 'the second one')
+    assert status.level == DiagnosticStatus.WARN
+    assert 'give each its own topic' in status.message
+    stream.probe.node.destroy_publisher(second)
+    stream.diagnostics(lambda status: 'publishers are on' not in status.message, 'the end of it')
+
+
 def test_a_frame_that_is_in_work_for_too_long_is_an_error_before_it_is_done(robot, slow_model):
     settings = {'model': str(slow_model), 'engine': 'onnxruntime', 'key_frame_interval': 1}
     limits = {

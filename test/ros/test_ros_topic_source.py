@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from vss_ros.core.errors import EngineError
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.stream import CameraStream
 from vss_ros.ros.topic_source import TopicSource, described_size
 
 SIZE = (48, 64)  # (height, width)
@@ -144,6 +147,50 @@ def test_a_camera_that_sends_nothing_usable_is_a_pause_like_silence(probe):
     camera.join()
     assert len(bad) > 2
     source.close()
+
+
+def test_what_is_missing_in_the_numbers_of_several_publishers_says_nothing(source):
+    source.is_shared = True
+    for number in (7, 1007, 8, 1008):
+        source._on_numbered_image(image(number), {'publication_sequence_number': number})
+    assert source._statistics.counts == {'received': 4}
+
+
+def test_a_frame_is_slow_if_anything_is_from_its_message_to_its_last_answer(probe):
+    settings = NodeSettings(drop_policy='queue', max_allowed_processing_time_ms=20.0)
+    source = TopicSource(probe.node, settings, StreamStatistics(), pytest.fail)
+    frames = iter(source)
+    for number, seconds in enumerate((0.0, 0.05, 0.05, 0.0)):
+        source._on_image(image(number))
+        if number:
+            slow_for_s = source._statistics.slow_for_s
+            assert (slow_for_s is None) == (number == 1), 'of the frame before'
+        assert next(frames) is not None
+        time.sleep(seconds)  # as an engine, or a publisher
+        source._on_image(image(9))
+        assert next(frames) is not None
+    source.close()
+
+
+def test_late_results_are_not_held_back_until_a_limited_rate_allows_the_next_image(probe):
+    settings = NodeSettings(max_rate=0.01)
+    source = TopicSource(probe.node, settings, StreamStatistics(), pytest.fail)
+    frames = iter(source)
+    for number in range(2):
+        source._on_image(image(number))
+        assert next(frames) is not None
+    source._on_image(image(2))  # is due in 100 s
+    assert next(frames) is None
+    source.close()
+
+
+def test_a_stream_whose_worker_does_not_end_takes_no_more_images(source):
+    source.close()
+    stream = SimpleNamespace(source=source)
+    CameraStream.enable(stream, False)
+    with pytest.raises(EngineError, match='deactivate the node again'):
+        CameraStream.enable(stream, True)
+    assert not source.is_subscribed
 
 
 def test_the_worker_counts_as_busy_in_a_pause_too_where_late_results_are_computed(source):

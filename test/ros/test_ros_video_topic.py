@@ -214,7 +214,8 @@ def test_a_hole_behind_packets_that_wait_is_not_built_upon_either(source, packet
     numbered(topic, packets, {n: n + 1 for n in (0, 1, 3, 4, 5, 6)})
     assert seen(topic, packets, images) == [0, 1, 5, 6]
     assert errors == []
-    assert topic._statistics.counts['missed'] == 1
+    counts = topic._statistics.counts
+    assert (counts['missed'], counts['received'], counts['undecoded']) == (1, 6, 2)
 
 
 def test_of_a_batch_with_a_hole_only_what_comes_after_it_counts(source, packets, images):
@@ -259,8 +260,13 @@ def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source
     assert (level, others) == (DiagnosticStatus.ERROR, [])
     assert 'image_raw/ffmpeg, and no mask has for' in text
     assert 'let the encoder send them more often' in text
-    statistics.good_frame(1.0, is_slow=False, follows_gap=False)
+    statistics.good_frame(1.0, None)
     assert watched._problems() == []
+    topic._begun_s = time.monotonic() - 10  # and it is still in work
+    for watched.enabled in (True, False):
+        [(level, text)] = watched._problems()
+        assert level == DiagnosticStatus.ERROR
+        assert 'a frame has been in work for 10 s' in text
 
 
 def hole(topic: TopicSource) -> None:

@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
+from vss_ros.core.segmenter import GAP
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.stream import CameraStream
@@ -18,7 +19,7 @@ from vss_ros.ros.video_topic import VIDEO_TRANSPORTS
 PERIOD_S = 1.0
 THROTTLE_S = 10.0
 QOS_NEWS_S = 30.0
-GAPS = 3  # new streams in a row that are no accident
+RESTARTS = 3  # new streams in a row that are no accident
 MISSED_SHARE = 0.05  # of the images of the last period; below it is the noise of best effort
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -92,6 +93,7 @@ class Diagnostics:
             'published',
             'dropped',
             'discarded',
+            'undecoded',
             'lost',
             'missed',
             'bad',
@@ -124,19 +126,21 @@ class Diagnostics:
         problems: list[Problem] = []
         if not stream.is_running:
             problems.append((ERROR, 'the worker thread has ended; deactivate and activate the node'))
+        stuck = self._stuck(stream)
         if not self.enabled:
-            return problems
+            return problems + stuck
         stall = self._stall(stream)
         # While nothing comes, an old refusal may be the reason; otherwise it is over after a while.
         newer_than_s = math.inf if stall else QOS_NEWS_S
         problems += stall
         problems += [(WARN, text) for text in statistics.qos_problems(newer_than_s)]
+        problems += self._shared(stream)
         problems += self._bad_frames(stream)
         problems += self._losses(stream)
-        problems += self._stuck(stream) or self._silence(stream)
+        problems += stuck or self._silence(stream)
         if not stall:
             problems += self._slowness(stream)
-            problems += self._gaps(stream)
+            problems += self._restarts(stream)
         return problems
 
     def _stall(self, stream: CameraStream) -> list[Problem]:
@@ -147,6 +151,17 @@ class Diagnostics:
         publishers = stream.source.publishers()
         seen = f'publishers on it: {", ".join(publishers)}' if publishers else 'nobody publishes on it'
         text = f'no image on {stream.source.topic} for {silence_s:.0f} s; {seen}'
+        self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+        return [(WARN, text)]
+
+    def _shared(self, stream: CameraStream) -> list[Problem]:
+        """Images of two cameras would be taken for one stream, whose masks are those of both in turn."""
+        if stream.source is None or len(publishers := stream.source.publishers()) < 2:
+            return []
+        text = (
+            f'{len(publishers)} publishers are on {stream.source.topic}: {", ".join(publishers)}; masks may '
+            'be carried from images of one to those of another. Let one publish, or give each its own topic'
+        )
         self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
         return [(WARN, text)]
 
@@ -167,8 +182,6 @@ class Diagnostics:
         lost, missed = self._new('lost', statistics), self._new('missed', statistics)
         if stream.source is None:
             return []
-        if missed > lost and len(stream.source.publishers()) > 1:
-            missed = lost  # the numbers of several publishers say nothing
         missed = max(missed, lost)
         if missed > dropped and missed > MISSED_SHARE * (received + missed):
             text = f'{missed} images on {stream.source.topic} did not reach the node, {received} did: '
@@ -228,16 +241,24 @@ class Diagnostics:
         is_error = slow_for_s * 1e3 > settings.max_acceptable_consecutive_delay_ms
         return [(ERROR if is_error else WARN, text)]
 
-    def _gaps(self, stream: CameraStream) -> list[Problem]:
-        """Nothing is propagated where every frame comes too late after the one before."""
-        in_a_row = stream.statistics.gaps_in_a_row
-        if in_a_row < GAPS or not stream.model.propagates:
+    def _restarts(self, stream: CameraStream) -> list[Problem]:
+        """Nothing is propagated where every frame begins a new stream."""
+        reasons = dict(stream.statistics.restarts)
+        in_a_row = sum(reasons.values())
+        if in_a_row < RESTARTS or not stream.model.propagates:
             return []
-        text = (
-            f'the last {in_a_row} frames were computed in full, each for it came more than '
-            f'{stream.settings.stream.max_frame_gap_s:g} s after the one before; let frames come faster '
-            '(max_rate, a smaller model, background_key_frames), or raise max_frame_gap_s'
-        )
+        if set(reasons) == {GAP}:
+            text = (
+                f'the last {in_a_row} frames were computed in full, each for it came more than '
+                f'{stream.settings.stream.max_frame_gap_s:g} s after the one before; let frames come faster '
+                '(max_rate, a smaller model, background_key_frames), or raise max_frame_gap_s'
+            )
+        else:
+            counted = ', '.join(f'{reason} ({count})' for reason, count in reasons.items())
+            text = (
+                f'the last {in_a_row} frames were computed in full, each began a new stream: {counted}; let '
+                'one camera publish, with one clock and one format'
+            )
         self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
         return [(WARN, text)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -36,23 +37,21 @@ class Inbox(Generic[T]):
             self._changed.notify()
         return fits
 
-    def wait(self, longest_s: float) -> bool:
-        """Waits for an item and leaves it; False if none came in time. True once closed."""
-        with self._changed:
-            return self._changed.wait_for(lambda: bool(self._items) or self._closed, longest_s)
-
-    def take(self, not_before: Callable[[], float] = lambda: 0.0) -> T | None:
-        """Removes the oldest item; None if there is none, or no longer one.
+    def take(self, not_before: Callable[[], float] = lambda: 0.0, longest_s: float = 0.0) -> T | None:
+        """Removes the oldest item, for which it waits so long; None if there is none to be taken then.
 
         Args:
             not_before: time of `time.monotonic()` until which items are left to be replaced. It may change.
         """
+        end_s = time.monotonic() + longest_s
         with self._changed:
-            while self._items:
-                wait_s = not_before() - time.monotonic()
-                if wait_s <= 0:
+            while not self._closed:
+                now, due_s = time.monotonic(), not_before() if self._items else math.inf
+                if due_s <= now:
                     return self._items.popleft()
-                self._changed.wait(min(wait_s, LONGEST_S))
+                if end_s <= now:
+                    return None
+                self._changed.wait(min(due_s - now, end_s - now, LONGEST_S))
         return None
 
     def clear(self) -> int:
@@ -64,7 +63,7 @@ class Inbox(Generic[T]):
         return count
 
     def close(self) -> None:
-        """Ends every `wait` and `take`, now and later."""
+        """Ends every `take`, now and later."""
         with self._changed:
             self._closed = True
             self._items.clear()

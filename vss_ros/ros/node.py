@@ -94,7 +94,9 @@ class SegmentationNode(LifecycleNode):
         return self._transition('clean up', 'unconfigured', self._free)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition('shut down', 'finalized', self._free)
+        result = self._transition('shut down', 'finalized', self._free)
+        self._diagnostics.state = 'finalized'  # that it is in any case
+        return result
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition('recover', 'unconfigured', self._free)
@@ -125,7 +127,7 @@ class SegmentationNode(LifecycleNode):
         except Exception as error:
             if not self.context.ok():
                 raise KeyboardInterrupt from None  # the process is being ended
-            text = str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'
+            text = _said(error)
             self.get_logger().error(f'cannot {verb}: {text}')
             if not isinstance(error, VssError):
                 self.get_logger().debug(traceback.format_exc())
@@ -162,7 +164,7 @@ class SegmentationNode(LifecycleNode):
             if self._stream is not None:
                 self._stream.enable(request.data)
         except Exception as error:  # QoS overrides that cannot be used
-            response.success, response.message = False, f'{type(error).__name__}: {error}'
+            response.success, response.message = False, _said(error)
         return response
 
     def _on_request_key_frame(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -211,3 +213,8 @@ class SegmentationNode(LifecycleNode):
                 return response
 
         service.callback = guarded
+
+
+def _said(error: Exception) -> str:
+    """What an error says; those that are not our own with their kind."""
+    return str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'

@@ -59,6 +59,11 @@ class NodeSettings:
                 raise SettingsError(f'{name} is {getattr(self, name)}; use 0, or {least} and more')
 
     @property
+    def allowed_s(self) -> float:
+        """How long a frame may take."""
+        return self.max_allowed_processing_time_ms / 1e3
+
+    @property
     def capacity(self) -> int:
         """How many frames may wait for the worker."""
         return self.queue_size if self.drop_policy == 'queue' else 1

@@ -10,6 +10,7 @@ import numpy as np
 
 WINDOW = 300  # frames that the latency percentiles look back
 RATE_WINDOW_S = 3.0
+WANTED = ('activated', 'enabled', 'requested', 'first frame')  # reasons for a new stream that are no trouble
 
 
 class Rate:
@@ -37,7 +38,8 @@ class StreamStatistics:
     """Totals since configure, rates and latencies of late, and the last errors.
 
     `counts` has `received` images, `dropped` (a newer one came), `discarded` (waited when the node was
-    stopped or disabled), `bad` (could not be used), `failed` (the engine or a publisher failed), `published`
+    stopped or disabled), `undecoded` (packets of a video that gave no picture, before its first key picture
+    or after a hole), `bad` (could not be used), `failed` (the engine or a publisher failed), `published`
     masks; and what did not come to the node at all: `lost` on the way, as the middleware says, and `missed`
     by the publisher's count, which includes the lost ones and those that a newer image replaced before this
     process took them.
@@ -51,7 +53,7 @@ class StreamStatistics:
         self.last_received_s: float | None = None
         self.unanswered_since_s: float | None = None  # when the first image came after the last mask
         self.slow_for_s: float | None = None  # how long every frame has been too slow
-        self.gaps_in_a_row = 0  # frames that began a new stream because they came late
+        self.restarts: Counter[str] = Counter()  # reasons of the last frames that all began a new stream
         self._slow_since_s = 0.0
         self._rates = {'received': Rate(), 'published': Rate()}
         self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
@@ -75,7 +77,8 @@ class StreamStatistics:
     def start_over(self) -> None:
         """Forgets what frames in a row have in common; the next one is the first."""
         with self._lock:
-            self.bad_in_a_row = self.gaps_in_a_row = 0
+            self.bad_in_a_row = 0
+            self.restarts = Counter()
             self.slow_for_s = self.unanswered_since_s = None
 
     def bad_frame(self, what: str, error: str) -> int:
@@ -86,17 +89,28 @@ class StreamStatistics:
             self.last_error = error
             return self.bad_in_a_row
 
-    def good_frame(self, latency_ms: float, is_slow: bool, follows_gap: bool) -> int:
-        """Counts a published frame; returns how many were dropped since the one before."""
-        self.count('published')
+    def took(self, seconds: float, allowed_s: float) -> None:
+        """Notes how long the worker had a frame, from the message to everything published."""
         now = time.monotonic()
         with self._lock:
-            self.bad_in_a_row = 0
-            self.gaps_in_a_row = self.gaps_in_a_row + 1 if follows_gap else 0
-            self._latencies_ms.append(latency_ms)
             if self.slow_for_s is None:
                 self._slow_since_s = now
-            self.slow_for_s = now - self._slow_since_s if is_slow else None
+            self.slow_for_s = now - self._slow_since_s if seconds > allowed_s else None
+
+    def good_frame(self, latency_ms: float, reset_reason: str | None) -> int:
+        """Counts a published frame; returns how many were dropped since the one before.
+
+        Args:
+            reset_reason: why it began a new stream, if it did.
+        """
+        self.count('published')
+        with self._lock:
+            self.bad_in_a_row = 0
+            if reset_reason is None or reset_reason in WANTED:
+                self.restarts = Counter()
+            else:
+                self.restarts[reset_reason] += 1
+            self._latencies_ms.append(latency_ms)
             dropped = self.counts['dropped'] - self._dropped_before
             self._dropped_before = self.counts['dropped']
         return dropped

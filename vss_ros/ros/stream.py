@@ -85,7 +85,7 @@ class CameraStream:
             self._worker.join(STOP_S)
             if self._worker.is_alive():
                 raise EngineError(
-                    f'the engine did not come back from a frame within {STOP_S:g} s; try again, or '
+                    f'the engine did not come back from a frame within {STOP_S:g} s; if it still does not, '
                     'end the process'
                 )
         self.source = self._worker = None
@@ -102,9 +102,15 @@ class CameraStream:
         self.engine.close()
 
     def enable(self, enabled: bool) -> None:
-        """Subscribes or unsubscribes; the model stays loaded and the worker waits."""
+        """Subscribes or unsubscribes; the model stays loaded and the worker waits.
+
+        Raises:
+            EngineError: it was stopped, but for a frame that does not end: nobody would take the images.
+        """
         if self.source is None or enabled == self.source.is_subscribed:
             return
+        if self.source.is_closed:
+            raise EngineError('the worker is being stopped and has not ended; deactivate the node again')
         if enabled:
             self.statistics.start_over()
             self._segmenter.reset('enabled')  # again: that of disabling may have gone to a frame in work

@@ -16,7 +16,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.resize import fit
-from vss_ros.core.segmenter import GAP
 from vss_ros.ros.conversions import image_message, png_message
 from vss_ros.ros.qos_events import create_lifecycle_publisher
 from vss_ros.ros.settings import NodeSettings
@@ -60,9 +59,7 @@ class TopicSink:
         mask, header = segmentation.mask, frame.header
         self._mask.publish(image_message(mask, 'mono8', header))
         latency_ms = (time.monotonic() - frame.received_s) * 1e3
-        processing_ms = sum(segmentation.timings_ms.values())
-        is_slow = processing_ms > self._settings.max_allowed_processing_time_ms
-        dropped = self._statistics.good_frame(latency_ms, is_slow, segmentation.reset_reason == GAP)
+        dropped = self._statistics.good_frame(latency_ms, segmentation.reset_reason)
         if self._settings.publish_confidence:
             self._confidence.publish(self._confidence_message(frame, segmentation))
         info = frame.find_camera_info()

@@ -85,7 +85,8 @@ class TopicSource:
         self._subscriptions: list[Subscription] = []
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
-        self._begun_s: float | None = None  # when the frame in work was given out
+        self._begun_s: float | None = None  # when the frame in work was taken
+        self.is_shared = False  # whether several publish on the topic, as far as is known
         self.topic = image_topic(node, settings.image_transport)
 
     def configure(self, settings: NodeSettings) -> None:
@@ -143,38 +144,43 @@ class TopicSource:
         self._inbox.close()
 
     @property
+    def is_closed(self) -> bool:
+        return self._inbox.is_closed
+
+    @property
     def in_work_s(self) -> float:
         """For how long the worker has had its frame."""
         begun_s = self._begun_s
         return 0.0 if begun_s is None else time.monotonic() - begun_s
 
     def publishers(self) -> list[str]:
-        """The nodes that publish on the image topic, with their reliability."""
-        return [
+        """The nodes that publish on the image topic, with their reliability; asked for once a second."""
+        found = [
             f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
             f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
             for info in self._node.get_publishers_info_by_topic(self.topic)
         ]
+        self.is_shared = len(found) > 1
+        return found
 
     def __iter__(self) -> Iterator[TopicFrame | None]:
         """Frames as they come, and None in every pause, also one in which nothing comes that is a frame."""
         given_s = time.monotonic()
         while not self._inbox.is_closed:
-            if time.monotonic() - given_s >= PAUSE_S or not self._inbox.wait(PAUSE_S):
-                yield from self._given_out(None)
+            item = self._inbox.take(self._due_s, given_s + PAUSE_S - time.monotonic())
+            begun_s = self._begun_s = time.monotonic()
+            if item is not None:
+                self._pace()
+                if (frame := self._converted(item)) is not None:
+                    yield frame  # to the worker, who may hang in it
+                    self._statistics.took(time.monotonic() - begun_s, self._settings.allowed_s)
+                    given_s = time.monotonic()
+            if time.monotonic() - given_s >= PAUSE_S:
+                yield None  # late results are computed now
                 given_s = time.monotonic()
-                continue
-            item = self._inbox.take(self._due_s)
-            if item is None:  # it was forgotten meanwhile
-                continue
-            self._pace()
-            frame = self._converted(item)
-            if frame is not None:
-                yield from self._given_out(frame)
-                given_s = time.monotonic()
+            self._begun_s = None
 
     def _converted(self, item: _Waiting) -> TopicFrame | None:
-        self._begun_s = time.monotonic()
         try:
             if self._video is None:
                 return self._frame(item.message, item.received_s)
@@ -182,14 +188,6 @@ class TopicSource:
         except Exception as error:  # whatever a message holds, the stream goes on
             self._on_bad(error)
             return None
-        finally:
-            self._begun_s = None
-
-    def _given_out(self, frame: TopicFrame | None) -> Iterator[TopicFrame | None]:
-        """Gives it to the worker, who may hang in it; late results are computed in a pause."""
-        self._begun_s = time.monotonic()
-        yield frame
-        self._begun_s = None
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[..., None]) -> None:
         queue = self._settings.drop_policy == 'queue'
@@ -223,7 +221,7 @@ class TopicSource:
         missed = number - self._last_number - 1
         if self._last_number and number and missed:  # or another publisher, so another video
             self._hole_before_next = True
-            if 0 < missed < MAX_MISSED:
+            if 0 < missed < MAX_MISSED and not self.is_shared:  # numbers of several say nothing
                 self._statistics.count('missed', missed)
         self._last_number = number
         self._on_image(message)
@@ -264,6 +262,7 @@ class TopicSource:
             messages.append(item.message)
         picture = video.newest(messages)
         if picture is None:
+            self._statistics.count('undecoded')
             return None
         return TopicFrame(
             image=picture.image,

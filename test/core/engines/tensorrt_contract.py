@@ -162,7 +162,7 @@ class Cases:
 
     def case_an_engine_is_compared_again_under_another_driver(self):
         self.load()
-        with mock.patch('vss_ros.core.engines.tensor_rt_engines.driver_version', lambda: '999.0'):
+        with mock.patch('vss_ros.core.engines.tensor_rt_engines.driver_version', return_value='999.0'):
             for expected in (['comparing with ONNX Runtime'], []):
                 self.lines.clear()
                 self.load()
