@@ -131,6 +131,32 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(images, tiny_model,
     assert json.loads((tmp_path / 's.json').read_text())['frames'] == 6
 
 
+@pytest.mark.parametrize(
+    ('source', 'output'),
+    [
+        ('clip', '{}/clip/'),
+        ('clip', '{}/clip/images/'),
+        ('clip', '{}/clip/labels'),
+        ('clip/images', '{}/clip/images'),
+        ('clip/images/7.png', '{}/clip/images/'),
+        ('clip/images', 'bag:{}/clip'),
+        ('clip/images/7.png', '{}/clip/../clip/images/7.png'),
+    ],
+)
+def test_the_source_is_never_written_into_or_over(images, tiny_model, tmp_path, capsys, source, output):
+    before = {file: file.read_bytes() for file in images.rglob('*.png')}
+    assert run(tmp_path / source, tiny_model, '-o', output.format(tmp_path), '--overwrite') == 2
+    assert 'is where the source lies' in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in images.rglob('*') if file.is_file()} == before
+
+
+def test_an_output_that_is_named_twice_is_refused_before_the_work(images, tiny_model, tmp_path, capsys):
+    outputs = ('-o', tmp_path / 'a.json', '-o', f'{images}/../a.json')
+    assert run(images, tiny_model, *outputs) == 2
+    assert 'is named twice' in capsys.readouterr().err
+    assert not (tmp_path / 'a.json').exists()
+
+
 def test_a_damaged_image_in_the_middle_leaves_no_output(images, tiny_model, tmp_path, capsys):
     pytest.importorskip('av')
     pytest.importorskip('rosbags')

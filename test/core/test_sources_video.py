@@ -15,10 +15,11 @@ IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], '>i4').tobyte
 QUARTER_TURN = np.array([0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30], '>i4').tobytes()
 
 
-def write_video(path, images, times_ms, options=None):
+def write_video(path, images, times_ms, options=None, codec='mpeg4'):
     """Encodes images losslessly enough to know them by their brightness."""
     with av.open(str(path), 'w', options=options or {}) as container:
-        stream = container.add_stream('mpeg4', rate=25, options={'qmin': '2', 'qmax': '2'})
+        quality = {'qmin': '2', 'qmax': '2'} if codec == 'mpeg4' else {}
+        stream = container.add_stream(codec, rate=25, options=quality)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = 'yuv420p'
         stream.codec_context.time_base = Fraction(1, 1000)
@@ -97,6 +98,34 @@ def test_a_video_whose_end_is_missing_is_read_as_far_as_it_goes_with_a_warning(t
     source.close()
     assert 2 <= count < 10
     assert f'ends after {count} of 10 frames' in caplog.text
+
+
+@pytest.mark.parametrize('kept', [0.35, 0.5, 0.613, 0.8, 0.97])
+def test_h264_that_is_cut_off_anywhere_is_read_as_far_as_it_goes_too(tmp_path, caplog, kept):
+    if 'libx264' not in av.codecs_available:
+        pytest.skip('this PyAV cannot write H.264')
+    path = tmp_path / 'v.mp4'
+    times = range(0, 1200, 40)
+    write_video(path, noise_images(30), times, options={'movflags': 'faststart'}, codec='libx264')
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    source = open_video(path)
+    count = len([frame.size for frame in source])
+    source.close()
+    assert 30 * kept - 12 < count < 30  # pictures refer to later ones
+    assert f'ends after {count} of 30 frames' in caplog.text
+
+
+def test_what_cannot_be_decoded_in_the_middle_of_a_video_is_an_error(tmp_path):
+    path = write_video(tmp_path / 'v.mp4', noise_images(10), range(0, 400, 40))
+    data = bytearray(path.read_bytes())
+    middle = data.index(b'mdat') + 4 + (len(data) // 2)
+    data[middle - len(data) // 4 : middle] = bytes(len(data) // 4)
+    path.write_bytes(data)
+    source = open_video(path)
+    with pytest.raises(SourceError, match=r'v\.mp4 is damaged after frame \d'):
+        list(source)
+    source.close()
 
 
 def test_a_video_that_does_not_count_its_frames_is_missed_by_the_second(tmp_path, caplog):

@@ -56,6 +56,48 @@ def test_the_figures_are_json_with_every_row_and_measure(report):
     assert model['deployment']['gmac_per_frame'] < per_frame['deployment']['gmac_per_frame']
 
 
+def test_what_is_carried_and_what_is_corrected_can_be_told_apart(tiny_model, tmp_path, capsys):
+    words = ('--model', tiny_model, '--correction-interval', 2, '--no-plots', '-o', tmp_path / 'out')
+    assert run('synthetic:3x5', *words, '--distances', 0, 1, 2, 3) == 0
+    content = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert content['version']
+    [row] = content['rows']
+    gmac, by_distance = row['gmac'], row['distance']
+    assert row['correction_interval'] == 2
+    for distance, corrected in (('1', 0), ('2', 1), ('3', 1)):
+        between = corrected * gmac['propagated'] + (int(distance) - corrected) * gmac['carried']
+        mean = (gmac['key'] + between) / (int(distance) + 1)
+        assert by_distance[distance]['gmac_per_frame'] == pytest.approx(mean)
+        assert (by_distance[distance]['mended_percent'] is None) == (distance != '2')
+    shown = capsys.readouterr().out
+    assert [shown.count(f'{by_distance[d]["miou_percent"]:.2f}~') > 0 for d in '0123'] == [0, 1, 0, 1]
+    page = (tmp_path / 'out' / 'report.html').read_text()
+    for text in (shown, page):
+        assert 'correction at distance 2' in text
+        assert '~ carried along, not corrected' in text
+    assert 'GMAC carried' in page
+
+
+def test_a_row_of_all_frames_has_no_key_frames_to_be_compared(report):
+    content = json.loads((report / 'report.json').read_text())
+    from vss_ros.evaluation.report import by_kind, frames_deployed
+
+    model, _, per_frame = content['rows']
+    assert [scores is not None for scores in by_kind(model)] == [True, True, True]
+    assert [scores is not None for scores in by_kind(per_frame)] == [True, False, False]
+    assert frames_deployed(content) == 4
+
+
+def test_labels_beside_the_images_that_are_none_are_an_error(tiny_model, tmp_path, capsys):
+    for kind in ('images', 'labels'):
+        (tmp_path / 'clip' / kind).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / 'clip' / kind / 'a.png'), np.zeros((64, 96, 3), np.uint8))  # colours
+    words = ('--layout', 'plain', '--model', tiny_model, '--distances', 0, '--no-plots')
+    assert run(tmp_path / 'clip', *words) == 2
+    assert 'a.png is no label' in capsys.readouterr().err
+    assert run(tmp_path / 'clip', *words, '--against', tiny_model) == 0
+
+
 def test_the_page_holds_its_pictures_and_asks_for_nothing_from_outside(report):
     page = (report / 'report.html').read_text()
     sources = re.findall(r'(?:src|href)="(.*?)"', page)

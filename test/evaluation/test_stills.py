@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -44,6 +45,21 @@ def test_what_training_kept_aside_is_driven_into_and_scored_at_every_distance(ti
     assert [row['distance'][distance]['frames'] for distance in ('0', '2')] == [18, 18]
     pixels = row['distance']['0']['iou_percent']
     assert sum(iou is not None for iou in pixels.values()) > 3
+
+
+def test_a_run_on_stills_is_not_taken_up_again_with_other_labels(
+    tiny_model, stills, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr('vss_ros.evaluation.evaluate.Checkpoint.remove', lambda self: None)
+    own = shutil.copytree(stills, tmp_path / 'train')
+    words = ('--stills', own, '--clips', 2, '--held-out', 0.2, '--model', tiny_model, '--no-plots')
+    words += ('--protocol', 'distance', '--distances', 0, '-o', tmp_path / 'out', '--overwrite', '--resume')
+    assert run(*words) == run(*words) == 0
+    label = own / 'labels' / 'a_009.png'
+    cv2.imwrite(str(label), np.zeros_like(cv2.imread(str(label), cv2.IMREAD_UNCHANGED)))
+    capsys.readouterr()
+    assert run(*words) == 2
+    assert 'was made with other models, data or settings' in capsys.readouterr().err
 
 
 def test_drives_depend_on_their_number_and_their_stills_only(tiny_model, stills):

@@ -73,7 +73,10 @@ def test_unknown_methods_and_options_are_refused_by_name():
     ('options', 'message'),
     [
         ({'w_f': 1.5}, 'w_f is 1.5; use a weight from 0 to 1'),
-        ({'w_f': 'half'}, "{'w_f': 'half'} cannot be used: "),
+        ({'w_f': 'half'}, "w_f is 'half'; use a number"),
+        ({'w_f': True}, 'w_f is True; use a number'),
+        ({'carry': 1}, 'carry is 1; use a word'),
+        ({'temperatures': 1.5}, 'temperatures is 1.5; use a list of numbers above 0'),
         ({'reference': 'first'}, "reference is 'first'; use one of key, previous"),
         ({'carry': 'updated'}, "carry is 'updated'; use one of warped, merged"),
         ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_half, motion_vectors"),
@@ -237,5 +240,5 @@ def test_where_nothing_moved_a_carried_frame_shows_the_result_of_the_last_correc
 
 @pytest.mark.parametrize('interval', [0, -1, 1.5, True, '3'])
 def test_a_correction_interval_that_cannot_be_used_is_refused(interval):
-    with pytest.raises(SettingsError, match=r'correction_interval is .*use 1 or more'):
+    with pytest.raises(SettingsError, match=r'correction_interval is .*use (1 or more|a whole number)'):
         build_method('evss-lite', 11, {'correction_interval': interval})

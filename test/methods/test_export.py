@@ -231,7 +231,7 @@ def test_a_method_comes_back_from_its_folder_with_other_options(tiny_model):
     assert not method.training
     with pytest.raises(ModelError, match=r"{'flow': 'network'} needs flownet, for which .* has no weights"):
         load_method(model, {'flow': 'network'})
-    with pytest.raises(SettingsError, match='cannot be used'):
+    with pytest.raises(SettingsError, match="w_f is 'much'; use a number"):
         load_method(model, {'w_f': 'much'})
 
 

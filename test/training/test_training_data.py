@@ -65,6 +65,18 @@ def test_a_label_of_16_bits_is_refused_by_name(tmp_path):
         load_folder(tmp_path, 12, 16, 11)
 
 
+def test_an_image_that_is_cut_off_is_refused_by_name_and_hidden_files_are_none(tmp_path):
+    write_pair(tmp_path, 'x_1')
+    (tmp_path / 'images' / '._x_1.jpg').write_bytes(b'of a Mac')
+    assert load_folder(tmp_path, 12, 16, 11).names == ['x_1']
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    written = cv2.imencode('.jpg', noise)[1].tobytes()
+    (tmp_path / 'images' / 'x_1.png').unlink()
+    (tmp_path / 'images' / 'x_1.jpg').write_bytes(written[: len(written) // 2])
+    with pytest.raises(SourceError, match=r'x_1\.jpg cannot be read: .*cut off'):
+        load_folder(tmp_path, 12, 16, 11)
+
+
 def test_frames_numbered_without_zeros_are_in_the_order_of_the_drive(tmp_path):
     for number in (1, 2, 9, 10):
         write_pair(tmp_path, f'x_{number}')

@@ -51,14 +51,17 @@ def named_data(args: Namespace) -> DataSet | None:
     if args.against and (args.labels or args.mask_topic):
         raise SettingsError('--against takes the place of labels; leave it out, or --labels and --mask-topic')
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
-    return open_data(args.data, args.layout, args.split, settings) if args.data else None
+    if not args.data:
+        return None
+    return open_data(args.data, args.layout, args.split, settings, labelled=not args.against)
 
 
 def label_states(data: DataSet, args: Namespace) -> str:
     """A digest of names, sizes and times of the files with labels: another one where labels have changed."""
     from vss_ros.evaluation.clips import FileClip
 
-    folders = [user_path(name) / 'labels' for name in args.data] + ([args.labels] if args.labels else [])
+    named = [user_path(name) for name in args.data] + ([args.stills] if args.stills else [])
+    folders = [folder / 'labels' for folder in named] + ([args.labels] if args.labels else [])
     files = {path for folder in folders for path in folder.glob('*.png')}
     for clip in data.clips:
         if isinstance(clip, FileClip):

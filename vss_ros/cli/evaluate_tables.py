@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.evaluation.report import at_distance, distances_of
+from vss_ros.evaluation.report import (
+    at_distance,
+    by_kind,
+    corrected_distance,
+    distances_of,
+    frames_deployed,
+    is_corrected,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +29,8 @@ CORRECTION = {
     'by chance': 'warp_errors_percent',
 }
 
+CARRIED = '~'
+
 Row = dict[str, Any]
 
 
@@ -31,8 +40,8 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
     if distances:
         yield _by_distance(report, distances)
         yield _details(report, distances[-1])
-        if (corrections := _corrections(report, distances[-1])).row_count:
-            yield corrections
+        if (corrected := corrected_distance(report)) is not None:
+            yield _corrections(report, corrected)
     if 'deployment' in report['rows'][0]:
         yield _deployment(report)
     if any(row.get('schedules') for row in report['rows']):
@@ -54,8 +63,11 @@ def _by_distance(report: dict[str, Any], distances: list[int]) -> Table:
         f'mIoU by distance from the key frame, on {frames} labelled, %', [str(d) for d in distances]
     )
     for row in report['rows']:
-        found = [at_distance(row, distance) for distance in distances]
-        table.add_row(_name(row), *(_value(scores, 'miou_percent') for scores in found))
+        values = [_value(at_distance(row, distance), 'miou_percent') for distance in distances]
+        marks = ['' if is_corrected(row, distance) else CARRIED for distance in distances]
+        table.add_row(_name(row), *map(''.join, zip(values, marks, strict=True)))
+        if any(marks):
+            table.caption = f'{CARRIED} carried along, not corrected'
     return table
 
 
@@ -81,7 +93,7 @@ def _corrections(report: dict[str, Any], distance: int) -> Table:
 def _deployment(report: dict[str, Any]) -> Table:
     interval = max(row['deployment']['key_frame_interval'] for row in report['rows'])
     table = _table(
-        f'a key frame every {interval} frames, %',
+        f'a key frame every {interval} frames, on {frames_deployed(report)} labelled, %',
         ['mIoU', 'key', 'prop.', 'TC', 'ECE key', 'ECE prop.', 'GMAC'],
     )
     for row in report['rows']:
@@ -89,7 +101,7 @@ def _deployment(report: dict[str, Any]) -> Table:
         cost = found['gmac_per_frame']
         table.add_row(
             _name(row),
-            *(_value(found.get(kind), 'miou_percent') for kind in ('all', 'key', 'propagated')),
+            *(_value(scores, 'miou_percent') for scores in by_kind(row)),
             _value(found, 'temporal_consistency_percent'),
             *(_value(found.get(kind), 'ece_percent') for kind in ('key', 'propagated')),
             '-' if cost is None else f'{cost:.3f}',

@@ -70,8 +70,9 @@ def main(args: Namespace) -> int:
 
     from vss_ros.core import pipeline
     from vss_ros.core.errors import SettingsError, SourceError
+    from vss_ros.core.paths import user_path
     from vss_ros.core.segmenter import open_segmenter
-    from vss_ros.core.sinks.open import is_bag, is_video, open_sinks
+    from vss_ros.core.sinks.open import check_apart, is_bag, is_video, open_sinks
     from vss_ros.core.sinks.scores import ScoreSink
     from vss_ros.core.sinks.timings import TimingSink
     from vss_ros.core.sources.open import SourceSettings, open_source
@@ -84,6 +85,7 @@ def main(args: Namespace) -> int:
     if args.copy_images and not any(map(is_bag, args.output)):
         raise SettingsError('--copy-images is for bags; name one with -o, such as -o masks.mcap')
     alpha = ALPHA if args.alpha is None else args.alpha
+    check_apart(args.output, user_path(args.source))
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(args.source, settings)))

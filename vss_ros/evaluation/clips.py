@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
-from vss_ros.core.encodings import decode_file
 from vss_ros.core.errors import FrameError, SourceError
 from vss_ros.core.frame import Frame
 from vss_ros.core.sources import Source
-from vss_ros.core.sources.images import read_labels
+from vss_ros.core.sources.images import read_image, read_labels
 
 _log = logging.getLogger(__name__)
 STAMP = re.compile(r'(\d+)(?:([._])(\d{1,9}))?')
@@ -79,7 +77,7 @@ class FileClip:
         """
         file = self.files[number]
         try:
-            return Frame(read_picture(file.image), file.stamp_ns, self.name, truth=self.truth(number))
+            return Frame(read_image(file.image), file.stamp_ns, self.name, truth=self.truth(number))
         except FrameError as error:
             raise SourceError(f'{file.image} and {file.label}: {error}') from error
 
@@ -161,15 +159,3 @@ def labels_by_stamp(folder: Path) -> dict[int, Path]:
             f'{folder} holds no labels named by stamp; expected for example 1650000000123456789.png'
         )
     return found
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """Reads an image file as BGR, uint8 (H, W, 3).
-
-    Raises:
-        SourceError: it cannot be read.
-    """
-    try:
-        return decode_file(path.read_bytes(), cv2.IMREAD_COLOR)
-    except (OSError, FrameError) as error:
-        raise SourceError(f'{path} cannot be read: {error}') from error

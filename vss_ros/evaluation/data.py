@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from vss_ros.core.classes import load_classes
@@ -43,6 +43,7 @@ def open_data(
     layout: str | None = None,
     split: str | None = None,
     settings: SourceSettings | None = None,
+    labelled: bool = False,
 ) -> DataSet:
     """Finds the clips of what the user names.
 
@@ -51,6 +52,7 @@ def open_data(
         layout: name of a layout or its YAML file; `plain` for sources; None finds out.
         split: of a data set; None takes the layout's own.
         settings: of sources. `labels` for a bag or video is a folder of PNGs named by stamp.
+        labelled: whether labels that lie beside images are what it is about, so that they must be some.
 
     Raises:
         SettingsError, SourceError: there is nothing to score on; the message says why.
@@ -65,7 +67,8 @@ def open_data(
     if split is not None:
         raise SettingsError(f'{", ".join(specs)} has no splits; leave --split out or name a --layout')
     classes = STREET_CLASSES if any(SYNTHETIC.fullmatch(spec) for spec in specs) else None
-    return DataSet(', '.join(specs), PLAIN, classes, [_source_clip(spec, settings) for spec in specs])
+    sources = [_source_clip(spec, _with_labels(spec, settings) if labelled else settings) for spec in specs]
+    return DataSet(', '.join(specs), PLAIN, classes, [*sources])
 
 
 def check_classes(data: DataSet, model: ModelFolder) -> None:
@@ -93,6 +96,12 @@ def _layout(specs: list[str], name: str | None, settings: SourceSettings) -> Lay
         return None
     fitting = (layout for layout in map(load_layout, list_layouts()) if layout.fits(root))
     return next(fitting, None)
+
+
+def _with_labels(spec: str, settings: SourceSettings) -> SourceSettings:
+    path = user_path(spec)
+    beside = (path / 'images').is_dir() and (path / 'labels').is_dir()
+    return replace(settings, labels=path / 'labels') if beside and settings.labels is None else settings
 
 
 def _source_clip(spec: str, settings: SourceSettings) -> SourceClip:

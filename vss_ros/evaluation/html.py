@@ -7,8 +7,16 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from vss_ros.core.model_steps import STEPS
 from vss_ros.evaluation.filmstrip import Sample
-from vss_ros.evaluation.report import at_distance, distances_of
+from vss_ros.evaluation.report import (
+    at_distance,
+    by_kind,
+    corrected_distance,
+    distances_of,
+    frames_deployed,
+    is_corrected,
+)
 
 CAPTIONS = {
     'pda': 'Accuracy by propagation distance (PDA)',
@@ -17,6 +25,7 @@ CAPTIONS = {
     'classes': 'IoU of each class',
     'schedules': 'Accuracy against cost of schedules of key frames',
 }
+CARRIED = '~'  # behind the score of a distance
 WIDE = ('reliability', 'classes')
 PICTURES = {
     'mask': 'mask',
@@ -27,6 +36,8 @@ PICTURES = {
 DETAILS = {
     'boundary F': 'boundary_f_percent',
     'ECE': 'ece_percent',
+}
+CORRECTION = {
     'CL': 'corrected_labels_percent',
     'mended': 'mended_percent',
     'spoilt': 'spoilt_percent',
@@ -95,10 +106,12 @@ def _models(report: dict[str, Any]) -> str:
                 f'{width}x{height}',
                 f'{engine["engine"]} {engine["version"]}, {engine["device"]} {engine["precision"]}',
                 row['motion'],
-                *(f'{gmac[step]:.3f}' if step in gmac else '-' for step in ('key', 'propagated')),
+                str(row['correction_interval']),
+                *(f'{gmac[step]:.3f}' if step in gmac else '-' for step in STEPS),
             ]
         )
-    headings = ['', 'method', 'image', 'engine', 'flow', 'GMAC key', 'GMAC propagated']
+    headings = ['', 'method', 'image', 'engine', 'flow', 'corrected: each']
+    headings += [f'GMAC {step}' for step in STEPS]
     return '<h2>What was scored</h2>' + _table(headings, rows)
 
 
@@ -108,7 +121,13 @@ def _by_distance(report: dict[str, Any]) -> str:
         return ''
     frames = (at_distance(report['rows'][0], distances[0]) or {}).get('frames')
     rows = [
-        [row['name'], *(_value(at_distance(row, distance), 'miou_percent') for distance in distances)]
+        [
+            row['name'],
+            *(
+                _value(at_distance(row, d), 'miou_percent') + ('' if is_corrected(row, d) else CARRIED)
+                for d in distances
+            ),
+        ]
         for row in report['rows']
     ]
     groups = list(report['groups'])
@@ -122,13 +141,27 @@ def _by_distance(report: dict[str, Any]) -> str:
         if (scores := at_distance(row, distances[-1])) is not None
     ]
     members = '; '.join(f'{name}: {", ".join(names)}' for name, names in report['groups'].items())
+    note = f'{frames} labelled frames; {CARRIED} carried along, not corrected'
     return (
-        f'<h2>mIoU (%) by distance from the key frame</h2><p class="note">{frames} labelled frames</p>'
+        f'<h2>mIoU (%) by distance from the key frame</h2><p class="note">{note}</p>'
         + _table(['', *(str(distance) for distance in distances)], rows)
         + f'<h3>At distance {distances[-1]} (%)</h3>'
         + _table(['', *(f'IoU {name}' for name in groups), *DETAILS], details)
         + f'<p class="note">{escape(members)}</p>'
+        + _corrections(report)
     )
+
+
+def _corrections(report: dict[str, Any]) -> str:
+    distance = corrected_distance(report)
+    if distance is None:
+        return ''
+    rows = [
+        [row['name'], *(_value(scores, key) for key in CORRECTION.values())]
+        for row in report['rows']
+        if (scores := at_distance(row, distance)) and scores['mended_percent'] is not None
+    ]
+    return f'<h3>The correction at distance {distance} (%)</h3>' + _table(['', *CORRECTION], rows)
 
 
 def _deployment(report: dict[str, Any]) -> str:
@@ -141,7 +174,7 @@ def _deployment(report: dict[str, Any]) -> str:
         rows.append(
             [
                 row['name'],
-                *(_value(found.get(kind), 'miou_percent') for kind in ('all', 'key', 'propagated')),
+                *(_value(scores, 'miou_percent') for scores in by_kind(row)),
                 _value(found, 'temporal_consistency_percent'),
                 *(_value(found.get(kind), 'ece_percent') for kind in ('key', 'propagated')),
                 _value(found.get('propagated'), 'corrected_labels_percent'),
@@ -150,7 +183,8 @@ def _deployment(report: dict[str, Any]) -> str:
         )
     interval = max(row['deployment']['key_frame_interval'] for row in report['rows'])
     headings = ['', 'mIoU', 'key', 'propagated', 'TC', 'ECE key', 'ECE prop.', 'CL', 'GMAC / frame']
-    return f'<h2>Deployed with a key frame every {interval} frames (%)</h2>' + _table(headings, rows)
+    note = f'<p class="note">{frames_deployed(report)} labelled frames</p>'
+    return f'<h2>Deployed with a key frame every {interval} frames (%)</h2>{note}' + _table(headings, rows)
 
 
 def _schedules(report: dict[str, Any]) -> str:

@@ -17,8 +17,8 @@ from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.share import named_file, share_names
-from vss_ros.core.sources.images import read_labels
-from vss_ros.evaluation.clips import FileClip, FrameFile, read_picture
+from vss_ros.core.sources.images import read_image, read_labels
+from vss_ros.evaluation.clips import FileClip, FrameFile
 
 FOLDER = 'config/datasets'
 MAX_GAP_S = StreamSettings.max_frame_gap_s  # a longer gap ends a clip, as it ends a live stream
@@ -235,7 +235,7 @@ class _ColourReader:
                 self._table[red << 16 | green << 8 | blue] = classes.names.index(name)
 
     def __call__(self, path: Path) -> np.ndarray:
-        blue, green, red = np.moveaxis(read_picture(path).astype(np.uint32), 2, 0)
+        blue, green, red = np.moveaxis(read_image(path).astype(np.uint32), 2, 0)
         return self._table[red << 16 | green << 8 | blue]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vss_ros.core.errors import MissingLibraryError
-from vss_ros.evaluation.report import at_distance, distances_of
+from vss_ros.evaluation.report import at_distance, distances_of, is_corrected
 
 try:
     import matplotlib
@@ -76,7 +76,10 @@ def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
 
 
 def draw_pda(report: dict[str, Any]) -> Figure | None:
-    """mIoU over the distance from the key frame; None without several distances."""
+    """mIoU over the distance from the key frame, marked where frames are corrected.
+
+    None without several distances.
+    """
     distances = distances_of(report)
     if len(distances) < 2:
         return None
@@ -85,6 +88,7 @@ def draw_pda(report: dict[str, Any]) -> Figure | None:
         found = [at_distance(row, distance) for distance in distances]
         values = [np.nan if scores is None else _number(scores['miou_percent']) for scores in found]
         marker = '' if row['kind'] == 'per frame' else MARKERS[row['kind']]
+        marked = [place for place, distance in enumerate(distances) if is_corrected(row, distance)]
         axes.plot(
             distances,
             values,
@@ -93,9 +97,11 @@ def draw_pda(report: dict[str, Any]) -> Figure | None:
             color=colour,
             label=row['name'],
             markersize=5,
+            markevery=marked,
         )
     axes.set(xlabel='frames since the key frame', ylabel='mIoU (%)', xticks=distances)
-    _explain(axes)
+    between = any(row['correction_interval'] > 1 for row in report['rows'])
+    _explain(axes, 'between markers: carried' if between else None)
     return figure
 
 

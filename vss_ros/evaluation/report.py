@@ -7,6 +7,7 @@ from typing import Any
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.metrics import BOUNDARY_TOLERANCE, RELIABILITY_BINS
+from vss_ros.core.share import version
 from vss_ros.evaluation.data import DataSet
 from vss_ros.evaluation.protocols import FLOW_SOURCE, ScoringProtocol
 from vss_ros.evaluation.subjects import Subject
@@ -19,7 +20,9 @@ RULES = {
     'frame stands for them',
     'gmac': '10^9 multiply-adds of convolutions and matrix products, counted from the ONNX graphs; norms, '
     'activations, resizes, warps and optical flow computed on the host are not counted. Per frame: '
-    '(key + l * propagated) / (l + 1) at distance l',
+    '(key + c * propagated + (l - c) * carried) / (l + 1) at distance l, of whose frames c are corrected',
+    'correction_interval': 'of the frames after a key frame each n-th is corrected (step `propagated`), the '
+    'others are carried along the flow; so a distance that n does not divide is that of a carried frame',
     'temporal_consistency': 'mIoU of each mask with the mask before, warped by nearest sampling, pixels from '
     f'outside left out, mean over clips (EVSS eq. 8); flow: {FLOW_SOURCE}',
     'schedules': 'every labelled frame of whole clips, a key frame at an interval or where the expected '
@@ -40,6 +43,7 @@ def make_report(
     """Everything that was measured, as JSON takes it: percentages, None where there is no value."""
     return {
         'format': FORMAT,
+        'version': version(),
         'data': {
             'name': data.name,
             'layout': data.layout,
@@ -63,6 +67,7 @@ def make_report(
                 'engine': subject.engine.describe(),
                 'motion': subject.model.flow_of(subject.motion),
                 'regions': subject.regions.get('regions', '1x1'),
+                'correction_interval': subject.correction_interval,
                 'gmac': None if subject.gmacs is None else dict(subject.gmacs),
                 **{protocol.name: protocol.report(subject) for protocol in protocols},
             }
@@ -80,6 +85,36 @@ def distances_of(report: dict[str, Any]) -> list[int]:
         if scores['frames']
     }
     return sorted(found)
+
+
+def corrected_distance(report: dict[str, Any]) -> int | None:
+    """The largest distance at which a row has frames that were corrected, if one has."""
+    for distance in reversed(distances_of(report)):
+        found = [at_distance(row, distance) for row in report['rows']]
+        if any(scores and scores['mended_percent'] is not None for scores in found):
+            return distance
+    return None
+
+
+def is_corrected(row: dict[str, Any], distance: int) -> bool:
+    """Whether frames at a distance are not carried there by a row: key frames, and those it corrects."""
+    return row['kind'] == 'per frame' or distance % row['correction_interval'] == 0
+
+
+def by_kind(row: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """Scores as deployed: of all frames, key frames and propagated ones.
+
+    A row that computes every frame in full has no key frames to be compared with those of others: it has the
+    score of all.
+    """
+    found = row['deployment']
+    kinds = ('all', 'propagated') if row['kind'] == 'per frame' else ('all', 'key', 'propagated')
+    return [found.get(kind) if kind in kinds else None for kind in ('all', 'key', 'propagated')]
+
+
+def frames_deployed(report: dict[str, Any]) -> int:
+    """How many labelled frames the rows were scored on as deployed."""
+    return max(row['deployment'].get('all', {}).get('frames', 0) for row in report['rows'])
 
 
 def at_distance(row: dict[str, Any], distance: int) -> dict[str, Any] | None:

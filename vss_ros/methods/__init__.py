@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vss_ros.core.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
     from vss_ros.methods.method import Method
 
+
+class Kind(NamedTuple):
+    """What the value of an option may be."""
+
+    types: tuple[type, ...]
+    words: str
+
+
+KINDS = {
+    bool: Kind((bool,), 'true or false'),
+    int: Kind((int,), 'a whole number'),
+    float: Kind((int, float), 'a number'),
+    str: Kind((str,), 'a word'),
+}
 METHODS = {
     'evss': 'vss_ros.methods.evss:Evss',
     'evss-lite': 'vss_ros.methods.evss_lite:EvssLite',
@@ -36,14 +50,19 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
         SettingsError: an option has a value that cannot be used.
     """
     method, options = method_class(name), options or {}
-    known = [option for option in inspect.signature(method).parameters if option != 'classes']
+    parameters = inspect.signature(method, eval_str=True).parameters
+    known = [option for option in parameters if option != 'classes']
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    for option, value in options.items():
+        kind = KINDS.get(parameters[option].annotation)
+        if kind is not None and type(value) not in kind.types:
+            raise SettingsError(f'{option} is {value!r}; use {kind.words}')
     try:
         return method(classes, **options)
-    except TypeError as error:  # a value of another kind, text for a number say
-        raise SettingsError(f'{options} cannot be used: {error}') from error
+    except TypeError as error:  # a list of something else, say
+        raise SettingsError(f"options of method '{name}' cannot be used: {error}") from error
 
 
 def method_class(name: str) -> type[Method]:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.cfnet import CfNet
 from vss_ros.methods.blocks.decide import DECISIONS, check_decision, labels_of
 from vss_ros.methods.blocks.deeplab import DeepLab
@@ -98,8 +97,6 @@ class Davss(FlowWarping):
             flow=flow,
             temperatures=temperatures,
         )
-        if not isinstance(align_corners, bool):
-            raise SettingsError(f'align_corners is {align_corners!r}; use true or false')
         check_decision(fusion, decision)
         self.folded = False
         self.deeplab, self.cfnet, self.dmnet = self.build_networks(classes)

@@ -67,8 +67,6 @@ class Dff(FlowWarping, KeyFrames):
             temperatures=temperatures,
             magnify=magnify,
         )
-        if not isinstance(scale_field, bool):
-            raise SettingsError(f'scale_field is {scale_field!r}; use true or false')
         if scale_field and flow != 'network':
             raise SettingsError(
                 f'scale_field is true with flow {flow}, but only a flow network gives one; use false'

@@ -102,7 +102,7 @@ class Evss(FlowWarping, KeyFrames):
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
-        if type(correction_interval) is not int or correction_interval < 1:
+        if correction_interval < 1:
             raise SettingsError(f'correction_interval is {correction_interval!r}; use 1 or more')
         self.correction_interval = correction_interval
         wanted = 'numbers, such as [-3, -2, 0], or [] for none'

@@ -44,7 +44,7 @@ class KeyFrames(Method):
             SettingsError: the option `magnify` cannot be used.
         """
         magnify = self.options['magnify']
-        if type(magnify) not in (int, float) or not 1 <= magnify <= MOST_MAGNIFIED:
+        if not 1 <= magnify <= MOST_MAGNIFIED:
             raise SettingsError(f'magnify is {magnify!r}; use a number from 1 to {MOST_MAGNIFIED}')
         if self.options['backbone'] == 'lite':
             return LiteSegmenter(self.classes, magnify=magnify)

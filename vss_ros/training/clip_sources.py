@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from vss_ros.core.resize import fit_labels
 from vss_ros.training.augment import recolour_clip
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE, LabelledImages
+
+_log = logging.getLogger(__name__)
 
 
 class ClipLibrary:
@@ -84,5 +87,7 @@ def read_video(path: Path, height: int) -> Clip:
         images.append(cv2.resize(frame[1], size, interpolation=cv2.INTER_AREA) if rows > height else frame[1])
     if not images:
         raise SourceError(f'{path} cannot be read as a video')
+    if len(images) < (expected := int(capture.get(cv2.CAP_PROP_FRAME_COUNT))):
+        _log.warning('%s ends after %d of %d frames', path, len(images), expected)
     stack = np.stack(images)
     return Clip(stack, np.full(stack.shape[:3], IGNORE, np.uint8))

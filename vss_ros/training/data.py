@@ -14,10 +14,9 @@ import numpy as np
 from vss_ros.core.errors import SourceError
 from vss_ros.core.model_files import sha256_of
 from vss_ros.core.resize import fit_labels
-from vss_ros.core.sources.images import natural_order, read_labels
+from vss_ros.core.sources.images import images_in, read_image, read_labels
 
 IGNORE = 255
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 class Joined(Sequence[np.ndarray]):
@@ -81,16 +80,13 @@ def load_folder(folder: Path, height: int, width: int, classes: int) -> Labelled
         SourceError: no images, or an image or its label is missing or unreadable, or a label has other ids
             than 0 to `classes` - 1 and 255.
     """
-    found = (path for path in (folder / 'images').glob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
-    paths = sorted(found, key=natural_order)
-    if not paths:
+    if not (folder / 'images').is_dir():
         raise SourceError(f'{folder} has no images; expected images/*.jpg and labels/*.png in it')
+    paths = images_in(folder / 'images')
     images, labels = [], []
     for path in paths:
         label_path = folder / 'labels' / f'{path.stem}.png'
-        image, label = cv2.imread(str(path)), read_labels(label_path)
-        if image is None:
-            raise SourceError(f'{path} cannot be read as an image')
+        image, label = read_image(path), read_labels(label_path)
         if label.shape != image.shape[:2]:
             raise SourceError(f'{label_path} must be of the size of its image')
         if (unknown := label[(label >= classes) & (label != IGNORE)]).size:

@@ -11,7 +11,8 @@ from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.resize import fit_labels
-from vss_ros.evaluation.clips import FileClip, read_picture
+from vss_ros.core.sources.images import read_image
+from vss_ros.evaluation.clips import FileClip
 from vss_ros.evaluation.layouts import load_layout
 from vss_ros.training.augment import recolour_clip
 from vss_ros.training.clips import Clip
@@ -121,7 +122,7 @@ class LabelledVideo:
 
 
 def _image(video: FileClip, number: int, size: tuple[int, int]) -> np.ndarray:
-    image = read_picture(video.files[number].image)
+    image = read_image(video.files[number].image)
     if image.shape[:2] == size:
         return image
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)

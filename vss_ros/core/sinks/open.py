@@ -45,7 +45,7 @@ def open_sink(
         SettingsError: the name fits no kind, or the output exists. A folder is replaced if it holds a bag.
         MissingLibraryError: the library that writes this kind is not installed.
     """
-    path = user_path(spec.removeprefix(BAG_PREFIX))
+    path = _path_of(spec)
     if not spec or (spec.startswith(BAG_PREFIX) and path.name in ('', '..')):
         raise SettingsError(f'output {spec!r} names nothing that can be written; use {KINDS}')
     if overwrite and (spec.startswith(BAG_PREFIX) or path.suffix in FILES):
@@ -69,6 +69,21 @@ def open_sink(
     raise SettingsError(f'output {spec!r} is of no kind known here; use {KINDS}')
 
 
+def check_apart(specs: Iterable[str], source: Path) -> None:
+    """Raises SettingsError for an output that would be written into the source, or over it."""
+    source = source.resolve()
+    own = {source, source / 'images', source / 'labels', source.parent if source.is_file() else source}
+    for spec in specs:
+        path = _path_of(spec).resolve()
+        is_folder = spec.startswith(BAG_PREFIX) or path.is_dir()
+        if path == source or (is_folder and path in own) or (is_bag(spec) and path in source.parents):
+            raise SettingsError(f'output {spec} is where the source lies, {source}; name another place')
+
+
+def _path_of(spec: str) -> Path:
+    return user_path(spec.removeprefix(BAG_PREFIX))
+
+
 def _check_replaceable(path: Path, becomes_folder: bool) -> None:
     """An output takes the place of a whole folder, which must not be one of somebody's other files."""
     if becomes_folder and path.is_file():
@@ -80,7 +95,10 @@ def _check_replaceable(path: Path, becomes_folder: bool) -> None:
 @contextmanager
 def open_sinks(specs: Iterable[str], classes: ClassSet, **options: Any) -> Iterator[list[FileSink]]:
     """Opens several sinks as `open_sink` does: closed at the end, discarded after an error."""
-    sinks: list[FileSink] = []
+    specs, sinks = list(specs), []
+    paths = [_path_of(spec).resolve() for spec in specs]
+    if twice := next((spec for spec, path in zip(specs, paths, strict=True) if paths.count(path) > 1), None):
+        raise SettingsError(f'output {twice} is named twice; name each once')
     try:
         for spec in specs:
             sinks.append(open_sink(spec, classes, **options))

@@ -39,7 +39,7 @@ class ImageSource:
             raise SettingsError(f'rate is {rate}; use a number of frames per second above 0')
         folder = path / 'images' if (path / 'images').is_dir() else path
         self._rate = rate
-        self._images = [folder] if folder.is_file() else _images_in(folder)
+        self._images = [folder] if folder.is_file() else images_in(folder)
         self._labels: dict[str, Path] = {}
         if labels is not None:
             self._labels = self._labels_of(labels)
@@ -54,7 +54,7 @@ class ImageSource:
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._images):
-            image = _decode(path, _read(path))
+            image = read_image(path)
             label = self._labels.get(path.stem)
             truth = None if label is None else read_labels(label)
             if truth is not None and truth.shape != image.shape[:2]:
@@ -82,6 +82,18 @@ class ImageSource:
             )
         read_labels(some)
         return labels
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image file as BGR, uint8 (H, W, 3).
+
+    Raises:
+        SourceError: it cannot be read, or is cut off.
+    """
+    try:
+        return decode_file(_read(path), cv2.IMREAD_COLOR)
+    except FrameError as error:
+        raise SourceError(f'{path} cannot be read: {error}') from error
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -112,14 +124,12 @@ def _read(path: Path) -> bytes:
         raise SourceError(f'{path} cannot be read: {error.strerror}') from error
 
 
-def _decode(path: Path, data: bytes) -> np.ndarray:
-    try:
-        return decode_file(data, cv2.IMREAD_COLOR)
-    except FrameError as error:
-        raise SourceError(f'{path} cannot be read: {error}') from error
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder in natural order.
 
-
-def _images_in(folder: Path) -> list[Path]:
+    Raises:
+        SourceError: there are none.
+    """
     if not folder.is_dir():
         raise SourceError(f'{folder} does not exist; give an image or a folder of images')
     images = [path for path in _files_in(folder) if path.suffix.lower() in SUFFIXES]

@@ -43,7 +43,7 @@ class VideoSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._was_read = False
+        self._was_read = self._is_cut_off = False
         try:
             self._container: Any = av.open(
                 str(path.absolute()),  # or what stands before a colon in the name is taken for a protocol
@@ -83,7 +83,7 @@ class VideoSource:
             if self._was_read:  # some files cannot be read but from their beginning, so not without need
                 self._container.seek(0)
             self._was_read = True
-            for picture in self._container.decode(self._stream):
+            for picture in self._pictures():
                 has_time = picture.pts is not None
                 stamp_ns = round(picture.pts * picture.time_base * 10**9) if has_time else stamp_ns + step_ns
                 count += 1
@@ -96,12 +96,28 @@ class VideoSource:
             raise SourceError(f'{self._path} holds no frames that can be decoded; it is damaged or cut off')
         self._warn_of_missing_end(count, (stamp_ns + step_ns) / 1e9)
 
+    def _pictures(self) -> Iterator[Any]:
+        """Decoded pictures. Only behind the last packet an error is the end: a file is cut off anywhere."""
+        failure: av.FFmpegError | None = None
+        for packet in self._container.demux(self._stream):
+            if failure is not None and packet.size:
+                raise failure
+            try:
+                pictures = packet.decode()
+            except av.FFmpegError as error:
+                failure = error
+            else:
+                yield from pictures
+        self._is_cut_off = failure is not None
+
     def _warn_of_missing_end(self, count: int, end: float) -> None:
         frames = self._stream.frames
         if count < frames:
             _log.warning('%s ends after %d of %d frames', self._path, count, frames)
         elif not frames and end < self._end_s - LEAST_MISSING:
             _log.warning('%s ends after %.1f of %.1f seconds', self._path, end, self._end_s)
+        elif self._is_cut_off:
+            _log.warning('%s ends within a picture, after %d', self._path, count)
 
     @property
     def _start_s(self) -> float:
