@@ -88,6 +88,11 @@ class ModelFolder:
             raise ModelError(f'{self.path} has no weights, only graphs; use a model that vss export made')
         return read_checked(self.weights, self.weights_sha256)
 
+    @property
+    def computes_all_in_full(self) -> bool:
+        """Whether frames between key frames do all that key frames do, which only start a stream then."""
+        return set(self.steps.get('propagated', ())) <= set(self.steps['key'])
+
     def has_precision(self, precision: str) -> bool:
         """Whether a graph has a file of this precision beside the fp32 one."""
         return any(precision in graph.precisions for graph in self.graphs.values())

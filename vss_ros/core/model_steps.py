@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STEPS = ('key', 'propagated', 'carried')
 CARRIED = STEPS[2]  # of a frame that is only warped from the last one that was computed
-AGE = 'age'  # frames since the key frame, float32 (1, 1, 1, 1); the caller brings it to all other frames
+AGE = 'age'  # frames since the key frame, float32 (1, 1, 1, 1); the caller brings it to all but key frames
 RESULTS = ('mask', 'confidence')  # what every step must give
 WARPS = ('warp',)  # graphs that only read each tensor where `flow` points
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
@@ -76,7 +76,7 @@ def _check_results(model: ModelFolder, step: str, known: Mapping[str, TensorSpec
 def _check_delay(model: ModelFolder) -> None:
     """Late results need an unbroken row of frames, so the key step only starts a stream."""
     stages = model.steps.get('propagated', ())
-    if not stages or 'flow' in stages or not set(stages) <= set(model.steps['key']):
+    if not stages or 'flow' in stages or not model.computes_all_in_full:
         raise ModelError(
             f'{model.path}: delay_frames is {model.delay_frames}; expected a propagated step whose stages '
             f'are all in the key step, without flow; the steps are {dict(model.steps)}'

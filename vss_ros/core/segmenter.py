@@ -29,7 +29,7 @@ from vss_ros.core.walk import age_tensor
 
 _log = logging.getLogger(__name__)
 
-GAP = 'gap'  # why a new stream began, of the reasons the one that settings decide on
+GAP = 'gap'  # the reason for a new stream that `max_frame_gap_s` decides on
 
 
 class VideoSegmenter:
@@ -56,15 +56,13 @@ class VideoSegmenter:
         self.settings = settings or StreamSettings()
         self.resets: Counter[str] = Counter()
         self.given_up = 0
-        # A key step that does all of a propagated one, and more, only serves to start a stream.
-        self._all_in_full = set(model.steps.get('propagated', ())) <= set(model.steps['key'])
         self._check_correction(self.settings)
         self._scheduler: Scheduler = make_scheduler(self.settings)
         self._accuracy_graph = accuracy_graph_of(model)
         self.expectation = self._make_expectation(self.settings)
         self._motion = _host_motion(model, self.settings)
         self.background: BackgroundKeyFrames | None = None
-        if self.settings.background_key_frames and model.propagates and not self._all_in_full:
+        if self.settings.background_key_frames and not model.computes_all_in_full:
             self.background = BackgroundKeyFrames(model, engine, self.settings.background_delay_frames)
         self._due_in_background = False
         self._new_schedule: tuple[Scheduler, Expectation | None] | None = None  # from the next frame on
@@ -187,14 +185,37 @@ class VideoSegmenter:
             given['flow'] = self._motion.update(image, step != 'key', frame.coded, stays=True)
             step = 'key' if given['flow'] is None else step
             clock.lap('flow')
+        step, tensors = self._compute(step, given, image, clock)
+        self._remember(frame, step, image, given, tensors)
+        is_key, age_ns = self._age == 0, frame.stamp_ns - self._key_stamp_ns
+        self._owed.append(Owed(frame, is_key, step == CARRIED, self._age, age_ns, reset_reason))
+        owed = self._owed.popleft()
+        if owed is not None:
+            yield answer_to(owed, tensors, self.engine, self.settings, self.model.image_size, clock)
+
+    def _compute(
+        self, step: str, given: Mapping[str, Any], image: np.ndarray, clock: Stopwatch
+    ) -> tuple[str, dict[str, Any]]:
+        """Runs the step, or the key step after all; gives which it was, and all tensors."""
         tensors = {**given, **self._state}
         begun = list(tensors)
-        if step != 'key' and not self._propagate(step, image, tensors, clock):
-            step, tensors = 'key', {name: tensors[name] for name in begun}
-        if step == 'key':
-            self._run('key', tensors, clock)
+        if step != 'key':
+            if self._propagate(step, image, tensors, clock):
+                return step, tensors
+            tensors = {name: tensors[name] for name in begun}  # by now on the device, those that were not
+        self._run('key', tensors, clock)
+        return 'key', tensors
 
-        is_key = step == 'key' or self._all_in_full
+    def _remember(
+        self,
+        frame: Frame,
+        step: str,
+        image: np.ndarray,
+        given: Mapping[str, Any],
+        tensors: dict[str, Any],
+    ) -> None:
+        """What the frames to come need to know of this one."""
+        is_key = step == 'key' or self.model.computes_all_in_full
         self._previous = frame
         if step == CARRIED:
             self._since_anchor += 1
@@ -209,11 +230,6 @@ class VideoSegmenter:
         else:
             self._age += 1
         self._hand_to_background(given, frame, is_key)
-        age_ns = frame.stamp_ns - self._key_stamp_ns
-        self._owed.append(Owed(frame, is_key, step == CARRIED, self._age, age_ns, reset_reason))
-        owed = self._owed.popleft()
-        if owed is not None:
-            yield answer_to(owed, tensors, self.engine, self.settings, self.model.image_size, clock)
 
     def _run(self, step: str, tensors: dict[str, Any], clock: Stopwatch) -> None:
         """Runs the stages of a step; each adds its tensors."""
@@ -237,7 +253,7 @@ class VideoSegmenter:
                 expected = self.expectation.look(image, lambda name: read(tensors[name], self.engine))
                 tensors[EXPECTED_ACCURACY] = np.array(expected, np.float32)
                 clock.lap('expectation')
-            if self._is_due(expected_accuracy_in(tensors, self.engine)):
+            if self._is_due_now(expected_accuracy_in(tensors, self.engine)):
                 return False
         return True
 
@@ -267,10 +283,10 @@ class VideoSegmenter:
         requested, self._key_requested = self._key_requested, False
         if self._previous is None or not self.model.propagates:
             return True
-        return not self._all_in_full and (requested or self._is_due())
+        return not self.model.computes_all_in_full and (requested or self._is_due_now())
 
-    def _is_due(self, expected_accuracy: float | None = None) -> bool:
-        """Whether the frame has to be computed in full, and not in the background."""
+    def _is_due_now(self, expected_accuracy: float | None = None) -> bool:
+        """Whether the frame has to be computed in full now; that it is due in the background is noted."""
         is_due = self._scheduler.is_key(self._age + 1, expected_accuracy)
         if self.background is None:
             return is_due
@@ -328,6 +344,7 @@ class VideoSegmenter:
         self._state = {}
         self._previous = None
         self._owed = self._nothing_owed()
+        self._due_in_background = False
         self._age = self._since_anchor = 0
         if self.background is not None:
             self.background.drop()
@@ -345,7 +362,7 @@ class VideoSegmenter:
 
     def _make_expectation(self, settings: StreamSettings) -> Expectation | None:
         """What predicts how well a frame would be propagated, where that is asked and no graph says it."""
-        decides = self.model.propagates and not self._all_in_full and settings.scheduler == 'adaptive'
+        decides = not self.model.computes_all_in_full and settings.scheduler == 'adaptive'
         return Expectation(self.model) if decides and self._accuracy_graph is None else None
 
     def _nothing_owed(self) -> deque[Owed | None]:

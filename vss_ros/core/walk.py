@@ -38,13 +38,11 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
         key_every: a key frame again after so many frames, 0 for the first frame only. Where the key step does
             all of the propagated one and more, it only starts a stream, and this does not count.
     """
-    propagated = model.steps.get('propagated', ())
-    only_starts = bool(propagated) and set(propagated) <= set(model.steps['key'])
     motion: Motion | None = make_motion('dis') if 'flow' in _host_stages(model) else None
     state: dict[str, Any] = {}
     age = 0
     for number, image in enumerate(images):
-        again = key_every > 0 and not only_starts and number % key_every == 0
+        again = key_every > 0 and not model.computes_all_in_full and number % key_every == 0
         is_key = number == 0 or again or not model.propagates
         age = 0 if is_key else age + 1
         step = 'key' if is_key else CARRIED if age % 2 and CARRIED in model.steps else 'propagated'

@@ -58,7 +58,7 @@ def collect(model: ModelFolder, engine: Engine, clips: Iterable[Iterable[Frame]]
         ModelError: the model does not propagate, or says itself what it expects.
         SourceError: there are too few frames.
     """
-    if not model.propagates or set(model.steps['propagated']) <= set(model.steps['key']):
+    if model.computes_all_in_full:
         raise ModelError(f'{model.name} computes every frame in full; there is nothing to expect')
     if accuracy_graph_of(model) is not None:
         raise ModelError(f'{model.name} says itself what it expects of a frame; it needs no calibration')

@@ -150,6 +150,4 @@ class _Tally:
 
 def _is_scheduled(subject: Subject) -> bool:
     model = subject.model
-    if subject.kind != MODEL or not model.propagates or model.delay_frames:
-        return False
-    return not set(model.steps['propagated']) <= set(model.steps['key'])
+    return subject.kind == MODEL and not model.computes_all_in_full and not model.delay_frames

@@ -1,11 +1,12 @@
 """EVSS: distortion map-guided feature rectification for efficient video segmentation (Xiong et al.).
 
-A key frame is segmented in full by CSRNet. A propagated frame warps the scores of the frame before
-it along the optical flow, and CoNet computes new ones where a distortion map says that the warp
-cannot be trusted: where the warp changed the class (coarse map) and at edges and thin objects.
-Beyond the paper, frames between corrections may be carried: the mask of the last one is moved along the flow.
+A key frame is segmented in full by CSRNet. A propagated frame warps the scores of its anchor (in the paper
+the frame before) along the optical flow, and CoNet computes new ones where a distortion map says that the
+warp cannot be trusted: where the warp changed the class (coarse map) and at edges and thin objects.
+Beyond the paper, frames between corrections may be carried: the anchor's mask is moved along the flow. So the
+anchor is the last frame that was not carried, and what is called `previous_...` is of it.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from
-the current frame to the previous one, that is, the last that was not merely carried. Scores are class logits.
+the current frame to the anchor. Scores are class logits.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Evss(FlowWarping, KeyFrames):
         }
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
+        """Scores of the anchor (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
         return {'warped': warp(previous_scores, flow)}
 
     def correction(
@@ -169,11 +170,11 @@ class Evss(FlowWarping, KeyFrames):
         offset = self.edge_offset(age)
         merged, distortion = self.rectify(warped, updated, edge, reference, size, offset)
 
-        carried = resize(merged, warped.shape[2:])
-        labels = labels_of(carried)
+        in_cells = resize(merged, warped.shape[2:])
+        labels = labels_of(in_cells)
         follows = self.options['reference'] == 'previous'
         return {
-            **self.carried_on(scores=carried if self.options['carry'] == 'merged' else warped),
+            **self.carried_on(scores=in_cells if self.options['carry'] == 'merged' else warped),
             'labels': (labels if follows else reference).to(torch.uint8),
             **self.decided(merged, size, age),
             'distortion': distortion,
@@ -181,7 +182,7 @@ class Evss(FlowWarping, KeyFrames):
         }
 
     def carry(self, previous_mask: Tensor, previous_confidence: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """What was decided for the frame before is read where the flow points, and nothing is computed anew.
+        """What was decided for the anchor is read where the flow points, and nothing is computed anew.
 
         Scores that are warped blur, and thin things with them; decisions stay as they are, and there are two
         maps of bytes to read instead of one of scores for each class.

@@ -20,8 +20,8 @@ from vss_ros.methods.evss import Evss
 class EvssLite(Evss):
     """EVSS with the light networks; options as in `Evss`, with defaults for speed.
 
-    Deciding at half the image's size costs next to nothing against `full` and takes a quarter of its time.
-    A `quarter` is faster still, and costs one to two points of mIoU (docs/benchmarks.md has both).
+    Deciding at half the image's size loses almost no mIoU against `full`, in a quarter of the time. A
+    `quarter` is faster still, and loses one to two points (docs/benchmarks.md has both).
 
     Args:
         glance: size of the image that is glanced at, `half`, `two_thirds` or `full`.

@@ -20,8 +20,8 @@ COMPOSED = 'composed'  # a value of `carry`
 class FlowWarping(Method):
     """A method whose propagated frames take `flow`, from a network of its own or from the host.
 
-    Flow is in cells of h x w = H/4 x W/4 and points from the current frame to the previous one, which is the
-    last that was not merely carried.
+    Flow is in cells of h x w = H/4 x W/4 and points from the current frame to the previous one: the anchor,
+    if frames between the two were only carried.
 
     What is carried is what the graph `warp` takes as `previous_...`. A method with an option `carry` may
     let it be `composed`: then that of the key frame stays as it is, as `key_...`; a graph `compose` follows
