@@ -231,7 +231,7 @@ class DeploymentProtocol:
 
     def start_clip(self, name: str, number: int = 0) -> None:
         self._clip = name
-        self._left = phase_of(number, self.interval)
+        self._until_key = phase_of(number, self.interval)
         self._flow = _BackwardFlow()
         self._streams = {
             subject.name: subject.stream(self.interval, self.background_delay, self.runs[subject.name])
@@ -247,10 +247,10 @@ class DeploymentProtocol:
             sample = self.film.offer(f'{self._clip}, frame {number}', frame)
         self._taken.append(_Taken(frame, flow, sample))
         for subject in self._subjects:
-            if self._left == 0:
+            if self._until_key == 0:
                 self._streams[subject.name].request_key_frame()
             self._count(subject, self._streams[subject.name].answers(frame))
-        self._left -= 1
+        self._until_key -= 1
 
     def end_clip(self) -> None:
         for subject in self._subjects:

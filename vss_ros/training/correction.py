@@ -98,10 +98,10 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
     def judge(self, frame: Judged, truth: Tensor) -> dict[str, Tensor]:
         labels = self.targets(truth, frame.image)
         known = (truth != IGNORE).flatten(1).any(1)
-        # Edges are those of true labels wherever there are any, also if the segmenter gives the targets.
         emphasis = self.settings.emphasis
         if self.settings.emphasis_grows:
             emphasis *= frame.place / (self.settings.frames - 1)
+        # Edges are those of true labels wherever there are any, also if the segmenter gives the targets.
         outlined = torch.where(known[:, None, None], truth, labels)
         return self.terms(frame.prediction, labels, outlined, emphasis)
 
