@@ -10,14 +10,9 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods import build_method
-from vss_ros.methods.blocks.lite import (
-    GLANCES,
-    CameraConvolution,
-    Glance,
-    LiteCorrection,
-    LiteSegmenter,
-    resize_like,
-)
+from vss_ros.methods.blocks.camera_bytes import CameraConvolution
+from vss_ros.methods.blocks.glance import GLANCES, Glance, LiteCorrection
+from vss_ros.methods.blocks.lite import LiteSegmenter, resize_like
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss import Evss
 

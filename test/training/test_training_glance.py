@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.methods.blocks.lite import stretched
+from vss_ros.methods.blocks.glance import stretched
 from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.trainer import Trainer
 

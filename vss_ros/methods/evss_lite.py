@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vss_ros.core.settings import check_choice
-from vss_ros.methods.blocks.lite import GLANCES, Glance, LiteCorrection
+from vss_ros.methods.blocks.glance import GLANCES, Glance, LiteCorrection
 from vss_ros.methods.evss import Evss
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.methods.blocks.glance import Glimpse
 from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.blocks.lite import Glimpse
 from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method

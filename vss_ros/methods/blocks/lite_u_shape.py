@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vss_ros.methods.blocks.lite import MIDDLE_GREY, LiteSegmenter, resize_like, take_camera_bytes
+from vss_ros.methods.blocks.camera_bytes import take_camera_bytes
+from vss_ros.methods.blocks.lite import MIDDLE_GREY, LiteSegmenter, resize_like
 from vss_ros.methods.blocks.u_shape import UShape
 
 HEADS = (('stem', 'encoder_4'), ('encoder_8',), ('encoder_16',), ('encoder_32',))
