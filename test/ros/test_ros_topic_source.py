@@ -13,10 +13,11 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from vss_ros.core.errors import EngineError
+from vss_ros.ros.camera_infos import CameraInfos, described_size
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.stream import CameraStream
-from vss_ros.ros.topic_source import TopicSource, described_size
+from vss_ros.ros.topic_source import TopicSource
 
 SIZE = (48, 64)  # (height, width)
 
@@ -84,32 +85,32 @@ def test_an_image_gets_the_camera_info_with_its_stamp_and_else_the_newest_of_its
         camera_info(4, size=(480, 640)),
         camera_info(5, camera='rear'),
     ):
-        source._on_camera_info(info)
+        source._camera_infos.keep(info)
     assert frame.find_camera_info() == camera_info(2)
     assert source._statistics.counts['camera_info_unmatched'] == 1
-    source._on_camera_info(camera_info(3))
+    source._camera_infos.keep(camera_info(3))
     assert frame.find_camera_info() == camera_info(3)
     assert source._statistics.counts['camera_info_unmatched'] == 1
 
 
 def test_the_geometry_of_another_camera_or_another_size_is_never_given(source):
-    source._on_camera_info(camera_info(1, camera='rear'))
-    source._on_camera_info(camera_info(2, size=(480, 640)))
+    source._camera_infos.keep(camera_info(1, camera='rear'))
+    source._camera_infos.keep(camera_info(2, size=(480, 640)))
     assert frame_of(source, image(3)).find_camera_info() is None
 
 
 def test_a_camera_info_of_before_a_pause_is_forgotten(source):
-    source._on_camera_info(camera_info(1))
+    source._camera_infos.keep(camera_info(1))
     source.unsubscribe()
     assert frame_of(source, image(2)).find_camera_info() is None
 
 
-def test_a_bag_that_plays_again_and_again_keeps_as_many_camera_infos_as_before(source):
+def test_a_bag_that_plays_again_and_again_keeps_as_many_camera_infos_as_before():
+    kept = CameraInfos(5, StreamStatistics())
     for number in [*range(2000), *range(1000)]:
-        source._on_camera_info(camera_info(number))
-    kept = source._camera_infos
-    assert len(kept) == source._inbox.capacity + 300
-    assert list(kept.values())[-1] == camera_info(999)
+        kept.keep(camera_info(number))
+    assert len(kept._by_stamp) == 5 + 300
+    assert kept.find(header(5000), SIZE) == camera_info(999)
 
 
 def test_a_camera_info_may_speak_of_a_part_of_the_sensor_and_of_binned_pixels():
@@ -150,7 +151,7 @@ def test_a_camera_that_sends_nothing_usable_is_a_pause_like_silence(probe):
 
 
 def test_what_is_missing_in_the_numbers_of_several_publishers_says_nothing(source):
-    source.is_shared = True
+    source.publishers = ['/front (Image, reliable)', '/rear (Image, reliable)']
     for number in (7, 1007, 8, 1008):
         source._on_numbered_image(image(number), {'publication_sequence_number': number})
     assert source._statistics.counts == {'received': 4}

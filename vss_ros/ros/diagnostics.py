@@ -56,6 +56,8 @@ class Diagnostics:
 
     def publish(self) -> None:
         """Publishes the state of now."""
+        if self.stream is not None and self.stream.source is not None:
+            self.stream.source.look_for_publishers()
         problems = self._problems()
         status = DiagnosticStatus(
             level=max((level for level, _ in problems), default=OK),
@@ -148,7 +150,7 @@ class Diagnostics:
         silence_s = time.monotonic() - since_s
         if stream.source is None or silence_s < stream.settings.node.input_timeout_s:
             return []
-        publishers = stream.source.publishers()
+        publishers = stream.source.publishers
         seen = f'publishers on it: {", ".join(publishers)}' if publishers else 'nobody publishes on it'
         text = f'no image on {stream.source.topic} for {silence_s:.0f} s; {seen}'
         self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
@@ -156,8 +158,9 @@ class Diagnostics:
 
     def _shared(self, stream: CameraStream) -> list[Problem]:
         """Images of two cameras would be taken for one stream, whose masks are those of both in turn."""
-        if stream.source is None or len(publishers := stream.source.publishers()) < 2:
+        if stream.source is None or not stream.source.is_shared:
             return []
+        publishers = stream.source.publishers
         text = (
             f'{len(publishers)} publishers are on {stream.source.topic}: {", ".join(publishers)}; masks may '
             'be carried from images of one to those of another. Let one publish, or give each its own topic'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from typing import Any
 
@@ -16,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.resize import fit
+from vss_ros.ros.camera_infos import scaled_camera_info
 from vss_ros.ros.conversions import image_message, png_message
 from vss_ros.ros.qos_events import create_lifecycle_publisher
 from vss_ros.ros.settings import NodeSettings
@@ -64,7 +64,7 @@ class TopicSink:
             self._confidence.publish(self._confidence_message(frame, segmentation))
         info = frame.find_camera_info()
         if info is not None:
-            self._camera_info.publish(scaled_camera_info(info, frame, mask.shape))
+            self._camera_info.publish(scaled_camera_info(info, header, frame.size, mask.shape))
         if _wanted(self._frame_info):
             self._frame_info.publish(frame_info(frame, segmentation, self._model, latency_ms, dropped))
         if _wanted(self._color_mask) or _wanted(self._overlay):
@@ -145,24 +145,6 @@ def frame_info(
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
     return DiagnosticArray(header=frame.header, status=[status])
-
-
-def scaled_camera_info(info: CameraInfo, frame: TopicFrame, size: tuple[int, ...]) -> CameraInfo:
-    """A frame's camera_info in the geometry of a mask of (height, width), with the frame's header."""
-    info = copy.copy(info)
-    info.header = frame.header
-    down, right = size[0] / frame.size[0], size[1] / frame.size[1]
-    if (down, right) == (1, 1):
-        return info
-    info.height, info.width = round(info.height * down), round(info.width * right)
-    rows = np.array([[right], [down], [1]])
-    info.k = (info.k.reshape(3, 3) * rows).reshape(-1)
-    info.p = (info.p.reshape(3, 4) * rows).reshape(-1)
-    roi = copy.copy(info.roi)
-    roi.x_offset, roi.width = round(roi.x_offset * right), round(roi.width * right)
-    roi.y_offset, roi.height = round(roi.y_offset * down), round(roi.height * down)
-    info.roi = roi
-    return info
 
 
 def _wanted(publisher: LifecyclePublisher) -> bool:

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from vss_ros.core.frame import Frame
+from vss_ros.core.frame import CodedPicture, Frame
+from vss_ros.ros.camera_infos import CameraInfos, camera_info_topic
 from vss_ros.ros.conversions import compressed_to_bgr, image_to_bgr
 from vss_ros.ros.inbox import Inbox
 from vss_ros.ros.qos_events import create_subscription
@@ -27,7 +29,6 @@ from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.video_topic import PACKETS, VIDEO_TRANSPORTS, VideoTopic, message_type
 
-CAMERA_INFOS = 300  # kept, beside those of the images that wait, to find the one of an image; they are small
 PAUSE_S = 0.5  # of silence, after which nobody should wait for the next image
 MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
 
@@ -81,13 +82,13 @@ class TopicSource:
         self._inbox: Inbox[_Waiting] = Inbox(self._depth)
         self._hole_before_oldest = False  # of a video, what waits does not continue what was taken
         self._hole_before_next = False  # nor does what comes continue what waits
-        self._camera_infos: dict[tuple[int, int], CameraInfo] = {}  # by stamp, the newest last
+        self._camera_infos = CameraInfos(self._depth, statistics)
         self._subscriptions: list[Subscription] = []
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
         self._begun_s: float | None = None  # when the frame in work was taken
-        self.is_shared = False  # whether several publish on the topic, as far as is known
         self.topic = image_topic(node, settings.image_transport)
+        self.publishers: list[str] = []  # on the topic, see `look_for_publishers`
 
     def configure(self, settings: NodeSettings) -> None:
         """Takes a new `max_rate`; what shapes the subscription cannot change."""
@@ -124,7 +125,7 @@ class TopicSource:
             kind = CompressedImage if transport == 'compressed' else Image
         callback = self._on_numbered_image if numbered else self._on_image
         self._subscribe(kind, self.topic, callback)
-        self._subscribe(CameraInfo, camera_info_topic(self._node), self._on_camera_info)
+        self._subscribe(CameraInfo, camera_info_topic(self._node), self._camera_infos.keep)
 
     def unsubscribe(self) -> None:
         """Stops taking images and forgets those that wait, which are counted as `discarded`.
@@ -153,15 +154,18 @@ class TopicSource:
         begun_s = self._begun_s
         return 0.0 if begun_s is None else time.monotonic() - begun_s
 
-    def publishers(self) -> list[str]:
-        """The nodes that publish on the image topic, with their reliability; asked for once a second."""
-        found = [
+    @property
+    def is_shared(self) -> bool:
+        """Whether several publish on the image topic, as far as is known."""
+        return len(self.publishers) > 1
+
+    def look_for_publishers(self) -> None:
+        """Notes in `publishers` the nodes that publish on the image topic, with their reliability."""
+        self.publishers = [
             f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
             f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
             for info in self._node.get_publishers_info_by_topic(self.topic)
         ]
-        self.is_shared = len(found) > 1
-        return found
 
     def __iter__(self) -> Iterator[TopicFrame | None]:
         """Frames as they come, and None in every pause, also one in which nothing comes that is a frame."""
@@ -183,7 +187,7 @@ class TopicSource:
     def _converted(self, item: _Waiting) -> TopicFrame | None:
         try:
             if self._video is None:
-                return self._frame(item.message, item.received_s)
+                return self._image_frame(item.message, item.received_s)
             return self._video_frame(self._video, item)
         except Exception as error:  # whatever a message holds, the stream goes on
             self._on_bad(error)
@@ -226,13 +230,6 @@ class TopicSource:
         self._last_number = number
         self._on_image(message)
 
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        infos, key = self._camera_infos, _key(message.header)
-        infos.pop(key, None)  # of a bag that starts again
-        infos[key] = message
-        if len(infos) > self._inbox.capacity + CAMERA_INFOS:
-            del infos[next(iter(infos))]
-
     def _due_s(self) -> float:
         """When the next image may be taken, by the `max_rate` of now."""
         return self._paced_s + self._period_s
@@ -264,46 +261,33 @@ class TopicSource:
         if picture is None:
             self._statistics.count('undecoded')
             return None
-        return TopicFrame(
-            image=picture.image,
-            stamp_ns=_stamp_ns(picture.header, received_s),
-            camera=picture.header.frame_id,
-            encoding=picture.codec,
-            coded=picture.coded,
-            header=picture.header,
-            received_s=received_s,
-            find_camera_info=partial(self._camera_info, picture.header, picture.image.shape),
-        )
+        return self._frame(picture.header, picture.image, picture.codec, received_s, picture.coded)
 
-    def _frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame | None:
+    def _image_frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame:
         if isinstance(message, CompressedImage):
             image, encoding = compressed_to_bgr(message), message.format
         else:
             image, encoding = image_to_bgr(message), message.encoding
-        header = message.header
+        return self._frame(message.header, image, encoding, received_s)
+
+    def _frame(
+        self,
+        header: Header,
+        image: np.ndarray,
+        encoding: str,
+        received_s: float,
+        coded: tuple[CodedPicture, ...] = (),
+    ) -> TopicFrame:
         return TopicFrame(
             image=image,
             stamp_ns=_stamp_ns(header, received_s),
             camera=header.frame_id,
             encoding=encoding,
+            coded=coded,
             header=header,
             received_s=received_s,
-            find_camera_info=partial(self._camera_info, header, image.shape),
+            find_camera_info=partial(self._camera_infos.find, header, image.shape[:2]),
         )
-
-    def _camera_info(self, header: Header, shape: tuple[int, ...]) -> CameraInfo | None:
-        """The camera_info with the image's stamp, else the newest of that camera at that size.
-
-        The latter is counted as unmatched. That of another camera or size would be wrong, so there is none.
-        """
-        matching = self._camera_infos.get(_key(header))
-        if matching is not None:
-            return matching
-        for info in reversed(list(self._camera_infos.values())):
-            if info.header.frame_id == header.frame_id and described_size(info) == shape[:2]:
-                self._statistics.count('camera_info_unmatched')
-                return info
-        return None
 
 
 def _stamp_ns(header: Header, received_s: float) -> int:
@@ -311,26 +295,7 @@ def _stamp_ns(header: Header, received_s: float) -> int:
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec or int(received_s * 1e9)
 
 
-def _key(header: Header) -> tuple[int, int]:
-    return header.stamp.sec, header.stamp.nanosec
-
-
-def described_size(info: CameraInfo) -> tuple[int, int]:
-    """Height and width of the images that a camera_info is of: all or a part of the sensor, maybe binned."""
-    height, width = info.roi.height or info.height, info.roi.width or info.width
-    return height // max(info.binning_y, 1), width // max(info.binning_x, 1)
-
-
 def image_topic(node: Node, transport: str) -> str:
     """The full name of the image topic; a transport's name comes after that of the remapped `image_raw`."""
     base = node.resolve_topic_name('image_raw')
     return base if transport == 'raw' else node.resolve_topic_name(f'{base}/{transport}')
-
-
-def camera_info_topic(node: Node) -> str:
-    """The full name of the camera_info topic: beside the image, as in image_transport, unless remapped."""
-    plain = node.resolve_topic_name('camera_info', only_expand=True)
-    remapped = node.resolve_topic_name('camera_info')
-    if remapped != plain:
-        return remapped
-    return node.resolve_topic_name('image_raw').rpartition('/')[0] + '/camera_info'
