@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -71,6 +72,19 @@ def test_in_a_scene_that_stands_still_a_carried_frame_is_the_frame_it_is_carried
         for number in carried:
             assert np.array_equal(found[number].mask, found[computed].mask)
             assert np.array_equal(found[number].confidence, found[computed].confidence)
+
+
+@pytest.mark.parametrize('motion', ['dis', 'dis_half'])
+def test_a_carried_mask_moves_with_the_picture(model, engine, street, motion):
+    height, width = model.image_size
+    wide = cv2.resize(street[0], (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
+    crops = [wide[8:][:height, left:][:, :width] for left in (20, 28)]  # things go to the left by 8 pixels
+    settings = settings_of(9, 9, motion=motion, output_size='network')
+    segmenter = VideoSegmenter(model, engine, settings)
+    first, second = (segmenter.step(frame).mask for frame in frames(crops))
+    pixels = 8 * first.shape[1] // width
+    assert second.shape == first.shape
+    assert (second[2:-2, 2 : -3 * pixels] == first[2:-2, 2 + pixels : -2 * pixels]).mean() > 0.95
 
 
 def test_carrying_leaves_the_state_as_it_was(model, engine, street):

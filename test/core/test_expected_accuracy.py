@@ -73,6 +73,29 @@ def test_a_flow_that_is_not_a_number_promises_nothing_and_makes_a_key_frame(mode
     assert math.isnan(AccuracyModel(3.0, {'path': -1.0}).predict({'path': math.nan}))
 
 
+@pytest.mark.parametrize(
+    ('changes', 'ages'),
+    [
+        ({}, [0, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2]),
+        (
+            {'max_key_share': 0.25, 'key_share_window': 8, 'key_frame_threshold': 1.0},
+            [0, 1, 1, 2, 3, 4, 5, 6, 7, 1, 1, 2],
+        ),
+    ],
+    ids=['where they are due', 'within the budget'],
+)
+def test_adaptive_key_frames_come_in_the_background_as_they_do_beside_it(
+    model, engine, street, changes, ages
+):
+    settings = dataclasses.replace(ADAPTIVE, background_key_frames=True, background_delay_frames=1, **changes)
+    falling = dataclasses.replace(model, expected_accuracy=FALLING)
+    segmenter = VideoSegmenter(falling, engine, settings)
+    try:
+        assert [segmenter.step(frame).age_frames for frame in frames(street[:12])] == ages
+    finally:
+        segmenter.close()
+
+
 def test_signals_of_a_shift_are_its_length_and_what_the_flow_does_not_explain(model):
     """A picture that moves by two cells: the true flow explains it, no flow does not."""
     height, width = model.image_size

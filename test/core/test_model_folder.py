@@ -76,12 +76,20 @@ def test_a_file_outside_the_folder_is_refused_though_its_sha256_is_right(folder,
     outside = folder.parent / 'outside.onnx'
     shutil.copy(folder / 'warp.onnx', outside)
 
-    def escape(content):
-        content['graphs']['warp'] |= {'file': place, 'sha256': sha256_of(outside)}
+    entry = {'file': place, 'sha256': sha256_of(outside)}
 
-    edit(folder, escape)
-    with pytest.raises(ModelError, match='lies outside the model folder; refused'):
-        load_model(folder)
+    def escape(content):
+        content['graphs']['warp'] |= entry
+
+    def escape_in_another_precision(content):
+        content['graphs']['warp']['precisions'] = {'fp16': entry}
+
+    inside = (folder / 'model.yaml').read_text()
+    for change in (escape, escape_in_another_precision):
+        (folder / 'model.yaml').write_text(inside)
+        edit(folder, change)
+        with pytest.raises(ModelError, match='lies outside the model folder; refused'):
+            load_model(folder)
 
 
 def test_a_link_that_leads_outside_the_folder_is_refused(folder):

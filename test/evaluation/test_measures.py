@@ -99,11 +99,18 @@ def test_an_outline_that_is_off_by_one_pixel_is_met_within_the_tolerance():
     assert lenient.mean() == pytest.approx(1)
 
 
-def test_a_mask_is_fetched_from_where_the_flow_points():
-    mask = mask_of(['012', '012'])
-    flow = np.zeros((2, 3, 2), np.float32)
-    flow[..., 0] = 1.2  # one pixel to the right, rounded
-    assert warp_mask(mask, flow).tolist() == [[1, 2, 255], [1, 2, 255]]
+@pytest.mark.parametrize(
+    ('flow', 'expected'),
+    [
+        ((1.2, 0), [[1, 2, 255], [4, 5, 255], [7, 8, 255]]),  # one pixel to the right, rounded
+        ((-0.9, 0), [[255, 0, 1], [255, 3, 4], [255, 6, 7]]),
+        ((0, 1), [[3, 4, 5], [6, 7, 8], [255, 255, 255]]),  # down
+        ((0, -1), [[255, 255, 255], [0, 1, 2], [3, 4, 5]]),
+    ],
+)
+def test_a_mask_is_fetched_from_where_the_flow_points(flow, expected):
+    mask = mask_of(['012', '345', '678'])
+    assert warp_mask(mask, np.full((3, 3, 2), flow, np.float32)).tolist() == expected
 
 
 def test_a_clip_that_follows_its_flow_is_fully_consistent():
