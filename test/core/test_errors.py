@@ -1,6 +1,6 @@
-"""What the error classes say by themselves."""
+"""What errors say."""
 
-from vss_ros.core.errors import MissingLibraryError
+from vss_ros.core.errors import FrameError, MissingLibraryError, error_text
 
 
 def test_a_missing_library_is_installed_as_an_extra_and_beside_a_ros_of_the_system_by_itself(monkeypatch):
@@ -12,3 +12,8 @@ def test_a_missing_library_is_installed_as_an_extra_and_beside_a_ros_of_the_syst
     assert str(MissingLibraryError('av', 'video', '; or so')) == (
         "av is not installed; install it with: pip install av 'numpy<2'; or so"
     )
+
+
+def test_of_an_error_that_is_not_our_own_the_kind_is_told_too():
+    assert error_text(FrameError('the image is empty')) == 'the image is empty'
+    assert error_text(KeyError('scores')) == "KeyError: 'scores'"

@@ -46,3 +46,8 @@ class MissingLibraryError(VssError):
         super().__init__(f'{library} is not installed; install it with: pip install {what}{note}')
         self.library = library
         self.extra = extra
+
+
+def error_text(error: Exception) -> str:
+    """What an error says; those that are not our own with their kind."""
+    return str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'

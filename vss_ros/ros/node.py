@@ -12,7 +12,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
-from vss_ros.core.errors import EngineError, VssError
+from vss_ros.core.errors import EngineError, VssError, error_text
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.diagnostics import Diagnostics
 from vss_ros.ros.labels import Labels
@@ -127,7 +127,7 @@ class SegmentationNode(LifecycleNode):
         except Exception as error:
             if not self.context.ok():
                 raise KeyboardInterrupt from None  # the process is being ended
-            text = _said(error)
+            text = error_text(error)
             self.get_logger().error(f'cannot {verb}: {text}')
             if not isinstance(error, VssError):
                 self.get_logger().debug(traceback.format_exc())
@@ -164,7 +164,7 @@ class SegmentationNode(LifecycleNode):
             if self._stream is not None:
                 self._stream.enable(request.data)
         except Exception as error:  # QoS overrides that cannot be used
-            response.success, response.message = False, _said(error)
+            response.success, response.message = False, error_text(error)
         return response
 
     def _on_request_key_frame(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -213,8 +213,3 @@ class SegmentationNode(LifecycleNode):
                 return response
 
         service.callback = guarded
-
-
-def _said(error: Exception) -> str:
-    """What an error says; those that are not our own with their kind."""
-    return str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'

@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from vss_ros.core import pipeline
 from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import DeviceEngine
-from vss_ros.core.errors import EngineError, VssError
+from vss_ros.core.errors import EngineError, error_text
 from vss_ros.core.segmenter import make_segmenter
 from vss_ros.core.warm_up import warm_up
 from vss_ros.ros.loading import Loaded
@@ -160,7 +160,7 @@ class CameraStream:
             self._report('failed', error)
 
     def _report(self, what: str, error: Exception) -> None:
-        text = str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'
+        text = error_text(error)
         in_a_row = self.statistics.bad_frame(what, text)
         log = self._node.get_logger()
         if in_a_row >= self.settings.node.max_consecutive_bad_frames:
