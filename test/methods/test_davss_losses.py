@@ -12,7 +12,6 @@ from vss_ros.methods.davss import Davss
 from vss_ros.methods.davss_losses import (
     DISTORTION_STAGE,
     JOINT_STAGE,
-    PAPER_WEIGHTS,
     Prediction,
     cue_loss,
     davss_losses,
@@ -224,8 +223,9 @@ def random_prediction(images):
     return scores, Prediction(scores[0], scores[1], torch.rand(images, 1, 8, 12), scores[2])
 
 
-@pytest.mark.parametrize('weights', [PAPER_WEIGHTS, {'propagation': 0.0, 'correction': 0.0, 'cue': 2.0}])
-def test_the_total_is_the_weighted_sum(weights):
+@pytest.mark.parametrize('shares', [(1.0, 1.0, 1.0), (0.0, 0.0, 2.0)])
+def test_the_total_is_the_weighted_sum(shares):
+    weights = dict(zip(('propagation', 'correction', 'cue'), shares, strict=True))
     _, prediction = random_prediction(2)
     losses = davss_losses([prediction], [torch.randint(0, 5, (2, 8, 12))], weights)
     expected = sum(weights[name] * losses[name] for name in weights)

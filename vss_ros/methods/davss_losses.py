@@ -5,6 +5,8 @@ and the last, up to ten frames after the key. The last has true labels; for the 
 take their place. Two frames are as good, one hop then, and so are more.
 The release uses Adam with a rate of 1e-4, and 1e-5 from the middle on; but it lists every parameter two to
 four times and so updates it as often per step. For a parameter listed once 3e-4 and 3e-5 come closest.
+`propagate` and `distortion_loss` are the release's way through its samples. The stages in `training/davss.py`
+go through streams too, and are tested against them.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
 """
 
@@ -23,8 +25,7 @@ from vss_ros.core.settings import check_choice
 from vss_ros.methods.davss import Davss
 from vss_ros.methods.evss_losses import IGNORE, mean_cross_entropy
 
-WEIGHTS = {'propagation': 0.5, 'correction': 0.5, 'cue': 1.0}
-PAPER_WEIGHTS = {'propagation': 1.0, 'correction': 1.0, 'cue': 1.0}  # DAVSS eq. 7
+WEIGHTS = {'propagation': 0.5, 'correction': 0.5, 'cue': 1.0}  # of the release; DAVSS eq. 7 has 1, 1 and 1
 DISTORTION_STAGE = ('dmnet',)
 JOINT_STAGE = ('flownet', 'cfnet')
 CUE_WEIGHTS = ('own', 'batch')
