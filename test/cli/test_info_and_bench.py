@@ -8,7 +8,7 @@ from vss_ros.cli.bench_machine import peak_memory_mb
 from vss_ros.cli.bench_models import models_of
 from vss_ros.cli.bench_tables import contender_name
 from vss_ros.cli.main import main
-from vss_ros.core.cost import count_macs, step_macs
+from vss_ros.core.cost import count_macs, graph_costs, step_macs
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import load_model
@@ -77,7 +77,8 @@ def test_bench_measures_contenders_on_the_same_frames(tiny_model, tmp_path, caps
         average = fifth['every'][str(n)]
         assert average['ms'] == pytest.approx((key + (n - 1) * propagated) / n)
         assert average['share_of_key'] == pytest.approx(average['ms'] / key)
-    macs = step_macs(load_model(tiny_model))
+    model = load_model(tiny_model)
+    macs = step_macs(model.steps, graph_costs(model))
     assert fifth['gmac'] == {step: count / 1e9 for step, count in macs.items()}
     shown = capsys.readouterr().out
     assert 'tiny 96x64, onnxruntime cpu' in shown
@@ -261,7 +262,8 @@ def test_bench_measures_regions_and_counts_what_all_of_them_cost(tiny_model, tmp
     assert main([*words, '--json', str(tmp_path / 'bench.json')]) == 0
     fixed, adaptive = json.loads((tmp_path / 'bench.json').read_text())['contenders']
     assert (fixed['regions'], adaptive['regions']) == ('2x1', '2x1')
-    macs = step_macs(load_model(tiny_model))
+    model = load_model(tiny_model)
+    macs = step_macs(model.steps, graph_costs(model))
     assert fixed['gmac'] == {step: 2 * count / 1e9 for step, count in macs.items()}
     assert '2x1 of 96x64' in capsys.readouterr().out
 

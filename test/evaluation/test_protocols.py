@@ -168,7 +168,7 @@ def test_the_cost_of_key_frames_in_the_background_is_that_of_the_graphs_that_wer
     runs = protocol.runs[model.name]
     assert runs['segmenter'] == 3
     assert runs['correction'] + runs['carry'] == 12
-    macs = sum(model.macs[graph] * count for graph, count in runs.items())
+    macs = sum(model.costs[graph].macs * count for graph, count in runs.items())
     assert protocol.report(model)['gmac_per_frame'] == pytest.approx(macs / 13 / 1e9)
 
 

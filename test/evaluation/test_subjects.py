@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vss_ros.core.cost import Cost
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
@@ -92,7 +93,7 @@ def test_flow_that_the_host_brings_costs_nothing(subjects):
     pytest.importorskip('onnx')
     model = subjects[0]
     with_flow = replace(
-        model, model=replace(model.model, flow='network'), macs={**model.macs, 'flow': 7 * 10**9}
+        model, model=replace(model.model, flow='network'), costs={**model.costs, 'flow': Cost(7 * 10**9, 0)}
     )
     propagated = model.gmacs['propagated']
     assert with_flow.gmacs['propagated'] == pytest.approx(propagated + 7)

@@ -281,15 +281,10 @@ def _read_frames(args: Namespace) -> list[Frame]:
 
 def _costs(model: ModelFolder, settings: StreamSettings) -> dict[str, Cost] | None:
     """What each graph that runs costs in all regions together; None where that cannot be counted."""
-    from vss_ros.core.cost import Cost, cost_of
+    from vss_ros.core.cost import frame_costs, graph_costs
     from vss_ros.core.errors import MissingLibraryError, ModelError
-    from vss_ros.core.model_steps import HOST_FLOWS
 
     try:
-        costs = {name: cost_of(graph.file) for name, graph in model.graphs.items()}
-        if model.flow_of(settings.motion) in HOST_FLOWS:  # the flow network does not run
-            costs.pop('flow', None)
-        regions = settings.region_count
-        return {name: Cost(regions * macs, regions * values) for name, (macs, values) in costs.items()}
+        return frame_costs(graph_costs(model), model, settings)
     except (MissingLibraryError, ModelError):
         return None

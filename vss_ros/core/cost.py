@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vss_ros.core.errors import MissingLibraryError, ModelError
 from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model_steps import HOST_FLOWS
+from vss_ros.core.settings import StreamSettings
 
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # kept by norms, not learnt
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
@@ -78,10 +80,36 @@ def cost_of(file: Path) -> Cost:
     return Cost(total, values)
 
 
-def step_macs(model: ModelFolder) -> dict[str, int]:
-    """Multiply-adds of each step of a model; stages that run on the host are not counted."""
-    macs = {name: count_macs(graph.file) for name, graph in model.graphs.items()}
-    return {step: sum(macs.get(stage, 0) for stage in stages) for step, stages in model.steps.items()}
+def graph_costs(model: ModelFolder) -> dict[str, Cost]:
+    """What one run of each graph of a model costs at least; raises what `cost_of` does."""
+    return {name: cost_of(graph.file) for name, graph in model.graphs.items()}
+
+
+def frame_costs(costs: Mapping[str, Cost], model: ModelFolder, settings: StreamSettings) -> dict[str, Cost]:
+    """What each graph that runs costs a frame of a stream, in all its regions together.
+
+    Args:
+        costs: see `graph_costs`.
+    """
+    regions = settings.region_count
+    flow_is_brought = model.flow_of(settings.motion) in HOST_FLOWS  # so the flow network does not run
+    return {
+        name: Cost(regions * macs, regions * values)
+        for name, (macs, values) in costs.items()
+        if name != 'flow' or not flow_is_brought
+    }
+
+
+def step_macs(steps: Mapping[str, Sequence[str]], costs: Mapping[str, Cost]) -> dict[str, int]:
+    """Multiply-adds of each step; stages that run on the host have no cost here.
+
+    Args:
+        steps: the stages of each, see `ModelFolder`.
+        costs: of the graphs.
+    """
+    return {
+        step: sum(costs[stage].macs for stage in stages if stage in costs) for step, stages in steps.items()
+    }
 
 
 def count_parameters(weights: Path) -> int:

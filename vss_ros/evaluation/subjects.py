@@ -18,12 +18,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vss_ros.core.cost import count_macs
+from vss_ros.core.cost import Cost, frame_costs, graph_costs, step_macs
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import MissingLibraryError, ModelError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model_folder import ModelFolder, load_model
-from vss_ros.core.model_steps import CARRIED, HOST_FLOWS
+from vss_ros.core.model_steps import CARRIED
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.segmenter import make_segmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -43,7 +43,7 @@ class Subject:
         name: unique among the subjects.
         kind: `model`, `warp only` or `per frame`.
         motion: where the flow comes from, see `StreamSettings`.
-        macs: multiply-adds of each graph; None where onnx is not installed.
+        costs: of one run of each graph; None where onnx is not installed.
         regions: those of `StreamSettings` that concern regions, by name.
         correction_interval: see `StreamSettings`; 1 where the model has no step for frames between.
     """
@@ -53,7 +53,7 @@ class Subject:
     model: ModelFolder
     engine: Engine
     motion: str
-    macs: Mapping[str, int] | None
+    costs: Mapping[str, Cost] | None
     regions: Mapping[str, Any] = field(default_factory=dict)
     correction_interval: int = 1
 
@@ -64,17 +64,11 @@ class Subject:
     @property
     def gmacs(self) -> dict[str, float] | None:
         """10^9 multiply-adds of each step, in all regions; without flow that the host brings."""
-        if self.macs is None:
+        if self.costs is None:
             return None
-        flow = self.model.flow_of(self.motion)
-        known = {
-            graph: macs for graph, macs in self.macs.items() if graph != 'flow' or flow not in HOST_FLOWS
-        }
-        count = StreamSettings(**self.regions).region_count
-        return {
-            step: count * sum(known.get(stage, 0) for stage in stages) / 1e9
-            for step, stages in self.model.steps.items()
-        }
+        settings = StreamSettings(motion=self.motion, **self.regions)
+        macs = step_macs(self.model.steps, frame_costs(self.costs, self.model, settings))
+        return {step: count / 1e9 for step, count in macs.items()}
 
     def stream(self, interval: int, background_delay: int = 0, runs: Counter[str] | None = None) -> Stream:
         """A new stream with a key frame every `interval` frames.
@@ -101,9 +95,10 @@ class Subject:
 
     def gmacs_of(self, runs: Mapping[str, int], frames: int) -> float | None:
         """Cost of a frame, 10^9 multiply-adds, of the graphs that were run for so many frames."""
-        if self.macs is None or not frames:
+        if self.costs is None or not frames:
             return None
-        return sum(self.macs.get(graph, 0) * count for graph, count in runs.items()) / frames / 1e9
+        macs = sum(self.costs[graph].macs * count for graph, count in runs.items() if graph in self.costs)
+        return macs / frames / 1e9
 
 
 class Stream:
@@ -226,11 +221,11 @@ def _subject(
 ) -> Subject:
     name = model.name if kind == MODEL else f'{model.name}, {kind}'
     try:
-        macs = {graph: count_macs(spec.file) for graph, spec in model.graphs.items()}
+        costs = graph_costs(model)
     except (MissingLibraryError, ModelError):
-        macs = None
+        costs = None
     interval = model.corrects_every(correction_interval)
-    return Subject(name, kind, model, engine, motion, macs, regions, interval)
+    return Subject(name, kind, model, engine, motion, costs, regions, interval)
 
 
 def in_full(model: ModelFolder) -> ModelFolder:
