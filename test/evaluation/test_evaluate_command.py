@@ -74,8 +74,35 @@ def test_what_is_carried_and_what_is_corrected_can_be_told_apart(tiny_model, tmp
     page = (tmp_path / 'out' / 'report.html').read_text()
     for text in (shown, page):
         assert 'correction at distance 2' in text
-        assert '~ carried along, not corrected' in text
+        assert '~ carried along, not corrected' in ' '.join(text.split())
     assert 'GMAC carried' in page
+
+
+def test_warping_alone_is_never_said_to_be_corrected(tiny_model, tmp_path, capsys):
+    words = ('--model', tiny_model, '--warp-only', '--correction-interval', 2, '--distances', 0, 1, 2, 3)
+    assert run('synthetic:3x5', *words, '--no-plots', '-o', tmp_path / 'out') == 0
+    content = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert [row['correction_interval'] for row in content['rows']] == [2, None]
+    shown = capsys.readouterr().out
+    page = (tmp_path / 'out' / 'report.html').read_text()
+    assert 'corrected: each' in page
+    for line, cells in (('tiny', ['2', *'.~.~']), ('warp only', ['-', *'....'])):
+        [by_distance] = re.findall(rf'│ +{line} +│(.*)│', shown[: shown.index('At distance')])
+        assert ['~' if '~' in cell else '.' for cell in by_distance.split('│')] == cells[1:]
+        name = 'tiny' if line == 'tiny' else f'tiny, {line}'
+        listed, scored, *_ = re.findall(rf'<td>{name}</td>(.*?)</tr>', page)
+        assert re.findall('<td>(.*?)</td>', listed)[4] == cells[0]
+        assert ['~' if '~' in cell else '.' for cell in scored.split('</td>')[:-1]] == cells[1:]
+
+
+def test_in_the_plot_only_carried_frames_of_a_row_that_corrects_have_no_marker(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    content['rows'][0]['correction_interval'] = 3  # so distance 2 is carried
+    [axes] = plots.draw_pda(content).axes
+    assert [line.get_markevery() for line in axes.lines] == [[0], [0, 1], [0, 1]]
+    assert axes.get_legend().get_title().get_text() == 'between markers: carried'
 
 
 def test_a_row_of_all_frames_has_no_key_frames_to_be_compared(report):
@@ -194,7 +221,8 @@ def test_a_report_that_exists_is_kept_unless_it_may_be_replaced(report, tiny_mod
 def test_the_table_names_every_row(tiny_model, capsys):
     assert run('synthetic:3x3', '--model', tiny_model, '--warp-only', '--distances', 0, 1) == 0
     printed = capsys.readouterr().out
-    assert 'mIoU by distance from the key frame, on 2 labelled' in printed
+    assert 'mIoU (%) by distance from the key frame' in printed
+    assert '2 labelled frames' in printed
     assert 'warp only' in printed
     assert max(map(len, printed.splitlines())) <= 80
 
@@ -298,7 +326,8 @@ def test_data_of_other_classes_are_refused(tiny_model, tmp_path, capsys):
     assert 'labelled with cityscapes19, tiny knows camvid11' in capsys.readouterr().err
 
 
-def test_engines_and_precisions_stand_side_by_side(tiny_model, tmp_path, capsys):
+def test_engines_and_precisions_stand_side_by_side(tiny_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '100')  # room for these names in one line
     words = ('synthetic:3x3', '--model', tiny_model, '--protocol', 'deployment', '--no-plots', '-o', tmp_path)
     assert run(*words, '--engine', 'onnxruntime', '--engine', 'torch') == 0
     rows = json.loads((tmp_path / 'report.json').read_text())['rows']
@@ -306,7 +335,7 @@ def test_engines_and_precisions_stand_side_by_side(tiny_model, tmp_path, capsys)
     assert [row['engine']['engine'] for row in rows] == ['onnxruntime', 'torch']
     one, other = (row['deployment']['all']['miou_percent'] for row in rows)
     assert one == pytest.approx(other, abs=0.1)
-    assert 'tiny, torch fp32' in capsys.readouterr().out.replace('\n', ' ')
+    assert 'tiny, torch fp32' in capsys.readouterr().out
 
 
 def test_a_precision_that_is_not_there_is_refused_before_anything_is_scored(tiny_model, capsys):

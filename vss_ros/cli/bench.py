@@ -126,6 +126,7 @@ def main(args: Namespace) -> int:
     from vss_ros.cli.bench_ceilings import measured_ceilings
     from vss_ros.cli.bench_contenders import measure
     from vss_ros.cli.bench_keys import metadata
+    from vss_ros.cli.console_table import draw
     from vss_ros.core.drafts import write_file
 
     frames = _read_frames(args)
@@ -164,7 +165,7 @@ def main(args: Namespace) -> int:
         rates = ', '.join(f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in each.gflops.items())
         console.print(f'at best: {rates}; {each.gigabytes_per_s:.1f} GB/s ({each.how})')
     for table in bench_tables.all_rows(reports):
-        console.print(bench_tables.draw(table))
+        console.print(draw(table))
     console.print(f'peak memory of the process: {figures["peak_memory_mb"]:.0f} MB')
     return 0
 

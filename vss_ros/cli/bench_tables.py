@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from vss_ros.cli.bench_contenders import INTERVALS, computes_in_tf32
+from vss_ros.core.rows import Rows
 from vss_ros.core.sinks.timings import KINDS, TOTAL
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 Report = dict[str, Any]
-
-
-class Rows(NamedTuple):
-    """A table before it is drawn: the first columns are words, the others figures."""
-
-    title: str
-    words: Sequence[str]
-    figures: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def all_rows(reports: Sequence[Report]) -> Iterator[Rows]:
@@ -30,18 +19,6 @@ def all_rows(reports: Sequence[Report]) -> Iterator[Rows]:
         yield _averages(reports)
     for report in reports:
         yield _stages(report)
-
-
-def draw(table: Rows) -> Table:
-    """A table for a terminal."""
-    from rich.table import Table
-
-    drawn = Table(*table.words, title=table.title)
-    for heading in table.figures:
-        drawn.add_column(heading, justify='right')
-    for row in table.rows:
-        drawn.add_row(*row)
-    return drawn
 
 
 def markdown(reports: Sequence[Report], command: str, machine: Report, date: str) -> str:

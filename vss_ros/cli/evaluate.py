@@ -132,10 +132,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     from rich.console import Console
 
-    from vss_ros.cli import evaluate_tables
+    from vss_ros.cli.console_table import draw
     from vss_ros.evaluation.evaluate import Checkpoint, evaluate
     from vss_ros.evaluation.report import make_report
     from vss_ros.evaluation.subjects import load_subjects
+    from vss_ros.evaluation.tables import score_tables, short_name
 
     _check_output(args)
     data = named_data(args)
@@ -170,8 +171,8 @@ def main(args: Namespace) -> int:
         evaluate(data.clips, protocols, checkpoint, progress.advance)
     report = make_report(data, subjects, protocols, classes)
     _check_scored(report, args)
-    for table in evaluate_tables.tables(report):
-        console.print(table)
+    for table in score_tables(report, short_name):
+        console.print(draw(table))
     if checkpoint is not None:
         films = [protocol.film.samples() for protocol in protocols if protocol.film is not None]
         _write(args, report, next(filter(None, films), []))

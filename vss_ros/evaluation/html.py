@@ -7,16 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from vss_ros.core.model_steps import STEPS
+from vss_ros.core.rows import Rows
 from vss_ros.evaluation.filmstrip import Sample
-from vss_ros.evaluation.report import (
-    at_distance,
-    by_kind,
-    corrected_distance,
-    distances_of,
-    frames_deployed,
-    is_corrected,
-)
+from vss_ros.evaluation.report import distances_of
+from vss_ros.evaluation.tables import class_table, full_name, model_table, score_tables
 
 CAPTIONS = {
     'pda': 'Accuracy by propagation distance (PDA)',
@@ -25,24 +19,12 @@ CAPTIONS = {
     'classes': 'IoU of each class',
     'schedules': 'Accuracy against cost of schedules of key frames',
 }
-CARRIED = '~'  # behind the score of a distance
 WIDE = ('reliability', 'classes')
 PICTURES = {
     'mask': 'mask',
     'error': 'error: red is wrong, black has no label',
     'distortion': 'distortion: bright trusts the correction',
     'confidence': 'confidence: bright is sure',
-}
-DETAILS = {
-    'boundary F': 'boundary_f_percent',
-    'ECE': 'ece_percent',
-}
-CORRECTION = {
-    'CL': 'corrected_labels_percent',
-    'mended': 'mended_percent',
-    'spoilt': 'spoilt_percent',
-    'distortion AP': 'distortion_ap_percent',
-    'warp errors': 'warp_errors_percent',
 }
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 1120px;
@@ -75,14 +57,12 @@ def page(report: Mapping[str, Any], plots: Mapping[str, bytes], samples: Sequenc
     title = f'Evaluation on {escape(report["data"]["name"])}'
     parts = [
         f'<h1>{title}</h1>',
-        _models(content),
-        _by_distance(content),
-        _deployment(content),
-        _schedules(content),
+        _table(model_table(content)),
+        *map(_table, score_tables(content, full_name)),
         '<div class="plots">',
         *(_figure(png, 'png', CAPTIONS[name], is_wide=name in WIDE) for name, png in plots.items()),
         '</div>',
-        _by_class(content),
+        _table(class_table(content)),
         _strip(content, samples),
         _rules(content),
     ]
@@ -91,130 +71,6 @@ def page(report: Mapping[str, Any], plots: Mapping[str, bytes], samples: Sequenc
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{title}</title><style>{STYLE}</style></head><body>' + '\n'.join(parts) + '</body></html>\n'
     )
-
-
-def _models(report: dict[str, Any]) -> str:
-    rows = []
-    for row in report['rows']:
-        height, width = row['image']
-        engine = row['engine']
-        gmac = row['gmac'] or {}
-        rows.append(
-            [
-                row['name'],
-                row['method'],
-                f'{width}x{height}',
-                f'{engine["engine"]} {engine["version"]}, {engine["device"]} {engine["precision"]}',
-                row['motion'],
-                str(row['correction_interval']),
-                *(f'{gmac[step]:.3f}' if step in gmac else '-' for step in STEPS),
-            ]
-        )
-    headings = ['', 'method', 'image', 'engine', 'flow', 'corrected: each']
-    headings += [f'GMAC {step}' for step in STEPS]
-    return '<h2>What was scored</h2>' + _table(headings, rows)
-
-
-def _by_distance(report: dict[str, Any]) -> str:
-    distances = distances_of(report)
-    if not distances:
-        return ''
-    frames = (at_distance(report['rows'][0], distances[0]) or {}).get('frames')
-    rows = [
-        [
-            row['name'],
-            *(
-                _value(at_distance(row, d), 'miou_percent') + ('' if is_corrected(row, d) else CARRIED)
-                for d in distances
-            ),
-        ]
-        for row in report['rows']
-    ]
-    groups = list(report['groups'])
-    details = [
-        [
-            row['name'],
-            *(_value(scores['group_miou_percent'], name) for name in groups),
-            *(_value(scores, key) for key in DETAILS.values()),
-        ]
-        for row in report['rows']
-        if (scores := at_distance(row, distances[-1])) is not None
-    ]
-    members = '; '.join(f'{name}: {", ".join(names)}' for name, names in report['groups'].items())
-    note = f'{frames} labelled frames; {CARRIED} carried along, not corrected'
-    return (
-        f'<h2>mIoU (%) by distance from the key frame</h2><p class="note">{note}</p>'
-        + _table(['', *(str(distance) for distance in distances)], rows)
-        + f'<h3>At distance {distances[-1]} (%)</h3>'
-        + _table(['', *(f'IoU {name}' for name in groups), *DETAILS], details)
-        + f'<p class="note">{escape(members)}</p>'
-        + _corrections(report)
-    )
-
-
-def _corrections(report: dict[str, Any]) -> str:
-    distance = corrected_distance(report)
-    if distance is None:
-        return ''
-    rows = [
-        [row['name'], *(_value(scores, key) for key in CORRECTION.values())]
-        for row in report['rows']
-        if (scores := at_distance(row, distance)) and scores['mended_percent'] is not None
-    ]
-    return f'<h3>The correction at distance {distance} (%)</h3>' + _table(['', *CORRECTION], rows)
-
-
-def _deployment(report: dict[str, Any]) -> str:
-    if 'deployment' not in report['rows'][0]:
-        return ''
-    rows = []
-    for row in report['rows']:
-        found = row['deployment']
-        cost = found['gmac_per_frame']
-        rows.append(
-            [
-                row['name'],
-                *(_value(scores, 'miou_percent') for scores in by_kind(row)),
-                _value(found, 'temporal_consistency_percent'),
-                *(_value(found.get(kind), 'ece_percent') for kind in ('key', 'propagated')),
-                _value(found.get('propagated'), 'corrected_labels_percent'),
-                '-' if cost is None else f'{cost:.3f}',
-            ]
-        )
-    interval = max(row['deployment']['key_frame_interval'] for row in report['rows'])
-    headings = ['', 'mIoU', 'key', 'propagated', 'TC', 'ECE key', 'ECE prop.', 'CL', 'GMAC / frame']
-    note = f'<p class="note">{frames_deployed(report)} labelled frames</p>'
-    return f'<h2>Deployed with a key frame every {interval} frames (%)</h2>{note}' + _table(headings, rows)
-
-
-def _schedules(report: dict[str, Any]) -> str:
-    rows = [
-        [
-            row['name'],
-            schedule,
-            _value(found, 'key_share_percent'),
-            _value(found, 'miou_percent'),
-            '-' if found['gmac_per_frame'] is None else f'{found["gmac_per_frame"]:.3f}',
-        ]
-        for row in report['rows']
-        for schedule, found in row.get('schedules', {}).items()
-    ]
-    if not rows:
-        return ''
-    headings = ['', 'key frames', 'share of them (%)', 'mIoU (%)', 'GMAC / frame']
-    return '<h2>Schedules of key frames</h2>' + _table(headings, rows)
-
-
-def _by_class(report: dict[str, Any]) -> str:
-    distances = distances_of(report)
-    names = [entry['name'] for entry in report['classes']]
-    rows = []
-    for row in report['rows']:
-        scores = at_distance(row, distances[-1]) if distances else row.get('deployment', {}).get('all')
-        if scores is not None:
-            rows.append([row['name'], *(_value(scores['iou_percent'], name) for name in names)])
-    where = f'at distance {distances[-1]}' if distances else 'as deployed'
-    return f'<h2>IoU (%) of each class, {where}</h2>' + _table(['', *names], rows)
 
 
 def _strip(report: dict[str, Any], samples: Sequence[Sample]) -> str:
@@ -251,10 +107,18 @@ def _rules(report: dict[str, Any]) -> str:
     return f'<h2>What the figures mean</h2><dl>{entries}</dl>'
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = ''.join(f'<th>{escape(heading)}</th>' for heading in headings)
-    body = ''.join('<tr>' + ''.join(f'<td>{escape(cell)}</td>' for cell in row) + '</tr>' for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+def _table(table: Rows) -> str:
+    """A table under its title; nothing of one without rows."""
+    if not table.rows:
+        return ''
+    head = ''.join(f'<th>{escape(heading)}</th>' for heading in (*table.words, *table.figures))
+    body = ''.join(
+        '<tr>' + ''.join(f'<td>{escape(cell)}</td>' for cell in row) + '</tr>' for row in table.rows
+    )
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ''
+    return (
+        f'<h2>{escape(table.title)}</h2><div class="scroll"><table><tr>{head}</tr>{body}</table></div>{note}'
+    )
 
 
 def _figure(data: bytes, kind: str, caption: str, is_wide: bool = False) -> str:
@@ -262,8 +126,3 @@ def _figure(data: bytes, kind: str, caption: str, is_wide: bool = False) -> str:
     text = escape(caption)
     style = ' class="wide"' if is_wide else ''
     return f'<figure{style}><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-
-
-def _value(scores: Mapping[str, Any] | None, key: str) -> str:
-    value = None if scores is None else scores[key]
-    return '-' if value is None else f'{value:.2f}'

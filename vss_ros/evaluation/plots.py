@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vss_ros.core.errors import MissingLibraryError
-from vss_ros.evaluation.report import at_distance, distances_of, is_corrected
+from vss_ros.evaluation.report import at_distance, distances_of, is_between_corrections
+from vss_ros.evaluation.subjects import MODEL, PER_FRAME, WARP_ONLY
 
 try:
     import matplotlib
@@ -33,9 +34,9 @@ COLOURS = (  # one per model
     '#5b3f2a',
 )
 FEW = 0.01  # percent of the pixels; a bin with fewer says nothing
-LINES = {'model': '-', 'warp only': '--', 'per frame': ':'}
+LINES = {MODEL: '-', WARP_ONLY: '--', PER_FRAME: ':'}
 MOST_INSIDE = 6  # entries of a legend
-MARKERS = {'model': 'o', 'warp only': 's', 'per frame': 'D'}
+MARKERS = {MODEL: 'o', WARP_ONLY: 's', PER_FRAME: 'D'}
 STYLE: dict[Any, Any] = {
     'font.size': 10,
     'axes.grid': True,
@@ -76,7 +77,7 @@ def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
 
 
 def draw_pda(report: dict[str, Any]) -> Figure | None:
-    """mIoU over the distance from the key frame, marked where frames are corrected.
+    """mIoU over the distance from the key frame, with no marker where frames are carried between corrections.
 
     None without several distances.
     """
@@ -87,8 +88,10 @@ def draw_pda(report: dict[str, Any]) -> Figure | None:
     for row, colour in _coloured(report):
         found = [at_distance(row, distance) for distance in distances]
         values = [np.nan if scores is None else _number(scores['miou_percent']) for scores in found]
-        marker = '' if row['kind'] == 'per frame' else MARKERS[row['kind']]
-        marked = [place for place, distance in enumerate(distances) if is_corrected(row, distance)]
+        marker = '' if row['kind'] == PER_FRAME else MARKERS[row['kind']]
+        marked = [
+            place for place, distance in enumerate(distances) if not is_between_corrections(row, distance)
+        ]
         axes.plot(
             distances,
             values,
@@ -100,7 +103,7 @@ def draw_pda(report: dict[str, Any]) -> Figure | None:
             markevery=marked,
         )
     axes.set(xlabel='frames since the key frame', ylabel='mIoU (%)', xticks=distances)
-    between = any(row['correction_interval'] > 1 for row in report['rows'])
+    between = any(is_between_corrections(row, d) for row in report['rows'] for d in distances)
     _explain(axes, 'between markers: carried' if between else None)
     return figure
 
@@ -120,7 +123,7 @@ def draw_cca(report: dict[str, Any]) -> Figure | None:
             costs, values, LINES[kind], marker=MARKERS[kind], color=colour, label=row['name'], markersize=5
         )
         for (distance, _), cost, value in zip(points, costs, values, strict=True):
-            if kind != 'per frame':
+            if kind != PER_FRAME:
                 axes.annotate(str(distance), (cost, value), (4, 4), textcoords='offset points', fontsize=8)
     axes.set_xlim(left=0)
     axes.set(xlabel='GMAC per frame, mean from the key frame to distance d', ylabel='mIoU (%)')
@@ -207,7 +210,7 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
     width = 0.8 / len(entries)
     for index, (row, colour, scores) in enumerate(entries):
         places = np.arange(len(names)) + (index - (len(entries) - 1) / 2) * width
-        shade = {'model': 1.0, 'warp only': 0.55, 'per frame': 0.25}[row['kind']]
+        shade = {MODEL: 1.0, WARP_ONLY: 0.55, PER_FRAME: 0.25}[row['kind']]
         values = [_number(scores['iou_percent'][name]) for name in names]
         if crowded:
             marker = MARKERS[row['kind']]
@@ -215,7 +218,7 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
         else:
             axes.bar(places, values, 0.9 * width, color=colour, alpha=shade, label=row['name'])
         key = row['distance'].get('0') if distances else _key(row)  # on the same frames as the bars
-        if row['kind'] == 'model' and key is not None:
+        if row['kind'] == MODEL and key is not None:
             levels = [_number(key['iou_percent'][name]) for name in names]
             label = 'key frame' if index == 0 else '_'  # matplotlib leaves names with _ out of the legend
             axes.hlines(levels, places - width / 2, places + width / 2, color='#222222', label=label)
@@ -255,7 +258,7 @@ def _key(row: Row) -> Row | None:
 def _propagated(row: Row) -> Row | None:
     if scores := row.get('deployment', {}).get('propagated'):
         return scores
-    if row['kind'] == 'per frame':
+    if row['kind'] == PER_FRAME:
         return None
     distances = [int(distance) for distance in row.get('distance', {}) if distance != '0']
     scores = row['distance'][str(max(distances))] if distances else None

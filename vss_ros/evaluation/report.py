@@ -10,7 +10,7 @@ from vss_ros.core.metrics import BOUNDARY_TOLERANCE, RELIABILITY_BINS
 from vss_ros.core.share import version
 from vss_ros.evaluation.data import DataSet
 from vss_ros.evaluation.protocols import FLOW_SOURCE, ScoringProtocol
-from vss_ros.evaluation.subjects import Subject
+from vss_ros.evaluation.subjects import MODEL, PER_FRAME, Subject
 
 FORMAT = 1
 RULES = {
@@ -22,7 +22,8 @@ RULES = {
     'activations, resizes, warps and optical flow computed on the host are not counted. Per frame: '
     '(key + c * propagated + (l - c) * carried) / (l + 1) at distance l, of whose frames c are corrected',
     'correction_interval': 'of the frames after a key frame each n-th is corrected (step `propagated`), the '
-    'others are carried along the flow; so a distance that n does not divide is that of a carried frame',
+    'others are carried along the flow; so a distance that n does not divide is that of a carried frame. '
+    'No value: the row corrects none',
     'temporal_consistency': 'mIoU of each mask with the mask before, warped by nearest sampling, pixels from '
     f'outside left out, mean over clips (EVSS eq. 8); flow: {FLOW_SOURCE}',
     'schedules': 'every labelled frame of whole clips, a key frame at an interval or where the expected '
@@ -67,7 +68,7 @@ def make_report(
                 'engine': subject.engine.describe(),
                 'motion': subject.model.flow_of(subject.motion),
                 'regions': subject.regions.get('regions', '1x1'),
-                'correction_interval': subject.correction_interval,
+                'correction_interval': subject.correction_interval if _corrects(subject) else None,
                 'gmac': None if subject.gmacs is None else dict(subject.gmacs),
                 **{protocol.name: protocol.report(subject) for protocol in protocols},
             }
@@ -96,9 +97,10 @@ def corrected_distance(report: dict[str, Any]) -> int | None:
     return None
 
 
-def is_corrected(row: dict[str, Any], distance: int) -> bool:
-    """Whether frames at a distance are not carried there by a row: key frames, and those it corrects."""
-    return row['kind'] == 'per frame' or distance % row['correction_interval'] == 0
+def is_between_corrections(row: dict[str, Any], distance: int) -> bool:
+    """Whether a row that corrects frames only carries those at a distance."""
+    interval = row['correction_interval']
+    return interval is not None and distance % interval > 0
 
 
 def by_kind(row: dict[str, Any]) -> list[dict[str, Any] | None]:
@@ -108,7 +110,7 @@ def by_kind(row: dict[str, Any]) -> list[dict[str, Any] | None]:
     score of all.
     """
     found = row['deployment']
-    kinds = ('all', 'propagated') if row['kind'] == 'per frame' else ('all', 'key', 'propagated')
+    kinds = ('all', 'propagated') if row['kind'] == PER_FRAME else ('all', 'key', 'propagated')
     return [found.get(kind) if kind in kinds else None for kind in ('all', 'key', 'propagated')]
 
 
@@ -120,6 +122,10 @@ def frames_deployed(report: dict[str, Any]) -> int:
 def at_distance(row: dict[str, Any], distance: int) -> dict[str, Any] | None:
     """Scores of a row at a distance; a row that computes every frame in full has the same at all of them."""
     by_distance = row.get('distance', {})
-    if row['kind'] == 'per frame' or len(by_distance) == 1:
+    if row['kind'] == PER_FRAME or len(by_distance) == 1:
         return next(iter(by_distance.values()), None)
     return by_distance.get(str(distance))
+
+
+def _corrects(subject: Subject) -> bool:
+    return subject.kind == MODEL and subject.propagates

@@ -1,0 +1,16 @@
+"""A table before anything draws it: on a terminal, as Markdown, or on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Rows(NamedTuple):
+    """The first columns are words, the others figures."""
+
+    title: str
+    words: Sequence[str]
+    figures: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ''
