@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -33,12 +32,9 @@ def test_help_is_quick_because_it_imports_nothing_heavy(verb):
         'except SystemExit as end:\n    print("code", end.code)\n'
         f'print("heavy", sorted(set({HEAVY}) & set(sys.modules)))\n'
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
-    seconds = time.perf_counter() - start
     assert done.stdout.endswith('code 0\nheavy []\n'), done.stderr
     assert 'usage: vss' in done.stdout
-    assert seconds < 10  # 0.2 on a quiet machine
 
 
 def test_the_version_is_that_of_the_package(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.evaluation.evaluate import evaluate
-from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
+from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol, _BackwardFlow
 from vss_ros.evaluation.subjects import load_subjects
 
 SIZE = {'height': 64, 'width': 96}
@@ -190,3 +191,14 @@ def test_key_frames_in_the_background_are_scored_at_the_age_that_the_answers_hav
             if gmacs is not None:
                 cost = (3 * gmacs['key'] + 8 * gmacs['propagated']) / 9
                 assert report['gmac_per_frame'] == pytest.approx(cost)
+
+
+@pytest.mark.parametrize('shift', [(3, -2), (-4, 1)])
+def test_the_flow_of_consistency_points_to_the_frame_before(shift):
+    noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
+    before = cv2.resize(noise, (256, 192), interpolation=cv2.INTER_CUBIC)
+    right, down = shift
+    flow = _BackwardFlow()
+    assert flow.update(before) is None
+    found = flow.update(np.roll(before, (down, right), (0, 1)))  # what was here is so much further on
+    assert np.median(found[40:-40, 40:-40], (0, 1)) == pytest.approx((-right, -down), abs=0.1)

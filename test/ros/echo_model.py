@@ -23,13 +23,18 @@ TYPES = {'uint8': TensorProto.UINT8, 'float32': TensorProto.FLOAT}
 
 
 def write_echo_model(
-    folder: Path, rounds: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH), black_is_quick: bool = False
+    folder: Path,
+    rounds: int = 0,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    black_is_quick: bool = False,
+    fails_at: int | None = None,
 ) -> Path:
     """Writes the folder and returns it.
 
     Args:
         rounds: of a loop that does nothing, to make key frames slow (about 5 us each).
         black_is_quick: no rounds for a black image, as that of the warm-up; more for more blue.
+        fails_at: from this blue on the graphs end in an error of the runtime.
     """
     height, width = size
     image, mask = ('uint8', (1, height, width, 3)), ('uint8', (1, height, width))
@@ -39,7 +44,13 @@ def write_echo_model(
         'segmenter': _graph(
             {'image': image},
             {'mask': mask, 'confidence': mask},
-            [*_blue(), *_confidence(KEY_CONFIDENCE), *_delay(rounds, black_is_quick)],
+            [
+                *_blue(),
+                *_confidence(KEY_CONFIDENCE),
+                *_level(rounds or fails_at),
+                *_delay(rounds, black_is_quick),
+                *_failure(fails_at),
+            ],
         ),
         'correction': _graph(
             {'image': image, 'previous_mask': mask},
@@ -54,6 +65,8 @@ def write_echo_model(
                 *_confidence(PROPAGATED_CONFIDENCE),
                 _constant('distortion', distortion),
                 _constant('corrected', np.array([0.25], np.float32)),
+                *_level(fails_at),
+                *_failure(fails_at),
             ],
         ),
     }
@@ -109,6 +122,25 @@ def _confidence(value):
     ]
 
 
+def _level(wanted):
+    if not wanted:
+        return []
+    return [
+        helper.make_node('Cast', ['mask'], ['levels'], to=TensorProto.INT64),
+        helper.make_node('ReduceMax', ['levels'], ['level'], keepdims=0),
+    ]
+
+
+def _failure(fails_at):
+    """Reads one of so many numbers: the runtime refuses a place that is not there."""
+    if not fails_at:
+        return []
+    return [
+        _constant('numbers', np.zeros(fails_at, np.float32)),
+        helper.make_node('Gather', ['numbers', 'level'], ['number'], axis=0),
+    ]
+
+
 def _delay(rounds, black_is_quick):
     if not rounds:
         return []
@@ -131,8 +163,6 @@ def _delay(rounds, black_is_quick):
     )
     return [
         _constant('rounds', np.int64(rounds)),
-        helper.make_node('Cast', ['mask'], ['levels'], to=TensorProto.INT64),
-        helper.make_node('ReduceMax', ['levels'], ['level'], keepdims=0),
         helper.make_node('Mul', ['level', 'rounds'], ['trips']),
         _constant('yes', np.bool_(True)),
         _constant('start', np.float32(0)),

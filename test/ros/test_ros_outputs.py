@@ -124,6 +124,33 @@ def test_an_image_may_be_segmented_in_regions_and_frame_info_says_how_many_are_k
     assert robot.info(image.header)['key_regions'] == '6'
 
 
+def test_an_overlay_has_the_colours_of_the_image(robot):
+    robot.listen_to_all()
+    robot.start()
+    image = robot.image(3, SIZE)
+    image.encoding, image.step = 'bgr8', 3 * SIZE[1]
+    image.data = np.full((*SIZE, 3), (200, 30, 4), np.uint8).tobytes()  # a deep blue
+    robot.show(image)
+    mask = pixels(robot.answer(image.header, 'color_mask'))[0, 0].astype(int)
+    shown = pixels(robot.answer(image.header, 'overlay'))[0, 0].astype(int)
+    assert np.abs(shown - (mask + np.array([4, 30, 200])) / 2).max() <= 1
+
+
+def test_frame_info_counts_the_images_that_a_newer_one_replaced(robot):
+    robot.listen_to_all()
+    robot.start()
+    robot.show()
+    robot.show()
+    assert robot.set(max_rate=0.001) == ''  # now they wait
+    images = [robot.image(3) for _ in range(3)]
+    for number, image in enumerate(images, 3):
+        robot.camera.publish(image)
+        wanted = str(number)
+        robot.diagnostics(lambda status, n=wanted: values_of(status).get('received') == n, 'the image')
+    assert robot.set(max_rate=0.0) == ''
+    assert robot.info(images[-1].header)['dropped'] == '2'
+
+
 def test_an_overlay_comes_once_somebody_listens(robot):
     robot.listen('mask', Image)
     robot.start()

@@ -57,6 +57,9 @@ def test_an_engine_that_hangs_neither_freezes_the_node_nor_keeps_it_from_being_e
         assert not robot.change('deactivate')
         text = 'cannot deactivate: the engine did not come back from a frame'
         assert text in node.log
+        assert robot.enable(False).success
+        refused = robot.enable(True)  # nobody would take the images
+        assert (refused.success, 'deactivate the node again' in refused.message) == (False, True)
         status = robot.diagnostics(lambda status: text in status.message, 'what went wrong')
         assert status.level == DiagnosticStatus.ERROR
         assert node.end(signal.SIGTERM) == 0

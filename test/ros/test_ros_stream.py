@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from echo_model import write_echo_model
 from ros_harness import Robot, pixels, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
@@ -307,6 +308,25 @@ def test_a_second_publisher_on_the_topic_is_a_warning_as_long_as_it_is_there(str
     assert 'give each its own topic' in status.message
     stream.probe.node.destroy_publisher(second)
     stream.diagnostics(lambda status: 'publishers are on' not in status.message, 'the end of it')
+
+
+def test_an_error_of_the_engine_costs_one_frame_and_the_next_one_is_a_key_frame(robot, tmp_path):
+    model = write_echo_model(tmp_path / 'model', fails_at=100)
+    settings = {'model': str(model), 'engine': 'onnxruntime', 'drop_policy': 'queue', 'queue_size': 30}
+    assert robot.set(**settings) == ''
+    robot.listen('mask', Image)
+    robot.listen('frame_info', DiagnosticArray)
+    robot.start()
+    show(robot)
+    failing = robot.image(200)
+    robot.camera.publish(failing)
+    assert kind_and_reason(show(robot)) == ('key', 'error')
+    assert show(robot)['kind'] == 'propagated'
+    assert failing.header not in [mask.header for mask in robot.received['mask']]
+    status = robot.diagnostics(lambda status: values_of(status).get('failed') == '1', 'the failure')
+    values = values_of(status)
+    assert "graph 'correction' failed in ONNX Runtime" in values['last_error']
+    assert (values['received'], values['published'], values['resets.error']) == ('4', '3', '1')
 
 
 def test_a_frame_that_is_in_work_for_too_long_is_an_error_before_it_is_done(robot, slow_model):

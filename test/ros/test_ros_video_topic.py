@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from vss_ros.core.errors import FrameError, SettingsError
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.diagnostics import Diagnostics
+from vss_ros.ros.inbox import Inbox
 from vss_ros.ros.settings import NodeSettings, Settings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
@@ -238,7 +240,7 @@ def test_where_the_numbers_make_no_sense_a_new_video_begins(source, packets, ima
 
 
 def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source, packets, images, probe):
-    topic, _ = source(input_timeout_s=0.2)
+    topic, _ = source(input_timeout_s=60.0)
     statistics = topic._statistics
     settings = Settings(node=topic._settings)
     log = CoreLog(probe.node)
@@ -254,8 +256,9 @@ def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source
     )
     watched.activated()
     numbered(topic, packets, {n: n for n in (1, 2, 3)})
-    assert seen(topic, packets, images) == []  # half a second, of which images were taken
+    assert seen(topic, packets, images) == []
     numbered(topic, packets, {4: 4})
+    statistics.unanswered_since_s -= 100
     (level, text), *others = watched._problems()
     assert (level, others) == (DiagnosticStatus.ERROR, [])
     assert 'image_raw/ffmpeg, and no mask has for' in text
@@ -267,6 +270,31 @@ def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source
         [(level, text)] = watched._problems()
         assert level == DiagnosticStatus.ERROR
         assert 'a frame has been in work for 10 s' in text
+
+
+def test_a_packet_that_a_full_queue_dropped_is_not_built_upon(source, packets, images):
+    topic, errors = source(drop_policy='queue')
+    topic._inbox = Inbox(2)
+    for number in range(4):
+        topic._on_image(message('ffmpeg', number, packets[number]))
+    assert seen(topic, packets, images) == []  # 2 and 3, without what they build upon
+    for number in (4, 5, 6):
+        topic._on_image(message('ffmpeg', number, packets[number]))
+    assert seen(topic, packets, images) == [5, 6]
+    assert errors == []
+
+
+def test_a_video_frame_has_its_camera_info_and_the_arrival_of_its_own_packet(source, packets):
+    topic, _ = source()
+    frames = iter(topic)
+    for number in range(2):
+        before_s = time.monotonic()
+        topic._on_image(message('ffmpeg', number, packets[number]))
+    frame = next(frames)
+    assert frame.received_s >= before_s
+    info = CameraInfo(height=96, width=128, header=frame.header)
+    topic._camera_infos.keep(info)
+    assert frame.find_camera_info() == info
 
 
 def hole(topic: TopicSource) -> None:
