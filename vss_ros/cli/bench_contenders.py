@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.core.cost import step_macs
 from vss_ros.core.sinks.timings import TOTAL, TimingSink
 
 if TYPE_CHECKING:
@@ -186,10 +187,7 @@ class Contender:
     def _gmacs(self) -> dict[str, float] | None:
         if self.costs is None:
             return None
-        return {
-            step: sum(self.costs[stage].macs for stage in stages if stage in self.costs) / 1e9
-            for step, stages in self.steps.items()
-        }
+        return {step: macs / 1e9 for step, macs in step_macs(self.steps, self.costs).items()}
 
     def _roofline(self, kind: str, ceilings: Ceilings | None) -> dict[str, dict[str, float]]:
         """For each graph with products: GMAC, megabytes, and the share of what the processor could do.
