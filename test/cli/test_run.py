@@ -150,6 +150,18 @@ def test_the_source_is_never_written_into_or_over(images, tiny_model, tmp_path, 
     assert {file: file.read_bytes() for file in images.rglob('*') if file.is_file()} == before
 
 
+def test_masks_may_lie_beside_a_video(tiny_model, tmp_path, street):
+    av = pytest.importorskip('av')
+    with av.open(str(tmp_path / 'v.mp4'), 'w') as container:
+        stream = container.add_stream('mpeg4', rate=15)
+        stream.height, stream.width = street[0].shape[:2]
+        for image in street[:2]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='bgr24')))
+        container.mux(stream.encode(None))
+    assert run(tmp_path / 'v.mp4', tiny_model, '-o', f'{tmp_path}/') == 0
+    assert len(list(tmp_path.glob('*.png'))) == 2
+
+
 def test_an_output_that_is_named_twice_is_refused_before_the_work(images, tiny_model, tmp_path, capsys):
     outputs = ('-o', tmp_path / 'a.json', '-o', f'{images}/../a.json')
     assert run(images, tiny_model, *outputs) == 2

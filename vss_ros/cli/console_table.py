@@ -8,6 +8,7 @@ from vss_ros.core.rows import Rows
 
 
 def draw(table: Rows) -> Table:
+    """Words are folded where they do not fit, figures stand at the right; the note is below."""
     words = [Column(heading, overflow='fold') for heading in table.words]  # a name is never cut off
     drawn = Table(*words, title=table.title, caption=table.note or None, min_width=len(table.title))
     for heading in table.figures:

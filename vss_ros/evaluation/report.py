@@ -24,6 +24,7 @@ RULES = {
     'correction_interval': 'of the frames after a key frame each n-th is corrected (step `propagated`), the '
     'others are carried along the flow; so a distance that n does not divide is that of a carried frame. '
     'No value: the row corrects none',
+    'propagated': 'as deployed: all frames between key frames, corrected or carried',
     'temporal_consistency': 'mIoU of each mask with the mask before, warped by nearest sampling, pixels from '
     f'outside left out, mean over clips (EVSS eq. 8); flow: {FLOW_SOURCE}',
     'schedules': 'every labelled frame of whole clips, a key frame at an interval or where the expected '

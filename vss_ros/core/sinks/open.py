@@ -11,6 +11,7 @@ from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 from vss_ros.core.sinks import FileSink
+from vss_ros.core.sources.images import SUFFIXES
 
 BAG_PREFIX = 'bag:'
 FILES = ('.mcap', '.mp4', '.mkv', '.json')
@@ -72,7 +73,9 @@ def open_sink(
 def check_apart(specs: Iterable[str], source: Path) -> None:
     """Raises SettingsError for an output that would be written into the source, or over it."""
     source = source.resolve()
-    own = {source, source / 'images', source / 'labels', source.parent if source.is_file() else source}
+    own = {source, source / 'images', source / 'labels'}
+    if source.suffix.lower() in SUFFIXES:  # masks are images, too
+        own.add(source.parent)
     for spec in specs:
         path = _path_of(spec).resolve()
         is_folder = spec.startswith(BAG_PREFIX) or path.is_dir()
