@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import MissingLibraryError, ModelError, VssError
-from vss_ros.core.user_cache import cache_folder, cache_path, file_name, held
+from vss_ros.core.user_cache import all_made, cache_folder, cache_path, held, made_from
 
 if TYPE_CHECKING:
     from vss_ros.core.model_folder import ModelFolder
@@ -38,10 +38,9 @@ def complete(model: ModelFolder, description: bytes, read: Callable[[Path], Mode
         ModelError: the graphs cannot be made or kept.
         MissingLibraryError: they are not made yet, and PyTorch is not installed.
     """
-    digest = hashlib.sha256(description + _sources()).hexdigest()[:16]
     try:
         models = cache_path('models')
-        folder = models / f'{file_name(model.name)}-{digest}'
+        folder = models / made_from(model.name, description + _sources())
         if (made := _made(folder, read)) is not None:
             return made  # also from a disk that cannot be written
         cache_folder('models')
@@ -76,7 +75,7 @@ def _make(model: ModelFolder, folder: Path, read: Callable[[Path], ModelFolder])
         note = f', or make a whole model elsewhere, with: vss export {model.name} -o FOLDER'
         raise MissingLibraryError(error.name or 'torch', 'train', note) from error
     maker.export_again(model, folder)
-    for other in folder.parent.glob(f'{file_name(model.name)}-{"[0-9a-f]" * 16}'):
+    for other in all_made(folder.parent, model.name):
         if time.time() - other.stat().st_mtime > OUTDATED_S:  # of other weights or code
             shutil.rmtree(other, ignore_errors=True)
     return read(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vss_ros.core.errors import SettingsError
+
+DIGITS = 16  # of a digest in a name
 
 
 def cache_path(name: str) -> Path:
@@ -39,8 +42,17 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
-def file_name(model_name: str) -> str:
-    """The name of a model as a part of a file's name."""
+def made_from(model_name: str, content: bytes) -> str:
+    """The name of a folder for what is made of a model: another one for other content."""
+    return f'{_file_name(model_name)}-{hashlib.sha256(content).hexdigest()[:DIGITS]}'
+
+
+def all_made(folder: Path, model_name: str) -> list[Path]:
+    """The folders in a folder that `made_from` names for a model, whatever of its content they are."""
+    return sorted(folder.glob(f'{_file_name(model_name)}-{"[0-9a-f]" * DIGITS}'))
+
+
+def _file_name(model_name: str) -> str:
     return re.sub(r'[^A-Za-z0-9_.-]', '_', model_name)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from vss_ros.core.engines.engine_cache import EngineCache, write_private
 from vss_ros.core.errors import VssError
 from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.user_cache import file_name, held
+from vss_ros.core.user_cache import all_made, held, made_from
 
 FOLDER = 'openvino'  # in the engine cache
 _log = logging.getLogger(__name__)
@@ -57,8 +57,7 @@ def cache_folder(engine_cache: str, model: ModelFolder, version: str) -> Iterato
 
 def prune(engine_cache: str, model_name: str) -> list[Path]:
     """Removes what was compiled of a model, by any OpenVINO; gives the folders."""
-    folders = (EngineCache(engine_cache).folder / FOLDER).glob(f'{file_name(model_name)}-{"[0-9a-f]" * 16}')
-    removed = sorted(folders)
+    removed = all_made(EngineCache(engine_cache).folder / FOLDER, model_name)
     for folder in removed:
         shutil.rmtree(folder)
     return removed
@@ -67,8 +66,7 @@ def prune(engine_cache: str, model_name: str) -> list[Path]:
 def _name_of(model: ModelFolder, version: str) -> str:
     files = [graph.sha256 for graph in model.graphs.values()]
     files += [sha256 for graph in model.graphs.values() for _, sha256 in graph.precisions.values()]
-    digest = hashlib.sha256(' '.join([version, *files]).encode()).hexdigest()[:16]
-    return f'{file_name(model.name)}-{digest}'
+    return made_from(model.name, ' '.join([version, *files]).encode())
 
 
 def _remove_damaged(folder: Path) -> None:
