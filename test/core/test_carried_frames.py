@@ -17,7 +17,8 @@ from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import MODEL_FILE, load_model
 from vss_ros.core.motion import dis
-from vss_ros.core.segmenter import VideoSegmenter, make_segmenter
+from vss_ros.core.open_segmenter import make_segmenter
+from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import StreamSettings
 
 FRAME_NS = 100_000_000

@@ -20,7 +20,7 @@ from vss_ros.core import first_use
 from vss_ros.core.errors import MissingLibraryError, ModelError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model_folder import MODEL_FILE, load_model
-from vss_ros.core.segmenter import open_segmenter
+from vss_ros.core.open_segmenter import open_segmenter
 from vss_ros.core.settings import EngineSettings
 
 ACCURACY = {'bias': 3.0, 'weights': {'path': -4.0}, 'frames': 100}

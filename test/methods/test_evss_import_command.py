@@ -12,7 +12,7 @@ import yaml
 from vss_ros.cli import import_weights
 from vss_ros.core.errors import ModelError
 from vss_ros.core.frame import Frame
-from vss_ros.core.segmenter import open_segmenter
+from vss_ros.core.open_segmenter import open_segmenter
 from vss_ros.core.settings import EngineSettings
 
 COMMON = ['--classes', 'camvid11', '--size', '160x120']

@@ -193,7 +193,7 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
     from vss_ros.cli.bench_contenders import Contender, StageEngine
     from vss_ros.cli.bench_machine import memory_mb
     from vss_ros.cli.bench_models import models_of
-    from vss_ros.core.segmenter import make_segmenter
+    from vss_ros.core.open_segmenter import make_segmenter
     from vss_ros.core.warm_up import warm_up
 
     precisions = args.precision or ['fp32']

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Answer, Frame
     from vss_ros.core.model_folder import ModelFolder
-    from vss_ros.core.segmenter import Segmenter
+    from vss_ros.core.open_segmenter import Segmenter
     from vss_ros.core.settings import EngineSettings
 
 INTERVALS = (1, 3, 5, 9, 10)  # that averages are given for

@@ -69,19 +69,6 @@ class Frame:
         return height, width
 
 
-def why_unrelated(previous: Frame, frame: Frame) -> str | None:
-    """Why nothing can be carried from one frame to the next one, or None where it can."""
-    if frame.stamp_ns < previous.stamp_ns:
-        return 'stamp went back'
-    if frame.size != previous.size:
-        return 'size changed'
-    if frame.encoding != previous.encoding:
-        return 'encoding changed'
-    if frame.camera != previous.camera:
-        return 'camera changed'
-    return None
-
-
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """The segmentation of one frame, at its own size or, with `output_size: network`, at that of the model.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from vss_ros.core.frame import Frame
-from vss_ros.core.segmenter import Segmenter
+from vss_ros.core.open_segmenter import Segmenter
 from vss_ros.core.sinks import Sink
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from vss_ros.core.errors import FrameError, ModelError
 from vss_ros.core.frame import Answer, Frame, Segmentation
+from vss_ros.core.resets import ERROR, REQUESTED, SIZE_CHANGED
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.stopwatch import Stopwatch
 
@@ -70,7 +71,7 @@ class RegionSegmenter:
         self.check(settings)
         self.settings = settings
 
-    def reset(self, reason: str = 'requested') -> None:
+    def reset(self, reason: str = REQUESTED) -> None:
         """Makes the next frame the first of a new stream."""
         self._wanted_reset = reason
 
@@ -107,7 +108,7 @@ class RegionSegmenter:
         try:
             parts = [segmenter.step(crop) for segmenter, crop in zip(self._segmenters, crops, strict=True)]
         except Exception:
-            self.reset('error')  # some regions have gone on, others have not
+            self.reset(ERROR)  # some regions have gone on, others have not
             raise
         return _merged(parts, regions, clock)
 
@@ -116,7 +117,7 @@ class RegionSegmenter:
         reason, self._wanted_reset = self._wanted_reset, None
         requested, self._key_requested = self._key_requested, False
         if reason is None and self._size not in (None, size):
-            reason = 'size changed'  # regions of images of different sizes may be of one size
+            reason = SIZE_CHANGED  # regions of images of different sizes may be of one size
         self._size, settings = size, self.settings
         for segmenter in self._segmenters:
             segmenter.configure(settings)

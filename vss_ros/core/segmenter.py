@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,29 +12,28 @@ import numpy as np
 from vss_ros.core.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.answers import Owed, answer_to, expected_accuracy_in, read
 from vss_ros.core.background import BackgroundKeyFrames
-from vss_ros.core.engines import Engine, load_engine
+from vss_ros.core.engines import Engine
 from vss_ros.core.errors import ModelError
 from vss_ros.core.expected_accuracy import Expectation, accuracy_graph_of
-from vss_ros.core.frame import Answer, Frame, Segmentation, why_unrelated
-from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.frame import Answer, Frame, Segmentation
+from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.model_steps import AGE, CARRIED, HOST_FLOWS
 from vss_ros.core.motion import Motion, make_motion
-from vss_ros.core.regions import RegionSegmenter
+from vss_ros.core.resets import ERROR, FIRST_FRAME, GAP, REQUESTED, why_unrelated
 from vss_ros.core.resize import fit
 from vss_ros.core.scheduler import Scheduler, make_scheduler
-from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.settings import StreamSettings
 from vss_ros.core.stopwatch import Stopwatch
 from vss_ros.core.walk import age_tensor
 
 _log = logging.getLogger(__name__)
 
-GAP = 'gap'  # the reason for a new stream that `max_frame_gap_s` decides on
-
 
 class VideoSegmenter:
     """Segments one camera stream. Make one per stream: it is cheap, the engine is what costs.
 
-    It takes each image as a whole; where `settings` may ask for regions use `make_segmenter`.
+    It takes each image as a whole; where `settings` may ask for regions use
+    `make_segmenter` in `open_segmenter.py`.
 
     `step`, or `answers` and `flush`, belong to one thread. `reset`, `request_key_frame` and `configure` may
     be used from any other; they take effect with the next frame.
@@ -94,7 +92,7 @@ class VideoSegmenter:
             self._new_schedule = make_scheduler(settings), self._make_expectation(settings)
         self.settings = settings
 
-    def reset(self, reason: str = 'requested') -> None:
+    def reset(self, reason: str = REQUESTED) -> None:
         """Makes the next frame the first of a new stream."""
         self._wanted_reset = reason
 
@@ -334,7 +332,7 @@ class VideoSegmenter:
         if self._wanted_reset is not None:
             return self._wanted_reset
         if previous is None:
-            return 'first frame'
+            return FIRST_FRAME
         if frame.stamp_ns - previous.stamp_ns > self.settings.max_frame_gap_s * 1e9:
             return GAP
         return why_unrelated(previous, frame)
@@ -373,35 +371,7 @@ class VideoSegmenter:
         """After an error of the engine nothing of the stream is to be trusted."""
         self.given_up += sum(owed is not None for owed in self._owed)
         self._owed = self._nothing_owed()
-        self.reset('error')
-
-
-Segmenter = VideoSegmenter | RegionSegmenter
-
-
-def make_segmenter(model: ModelFolder, engine: Engine, settings: StreamSettings) -> Segmenter:
-    """A segmenter for one stream, of whole images or of their regions, as the settings say.
-
-    Raises:
-        ModelError, EngineError: see `VideoSegmenter` and `RegionSegmenter`.
-    """
-    segmenters = [VideoSegmenter(model, engine, settings) for _ in range(settings.region_count)]
-    return segmenters[0] if len(segmenters) == 1 else RegionSegmenter(segmenters)
-
-
-def open_segmenter(
-    model: str | Path,
-    engine: EngineSettings | None = None,
-    stream: StreamSettings | None = None,
-) -> Segmenter:
-    """Loads a model by name or path, an engine for it, and makes a segmenter for one stream.
-
-    Raises:
-        ModelError, EngineError, MissingLibraryError: see `load_model` and `load_engine`.
-    """
-    folder = load_model(model)
-    loaded = load_engine(folder, engine or EngineSettings())
-    return make_segmenter(folder, loaded, stream or StreamSettings())
+        self.reset(ERROR)
 
 
 def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:

@@ -16,8 +16,9 @@ import numpy as np
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.frame import Answer, Frame, Segmentation, why_unrelated
+from vss_ros.core.frame import Answer, Frame, Segmentation
 from vss_ros.core.metrics import TemporalConsistency
+from vss_ros.core.resets import why_unrelated
 from vss_ros.core.settings import StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip, Sample
 from vss_ros.evaluation.scores import Scores, percent, total

@@ -18,7 +18,7 @@ from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.metrics import ConfusionMatrix
-from vss_ros.core.segmenter import Segmenter, make_segmenter
+from vss_ros.core.open_segmenter import Segmenter, make_segmenter
 from vss_ros.core.settings import StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip
 from vss_ros.evaluation.protocols import phase_of

@@ -24,8 +24,8 @@ from vss_ros.core.errors import MissingLibraryError, ModelError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.model_steps import CARRIED
+from vss_ros.core.open_segmenter import make_segmenter
 from vss_ros.core.resize import fit_labels
-from vss_ros.core.segmenter import make_segmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 MODEL, WARP_ONLY, PER_FRAME = 'model', 'warp only', 'per frame'

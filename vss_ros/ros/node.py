@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool, Trigger
 
 from vss_ros.core.errors import EngineError, VssError, error_text
+from vss_ros.core.resets import CLOCK_JUMPED, REQUESTED
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.diagnostics import Diagnostics
 from vss_ros.ros.labels import Labels
@@ -171,7 +172,7 @@ class SegmentationNode(LifecycleNode):
         return self._ask_stream(response, CameraStream.request_key_frame)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._ask_stream(response, lambda stream: stream.reset('requested'))
+        return self._ask_stream(response, lambda stream: stream.reset(REQUESTED))
 
     def _ask_stream(
         self, response: Trigger.Response, action: Callable[[CameraStream], None]
@@ -185,7 +186,7 @@ class SegmentationNode(LifecycleNode):
 
     def _on_clock_jump(self, jump: Any) -> None:
         if self._stream is not None:
-            self._stream.reset('clock jumped')
+            self._stream.reset(CLOCK_JUMPED)
 
     def _start_by_itself(self) -> None:
         self._autostart.cancel()

@@ -8,9 +8,10 @@ from threading import Lock
 
 import numpy as np
 
+from vss_ros.core.resets import WANTED
+
 WINDOW = 300  # frames that the latency percentiles look back
 RATE_WINDOW_S = 3.0
-WANTED = ('activated', 'enabled', 'requested', 'first frame')  # reasons for a new stream that are no trouble
 
 
 class Rate:

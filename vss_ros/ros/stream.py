@@ -11,7 +11,8 @@ from vss_ros.core import pipeline
 from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import DeviceEngine
 from vss_ros.core.errors import EngineError, error_text
-from vss_ros.core.segmenter import make_segmenter
+from vss_ros.core.open_segmenter import make_segmenter
+from vss_ros.core.resets import ACTIVATED, BAD_FRAME, ENABLED, ERROR
 from vss_ros.core.warm_up import warm_up
 from vss_ros.ros.loading import Loaded
 from vss_ros.ros.settings import Settings
@@ -69,7 +70,7 @@ class CameraStream:
         """Starts the worker and, if wanted, subscribes."""
         self.source = TopicSource(self._node, self.settings.node, self.statistics, self._on_bad)
         self.enable(subscribe)
-        self._segmenter.reset('activated')
+        self._segmenter.reset(ACTIVATED)
         self._worker = Thread(target=self._work, name='segmentation')
         self._worker.start()
 
@@ -113,11 +114,11 @@ class CameraStream:
             raise EngineError('the worker is being stopped and has not ended; deactivate the node again')
         if enabled:
             self.statistics.start_over()
-            self._segmenter.reset('enabled')  # again: that of disabling may have gone to a frame in work
+            self._segmenter.reset(ENABLED)  # again: that of disabling may have gone to a frame in work
             self.source.subscribe()
         else:
             self.source.unsubscribe()
-            self._segmenter.reset('enabled')
+            self._segmenter.reset(ENABLED)
 
     def reset(self, reason: str) -> None:
         """Forgets the temporal state."""
@@ -151,12 +152,12 @@ class CameraStream:
 
     def _on_bad(self, error: Exception) -> None:
         """An image could not be used: the temporal state is not to be trusted over the hole it leaves."""
-        self._segmenter.reset('bad frame')
+        self._segmenter.reset(BAD_FRAME)
         self._report('bad', error)
 
     def _on_failed(self, error: Exception) -> None:
         if self._node.context.ok():  # when the process is being ended, publishing fails, and that is fine
-            self._segmenter.reset('error')
+            self._segmenter.reset(ERROR)
             self._report('failed', error)
 
     def _report(self, what: str, error: Exception) -> None:

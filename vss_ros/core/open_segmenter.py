@@ -1,0 +1,38 @@
+"""Makes what segments a stream: one segmenter, or one for each region of its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vss_ros.core.engines import Engine, load_engine
+from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.regions import RegionSegmenter
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import EngineSettings, StreamSettings
+
+Segmenter = VideoSegmenter | RegionSegmenter
+
+
+def make_segmenter(model: ModelFolder, engine: Engine, settings: StreamSettings) -> Segmenter:
+    """A segmenter for one stream, of whole images or of their regions, as the settings say.
+
+    Raises:
+        ModelError, EngineError: see `VideoSegmenter` and `RegionSegmenter`.
+    """
+    segmenters = [VideoSegmenter(model, engine, settings) for _ in range(settings.region_count)]
+    return segmenters[0] if len(segmenters) == 1 else RegionSegmenter(segmenters)
+
+
+def open_segmenter(
+    model: str | Path,
+    engine: EngineSettings | None = None,
+    stream: StreamSettings | None = None,
+) -> Segmenter:
+    """Loads a model by name or path, an engine for it, and makes a segmenter for one stream.
+
+    Raises:
+        ModelError, EngineError, MissingLibraryError: see `load_model` and `load_engine`.
+    """
+    folder = load_model(model)
+    loaded = load_engine(folder, engine or EngineSettings())
+    return make_segmenter(folder, loaded, stream or StreamSettings())
