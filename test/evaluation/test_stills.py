@@ -9,6 +9,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from vss_ros.cli.main import main
 from vss_ros.core.model_folder import load_model
@@ -45,6 +46,20 @@ def test_what_training_kept_aside_is_driven_into_and_scored_at_every_distance(ti
     assert [row['distance'][distance]['frames'] for distance in ('0', '2')] == [18, 18]
     pixels = row['distance']['0']['iou_percent']
     assert sum(iou is not None for iou in pixels.values()) > 3
+
+
+def test_it_is_said_what_of_a_model_was_fitted_to_these_stills(tiny_model, stills, tmp_path, caplog):
+    folder = shutil.copytree(tiny_model, tmp_path / 'fitted')
+    description = yaml.safe_load((folder / 'model.yaml').read_text())
+    fitted_on = ['60 drives into the last 0.2 of the stills of train']
+    description['training'] = {'recipe': 'x', 'confidence': {'fitted_on': fitted_on}}
+    (folder / 'model.yaml').write_text(yaml.safe_dump(description))
+    words = ('--stills', stills, '--clips', 1, '--held-out', 0.2, '--distances', 0, '--no-plots')
+    with caplog.at_level('WARNING'):
+        assert run(*words, '--model', tiny_model, '-o', tmp_path / 'one') == 0
+        assert 'fitted' not in caplog.text
+        assert run(*words, '--model', folder, '-o', tmp_path / 'two') == 0
+    assert 'its confidence was fitted to stills of train' in caplog.text
 
 
 def test_a_run_on_stills_is_not_taken_up_again_with_other_labels(

@@ -178,9 +178,12 @@ def test_graphs_beyond_tolerance_are_refused_and_nothing_is_written(tiny_model, 
     assert sorted(file.name for file in folder.iterdir()) == before
 
 
-def test_int8_without_images_is_refused(tiny_model):
-    with pytest.raises(ModelError, match='no images to calibrate int8 on'):
-        precisions.add_int8(load_model(tiny_model), [])
+@pytest.mark.parametrize(('images', 'missing'), [(0, 'segmenter, correction'), (1, 'correction')])
+def test_int8_with_too_few_images_is_refused_before_any_work(tiny_model, street, images, missing):
+    before = sorted(tiny_model.iterdir())
+    with pytest.raises(ModelError, match=f'too few images to calibrate int8 on: none reached {missing};'):
+        precisions.add_int8(load_model(tiny_model), street[:images])
+    assert sorted(tiny_model.iterdir()) == before
 
 
 def test_a_damaged_file_of_another_precision_is_found(model, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.training.losses import class_weights, segmentation_losses
+from vss_ros.training.losses import ClassBalance, class_balance, class_weights, segmentation_losses
 
 
 def test_rare_classes_weigh_more_and_the_average_pixel_weighs_one():
@@ -22,12 +22,57 @@ def test_a_softness_that_gives_no_positive_weights_is_refused(softness):
         class_weights(np.array([0.9, 0.1, 0.0]), softness)
 
 
+def test_all_classes_are_the_same_without_weights():
+    assert class_balance(np.array([0.9, 0.1]), 0) is None
+
+
+@pytest.mark.parametrize(
+    ('softness', 'adjustment'), [(1.05, -0.1), (1.05, 1.5), (1.05, float('nan')), (0, 0.5)]
+)
+def test_a_logit_adjustment_that_is_no_share_of_weights_is_refused(softness, adjustment):
+    with pytest.raises(SettingsError, match='use a share of 0 to 1 of the class weights'):
+        class_balance(np.array([0.9, 0.1]), softness, adjustment)
+
+
+def test_the_losses_are_those_of_scores_with_a_share_of_the_log_weights_added():
+    torch.manual_seed(0)
+    scores, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    frequencies = np.array([0.7, 0.28, 0.02])
+    adjusted, plain = (class_balance(frequencies, 1.05, share) for share in (0.5, 0.0))
+    added = 0.5 * plain.weights.log()[:, None, None]
+    ours = segmentation_losses(scores, labels, adjusted, 1)
+    expected = segmentation_losses(scores + added, labels, plain, 1)
+    assert {name: term.item() for name, term in ours.items()} == pytest.approx(
+        {name: term.item() for name, term in expected.items()}
+    )
+
+
+def test_a_network_taught_with_the_adjustment_favours_rare_classes_less():
+    """Where the image says nothing, its shares move from those by weight to those by frequency."""
+    labels = torch.tensor([[[0] * 9 + [1]]])
+    shares = {}
+    for adjustment in (0.0, 0.5, 1.0):
+        balance = class_balance(np.array([0.9, 0.1]), 1.05, adjustment)
+        bias = torch.zeros(2, requires_grad=True)
+        optimiser = torch.optim.LBFGS([bias], max_iter=100)
+
+        def loss(bias=bias, balance=balance, optimiser=optimiser):
+            optimiser.zero_grad()
+            loss = segmentation_losses(bias[None, :, None, None].expand(1, 2, 1, 10), labels, balance, 0)
+            loss['cross_entropy'].backward()
+            return loss['cross_entropy']
+
+        optimiser.step(loss)
+        shares[adjustment] = bias.softmax(0)[1].item()
+    assert shares[0.0] > shares[0.5] > shares[1.0] == pytest.approx(0.1, abs=1e-3)
+
+
 def test_cross_entropy_is_that_of_torch_with_the_same_weights():
     torch.manual_seed(0)
     scores, weights = torch.randn(2, 4, 6, 8), torch.rand(4)
     labels = torch.randint(0, 4, (2, 6, 8))
     labels[0, 0] = 255
-    ours = segmentation_losses(scores, labels, weights, 0)['cross_entropy']
+    ours = segmentation_losses(scores, labels, ClassBalance(weights, torch.zeros(4)), 0)['cross_entropy']
     theirs = functional.cross_entropy(scores, labels, weights, ignore_index=255)
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
 

@@ -129,6 +129,17 @@ def test_bf16_on_a_processor_that_is_slow_in_it_becomes_fp32_and_says_so(tmp_pat
     assert usable_precision('bf16', torch.device('cuda')) == 'bf16'
 
 
+def test_a_resumed_run_computes_as_it_began_whatever_a_trial_says_now(tmp_path, monkeypatch):
+    began, again, changed = LineStage(), LineStage(), LineStage()
+    monkeypatch.setattr(optimiser, 'speed_up', lambda dtype: 2.0)
+    fit(began, settings(10, precision='bf16'), tmp_path, CPU)
+    monkeypatch.setattr(optimiser, 'speed_up', lambda dtype: 0.7)
+    fit(again, settings(15, precision='bf16'), tmp_path, CPU, resume=True)
+    assert again.kinds == {torch.bfloat16}
+    fit(changed, settings(20, precision='fp32'), tmp_path, CPU, resume=True)
+    assert changed.kinds == {torch.float32}
+
+
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])
 def test_whether_a_precision_is_fast_here_is_measured_without_touching_what_training_draws(precision):
     speed_up.cache_clear()

@@ -144,7 +144,7 @@ def test_classes_are_weighed_by_the_first_images_that_have_labels(teacher, stree
         SegmenterStage(student, 11, sets, labelled.where([]), settings, 0, teacher)
         for sets in ([(labelled, 1.0)], [(unlabelled(street), 0.5), (labelled, 0.5)])
     ]
-    assert torch.equal(stages[0]._weights, stages[1]._weights)
+    assert torch.equal(stages[0]._balance.weights, stages[1]._balance.weights)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.evaluation.data import DataSet
     from vss_ros.evaluation.subjects import Subject
+
+_log = logging.getLogger(__name__)
 
 FRAMES_OF_STILLS = 6  # of each drive into stills that are scored at all distances
 
@@ -89,7 +92,7 @@ def data_for(
     from vss_ros.evaluation.subjects import load_reference
 
     model = subjects[0].model
-    data = _with_stills(named, args, model)
+    data = _with_stills(named, args, subjects)
     if args.against:
         judge = load_reference(args.against, engines_settings(args)[0], model)
         return judged_by(data, judge), [judge]
@@ -97,17 +100,34 @@ def data_for(
     return data, []
 
 
-def _with_stills(data: DataSet | None, args: Namespace, model: ModelFolder) -> DataSet:
+def _with_stills(data: DataSet | None, args: Namespace, subjects: list[Subject]) -> DataSet:
     """Adds drives into the stills that were named, long enough for some frames at every distance.
 
     They go backwards: those frames are the sharp ones, near the still, with key frames of less detail.
     """
     from vss_ros.evaluation.data import PLAIN, DataSet
 
-    if args.stills is None and data is not None:
+    if args.stills is None:
+        assert data is not None
         return data
+    model = subjects[0].model
+    for subject in subjects:
+        _warn_of_fitted(subject.model, args.stills.name)
     share = share_of_stills(args)
     clips = drives(args, model, share, args.distances[-1] + FRAMES_OF_STILLS, backwards=True)
     if data is None:
         return DataSet(in_words(args, share), PLAIN, None, [*clips])
     return replace(data, name=f'{data.name}, {in_words(args, share)}', clips=[*data.clips, *clips])
+
+
+def _warn_of_fitted(model: ModelFolder, stills: str) -> None:
+    """Say what of a model was fitted to these stills, as its notes in model.yaml have it."""
+    for what, notes in model.training.items():
+        fitted_on = notes.get('fitted_on', ()) if isinstance(notes, dict) else ()
+        if any(str(entry).endswith(f'stills of {stills}') for entry in fitted_on):
+            _log.warning(
+                '%s: its %s was fitted to stills of %s, so these look better here than elsewhere',
+                model.name,
+                what,
+                stills,
+            )

@@ -77,20 +77,22 @@ def add_int8(
     Args:
         images: BGR frames of a drive, in order, that show what the camera will see; a hundred are enough.
     Raises:
-        ModelError: there are no images, or the graphs differ from fp32 by more than int8 may.
+        ModelError: there are too few images, or the graphs differ from fp32 by more than int8 may.
     """
     inputs = _collected_inputs(model, images)
-    if not inputs:
-        raise ModelError('there are no images to calibrate int8 on; use a folder of frames of a drive')
+    quantised = [name for name, graph in model.graphs.items() if _has_convolutions(graph.file)]
+    if missing := [name for name in quantised if name not in inputs]:
+        raise ModelError(
+            f'there are too few images to calibrate int8 on: none reached {", ".join(missing)}; '
+            'use a folder of frames of a drive, a hundred are enough'
+        )
     with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=model.path) as drafts:
         made: dict[str, dict[str, Path]] = {form: {} for form in FORMS}
         for form, files in made.items():
-            for name, graph in model.graphs.items():
-                if not any(node.op_type in QUANTISED for node in onnx.load(str(graph.file)).graph.node):
-                    continue
+            for name in quantised:
                 progress(f'quantising graph {name} on {len(inputs[name])} frames ({form})')
                 files[name] = Path(drafts) / f'{name}.{form}.onnx'
-                _quantise(graph.file, files[name], inputs[name], form)
+                _quantise(model.graphs[name].file, files[name], inputs[name], form)
             _prove(model, form, files, progress)
         return _install(model, made)
 
@@ -157,6 +159,10 @@ def _collected_inputs(
     for stage, taken, _ in walk(model, fitting, engine.run, KEY_EVERY):
         inputs.setdefault(stage, []).append(taken)
     return inputs
+
+
+def _has_convolutions(file: Path) -> bool:
+    return any(node.op_type in QUANTISED for node in onnx.load(str(file)).graph.node)
 
 
 def _quantise(source: Path, target: Path, inputs: list[dict[str, np.ndarray]], form: str) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vss_ros.core.errors import ModelError
+
+
+class Precision(NamedTuple):
+    """In what a run computes, and what its recipe asks for, which need not be the same."""
+
+    computes_in: str
+    asked_for: str
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
@@ -40,6 +48,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str])
 def save(
     path: Path,
     step: int,
+    precision: Precision,
     module: nn.Module,
     average: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -52,7 +61,7 @@ def save(
         tensors |= {f'optimiser/{index}/{name}': value for name, value in state.items() if value is not None}
     # Empty unless the loss is scaled.
     tensors |= {f'scaler/{name}': torch.tensor(value) for name, value in scaler.state_dict().items()}
-    write_tensors(path, tensors, {'step': str(step)})
+    write_tensors(path, tensors, {'step': str(step), **precision._asdict()})
 
 
 def steps_taken(path: Path) -> int:
@@ -61,10 +70,19 @@ def steps_taken(path: Path) -> int:
     Raises:
         ModelError: the file is damaged.
     """
-    if not path.exists():
-        return 0
-    with _refused(path), safe_open(path, 'pt') as file:
-        return int(file.metadata()['step'])
+    with _refused(path):
+        return int(_notes(path)['step']) if path.exists() else 0
+
+
+def precision_of(path: Path) -> Precision | None:
+    """What the run of a checkpoint computes in; None if there is none, or it is of an earlier version.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    with _refused(path):
+        notes = _notes(path) if path.exists() else {}
+    return Precision(*(notes[name] for name in Precision._fields)) if 'computes_in' in notes else None
 
 
 def load(
@@ -94,6 +112,11 @@ def load(
         if scaling and scaler.is_enabled():
             scaler.load_state_dict(scaling)
     return step
+
+
+def _notes(path: Path) -> dict[str, str]:
+    with safe_open(path, 'pt') as file:
+        return file.metadata()
 
 
 @contextmanager

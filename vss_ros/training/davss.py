@@ -198,11 +198,11 @@ class JointStage(DavssStage):
         terms = {name: weight * losses[name] for name, weight in weights.items()}
         if not prediction.warped.requires_grad:  # nothing that is trained can change it
             del terms['propagation']
-        class_weights = None if self._weights is None else self._weights.to(labels.device)
+        balance = None if self._balance is None else self._balance.to(labels.device)
         if settings.jaccard:
-            more = segmentation_losses(wide.merged, targets, class_weights, settings.jaccard)
+            more = segmentation_losses(wide.merged, targets, balance, settings.jaccard)
             terms['jaccard'] = settings.correction * more['jaccard']
         if settings.cue_everywhere:
-            plain = segmentation_losses(wide.cue, targets, class_weights, 0)['cross_entropy']
+            plain = segmentation_losses(wide.cue, targets, balance, 0)['cross_entropy']
             terms['cue_everywhere'] = settings.cue_everywhere * plain
         return terms

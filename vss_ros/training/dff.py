@@ -79,5 +79,5 @@ class ScalingStage(PropagationStage[Dff, Handed]):
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and Jaccard loss of the scores, at half the size."""
         half = labels[:, ::2, ::2].long()
-        weights = None if self._weights is None else self._weights.to(labels.device)
-        return segmentation_losses(prediction.merged, half, weights, self.settings.jaccard)
+        balance = None if self._balance is None else self._balance.to(labels.device)
+        return segmentation_losses(prediction.merged, half, balance, self.settings.jaccard)

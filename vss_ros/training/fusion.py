@@ -28,7 +28,7 @@ from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE
 from vss_ros.training.labelled_video import LabelledVideo
 from vss_ros.training.loop import Batch
-from vss_ros.training.losses import class_weights, segmentation_losses
+from vss_ros.training.losses import class_balance, segmentation_losses
 from vss_ros.training.propagation import ClipSource
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class FusionSettings:
     frames: int = FRAMES  # of a clip; every three neighbours are a sample
     recolour: bool = True
     weight_softness: float = 0.0  # of class weights, see `class_weights`; 0: all the same
+    logit_adjustment: float = 0.0  # how much of them scores are without, see `class_balance`
     jaccard: float = 0.0
     full_size: bool = False
     new_classifier: bool = False  # begin with another one, as the release does in each of its stages
@@ -105,9 +106,7 @@ class FusionStage:
         """`aside`: clips to score on; `frequencies`: of the classes."""
         self.method, self.settings, self.size, self._seed = method, settings, settings.batch, seed
         self._clips, self._aside = clips, aside
-        self._weights: Tensor | None = None
-        if settings.weight_softness:
-            self._weights = torch.from_numpy(class_weights(frequencies, settings.weight_softness)).float()
+        self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
         method.requires_grad_(False).eval()
         classifier = nn.ModuleList(method.pspnet.get_submodule(name) for name in method.pspnet.classifier)
         if settings.new_classifier:
@@ -144,11 +143,11 @@ class FusionStage:
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         scores = self.scores(batch['images'])
-        weights = None if self._weights is None else self._weights.to(scores.device)
+        balance = None if self._balance is None else self._balance.to(scores.device)
         labels = labelled(self.method, batch['labels']).flatten(0, 1)
         if not self.settings.full_size:
             labels = labels[:, ::2, ::2]
-        return segmentation_losses(scores, labels.long(), weights, self.settings.jaccard)
+        return segmentation_losses(scores, labels.long(), balance, self.settings.jaccard)
 
     def scores(self, images: Tensor) -> Tensor:
         """Scores of the labelled frames of clips, uint8 (N, T, H, W, 3) -> (N * (T - 2), K, h, w)."""

@@ -21,7 +21,8 @@ from vss_ros.core.engines import usable_cores
 from vss_ros.core.errors import VssError
 from vss_ros.methods.channels_last import channels_last
 from vss_ros.training import checkpoint
-from vss_ros.training.optimiser import Descent, FitSettings
+from vss_ros.training.checkpoint import Precision
+from vss_ros.training.optimiser import Descent, FitSettings, usable_precision
 from vss_ros.training.processes import ALONE, Processes
 from vss_ros.training.step_log import StepLog
 
@@ -77,8 +78,9 @@ def fit(
     part = processes.part(stage.size)
     losses = processes.share(_Losses(stage), device)
     average = copy.deepcopy(module).eval()
-    descent = Descent(module, settings, device)
     path = folder / f'{stage.name}.safetensors'
+    precision = _precision(path if resume else None, settings.precision, device, processes)
+    descent = Descent(module, settings, device, precision.computes_in)
     first = 0
     if resume and path.exists():
         first = checkpoint.load(path, module, average, descent.optimiser, descent.scaler)
@@ -118,7 +120,9 @@ def fit(
             began = now
             if (step + 1) % settings.save_every_steps == 0 or step + 1 == settings.steps:
                 if processes.first:
-                    checkpoint.save(path, step + 1, module, average, descent.optimiser, descent.scaler)
+                    checkpoint.save(
+                        path, step + 1, precision, module, average, descent.optimiser, descent.scaler
+                    )
                     validate(step)
                 processes.wait()
     if log is not None:
@@ -126,6 +130,15 @@ def fit(
     processes.spread(average)  # statistics of norms on CPUs are those of each process's own parts
     module.load_state_dict(average.state_dict())
     module.eval()
+
+
+def _precision(path: Path | None, wanted: str, device: torch.device, processes: Processes) -> Precision:
+    """As the run of a checkpoint began, for a trial may come out otherwise another time; and all alike."""
+    begun = None if path is None else checkpoint.precision_of(path)
+    if begun is not None and begun.asked_for == wanted:
+        return begun
+    own = torch.tensor([float(usable_precision(wanted, device) == wanted)], device=device)
+    return Precision(wanted if processes.mean(own).item() == 1 else 'fp32', wanted)
 
 
 def _diverged(folder: Path, name: str, step: int, arrays: Batch, processes: Processes) -> DivergedError:

@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.training.data import IGNORE
+
+
+class ClassBalance(NamedTuple):
+    """What makes up for rare classes while a network learns; float32 (K,) each.
+
+    Attributes:
+        weights: of the classes in the cross-entropy, above 0.
+        offsets: added to the scores where the weights count, so that the network's own are without them.
+    """
+
+    weights: Tensor
+    offsets: Tensor
+
+    def to(self, device: torch.device) -> ClassBalance:
+        return ClassBalance(self.weights.to(device), self.offsets.to(device))
+
+
+def class_balance(
+    frequencies: np.ndarray, softness: float, logit_adjustment: float = 0
+) -> ClassBalance | None:
+    """The balance by class weights; None where `softness` is 0, then all classes are the same.
+
+    Weights make a network see rare classes where there are none, and most of all in places it does not know.
+    So a share of that is taken back: the losses see scores + `logit_adjustment` * log(weights), what is
+    deployed are the scores (Menon et al. 2021, who adjust by frequencies).
+
+    Raises:
+        SettingsError: the weights would not be positive, see `class_weights`, or the adjustment is no share.
+    """
+    if not 0 <= logit_adjustment <= 1 or (logit_adjustment and not softness):
+        raise SettingsError(
+            f'logit_adjustment is {logit_adjustment}; use a share of 0 to 1 of the class weights, '
+            'and 0 where weight_softness is 0'
+        )
+    if not softness:
+        return None
+    weights = torch.from_numpy(class_weights(frequencies, softness)).float()
+    return ClassBalance(weights, logit_adjustment * weights.log())
 
 
 def class_weights(frequencies: np.ndarray, softness: float) -> np.ndarray:
@@ -27,7 +68,7 @@ def class_weights(frequencies: np.ndarray, softness: float) -> np.ndarray:
 def segmentation_losses(
     scores: Tensor,
     labels: Tensor,
-    weights: Tensor | None,
+    balance: ClassBalance | None,
     jaccard: float,
     emphasis: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -39,15 +80,18 @@ def segmentation_losses(
     Args:
         scores: logits of any size, (N, K, h, w).
         labels: class ids, 255 where unlabelled, int64 (N, H, W).
-        weights: of the classes, (K,); all the same if none are given.
+        balance: of the classes; all the same if there is none.
         emphasis: further weights of the pixels in the cross-entropy, (N, H, W).
     """
     classes = scores.shape[1]
-    logarithms = resize(scores.float(), labels.shape[1:]).log_softmax(1)
+    scores = resize(scores.float(), labels.shape[1:])
+    if balance is not None:
+        scores = scores + balance.offsets[:, None, None]
+    logarithms = scores.log_softmax(1)
     known = labels != IGNORE
     labels = labels.where(known, 0)
     of_truth = logarithms.gather(1, labels[:, None])[:, 0]
-    importance = known.float() if weights is None else weights[labels] * known
+    importance = known.float() if balance is None else balance.weights[labels] * known
     if emphasis is not None:
         importance = importance * emphasis
     terms = {'cross_entropy': -(importance * of_truth).sum() / importance.sum().clamp(min=1)}

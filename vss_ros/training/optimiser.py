@@ -21,6 +21,7 @@ SCHEDULES = {
     'polynomial': lambda done, power: (1 - done) ** power,
     'tenth': lambda done, power: 1.0 if done <= 0.5 else 0.1,  # past the middle, as in DAVSS
 }
+TRIALS = 12  # of each precision; of a few, all may fall into moments in which other programs compute
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 log = logging.getLogger(__name__)
@@ -94,18 +95,15 @@ class Descent:
 
     Args:
         module: its parameters learn.
+        precision: in which its networks compute.
     """
 
-    def __init__(self, module: nn.Module, settings: FitSettings, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, settings: FitSettings, device: torch.device, precision: str
+    ) -> None:
         self.settings, self._module, self._device = settings, module, device
         self.optimiser = make_optimiser(module, settings)
-        self.precision = usable_precision(settings.precision, device)
-        if self.precision != settings.precision:
-            log.warning(
-                'precision %s is no faster than fp32 on this processor: training in %s',
-                settings.precision,
-                self.precision,
-            )
+        self.precision = precision
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == 'fp16')
 
     def autocast(self) -> torch.autocast:
@@ -129,8 +127,10 @@ class Descent:
 
 def usable_precision(wanted: str, device: torch.device) -> str:
     """`wanted`, or fp32 where the processor is faster in that: it may be ten times."""
-    fast = device.type != 'cpu' or wanted == 'fp32' or speed_up(PRECISIONS[wanted]) > 1
-    return wanted if fast else 'fp32'
+    if device.type != 'cpu' or wanted == 'fp32' or speed_up(PRECISIONS[wanted]) > 1:
+        return wanted
+    log.warning('precision %s is no faster than fp32 on this processor: training in fp32', wanted)
+    return 'fp32'
 
 
 @lru_cache
@@ -143,7 +143,7 @@ def speed_up(dtype: torch.dtype) -> float:
     maps = torch.ones(2, 64, 64, 64).to(memory_format=torch.channels_last)
     kernel = torch.ones(64, 64, 3, 3).to(memory_format=torch.channels_last).requires_grad_(True)
     best = dict.fromkeys((torch.float32, dtype), math.inf)
-    for _ in range(4):
+    for _ in range(TRIALS):
         for kind in best:
             began = time.perf_counter()
             with torch.autocast('cpu', kind, enabled=kind != torch.float32):

@@ -32,7 +32,7 @@ from vss_ros.training.augment import check_crop
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import IGNORE
 from vss_ros.training.loop import Batch
-from vss_ros.training.losses import class_weights
+from vss_ros.training.losses import class_balance
 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
@@ -77,6 +77,7 @@ class PropagationSettings:
     backwards: float = 0.0  # share of streams that run back in time; with hops intervals below 0 do that
     pseudo_labels: bool = False  # the segmenter's classes as the target even where true ones exist
     weight_softness: float = 0.0  # of class weights in the losses, see `class_weights`; 0: all the same
+    logit_adjustment: float = 0.0  # how much of them scores are without, see `class_balance`
 
     def __post_init__(self) -> None:
         if self.batch < 2:
@@ -133,10 +134,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
         self.size: int = settings.batch
         self._sources = [source for source, _ in sources]
         self._shares = np.array([share for _, share in sources]) / sum(s for _, s in sources)
-        self._weights: Tensor | None = None
-        if settings.weight_softness:
-            weights = class_weights(frequencies, settings.weight_softness)
-            self._weights = torch.from_numpy(weights).float()
+        self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
         self._aside = [self._arrays([clip]) for clip in aside]
 
     @classmethod

@@ -15,7 +15,7 @@ from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import MissingLibraryError
 from vss_ros.core.model_files import sha256_of
 from vss_ros.core.model_folder import load_model
-from vss_ros.training.optimiser import usable_precision
+from vss_ros.training.checkpoint import precision_of
 from vss_ros.training.processes import Processes
 from vss_ros.training.stages import stage_class
 from vss_ros.training.step_log import by_distance, last_scores, read_log
@@ -57,6 +57,7 @@ def write_report(
     columns = ('stage', 'steps', 'batch', 'precision', 'minutes', 'loss at first', 'loss in the end')
     rows = []
     for stage in recipe.stages:
+        precision = precision_of(trainer.folder / f'{stage.name}.safetensors')
         losses = [line['loss'] for line in logs[stage.name] if 'loss' in line]
         tenth = max(len(losses) // 10, 1)
         minutes = sum(line.get('seconds', 0) for line in logs[stage.name]) / 60
@@ -65,7 +66,7 @@ def write_report(
                 stage.name,
                 str(len(losses)),
                 str(stage.sampling.batch),
-                usable_precision(stage.fit.precision, device),
+                precision.computes_in if precision else stage.fit.precision,
                 f'{minutes:.1f}',
                 f'{np.mean(losses[:tenth]):.4g}',
                 f'{np.mean(losses[-tenth:]):.4g}',

@@ -21,7 +21,7 @@ from vss_ros.training import augment
 from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages, class_frequencies
 from vss_ros.training.loop import Batch
-from vss_ros.training.losses import class_weights, segmentation_losses
+from vss_ros.training.losses import class_balance, segmentation_losses
 from vss_ros.training.teacher import answers_of, distillation_loss, load_teachers
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class SegmenterSettings:
     paste: float = 0.5  # share of views that get objects of another view
     paste_classes: tuple[int, ...] = ()  # in a recipe by default the `objects` of the class set
     weight_softness: float = 1.05  # of class weights, see `class_weights`; 0: all the same
+    logit_adjustment: float = 0.0  # how much of them scores are without, see `class_balance`
     jaccard: float = 1.0
     teacher: str = ''
     teacher_weight: float = 1.0
@@ -91,11 +92,9 @@ class SegmenterStage:
         self._sets, self._aside = [images for images, _ in sets], aside
         self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
         self._teacher = teacher
-        self._weights: Tensor | None = None
-        if settings.weight_softness:
-            counted = (class_frequencies(images.labels, classes) for images in self._sets)
-            frequencies = next((found for found in counted if found.any()), np.zeros(classes))
-            self._weights = torch.from_numpy(class_weights(frequencies, settings.weight_softness)).float()
+        counted = (class_frequencies(images.labels, classes) for images in self._sets)
+        frequencies = next((found for found in counted if found.any()), np.zeros(classes))
+        self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
 
     @classmethod
     def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> SegmenterStage:
@@ -131,12 +130,12 @@ class SegmenterStage:
             scores, auxiliary = scores_of(self.module, rgb), None
         taught = None if self._teacher is None else answers_of(self._teacher, rgb)
         with torch.autocast(scores.device.type, enabled=False):
-            weights = None if self._weights is None else self._weights.to(scores.device)
+            balance = None if self._balance is None else self._balance.to(scores.device)
             # Half resolution keeps poles two pixels wide at a quarter of the cost of full size.
             labels = batch['labels'][:, ::2, ::2].long()
-            terms = segmentation_losses(self._enlarged(scores, rgb), labels, weights, self._settings.jaccard)
+            terms = segmentation_losses(self._enlarged(scores, rgb), labels, balance, self._settings.jaccard)
             if auxiliary is not None:
-                loss = segmentation_losses(auxiliary, labels, weights, 0.0)['cross_entropy']
+                loss = segmentation_losses(auxiliary, labels, balance, 0.0)['cross_entropy']
                 terms['auxiliary'] = AUXILIARY * loss
             if taught is not None:
                 loss = distillation_loss(scores, taught, self._settings.teacher_temperature)
