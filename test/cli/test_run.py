@@ -150,6 +150,38 @@ def test_the_source_is_never_written_into_or_over(images, tiny_model, tmp_path, 
     assert {file: file.read_bytes() for file in images.rglob('*') if file.is_file()} == before
 
 
+def test_masks_never_take_the_place_of_the_labels(images, tiny_model, tmp_path, capsys):
+    labels = shutil.copytree(images / 'labels', tmp_path / 'truth' / 'gt')
+    before = {file: file.read_bytes() for file in labels.iterdir()}
+    words = '--labels', labels, '--frames', 2, '--overwrite'
+    for output in (f'{labels}/', f'bag:{labels}'):
+        assert run(images / 'images', tiny_model, *words, '-o', output) == 2
+        assert f'is where the labels lie, {labels}; name another place' in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in labels.iterdir()} == before
+    assert run(images / 'images', tiny_model, *words, '-o', f'{labels.parent}/') == 0
+
+
+def test_the_source_is_known_behind_a_link(images, tiny_model, tmp_path, capsys):
+    (images / 'images').rename(tmp_path / 'elsewhere')
+    (images / 'images').symlink_to(tmp_path / 'elsewhere')
+    for output in (f'{images}/images/', f'{tmp_path}/elsewhere/'):
+        assert run(images, tiny_model, '-o', output) == 2
+        assert 'is where the source lies' in capsys.readouterr().err
+
+
+def test_nothing_is_written_into_a_recording_that_is_the_source(images, tiny_model, tmp_path, capsys):
+    pytest.importorskip('rosbags')
+    recording = tmp_path / 'rec'
+    assert run(images, tiny_model, '-o', f'bag:{recording}', '--copy-images', '--frames', 2) == 0
+    before = {file.name: file.read_bytes() for file in recording.iterdir()}
+    assert 'rec.mcap' in before
+    for output in ('rec.mcap', 's.json', 'masks/'):
+        words = '-o', f'{recording}/{output}', '--overwrite', '--topic', '/image_raw'
+        assert run(recording, tiny_model, *words) == 2
+        assert 'is where the source lies' in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in recording.iterdir()} == before
+
+
 def test_masks_may_lie_beside_a_video(tiny_model, tmp_path, street):
     av = pytest.importorskip('av')
     with av.open(str(tmp_path / 'v.mp4'), 'w') as container:

@@ -9,6 +9,8 @@ import yaml
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import FrameError, SettingsError, SourceError
 from vss_ros.core.frame import Frame, Segmentation
+from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.settings import StreamSettings
 from vss_ros.core.sinks.open import open_sink
 from vss_ros.core.sources.open import SourceSettings, open_source
 
@@ -38,14 +40,15 @@ def image_message(pixels, encoding, stamp_ns):
     return STORE.types[IMAGE](*fields)
 
 
-def write_bag(path, topics, storage='MCAP'):
-    """Writes topic -> messages; the n-th messages of all topics are recorded together."""
+def write_bag(path, topics, storage='MCAP', every_ns=1, lag_ns=0):
+    """Writes topic -> messages; the n-th messages of all topics are recorded together, or so much later."""
     plugin = rosbags.StoragePlugin[storage]
     with rosbags.Writer(path, version=9, storage_plugin=plugin) as writer:
-        for topic, messages in topics.items():
+        for place, (topic, messages) in enumerate(topics.items()):
             connection = writer.add_connection(topic, messages[0].__msgtype__, typestore=STORE)
             for number, message in enumerate(messages):
-                writer.write(connection, 5000 + number, STORE.serialize_cdr(message, message.__msgtype__))
+                at_ns = 5000 + number * every_ns + place * lag_ns
+                writer.write(connection, at_ns, STORE.serialize_cdr(message, message.__msgtype__))
     return path
 
 
@@ -106,13 +109,40 @@ def test_the_truth_is_the_mask_with_exactly_the_same_stamp(tmp_path):
     assert [None if truth is None else int(truth[0, 0]) for truth in truths] == [0, None, 2, 4]
 
 
-@pytest.mark.parametrize('stamps', [(0, 0, 0), (1, 5, 5)])
+@pytest.mark.parametrize('stamps', [(7, 7, 7), (1, 5, 5)])
 def test_masks_of_one_stamp_are_refused_because_one_of_them_is_another_images_truth(tmp_path, stamps):
     masks = [image_message(np.full((24, 32), i, np.uint8), 'mono8', stamp) for i, stamp in enumerate(stamps)]
     images = [image_message(picture(i), 'bgr8', stamp) for i, stamp in enumerate(stamps)]
     path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks})
     with pytest.raises(SourceError, match=r'two masks of /mask have the stamp 0.000 s.* --mask-topic'):
         read(path, topic='/camera', mask_topic='/mask')
+
+
+def test_where_a_driver_leaves_the_stamp_at_0_the_time_of_recording_stands_in(tmp_path, model, engine):
+    images = [image_message(picture(i), 'bgr8', 0) for i in range(4)]
+    path = write_bag(tmp_path / 'bag', {'/camera': images}, every_ns=10**9)
+    frames = read(path)
+    assert [frame.stamp_ns for frame in frames] == [5000 + i * 10**9 for i in range(4)]
+    segmenter = VideoSegmenter(model, engine, StreamSettings(max_frame_gap_s=0.5))
+    assert [segmenter.step(frame).reset_reason for frame in frames] == ['first frame', 'gap', 'gap', 'gap']
+
+
+@pytest.mark.parametrize(('lag_ns', 'found'), [(0, [0, 1, 2]), (3, [None] * 3)])
+def test_without_stamps_a_mask_belongs_to_the_image_recorded_with_it(tmp_path, caplog, lag_ns, found):
+    images = [image_message(picture(i), 'bgr8', 0) for i in range(3)]
+    masks = [image_message(np.full((24, 32), i, np.uint8), 'mono8', 0) for i in range(3)]
+    path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks}, every_ns=10**8, lag_ns=lag_ns)
+    truths = [frame.truth for frame in read(path, topic='/camera', mask_topic='/mask')]
+    assert [None if truth is None else int(truth[0, 0]) for truth in truths] == found
+    assert caplog.text.count('an image has no stamp, by which its mask of /mask') == (lag_ns > 0)
+
+
+def test_stamps_that_begin_at_0_lose_no_mask_but_the_first(tmp_path):
+    images = [image_message(picture(i), 'bgr8', 100 * i) for i in range(3)]
+    masks = [image_message(np.full((24, 32), i, np.uint8), 'mono8', 100 * i) for i in range(3)]
+    path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks}, lag_ns=1)
+    truths = [frame.truth for frame in read(path, topic='/camera', mask_topic='/mask')]
+    assert [None if truth is None else int(truth[0, 0]) for truth in truths] == [None, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -178,10 +208,10 @@ def test_a_bag_without_images_is_refused(tmp_path):
 
 
 def test_a_damaged_message_is_skipped_and_told(tmp_path, caplog):
-    messages = [image_message(picture(i), 'bgr8', i) for i in range(3)]
+    messages = [image_message(picture(i), 'bgr8', 1 + i) for i in range(3)]
     messages[1].step = 5
     path = write_bag(tmp_path / 'bag', {'/camera': messages})
-    assert [frame.stamp_ns for frame in read(path)] == [0, 2]
+    assert [frame.stamp_ns for frame in read(path)] == [1, 3]
     assert 'message 2 of /camera is skipped: step is 5 bytes' in caplog.text
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -136,6 +137,21 @@ def test_without_pytorch_the_message_says_how_to_get_the_graphs(weights_alone, e
     monkeypatch.setattr(first_use, 'MAKER', 'no_module_of_this_name')
     with pytest.raises(MissingLibraryError, match=r'pip install .*train.*vss export tiny -o FOLDER'):
         load_model(weights_alone)
+
+
+@pytest.mark.parametrize('kind', ['ImportError', 'OSError'])
+def test_a_pytorch_that_cannot_be_loaded_is_told_from_a_cache_that_cannot_be_written(
+    weights_alone, empty_cache, tmp_path, monkeypatch, kind
+):
+    (tmp_path / 'torch.py').write_text(f"raise {kind}('libcublas.so.11: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ('torch', first_use.MAKER):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(
+        ModelError, match=r'PyTorch, .* cannot be loaded: libcublas\.so\.11.*vss export tiny -o FOLDER'
+    ) as refused:
+        load_model(weights_alone)
+    assert 'XDG_CACHE_HOME' not in str(refused.value)
 
 
 def test_graphs_that_were_damaged_are_made_anew(weights_alone, used, caplog):

@@ -252,4 +252,23 @@ def test_an_image_with_fewer_pixels_than_regions_is_refused_and_the_next_one_tak
     segmenter = make_segmenter(model, engine, FOUR)
     with pytest.raises(FrameError, match='image is 1x9, too small for 2x2 regions; set regions to 1x1'):
         segmenter.step(Frame(np.zeros((9, 1, 3), np.uint8), 0))
-    assert segmenter.step(Frame(street[0], 1)).reset_reason == 'first frame'
+    assert segmenter.step(Frame(street[0], 1)).reset_reason == 'error'
+
+
+def test_after_an_image_that_is_too_small_a_new_stream_begins(model, engine, street):
+    segmenter = make_segmenter(model, engine, FOUR)
+    segmenter.step(Frame(street[0], 0))
+    with pytest.raises(FrameError, match='too small'):
+        segmenter.step(Frame(np.zeros((9, 1, 3), np.uint8), 1))
+    found = [segmenter.step(Frame(street[1], stamp)) for stamp in (2, 3)]
+    assert [(s.kind, s.reset_reason) for s in found] == [('key', 'error'), ('propagated', None)]
+
+
+def test_a_frame_is_carried_where_all_of_its_regions_are(model, engine, street):
+    segmenter = make_segmenter(model, engine, StreamSettings(9, regions='2x2', correction_interval=9))
+    stream = frames(doubled(street[:3]))
+    found = [segmenter.step(frame) for frame in stream[:2]]
+    segmenter._segmenters[0].request_key_frame()
+    found.append(segmenter.step(stream[2]))
+    assert [s.kind for s in found] == ['key', 'carried', 'mixed']
+    assert [s.is_carried for s in found] == [False, True, False]

@@ -69,6 +69,21 @@ def test_old_masks_are_replaced_only_if_asked_and_other_files_stay(tmp_path):
         open_sink(f'{tmp_path}/', CLASSES)
 
 
+@pytest.mark.parametrize(('written', 'left'), [(2, [7, 7]), (0, [3, 3, 3])])
+def test_masks_of_a_run_that_is_broken_off_are_never_mixed_with_those_it_replaces(tmp_path, written, left):
+    spec = f'{tmp_path}/'
+    first = open_sink(spec, CLASSES)
+    for _ in range(3):
+        first.write(frame(), result(frame(), label=3))
+    first.close()
+    second = open_sink(spec, CLASSES, overwrite=True)
+    for _ in range(written):
+        second.write(frame(), result(frame(), label=7))
+    second.discard()
+    masks = [cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED) for name in visible(tmp_path)]
+    assert [int(mask[0, 0]) for mask in masks] == left
+
+
 @pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])
 @pytest.mark.parametrize('name', ['out.mp4', 'out.mkv'])
 def test_an_overlay_video_keeps_times_and_colours(tmp_path, monkeypatch, name, codec):
@@ -271,6 +286,45 @@ def write_one_frame(folder, then):
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('inner', ['masks/', 'o.mp4', 'o.json', 'o.mcap', 'bag:deep/bag'])
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_no_output_lies_within_another_that_takes_its_place_as_a_whole(tmp_path, inner, overwrite):
+    kind, colon, name = inner.rpartition(':')
+    outer, spec = f'bag:{tmp_path}/out', f'{kind}{colon}{tmp_path}/out/{name}'
+    for specs in ([outer, spec], [spec, outer]):
+        with (
+            pytest.raises(SettingsError, match=rf'{spec} is in {outer}, another output; name another place'),
+            open_sinks(specs, CLASSES, overwrite=overwrite),
+        ):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_outputs_may_lie_among_the_masks(tmp_path):
+    with open_sinks([f'{tmp_path}/out/', f'{tmp_path}/out/s.json'], CLASSES) as sinks:
+        for sink in sinks:
+            sink.write(frame(), result(frame()))
+    assert visible(tmp_path / 'out') == ['000000.png', 's.json']
+
+
+@pytest.mark.parametrize('name', ['bag:{}', '{}.json'])
+def test_files_that_came_to_lie_where_an_output_goes_are_not_replaced_at_the_end(tmp_path, name):
+    pytest.importorskip('rosbags')
+    spec = name.format(tmp_path / 'out')
+    folder = Path(spec.removeprefix('bag:'))
+
+    def run():
+        with open_sinks([spec], CLASSES, overwrite=True) as [sink]:
+            sink.write(frame(), result(frame()))
+            folder.mkdir()
+            (folder / 'photo.jpg').touch()
+
+    with pytest.raises(SettingsError, match='is a folder that holds no bag and is not replaced'):
+        run()
+    assert os.listdir(tmp_path) == [folder.name]
+    assert os.listdir(folder) == ['photo.jpg']
 
 
 def test_an_error_in_the_middle_leaves_no_output(tmp_path):

@@ -82,7 +82,7 @@ def test_occlusion_is_rare_but_present_in_a_drive(pair):
 def test_the_road_flows_like_a_plane_under_the_moving_camera():
     clip = StreetClip(11, 4, 120, 160)
     frame, lens = clip[3], clip.lens.matrix
-    now, before = clip.camera.pose(3 / clip.rate_hz), clip.camera.pose(2 / clip.rate_hz)
+    now, before = clip.camera.pose(3 / clip.rate), clip.camera.pose(2 / clip.rate)
     y, x = np.nonzero(frame.mask == ROAD)
     rays = now.rotation @ np.linalg.inv(lens) @ np.stack([x, y, np.ones_like(x)])
     points = now.position[:, None] + rays * (-now.position[1] / rays[1])
@@ -139,7 +139,7 @@ def test_a_large_frame_shows_the_same_scene_as_a_small_one():
 
 
 def test_stamps_follow_the_rate():
-    clip = StreetClip(0, 4, 16, 16, rate_hz=20)
+    clip = StreetClip(0, 4, 16, 16, rate=20)
     assert [frame.stamp_ns for frame in clip] == [0, 50_000_000, 100_000_000, 150_000_000]
 
 
@@ -152,8 +152,11 @@ def test_stamps_follow_the_rate():
         ({'height': 15}, 'height is 15; use a whole number of 16 or more'),
         ({'width': 8193}, 'an image is 8193x360; use sides of up to 8192 pixels'),
         ({'width': '480'}, "width is '480'"),
-        ({'rate_hz': 0.0}, 'rate_hz is 0.0'),
-        ({'rate_hz': float('nan')}, 'rate_hz is nan'),
+        ({'rate': 0.0}, 'rate is 0.0; use a number of frames per second above 0'),
+        ({'rate': float('nan')}, 'rate is nan'),
+        ({'rate': 1e-5}, 'rate is 1e-05, at which 1 frames .* take 100000 s; use a higher rate or'),
+        ({'rate': 1e-300}, 'rate is 1e-300, .* for 10000 s at most'),
+        ({'frames': 10**6}, 'rate is 15.0, at which 1000000 frames .* or fewer frames'),
     ],
 )
 def test_unusable_arguments_are_refused(arguments, message):

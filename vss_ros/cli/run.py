@@ -85,7 +85,7 @@ def main(args: Namespace) -> int:
     if args.copy_images and not any(map(is_bag, args.output)):
         raise SettingsError('--copy-images is for bags; name one with -o, such as -o masks.mcap')
     alpha = ALPHA if args.alpha is None else args.alpha
-    check_apart(args.output, user_path(args.source))
+    check_apart(args.output, user_path(args.source), args.labels)
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
     with ExitStack() as stack:
         source = stack.enter_context(closing(open_source(args.source, settings)))

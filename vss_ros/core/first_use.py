@@ -35,7 +35,7 @@ def complete(model: ModelFolder, description: bytes, read: Callable[[Path], Mode
         description: the bytes of its model.yaml, which vouch for the weights.
         read: reads and checks a folder.
     Raises:
-        ModelError: the graphs cannot be made or kept.
+        ModelError: the graphs cannot be made or kept; PyTorch cannot be loaded, say.
         MissingLibraryError: they are not made yet, and PyTorch is not installed.
     """
     try:
@@ -69,11 +69,16 @@ def _made(
 
 def _make(model: ModelFolder, folder: Path, read: Callable[[Path], ModelFolder]) -> ModelFolder:
     _log.warning('%s came as weights alone; making its graphs, this once', model.name)
+    elsewhere = f'make a whole model elsewhere, with: vss export {model.name} -o FOLDER'
     try:
         maker = importlib.import_module(MAKER)
     except ModuleNotFoundError as error:
-        note = f', or make a whole model elsewhere, with: vss export {model.name} -o FOLDER'
-        raise MissingLibraryError(error.name or 'torch', 'train', note) from error
+        raise MissingLibraryError(error.name or 'torch', 'train', f', or {elsewhere}') from error
+    except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
+        raise ModelError(
+            f'{model.path} came as weights alone, and PyTorch, which makes its graphs, cannot be loaded: '
+            f'{error}; install it anew, or {elsewhere}'
+        ) from error
     maker.export_again(model, folder)
     for other in all_made(folder.parent, model.name):
         if time.time() - other.stat().st_mtime > OUTDATED_S:  # of other weights or code

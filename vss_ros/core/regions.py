@@ -98,17 +98,17 @@ class RegionSegmenter:
         An error leaves the segmenter usable: the next frame starts a new stream.
 
         Raises:
-            FrameError: the image has fewer pixels than there are regions.
+            FrameError: there are more regions than rows or columns of pixels.
         """
-        regions = split(frame.size, self.settings)
-        self._hand_on(frame.size)
         clock = Stopwatch()
-        crops = [_crop(frame, region) for region in regions]
-        clock.lap('resize')
         try:
+            regions = split(frame.size, self.settings)
+            self._hand_on(frame.size)
+            crops = [_crop(frame, region) for region in regions]
+            clock.lap('resize')
             parts = [segmenter.step(crop) for segmenter, crop in zip(self._segmenters, crops, strict=True)]
         except Exception:
-            self.reset(ERROR)  # some regions have gone on, others have not
+            self.reset(ERROR)  # some regions may have gone on, others have not
             raise
         return _merged(parts, regions, clock)
 
@@ -204,7 +204,7 @@ def _merged(parts: Sequence[Segmentation], regions: Sequence[Region], cropping: 
         mask=mask,
         confidence=confidence,
         is_key=all(part.is_key for part in parts),
-        is_carried=all(part.is_key or part.is_carried for part in parts),
+        is_carried=all(part.is_carried for part in parts),
         age_frames=max(part.age_frames for part in parts),
         age_ns=max(part.age_ns for part in parts),
         stamp_ns=parts[0].stamp_ns,

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 BLOCK = 8  # pixels; the finest vectors cover 8x8
+SMOOTHING = 5  # blocks
 
 
 def flow_of_blocks(vectors: np.ndarray, height: int, width: int, least_covered: float) -> np.ndarray | None:
@@ -45,12 +46,17 @@ def flow_of_blocks(vectors: np.ndarray, height: int, width: int, least_covered: 
 
 
 def _fill(field: np.ndarray) -> np.ndarray:
-    """Gives blocks without a vector (intra blocks) the mean of their known neighbours, ring by ring."""
-    flow, known = field[..., :2] * field[..., 2:], field[..., 2].copy()
-    while not known.all():
-        total = cv2.boxFilter(known, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        sums = cv2.boxFilter(flow, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        ring = (known == 0) & (total > 0)
-        flow[ring] = sums[ring] / total[ring, None]
-        known[ring] = 1
-    return flow
+    """Gives blocks without a vector (intra blocks) that of the nearest block which has one, smoothed.
+
+    The time does not depend on how large the holes are. On the exact flow of streets it comes nearer to
+    the truth than growing what is known ring by ring.
+    """
+    flow, known = field[..., :2], field[..., 2] > 0
+    if known.all():
+        return flow
+    unknown = (~known).astype(np.uint8)
+    _, nearest = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    vectors = np.zeros((nearest.max() + 1, 2), np.float32)
+    vectors[nearest[known]] = flow[known]
+    filled = vectors[nearest]
+    return np.where(known[..., None], filled, cv2.blur(filled, (SMOOTHING, SMOOTHING)))

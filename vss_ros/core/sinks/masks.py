@@ -19,7 +19,8 @@ class MaskSink:
 
     Args:
         folder: made if it does not exist.
-        overwrite: whether masks that lie there may be replaced; those left over are removed at the end.
+        overwrite: whether masks that lie there may be replaced; once one was written, those left over are
+            removed at the end, however it came.
 
     Raises:
         SettingsError: masks lie there, and they may not be replaced; in `write` also if another run writes
@@ -48,4 +49,6 @@ class MaskSink:
             path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Keeps the masks written so far: each is complete."""
+        """Keeps the masks written so far: each is complete. Of two runs there is never a mixture."""
+        if self._count:
+            self.close()

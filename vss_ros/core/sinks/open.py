@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from vss_ros.core.sinks import FileSink
 from vss_ros.core.sources.images import SUFFIXES
 
 BAG_PREFIX = 'bag:'
-FILES = ('.mcap', '.mp4', '.mkv', '.json')
 KINDS = (
     'NAME.mp4 or NAME.mkv (overlay video), FOLDER/ (mask PNGs), NAME.mcap (bag as one file), '
     'bag:FOLDER (rosbag2 folder), NAME.json (scores)'
@@ -29,6 +29,11 @@ def is_bag(spec: str) -> bool:
 def is_video(spec: str) -> bool:
     """Whether an output's name asks for an overlay video."""
     return not is_bag(spec) and spec.endswith(('.mp4', '.mkv'))
+
+
+def _is_whole(spec: str) -> bool:
+    """Whether an output takes the place of whatever had its name; masks only come to lie in their folder."""
+    return is_bag(spec) or is_video(spec) or _path_of(spec).suffix == '.json'
 
 
 def open_sink(
@@ -49,8 +54,8 @@ def open_sink(
     path = _path_of(spec)
     if not spec or (spec.startswith(BAG_PREFIX) and path.name in ('', '..')):
         raise SettingsError(f'output {spec!r} names nothing that can be written; use {KINDS}')
-    if overwrite and (spec.startswith(BAG_PREFIX) or path.suffix in FILES):
-        _check_replaceable(path, becomes_folder=is_bag(spec) and path.suffix != '.mcap')
+    if overwrite:
+        _check_replaceable(spec)
     if is_bag(spec):
         from vss_ros.core.sinks.bag import BagSink
 
@@ -70,43 +75,72 @@ def open_sink(
     raise SettingsError(f'output {spec!r} is of no kind known here; use {KINDS}')
 
 
-def check_apart(specs: Iterable[str], source: Path) -> None:
-    """Raises SettingsError for an output that would be written into the source, or over it."""
+def check_apart(specs: Iterable[str], source: Path, labels: Path | None = None) -> None:
+    """Raises SettingsError for an output that would be written into source or labels, or over them."""
     source = source.resolve()
-    own = {source, source / 'images', source / 'labels'}
+    own = {(source / name).resolve() for name in ('', 'images', 'labels')}
     if source.suffix.lower() in SUFFIXES:  # masks are images, too
         own.add(source.parent)
-    for spec in specs:
+    places = [('source lies', source, own)]
+    if labels is not None:
+        labels = labels.resolve()
+        places.append(('labels lie', labels, {labels}))
+    for spec, (what, place, folders) in product(specs, places):
         path = _path_of(spec).resolve()
-        is_folder = spec.startswith(BAG_PREFIX) or path.is_dir()
-        if path == source or (is_folder and path in own) or (is_bag(spec) and path in source.parents):
-            raise SettingsError(f'output {spec} is where the source lies, {source}; name another place')
+        is_over = _is_whole(spec) and any(path in folder.parents for folder in folders)
+        is_into = (spec.startswith(BAG_PREFIX) or path.is_dir()) and path in folders
+        is_in_bag = place in path.parents and _holds_bag(place)
+        if path == place or is_over or is_into or is_in_bag:
+            raise SettingsError(f'output {spec} is where the {what}, {place}; name another place')
+
+
+def _check_apart_from_each_other(specs: Sequence[str]) -> None:
+    paths = [_path_of(spec).resolve() for spec in specs]
+    for spec, path in zip(specs, paths, strict=True):
+        if paths.count(path) > 1:
+            raise SettingsError(f'output {spec} is named twice; name each once')
+        for other, folder in zip(specs, paths, strict=True):
+            if _is_whole(other) and folder in path.parents:
+                raise SettingsError(f'output {spec} is in {other}, another output; name another place')
 
 
 def _path_of(spec: str) -> Path:
     return user_path(spec.removeprefix(BAG_PREFIX))
 
 
-def _check_replaceable(path: Path, becomes_folder: bool) -> None:
-    """An output takes the place of a whole folder, which must not be one of somebody's other files."""
-    if becomes_folder and path.is_file():
+def _holds_bag(folder: Path) -> bool:
+    return (folder / 'metadata.yaml').is_file()
+
+
+def _check_replaceable(spec: str) -> None:
+    """What an output takes the place of must not be a folder of somebody's other files."""
+    if not _is_whole(spec):
+        return
+    path = _path_of(spec)
+    if is_bag(spec) and path.suffix != '.mcap' and path.is_file():
         raise SettingsError(f'{path} is a file, and the bag becomes a folder; choose another name')
-    if path.is_dir() and not (path / 'metadata.yaml').is_file() and any(path.iterdir()):
+    if path.is_dir() and not _holds_bag(path) and any(path.iterdir()):
         raise SettingsError(f'{path} is a folder that holds no bag and is not replaced; choose another name')
 
 
 @contextmanager
-def open_sinks(specs: Iterable[str], classes: ClassSet, **options: Any) -> Iterator[list[FileSink]]:
-    """Opens several sinks as `open_sink` does: closed at the end, discarded after an error."""
+def open_sinks(
+    specs: Iterable[str], classes: ClassSet, *, overwrite: bool = False, **options: Any
+) -> Iterator[list[FileSink]]:
+    """Opens several sinks as `open_sink` does: closed at the end, discarded after an error.
+
+    Raises:
+        SettingsError: as `open_sink`, or two outputs have one name, or one lies within another.
+    """
     specs, sinks = list(specs), []
-    paths = [_path_of(spec).resolve() for spec in specs]
-    if twice := next((spec for spec, path in zip(specs, paths, strict=True) if paths.count(path) > 1), None):
-        raise SettingsError(f'output {twice} is named twice; name each once')
+    _check_apart_from_each_other(specs)
     try:
         for spec in specs:
-            sinks.append(open_sink(spec, classes, **options))
+            sinks.append(open_sink(spec, classes, overwrite=overwrite, **options))
         yield sinks
-        for sink in sinks:
+        for spec, sink in zip(specs, sinks, strict=True):
+            if overwrite:
+                _check_replaceable(spec)  # again: a run is long, and files may have come there meanwhile
             sink.close()
     except BaseException:
         for sink in sinks:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,19 +32,22 @@ FIELDS = {
     IMAGE: {**HEADER, **SHAPE, 'encoding': str, 'data': np.ndarray},
     COMPRESSED: {**HEADER, 'format': str, 'data': np.ndarray},
 }
+Moment = tuple[int, int]  # see `_Recorded.moment`
 _log = logging.getLogger(__name__)
 
 
 class BagSource:
     """Frames of one image topic, with the stamp and the frame_id of their headers.
 
+    Where a driver left the stamp at 0, the time of recording stands in for it, so that a pause is seen.
     A damaged message is skipped with a warning, as the live node does.
 
     Args:
         path: a bag.
         topic: the image topic; None takes the only one there is.
         mask_topic: topic of mono8 masks, as they are or as PNG, in order of their stamps; a mask is the truth
-            of the image with the same stamp. One that cannot be used is left out with a warning.
+            of the image with the same stamp, or of the image recorded at the same time where both have none.
+            One that cannot be used is left out with a warning.
 
     Raises:
         SourceError: the bag is missing or damaged, the topic is missing or must be chosen; while
@@ -68,9 +71,9 @@ class BagSource:
         used, last_error = 0, None
         if self._masks is not None:
             self._masks.rewind()
-        for number, message in enumerate(_messages(self._path, self._reader, self.topic), start=1):
+        for number, recorded in enumerate(_messages(self._path, self._reader, self.topic), start=1):
             try:
-                frame = self._frame(message)
+                frame = self._frame(recorded)
             except FrameError as error:
                 last_error = error
                 _log.warning('%s: message %d of %s is skipped: %s', self._path, number, self.topic, error)
@@ -85,16 +88,16 @@ class BagSource:
         if self._masks is not None:
             self._masks.close()
 
-    def _frame(self, message: Any) -> Frame:
+    def _frame(self, recorded: _Recorded) -> Frame:
+        message = recorded.message
         if isinstance(message, FrameError):
             raise message
-        stamp_ns = _stamp_ns(message)
         if message.__msgtype__ == COMPRESSED:
             image, encoding = decode_compressed(message.data, message.format), message.format
         else:
             image, encoding = to_bgr(*_fields(message), bool(message.is_bigendian)), message.encoding
-        frame = Frame(image, stamp_ns, message.header.frame_id, encoding)
-        return frame if self._masks is None else self._masks.label(frame)
+        frame = Frame(image, recorded.stamp_ns, message.header.frame_id, encoding)
+        return frame if self._masks is None else self._masks.label(frame, recorded.moment)
 
     def _choose(self, topic: str | None, mask_topic: str | None) -> str:
         if topic is not None:
@@ -118,6 +121,28 @@ class BagSource:
         return topic
 
 
+class _Recorded(NamedTuple):
+    """A message of a bag, or a FrameError for one that cannot be read, and when it was recorded."""
+
+    message: Any
+    at_ns: int
+
+    @property
+    def moment(self) -> Moment:
+        """The stamp, and what tells messages apart that have none, or 0; by these masks are found.
+
+        Not by `stamp_ns`: where stamps begin at 0, the first message would come after all others.
+        """
+        stamp = self.message.header.stamp
+        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+        return stamp_ns, 0 if stamp_ns else self.at_ns
+
+    @property
+    def stamp_ns(self) -> int:
+        """The stamp, or the time of recording where a driver left it at 0."""
+        return sum(self.moment)
+
+
 class _Masks:
     """Finds the mask of a stamp while images and masks are read side by side, each in order of its stamps.
 
@@ -132,15 +157,15 @@ class _Masks:
     def rewind(self) -> None:
         """Begins with the first mask; called before `label`."""
         self._messages = _messages(self._path, self._reader, self._topic)
-        self._latest = {'images': -1, self._topic: -1}
-        self._in_order = True
+        self._latest: dict[str, Moment] = {}
+        self._in_order = self._all_stamped = True
         self._ahead = self._next()  # the first mask not yet passed by
         self._after = self._next()
 
-    def label(self, frame: Frame) -> Frame:
-        """The frame with its mask as truth, if there is one that can be used."""
+    def label(self, frame: Frame, moment: Moment) -> Frame:
+        """The frame of an image recorded so with its mask as truth, if there is one that can be used."""
         try:
-            truth = self._at(frame.stamp_ns)
+            truth = self._at(moment)
             return frame if truth is None else replace(frame, truth=truth)
         except FrameError as error:
             _log.warning(
@@ -152,34 +177,48 @@ class _Masks:
             )
             return frame
 
-    def _at(self, stamp_ns: int) -> np.ndarray | None:
-        """The mask with this stamp, uint8 (H, W), or None. Stamps are asked for in rising order."""
-        self._check_order('images', stamp_ns)
-        while self._ahead is not None and _stamp_ns(self._ahead) < stamp_ns:
+    def _at(self, moment: Moment) -> np.ndarray | None:
+        """The mask of this moment, uint8 (H, W), or None. Moments are asked for in rising order."""
+        self._check_order('images', moment)
+        while self._ahead is not None and self._ahead.moment < moment:
             self._ahead, self._after = self._after, self._next()
-        if self._ahead is None or _stamp_ns(self._ahead) != stamp_ns:
+        if self._ahead is None or self._ahead.moment != moment:
+            self._tell_unstamped(moment)
             return None
-        if self._after is not None and _stamp_ns(self._after) == stamp_ns:
+        if self._after is not None and self._after.moment == moment:
             raise SourceError(
-                f'{self._path}: two masks of {self._topic} have the stamp {stamp_ns / 1e9:.3f} s, by which '
-                'that of an image is found; leave out --mask-topic, or record with the stamps of the camera'
+                f'{self._path}: two masks of {self._topic} have the stamp {sum(moment) / 1e9:.3f} s, '
+                'by which that of an image is found; leave out --mask-topic, or record with the stamps of a '
+                'camera'
             )
-        if self._ahead.__msgtype__ == COMPRESSED:
-            return decode_labels(self._ahead.data)
-        return to_labels(*_fields(self._ahead))
+        mask = self._ahead.message
+        if mask.__msgtype__ == COMPRESSED:
+            return decode_labels(mask.data)
+        return to_labels(*_fields(mask))
 
     def close(self) -> None:
         self._reader.close()
 
-    def _next(self) -> Any:
+    def _tell_unstamped(self, moment: Moment) -> None:
+        stamp_ns, _ = moment
+        if self._all_stamped and not stamp_ns:
+            self._all_stamped = False
+            _log.warning(
+                '%s: an image has no stamp, by which its mask of %s would be found; without, only a mask '
+                'recorded at the very same time is its truth',
+                self._path,
+                self._topic,
+            )
+
+    def _next(self) -> _Recorded | None:
         """The next mask that can be read, or None."""
-        mask = next((mask for mask in self._messages if not isinstance(mask, FrameError)), None)
+        mask = next((mask for mask in self._messages if not isinstance(mask.message, FrameError)), None)
         if mask is not None:
-            self._check_order(self._topic, _stamp_ns(mask))
+            self._check_order(self._topic, mask.moment)
         return mask
 
-    def _check_order(self, what: str, stamp_ns: int) -> None:
-        if self._in_order and stamp_ns < self._latest[what]:
+    def _check_order(self, what: str, moment: Moment) -> None:
+        if self._in_order and moment < self._latest.get(what, moment):
             self._in_order = False
             _log.warning(
                 '%s: %s are not recorded in order of their stamps, so some images are without their mask; '
@@ -187,7 +226,7 @@ class _Masks:
                 self._path,
                 what,
             )
-        self._latest[what] = stamp_ns
+        self._latest[what] = moment
 
 
 def open_bag(path: Path) -> AnyReader:
@@ -208,12 +247,12 @@ def open_bag(path: Path) -> AnyReader:
     return reader
 
 
-def _messages(path: Path, reader: AnyReader, topic: str) -> Iterator[Any]:
-    """Messages of a topic in order of recording; a FrameError stands for one that cannot be read."""
+def _messages(path: Path, reader: AnyReader, topic: str) -> Iterator[_Recorded]:
+    """Messages of a topic in order of recording."""
     recorded = reader.messages(connections=_connections(reader, topic))
     while True:
         try:
-            connection, _, data = next(recorded)
+            connection, at_ns, data = next(recorded)
         except StopIteration:
             return
         except Exception as error:  # as in open_bag
@@ -224,7 +263,7 @@ def _messages(path: Path, reader: AnyReader, topic: str) -> Iterator[Any]:
             message = FrameError(f'it cannot be decoded: {error or type(error).__name__}')
         else:
             message = _known(message)
-        yield message
+        yield _Recorded(message, at_ns)
 
 
 def _known(message: Any) -> Any:
@@ -249,10 +288,6 @@ def _image_connections(reader: AnyReader) -> list[Any]:
 
 def _image_topics(reader: AnyReader) -> list[str]:
     return sorted({entry.topic for entry in _image_connections(reader)})
-
-
-def _stamp_ns(message: Any) -> int:
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
 def _fields(message: Any) -> tuple[str, np.ndarray, int, int, int]:

@@ -23,6 +23,7 @@ from vss_ros.core.synthetic.traffic import Traffic
 
 SMALLEST_SIDE = 16  # pixels
 BEHIND = 12.0  # metres of street built behind the camera
+LONGEST_S = 10_000  # of a drive; its whole street is built at the start, in a second per 1000 to 2000 s
 
 STREET_CLASSES = 'camvid11'  # the class set of their masks
 
@@ -55,14 +56,14 @@ class StreetClip:
         seed: chooses street, weather, traffic and drive, 0 or more.
         frames: length, 1 or more.
         height, width: image size in pixels, 16 to 8192 each.
-        rate_hz: frames per second.
+        rate: frames per second.
 
     Raises:
-        SettingsError: an argument is out of range.
+        SettingsError: an argument is out of range, or the drive takes longer than LONGEST_S.
     """
 
     def __init__(
-        self, seed: int, frames: int, height: int = 360, width: int = 480, rate_hz: float = 15.0
+        self, seed: int, frames: int, height: int = 360, width: int = 480, rate: float = 15.0
     ) -> None:
         _check_whole('seed', seed, 0)
         _check_whole('frames', frames, 1)
@@ -70,9 +71,14 @@ class StreetClip:
         _check_whole('width', width, SMALLEST_SIDE)
         if max(height, width) > MAX_SIDE:
             raise SettingsError(f'an image is {width}x{height}; use sides of up to {MAX_SIDE} pixels')
-        if not (np.isfinite(rate_hz) and rate_hz > 0):
-            raise SettingsError(f'rate_hz is {rate_hz}; use a number of frames per second above 0')
-        self.seed, self.frames, self.rate_hz = seed, frames, float(rate_hz)
+        if not (np.isfinite(rate) and rate > 0):
+            raise SettingsError(f'rate is {rate}; use a number of frames per second above 0')
+        if frames / rate > LONGEST_S:
+            raise SettingsError(
+                f'rate is {rate}, at which {frames} frames of a street take {frames / rate:g} s; '
+                f'use a higher rate or fewer frames, for {LONGEST_S} s at most'
+            )
+        self.seed, self.frames, self.rate = seed, frames, float(rate)
 
         def stream(number: int) -> np.random.Generator:
             return np.random.default_rng([seed, number])
@@ -80,7 +86,7 @@ class StreetClip:
         self.street = draw_street(stream(0))
         self.light = Light(stream(1))
         self.camera = CameraCar(self.street, stream(2))
-        seconds = frames / self.rate_hz
+        seconds = frames / self.rate
         stretch = -BEHIND, self.camera.station(seconds) + FAR * 0.75
         self.scene = Scene()
         layout = Layout(self.scene, self.street, self.light, stretch, stream(3))
@@ -119,12 +125,12 @@ class StreetClip:
 
     def stamp_ns(self, index: int) -> int:
         """Time of a frame since the start of the clip, in nanoseconds."""
-        return round(index * 1e9 / self.rate_hz)
+        return round(index * 1e9 / self.rate)
 
     def _picture(self, index: int) -> Picture:
         if self._last is not None and self._last[0] == index:
             return self._last[1]
-        time = index / self.rate_hz
+        time = index / self.rate
         height, width = self.lens.height, self.lens.width
         picture = Picture(
             colour=np.zeros((height, width, 4), np.uint8),
