@@ -42,8 +42,8 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list:
     """One node for each camera, once the arguments are known."""
     cameras = names_of(LaunchConfiguration('cameras').perform(context))
-    # Each camera and each node takes memory of its own, and something listens to them.
-    use_image_profile(Path(FOLDER.name), processes=2 * len(cameras) + 1)
+    # Each camera and each node takes memory of its own, and so do what listens to them and `ros2 launch`.
+    use_image_profile(Path(FOLDER.name), processes=2 * len(cameras) + 2)
     launch_file = os.path.join(SHARE, 'launch', 'segmentation.launch.py')
     return [
         IncludeLaunchDescription(

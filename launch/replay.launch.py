@@ -16,12 +16,11 @@ from launch.actions import (
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
-    SetEnvironmentVariable,
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
-from vss_ros.ros.fast_dds import VARIABLE, use_image_profile
+from vss_ros.ros.fast_dds import use_image_profile
 from vss_ros.ros.launch_arguments import is_true
 
 SHARE = get_package_share_directory('vss_ros')
@@ -40,10 +39,9 @@ ARGUMENTS = (
 def generate_launch_description() -> LaunchDescription:
     launch_file = os.path.join(SHARE, 'launch', 'segmentation.launch.py')
     # The player is the publisher here, and it is the publisher that needs the room for images.
-    profile = SetEnvironmentVariable(VARIABLE, str(use_image_profile(Path(FOLDER.name))))
+    use_image_profile(Path(FOLDER.name))
     return LaunchDescription(
         [
-            profile,
             *(
                 DeclareLaunchArgument(name, default_value=value, description=text)
                 for name, value, text in ARGUMENTS

@@ -17,7 +17,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from vss_ros.ros.fast_dds import VARIABLE, use_image_profile
+from vss_ros.ros.fast_dds import use_image_profile
 from vss_ros.ros.launch_arguments import is_true
 from vss_ros.ros.settings import IMAGE_TRANSPORTS
 
@@ -55,6 +55,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """The nodes, once the arguments are known."""
+    use_image_profile(Path(FOLDER.name))
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     topic, transport = values['input_image_topic'], values['image_transport']
     actions = []
@@ -82,7 +83,6 @@ def start(context: LaunchContext) -> list:
             parameters=[values['params_file'], parameters],
             remappings=[('image_raw', topic)] if topic != 'image_raw' else [],
             arguments=['--ros-args', '--log-level', values['log_level']],
-            additional_env=image_profile(),
             output='screen',
             emulate_tty=True,
         )
@@ -113,7 +113,6 @@ def republish(values: dict) -> Node:
             (f'in/{transport}', f'{topic}/{transport}'),
             ('out', f'{topic}_decoded'),
         ],
-        additional_env=image_profile(),
         output='screen',
     )
 
@@ -136,8 +135,3 @@ def rviz(values: dict, topic: str) -> Node:
         remappings=pairs,
         output='screen',
     )
-
-
-def image_profile() -> dict:
-    """Room for images in Fast DDS's shared memory, unless the user has a profile of their own."""
-    return {VARIABLE: str(use_image_profile(Path(FOLDER.name)))}

@@ -69,6 +69,16 @@ def test_a_bayer_pattern_is_read_from_its_first_row(encoding):
     assert np.abs(image.astype(int) - COLOUR).max() <= 1
 
 
+@pytest.mark.parametrize('encoding', sorted(BAYER))
+@pytest.mark.parametrize(('height', 'width'), [(15, 15), (15, 16), (16, 15), (3, 3)])
+def test_a_bayer_mosaic_of_odd_sides_is_the_even_one_but_for_its_outermost_pixels(encoding, height, width):
+    mosaic = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+    whole = to_bgr(encoding, mosaic, 16, 16, 16)
+    part = to_bgr(encoding, mosaic[:height].copy(), height, width, 16)
+    assert part.shape == (height, width, 3)
+    assert np.array_equal(part[:-1, :-1], whole[: height - 1, : width - 1])
+
+
 @pytest.mark.parametrize(
     ('encoding', 'order'), [('yuv422', 'uyvy'), ('uyvy', 'uyvy'), ('yuv422_yuy2', 'yuyv'), ('yuyv', 'yuyv')]
 )
@@ -116,7 +126,8 @@ def test_every_supported_encoding_gives_a_bgr_image(encoding):
         (('nv12', bytes(4), 2, 2, 2), '4 bytes of data; a 2x2 nv12 image with step 2 has 6'),
         (('nv12', bytes(9), 3, 2, 2), 'even sides'),
         (('yuyv', bytes(12), 2, 3, 6), 'even sides'),
-        (('bayer_rggb8', bytes(6), 3, 2, 2), 'even sides'),
+        (('bayer_rggb8', bytes(6), 3, 2, 2), '2x3; expected sides of 3 pixels or more'),
+        (('bayer_rggb8', bytes(3), 1, 3, 3), '3x1; expected sides of 3'),
     ],
 )
 def test_a_damaged_image_is_refused_with_the_reason(fields, message):

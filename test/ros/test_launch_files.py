@@ -34,7 +34,6 @@ STAND_INS = {
         'ExecuteProcess',
         'IncludeLaunchDescription',
         'OpaqueFunction',
-        'SetEnvironmentVariable',
     ),
     'launch.launch_description_sources': ('PythonLaunchDescriptionSource',),
     'launch.substitutions': ('LaunchConfiguration',),
@@ -56,9 +55,26 @@ class Kept:
 
 
 @pytest.fixture
-def load(monkeypatch):
+def no_profile(monkeypatch):
+    """No profile of Fast DDS is set, and what a test sets is gone after it."""
+    for name in fast_dds.VARIABLES:
+        monkeypatch.setenv(name, '')
+
+
+@pytest.fixture
+def free(monkeypatch, no_profile):
+    """Says how many MB of shared memory are free."""
+
+    def say(megabytes):
+        status = SimpleNamespace(f_bavail=megabytes, f_frsize=2**20)
+        monkeypatch.setattr(os, 'statvfs', lambda folder: status)
+
+    return say
+
+
+@pytest.fixture
+def load(monkeypatch, no_profile):
     """Loads a launch file among stand-ins."""
-    monkeypatch.setenv(fast_dds.VARIABLE, '/etc/profile.xml')
 
     def maker(kind):
         return lambda *words, **options: Kept(kind, words, options)
@@ -104,7 +120,6 @@ def test_one_camera_has_one_node_in_its_namespace_with_what_was_given(load):
         '/share/vss_ros/config/segmentation.yaml',
         {'autostart': True, 'model': 'my-model', 'gpu_id': 1},  # use_sim_time: as the file says
     ]
-    assert node.options['additional_env'] == {fast_dds.VARIABLE: '/etc/profile.xml'}
 
 
 @pytest.mark.parametrize('transport', IMAGE_TRANSPORTS)
@@ -163,15 +178,58 @@ def test_the_bag_gives_the_clock_whenever_the_node_takes_it_from_there(load, tex
     assert ('--loop' in player.options['cmd']) is is_true
 
 
-@pytest.mark.parametrize(('free_mb', 'processes', 'segment_mb'), [(1000, 3, 32), (60, 3, 20), (60, 6, 10)])
-def test_the_profile_fits_into_the_shared_memory(monkeypatch, tmp_path, free_mb, processes, segment_mb):
+def start(name, module):
+    """What the launch file starts, before any of it runs."""
+    module.generate_launch_description()
+    if name == 'multi_camera':
+        return module.start({'cameras': 'front'})  # camera, node, what listens, and `ros2 launch`
+    return [] if name == 'replay' else module.start(given(module))
+
+
+@pytest.mark.parametrize('name', ARGUMENTS)
+def test_a_launch_file_leaves_each_of_four_processes_its_share_of_the_shared_memory(load, free, name):
+    free(60)
+    start(name, load(name))
+    # Both names, for Fast DDS 2 and 3. What is launched inherits them, and `ros2 launch` takes part itself.
+    [profile] = {os.environ[variable] for variable in fast_dds.VARIABLES}
+    assert f'<segment_size>{(60 // 4 - 4) * 2**20}</segment_size>' in Path(profile).read_text()
+
+
+@pytest.mark.parametrize('variable', fast_dds.VARIABLES)
+@pytest.mark.parametrize('name', ARGUMENTS)
+def test_a_profile_that_the_user_has_set_by_either_name_is_left_alone(monkeypatch, load, name, variable):
+    module = load(name)
+    monkeypatch.setenv(variable, '/etc/profile.xml')
+    start(name, module)
+    assert {os.environ[variable] for variable in fast_dds.VARIABLES} == {'', '/etc/profile.xml'}
+
+
+@pytest.mark.parametrize(
+    ('free_mb', 'processes', 'segment_mb'), [(1000, 3, 32), (60, 3, 16), (60, 6, 6), (15, 3, 1)]
+)
+def test_the_profile_leaves_room_for_what_fast_dds_takes_beside_the_segments(
+    free, tmp_path, free_mb, processes, segment_mb
+):
+    free(free_mb)
+    fast_dds.use_image_profile(tmp_path, processes=processes)
     for name in fast_dds.VARIABLES:
-        monkeypatch.setenv(name, '')
-    free = SimpleNamespace(f_bavail=free_mb, f_frsize=2**20)
-    monkeypatch.setattr(os, 'statvfs', lambda folder: free)
-    profile = fast_dds.use_image_profile(tmp_path, processes=processes)
-    assert f'<segment_size>{segment_mb * 2**20}</segment_size>' in profile.read_text()
-    assert os.environ[fast_dds.VARIABLE] == str(profile)
+        assert f'<segment_size>{segment_mb * 2**20}</segment_size>' in Path(os.environ[name]).read_text()
+
+
+@pytest.mark.parametrize('free_mb', [0, 4, 14])
+def test_where_smaller_segments_would_be_no_gain_they_are_those_of_fast_dds(free, tmp_path, free_mb):
+    free(free_mb)
+    fast_dds.use_image_profile(tmp_path, processes=3)
+    [profile] = {os.environ[name] for name in fast_dds.VARIABLES}
+    assert 'segment_size' not in Path(profile).read_text()
+
+
+def test_the_node_of_each_of_many_cameras_keeps_to_the_share_that_all_of_them_leave(load, free):
+    multi_camera, segmentation = load('multi_camera'), load('segmentation')
+    free(60)
+    multi_camera.start({'cameras': ','.join('abcdefgh')})
+    segmentation.start(given(segmentation, namespace='a'))
+    assert 'segment_size' not in Path(os.environ[fast_dds.VARIABLES[0]]).read_text()
 
 
 def test_rviz_shows_camera_overlay_mask_and_confidence():

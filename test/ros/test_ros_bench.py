@@ -8,24 +8,32 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
+from shutil import which
 
 import pytest
 from processes import started
 
 from vss_ros.cli.bench_ros import Run, times_table
+from vss_ros.ros.fast_dds import VARIABLES
 
 ROOT = Path(__file__).parents[2]
+# Runs a command with 64 MB of shared memory of its own, as in a container.
+CONTAINER = ('unshare', '-rm', 'sh', '-c', 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$0" "$@"')
 
 
-def start_bench(model: Path, *arguments: str) -> AbstractContextManager[subprocess.Popen]:
-    environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
+def start_bench(
+    model: Path, *arguments: str, within: Sequence[str] = ()
+) -> AbstractContextManager[subprocess.Popen]:
+    own = ('_ROS_WHEELS_BOOTSTRAP_COMPLETE', *VARIABLES)
+    environment = {k: v for k, v in os.environ.items() if k not in own}
     environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     words = ['bench', str(model), '--ros', '--engine', 'onnxruntime', '--size', '64x48', *arguments]
     return started(
-        [sys.executable, '-m', 'vss_ros.cli.main', *words],
+        [*within, sys.executable, '-m', 'vss_ros.cli.main', *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -55,6 +63,18 @@ def test_every_image_that_was_sent_is_accounted_for_and_times_are_taken_by_kind(
         assert 0 < times['outside']['p50'] < times['latency']['p50'] <= times['latency']['p99']
     assert run['end_to_end_ms']['p50'] > run['ms']['propagated']['latency']['p50']
     assert 'what came of the images' in output
+
+
+def test_in_the_shared_memory_of_a_container_large_images_arrive_and_are_answered(echo_model, tmp_path):
+    if which('unshare') is None or subprocess.run([*CONTAINER, 'true'], capture_output=True).returncode:
+        pytest.skip('needs a mount of its own, which is not allowed here')
+    file = tmp_path / 'bench.json'
+    words = ('--size', '1920x1080', '--frames', '15', '--rate', '5', '--json', str(file))
+    with start_bench(echo_model, *words, within=CONTAINER) as bench:
+        output, _ = bench.communicate(timeout=120)
+    assert bench.returncode == 0, output
+    [run] = json.loads(file.read_text())['runs']
+    assert run['masks'] > 10, run  # where one of the processes has no segment: 0 to 2
 
 
 def test_a_run_of_which_too_few_masks_came_back_does_not_cost_the_times_of_the_others():

@@ -2,6 +2,7 @@
 
 import pytest
 from ros_harness import OUTPUTS, NodeProcess, pixels
+from sensor_msgs.msg import CameraInfo
 
 
 @pytest.fixture(scope='module')
@@ -53,16 +54,19 @@ def test_a_stream_goes_on_after_a_pause_without_answering_twice(robot):
     assert [robot.info(image.header)['reset_reason'] for image in (second, *later)] == [''] * 4
 
 
-def test_deactivating_answers_what_is_owed(robot):
+def test_deactivating_answers_what_is_owed_with_its_camera_info(robot):
     robot.listen('mask', OUTPUTS['mask'])
+    robot.listen('camera_info', OUTPUTS['camera_info'])
     robot.start()
     images = [robot.image(value) for value in (1, 2, 3)]
     for image in images:
+        robot.camera_info.publish(CameraInfo(header=image.header, height=image.height, width=image.width))
         robot.camera.publish(image)
     robot.answer(images[0].header)
     assert robot.change('deactivate')
     for image in images:
         robot.answer(image.header)
+        robot.answer(image.header, 'camera_info')
     assert [blue(mask) for mask in robot.received['mask']] == [1, 2, 3]
 
 

@@ -25,7 +25,7 @@ from vss_ros.core.frame import Frame
 from vss_ros.core.open_segmenter import open_segmenter
 from vss_ros.core.share import DEFAULT_MODEL
 from vss_ros.ros.conversions import image_message
-from vss_ros.ros.fast_dds import VARIABLE
+from vss_ros.ros.fast_dds import VARIABLES
 
 
 @pytest.mark.parametrize('signals', [[signal.SIGTERM], [signal.SIGINT] * 3], ids=['SIGTERM', '3 SIGINT'])
@@ -313,7 +313,7 @@ except KeyboardInterrupt:
 def camera_without_profile(topic: str):
     """A camera whose images are mostly lost on the way; killed at the end, should it still run."""
     environment = {
-        k: v for k, v in os.environ.items() if k not in (VARIABLE, '_ROS_WHEELS_BOOTSTRAP_COMPLETE')
+        k: v for k, v in os.environ.items() if k not in (*VARIABLES, '_ROS_WHEELS_BOOTSTRAP_COMPLETE')
     }
     return started(
         [sys.executable, '-c', CAMERA_WITHOUT_PROFILE, topic], environment, stderr=subprocess.DEVNULL
@@ -329,6 +329,7 @@ def test_images_lost_on_the_way_are_noticed_and_the_cure_is_named(tmp_path, echo
             camera.wait(DEADLINE_S)
         assert '/lossy/image_raw' in status.message
         assert 'fastdds_images.xml' in status.message
+        assert all(name in status.message for name in VARIABLES)
 
 
 def hear_a_camera(robot: Robot, topic: str) -> None:

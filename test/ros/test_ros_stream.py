@@ -215,6 +215,23 @@ def test_many_bad_frames_in_a_row_are_an_error_until_a_good_one_comes(stream):
     stream.diagnostics(lambda status: 'in a row' not in status.message, 'the end of the error')
 
 
+def test_images_that_are_all_bad_and_come_slowly_are_an_error_all_the_time(stream):
+    """Also in a second in which none came, though they are too few to be many in a row."""
+    assert stream.set(input_timeout_s=1.5) == ''
+
+    def statuses(seconds):
+        stream.received['diagnostics'].clear()
+        for _ in range(seconds):
+            stream.camera.publish(stream.image(encoding='klingon8'))
+            stream.probe.spin_for(1.2)
+        return [s for m in stream.received['diagnostics'] for s in m.status if stream.name[1:] in s.name]
+
+    statuses(3)
+    assert {status.level for status in statuses(5)} == {DiagnosticStatus.ERROR}
+    status = stream.diagnostics(lambda status: 'no image on' in status.message, 'the end of them')
+    assert 'images come' not in status.message
+
+
 def test_a_queue_loses_nothing_and_keeps_the_order(robot, slow_model):
     assert robot.set(model=str(slow_model), engine='onnxruntime', drop_policy='queue', queue_size=30) == ''
     robot.listen('mask', Image)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -91,16 +92,47 @@ def test_an_image_gets_the_camera_info_with_its_stamp_and_else_the_newest_of_its
     assert source._statistics.counts['camera_info_unmatched'] == 1
 
 
-def test_the_geometry_of_another_camera_or_another_size_is_never_given(source):
-    source._camera_infos.keep(camera_info(1, camera='rear'))
-    source._camera_infos.keep(camera_info(2, size=(480, 640)))
-    assert frame_of(source, image(3)).find_camera_info() is None
-
-
-def test_a_camera_info_of_before_a_pause_is_forgotten(source):
+@pytest.mark.parametrize('number', [2, 3], ids=['of another time', 'with the stamp of the image'])
+@pytest.mark.parametrize('other', [{'camera': 'rear'}, {'size': (480, 640)}])
+def test_the_geometry_of_another_camera_or_another_size_is_never_given_and_that_is_counted(
+    source, number, other
+):
+    source._camera_infos.keep(camera_info(number, **other))
+    frame = frame_of(source, image(3))
+    assert frame.find_camera_info() is None
+    assert source._statistics.counts['camera_info_unmatched'] == 1
     source._camera_infos.keep(camera_info(1))
+    assert frame.find_camera_info() == camera_info(1)
+    assert source._statistics.counts['camera_info_unmatched'] == 2
+
+
+def test_a_camera_info_of_before_a_pause_is_there_for_what_is_in_work_and_forgotten_at_the_new_beginning(
+    source,
+):
+    source.subscribe()
+    source._camera_infos.keep(camera_info(1))
+    frame = frame_of(source, image(1))
     source.unsubscribe()
+    assert frame.find_camera_info() == camera_info(1)
+    source.subscribe()
     assert frame_of(source, image(2)).find_camera_info() is None
+
+
+@pytest.mark.parametrize('reliability', [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
+def test_camera_infos_come_from_a_publisher_of_either_kind_also_where_images_are_reliable(
+    source, probe, reliability
+):
+    source.subscribe()
+    qos = QoSProfile(depth=1, reliability=reliability)
+    camera = probe.node.create_publisher(CameraInfo, '/camera_info', qos)
+    frame = frame_of(source, image(3))
+
+    def comes():
+        camera.publish(camera_info(3))
+        return frame.find_camera_info()
+
+    assert probe.until(comes, 'the camera_info') == camera_info(3)
+    probe.node.destroy_publisher(camera)
 
 
 def test_a_bag_that_plays_again_and_again_keeps_as_many_camera_infos_as_before():

@@ -239,22 +239,46 @@ def test_where_the_numbers_make_no_sense_a_new_video_begins(source, packets, ima
     assert topic._statistics.counts['missed'] == 0
 
 
-def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source, packets, images, probe):
-    topic, _ = source(input_timeout_s=60.0)
-    statistics = topic._statistics
-    settings = Settings(node=topic._settings)
+def diagnostics_of(topic, probe) -> Diagnostics:
+    """Those of an active stream that has this source."""
     log = CoreLog(probe.node)
     log.close()
     watched = Diagnostics(probe.node, log)
     watched.state = 'active'
     watched.stream = SimpleNamespace(
         source=topic,
-        statistics=statistics,
-        settings=settings,
+        statistics=topic._statistics,
+        settings=Settings(node=topic._settings),
         model=SimpleNamespace(propagates=True),
         is_running=True,
     )
     watched.activated()
+    return watched
+
+
+def test_a_video_that_is_not_understood_any_more_after_a_damaged_packet_is_an_error(source, packets, probe):
+    topic, errors = source(input_timeout_s=60.0, drop_policy='queue')
+    statistics = topic._statistics
+    watched = diagnostics_of(topic, probe)
+    frames = iter(topic)
+    for number, encoding in enumerate(['theora', 'mpeg4', 'mpeg4'], 1):
+        topic._on_image(message('ffmpeg', number, packets[number], encoding=encoding))
+    assert next(frames) is None
+    [error] = errors
+    statistics.bad_frame('bad', str(error))  # as the stream does
+    [(level, text)] = watched._problems()
+    assert (level, text.partition(',')[0]) == (DiagnosticStatus.WARN, '1 frames skipped')
+    for _ in range(2):
+        statistics.unanswered_since_s -= 100  # later, while nothing but such packets comes
+        [(level, text)] = watched._problems()
+        assert level == DiagnosticStatus.ERROR
+        assert 'no mask has for' in text
+
+
+def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source, packets, images, probe):
+    topic, _ = source(input_timeout_s=60.0)
+    statistics = topic._statistics
+    watched = diagnostics_of(topic, probe)
     numbered(topic, packets, {n: n for n in (1, 2, 3)})
     assert seen(topic, packets, images) == []
     numbered(topic, packets, {4: 4})

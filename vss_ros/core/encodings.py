@@ -37,6 +37,7 @@ class _Layout(NamedTuple):
     code: int | None
     depth: int = 8  # bits
     even: bool = False  # chroma is shared between neighbours, so sides must be even
+    least: int = 1  # pixels of a side; OpenCV makes smaller mosaics black
     planar: bool = False  # half as many rows of chroma follow the rows of brightness
 
 
@@ -49,10 +50,10 @@ _LAYOUTS = {
     'bgra8': _Layout(4, cv2.COLOR_BGRA2BGR),
     'rgba8': _Layout(4, cv2.COLOR_RGBA2BGR),
     'mono8': _Layout(1, cv2.COLOR_GRAY2BGR),
-    'bayer_rggb8': _Layout(1, cv2.COLOR_BayerBG2BGR, even=True),
-    'bayer_bggr8': _Layout(1, cv2.COLOR_BayerRG2BGR, even=True),
-    'bayer_gbrg8': _Layout(1, cv2.COLOR_BayerGR2BGR, even=True),
-    'bayer_grbg8': _Layout(1, cv2.COLOR_BayerGB2BGR, even=True),
+    'bayer_rggb8': _Layout(1, cv2.COLOR_BayerBG2BGR, least=3),
+    'bayer_bggr8': _Layout(1, cv2.COLOR_BayerRG2BGR, least=3),
+    'bayer_gbrg8': _Layout(1, cv2.COLOR_BayerGR2BGR, least=3),
+    'bayer_grbg8': _Layout(1, cv2.COLOR_BayerGB2BGR, least=3),
     'yuv422': _UYVY,
     'uyvy': _UYVY,
     'yuv422_yuy2': _YUYV,
@@ -81,7 +82,7 @@ def to_bgr(
         step: bytes per row, padding included.
 
     Raises:
-        FrameError: unknown encoding, zero or odd size, step too small, or too few or too many bytes.
+        FrameError: unknown encoding, a size it cannot have, step too small, or too few or too many bytes.
     """
     if encoding not in _LAYOUTS:
         raise FrameError(f'encoding {encoding!r} is not supported; use one of {", ".join(SUPPORTED)}')
@@ -187,6 +188,10 @@ def _view(
     check_size(height, width)
     if layout.even and (width % 2 or (height % 2 and layout.channels == 1)):
         raise FrameError(f'a {encoding} image is {width}x{height}; expected even sides')
+    if min(height, width) < layout.least:
+        raise FrameError(
+            f'a {encoding} image is {width}x{height}; expected sides of {layout.least} pixels or more'
+        )
     item = layout.depth // 8
     if step < width * layout.channels * item:
         raise FrameError(

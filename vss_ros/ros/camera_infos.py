@@ -37,16 +37,20 @@ class CameraInfos:
     def find(self, header: Header, size: tuple[int, ...]) -> CameraInfo | None:
         """The one with the stamp of an image of (height, width), else the newest of its camera at its size.
 
-        The latter is counted as unmatched. That of another camera or size would be wrong, so there is none.
+        That of another camera or size would be wrong, whatever its stamp. Where some came, but not the
+        image's own, that is counted as unmatched, also if none can stand in for it.
         """
+
+        def fits(info: CameraInfo) -> bool:
+            return info.header.frame_id == header.frame_id and described_size(info) == size
+
         matching = self._by_stamp.get(_stamp(header))
-        if matching is not None:
+        if matching is not None and fits(matching):
             return matching
-        for info in reversed(list(self._by_stamp.values())):
-            if info.header.frame_id == header.frame_id and described_size(info) == size:
-                self._statistics.count('camera_info_unmatched')
-                return info
-        return None
+        infos = list(self._by_stamp.values())
+        if infos:
+            self._statistics.count('camera_info_unmatched')
+        return next(filter(fits, reversed(infos)), None)
 
     def clear(self) -> None:
         self._by_stamp.clear()

@@ -12,6 +12,7 @@ from rclpy.node import Node
 
 from vss_ros.core.resets import GAP
 from vss_ros.ros.core_log import CoreLog
+from vss_ros.ros.fast_dds import VARIABLES
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.stream import CameraStream
 from vss_ros.ros.video_topic import VIDEO_TRANSPORTS
@@ -139,7 +140,9 @@ class Diagnostics:
         problems += self._shared(stream)
         problems += self._bad_frames(stream)
         problems += self._losses(stream)
-        problems += stuck or self._silence(stream)
+        problems += stuck
+        if not (stuck or stall):
+            problems += self._silence(stream)
         if not stall:
             problems += self._slowness(stream)
             problems += self._restarts(stream)
@@ -190,7 +193,7 @@ class Diagnostics:
             text = f'{missed} images on {stream.source.topic} did not reach the node, {received} did: '
             if lost:
                 text += (
-                    f'{lost} were lost on the way; start the PUBLISHER with FASTRTPS_DEFAULT_PROFILES_FILE '
+                    f'{lost} were lost on the way; start the PUBLISHER with {" and ".join(VARIABLES)} '
                     'set to config/fastdds_images.xml of vss_ros'
                 )
             else:
@@ -215,10 +218,10 @@ class Diagnostics:
         return [(ERROR, text)]
 
     def _silence(self, stream: CameraStream) -> list[Problem]:
-        """Images that come without an answer, though none was bad: a video without a key picture, say."""
+        """Images that come without an answer: a video without a key picture, say, or nothing but bad ones."""
         statistics, settings = stream.statistics, stream.settings.node
         since_s = statistics.unanswered_since_s
-        if stream.source is None or since_s is None or statistics.bad_in_a_row:
+        if stream.source is None or since_s is None:
             return []
         # How long a frame may be in work is for `_stuck` to say.
         silence_s = time.monotonic() - since_s - stream.source.in_work_s

@@ -9,38 +9,41 @@ from pathlib import Path
 from vss_ros.core.share import share_path
 
 PROFILE = 'config/fastdds_images.xml'
-VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
-VARIABLES = (VARIABLE, 'FASTDDS_DEFAULT_PROFILES_FILE')  # the second is that of later versions
+VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')  # Fast DDS 2; 3, since Kilted
 SHARED_MEMORY = Path('/dev/shm')
-PROCESSES = 3  # that share the memory, with room to spare
+PROCESSES = 4  # that share the memory: the camera, the node, what listens to it, and `ros2 launch`
+BESIDE = 4 * 2**20  # bytes for what else Fast DDS keeps there for a process; 1 to 2.5 MB were seen
+LEAST = 2**20  # bytes of a segment, twice those of the default; less room is not worth a profile
+# Says nothing, so that everything stays as Fast DDS has it.
+PLAIN = """<dds xmlns="http://www.eprosima.com"><profiles>
+  <participant profile_name="plain" is_default_profile="true"><rtps/></participant>
+</profiles></dds>
+"""
 
 
-def use_image_profile(folder: Path, shared_memory: Path = SHARED_MEMORY, processes: int = PROCESSES) -> Path:
+def use_image_profile(folder: Path, shared_memory: Path = SHARED_MEMORY, processes: int = PROCESSES) -> None:
     """Sets the profile for this process and its children, unless the user has set one.
 
-    Every process takes a whole segment. Containers often have 64 MB, where the second one would not fit
-    and Fast DDS would go on without shared memory; there, a copy with smaller segments is used.
+    Every process takes a whole segment. Containers often have 64 MB, where not all of them would fit and
+    Fast DDS would go on without shared memory; there, a copy with smaller segments is used. Where even those
+    would not fit, it is one that says nothing: set all the same, so that a launch file that another one
+    includes does not decide anew, for fewer processes.
 
     Args:
         folder: where such a copy is written; it must exist.
-        processes: that share the memory.
-
-    Returns:
-        The profile in use.
+        processes: that share the memory, each a participant.
     """
-    for name in VARIABLES:
-        if os.environ.get(name):
-            return Path(os.environ[name])
+    if any(os.environ.get(name) for name in VARIABLES):
+        return
     profile = share_path(PROFILE)
     text = profile.read_text()
-    segment = _number('segment_size', text)
-    fits = _free_bytes(shared_memory) // processes
-    if fits < segment:
+    fits = _free_bytes(shared_memory) // processes - BESIDE
+    if fits < _number('segment_size', text):
         profile = folder / 'fastdds_images.xml'
         text = _replaced('segment_size', fits, text)
-        profile.write_text(_replaced('maxMessageSize', min(fits // 2, _number('maxMessageSize', text)), text))
-    os.environ[VARIABLE] = str(profile)
-    return profile
+        text = _replaced('maxMessageSize', min(fits // 2, _number('maxMessageSize', text)), text)
+        profile.write_text(text if fits >= LEAST else PLAIN)
+    os.environ.update(dict.fromkeys(VARIABLES, str(profile)))
 
 
 def _free_bytes(folder: Path) -> int:

@@ -117,6 +117,7 @@ class TopicSource:
         transport = self._settings.image_transport
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
         self._last_number = 0
+        self._camera_infos.clear()  # only now: frames that were in work at the end still asked for theirs
         # Again: a packet in work when this was unsubscribed may have taken the mark for its own.
         self._hole_before_oldest, self._hole_before_next = True, False
         if self._is_video:
@@ -124,20 +125,24 @@ class TopicSource:
         else:
             kind = CompressedImage if transport == 'compressed' else Image
         callback = self._on_numbered_image if numbered else self._on_image
-        self._subscribe(kind, self.topic, callback)
-        self._subscribe(CameraInfo, camera_info_topic(self._node), self._camera_infos.keep)
+        # A queue is for replay, where every image counts; a live camera wants the newest one.
+        queue = self._settings.drop_policy == 'queue'
+        reliability = ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT
+        self._subscribe(kind, self.topic, callback, reliability)
+        # Best effort connects to every publisher, and one camera_info may stand in for another.
+        infos = camera_info_topic(self._node)
+        self._subscribe(CameraInfo, infos, self._camera_infos.keep, ReliabilityPolicy.BEST_EFFORT)
 
     def unsubscribe(self) -> None:
         """Stops taking images and forgets those that wait, which are counted as `discarded`.
 
-        Of what follows later nothing builds on what came before: no packet of a video, no camera_info.
+        Of a video nothing that follows later builds on what came before.
         """
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
         self._statistics.count('discarded', self._inbox.clear())
         self._hole_before_oldest = True
-        self._camera_infos.clear()
 
     def close(self) -> None:
         """Unsubscribes and ends the iteration."""
@@ -193,14 +198,10 @@ class TopicSource:
             self._on_bad(error)
             return None
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable[..., None]) -> None:
-        queue = self._settings.drop_policy == 'queue'
-        qos = QoSProfile(
-            # A queue is for replay, where every image counts; a live camera wants the newest one.
-            reliability=ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT,
-            history=HistoryPolicy.KEEP_LAST,
-            depth=self._depth,
-        )
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[..., None], reliability: ReliabilityPolicy
+    ) -> None:
+        qos = QoSProfile(reliability=reliability, history=HistoryPolicy.KEEP_LAST, depth=self._depth)
         on_lost = self._on_lost if topic == self.topic else None
         subscription = create_subscription(self._node, kind, topic, callback, qos, self._statistics, on_lost)
         self._subscriptions.append(subscription)
