@@ -103,3 +103,16 @@ def robot_in(probe):
     yield make
     for robot in robots:
         robot.close()
+
+
+@pytest.fixture
+def stream(robot):
+    """A started robot whose images all arrive, in order."""
+    from diagnostic_msgs.msg import DiagnosticArray
+    from sensor_msgs.msg import Image
+
+    assert robot.set(drop_policy='queue', queue_size=30) == ''
+    robot.listen('mask', Image)
+    robot.listen('frame_info', DiagnosticArray)
+    robot.start()
+    return robot

@@ -376,6 +376,17 @@ class Robot:
         return self.probe.until(find, f'diagnostics with {what}', deadline_s)
 
 
+def show(robot, image=None) -> dict[str, str]:
+    """Shows an image and returns what the node says about that frame."""
+    image = robot.image() if image is None else image
+    robot.show(image)
+    return robot.info(image.header)
+
+
+def kind_and_reason(info) -> tuple[str, str]:
+    return info['kind'], info['reset_reason']
+
+
 def values_of(status) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 

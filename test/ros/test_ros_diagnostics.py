@@ -1,0 +1,107 @@
+"""What `/diagnostics` calls a warning or an error, and when it stops to."""
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from ros_harness import kind_and_reason, show
+from sensor_msgs.msg import Image
+
+
+def test_frames_that_take_too_long_are_a_warning_and_then_an_error(stream):
+    assert stream.set(diagnostics__max_allowed_processing_time_ms=0.0) == ''
+    show(stream)
+    text = 'took longer than 0 ms'
+    status = stream.diagnostics(lambda status: text in status.message, 'the slowness')
+    assert status.level == DiagnosticStatus.WARN
+    assert stream.set(diagnostics__max_acceptable_consecutive_delay_ms=0.0) == ''
+    show(stream)
+    stream.diagnostics(lambda s: text in s.message and s.level == DiagnosticStatus.ERROR, 'an error')
+    assert stream.set(diagnostics__max_allowed_processing_time_ms=1e6) == ''
+    show(stream)
+    stream.diagnostics(lambda status: text not in status.message, 'the end of it')
+
+
+def test_frames_that_all_come_too_late_after_one_another_to_be_propagated_are_a_warning(stream):
+    for _ in range(4):
+        image = stream.image()
+        stream.stamp(image, step_ns=10**9)
+        assert kind_and_reason(show(stream, image))[0] == 'key'
+    text = 'came more than 0.5 s after the one before'
+    status = stream.diagnostics(lambda status: text in status.message, 'the gaps')
+    assert status.level == DiagnosticStatus.WARN
+    assert 'raise max_frame_gap_s' in status.message
+    show(stream)
+    stream.diagnostics(lambda status: text not in status.message, 'the end of it')
+
+
+def test_frames_that_all_begin_a_new_stream_for_other_reasons_are_a_warning_with_the_reasons(stream):
+    for number in range(4):
+        image = stream.image()
+        image.header.frame_id = f'camera {number % 2}'
+        assert kind_and_reason(show(stream, image))[0] == 'key'
+    text = 'each began a new stream: camera changed'
+    status = stream.diagnostics(lambda status: text in status.message, 'the new streams')
+    assert status.level == DiagnosticStatus.WARN
+    assert 'let one camera publish' in status.message
+
+
+def test_a_second_publisher_on_the_topic_is_a_warning_as_long_as_it_is_there(stream):
+    second = stream.probe.node.create_publisher(Image, stream.camera.topic_name, 1)
+    status = stream.diagnostics(lambda status: '2 publishers are on' in status.message, 'the second one')
+    assert status.level == DiagnosticStatus.WARN
+    assert 'give each its own topic' in status.message
+    stream.probe.node.destroy_publisher(second)
+    stream.diagnostics(lambda status: 'publishers are on' not in status.message, 'the end of it')
+
+
+def test_a_frame_that_is_in_work_for_too_long_is_an_error_before_it_is_done(robot, slow_model):
+    settings = {'model': str(slow_model), 'engine': 'onnxruntime', 'key_frame_interval': 1}
+    limits = {
+        'diagnostics__max_allowed_processing_time_ms': 1.0,
+        'diagnostics__max_acceptable_consecutive_delay_ms': 5.0,
+    }
+    assert robot.set(**settings, **limits) == ''
+    robot.start()
+
+    def told():
+        robot.camera.publish(robot.image())
+        robot.probe.spin_for(0.05)
+        statuses = [s for m in robot.received['diagnostics'] for s in m.status if robot.name[1:] in s.name]
+        return [s.level for s in statuses if 'a frame has been in work for' in s.message]
+
+    assert set(robot.probe.until(told, 'an error')) == {DiagnosticStatus.ERROR}
+
+
+def restart(robot) -> None:
+    assert robot.change('deactivate')
+    assert robot.change('activate')
+
+
+def enable_again(robot) -> None:
+    assert robot.enable(False).success
+    assert robot.enable(True).success
+
+
+@pytest.mark.parametrize('begin', [restart, enable_again])
+def test_what_was_wrong_before_a_new_beginning_is_no_news_after_it(stream, begin):
+    assert stream.set(diagnostics__max_allowed_processing_time_ms=0.0, max_consecutive_bad_frames=3) == ''
+    show(stream)
+    for _ in range(4):
+        stream.camera.publish(stream.image(encoding='klingon8'))
+    stream.diagnostics(lambda status: 'bad frames in a row' in status.message, 'the bad frames')
+    begin(stream)
+    stream.received['diagnostics'].clear()
+    stream.diagnostics(lambda status: True, 'what is new')
+    messages = [
+        s.message for m in stream.received['diagnostics'] for s in m.status if stream.name[1:] in s.name
+    ]
+    assert set(messages) == {'active'}
+
+
+def test_a_node_that_is_disabled_or_gets_nothing_is_not_called_slow(stream):
+    assert stream.set(diagnostics__max_allowed_processing_time_ms=0.0, input_timeout_s=0.5) == ''
+    show(stream)
+    status = stream.diagnostics(lambda status: 'no image on' in status.message, 'the silence')
+    assert 'took longer' not in status.message
+    assert stream.enable(False).success
+    stream.diagnostics(lambda status: status.message == 'active, disabled', 'nothing wrong')
+    assert stream.enable(True).success
