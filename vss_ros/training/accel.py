@@ -72,11 +72,10 @@ class UpdateStage(PropagationStage[Accel, Handed]):
         """Cross-entropy and Jaccard loss of the fused scores and of the update branch, at half the size."""
         settings: UpdateSettings = self.settings
         half = labels[:, ::2, ::2].long()
-        balance = None if self._balance is None else self._balance.to(labels.device)
         parts = (('fused', prediction.merged, settings.fused), ('alone', prediction.updated, settings.alone))
         return {
             f'{part}_{name}': weight * term
             for part, scores, weight in parts
             if weight
-            for name, term in segmentation_losses(scores, half, balance, settings.jaccard).items()
+            for name, term in segmentation_losses(scores, half, self._balance, settings.jaccard).items()
         }

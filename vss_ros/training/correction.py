@@ -126,10 +126,9 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         else:
             fused, rest = labels[:, ::2, ::2].long(), labels[:, 2::4, 2::4].long()
             outlined = outlined[:, 2::4, 2::4]
-        balance = None if self._balance is None else self._balance.to(labels.device)
         emphasis = settings.emphasis if emphasis is None else emphasis
         importance = 1 + emphasis * is_wrong(prediction.warped, fused)
-        semantic = segmentation_losses(prediction.merged, fused, balance, settings.jaccard, importance)
+        semantic = segmentation_losses(prediction.merged, fused, self._balance, settings.jaccard, importance)
 
         no_edges = -1 if settings.void_edges else IGNORE
         edges = [edge_label(label, settings.thin_classes, no_edges) for label in outlined.cpu().numpy()]

@@ -198,11 +198,10 @@ class JointStage(DavssStage):
         terms = {name: weight * losses[name] for name, weight in weights.items()}
         if not prediction.warped.requires_grad:  # nothing that is trained can change it
             del terms['propagation']
-        balance = None if self._balance is None else self._balance.to(labels.device)
         if settings.jaccard:
-            more = segmentation_losses(wide.merged, targets, balance, settings.jaccard)
+            more = segmentation_losses(wide.merged, targets, self._balance, settings.jaccard)
             terms['jaccard'] = settings.correction * more['jaccard']
         if settings.cue_everywhere:
-            plain = segmentation_losses(wide.cue, targets, balance, 0)['cross_entropy']
+            plain = segmentation_losses(wide.cue, targets, self._balance, 0)['cross_entropy']
             terms['cue_everywhere'] = settings.cue_everywhere * plain
         return terms

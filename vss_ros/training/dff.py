@@ -79,5 +79,4 @@ class ScalingStage(PropagationStage[Dff, Handed]):
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and Jaccard loss of the scores, at half the size."""
         half = labels[:, ::2, ::2].long()
-        balance = None if self._balance is None else self._balance.to(labels.device)
-        return segmentation_losses(prediction.merged, half, balance, self.settings.jaccard)
+        return segmentation_losses(prediction.merged, half, self._balance, self.settings.jaccard)

@@ -143,11 +143,10 @@ class FusionStage:
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         scores = self.scores(batch['images'])
-        balance = None if self._balance is None else self._balance.to(scores.device)
         labels = labelled(self.method, batch['labels']).flatten(0, 1)
         if not self.settings.full_size:
             labels = labels[:, ::2, ::2]
-        return segmentation_losses(scores, labels.long(), balance, self.settings.jaccard)
+        return segmentation_losses(scores, labels.long(), self._balance, self.settings.jaccard)
 
     def scores(self, images: Tensor) -> Tensor:
         """Scores of the labelled frames of clips, uint8 (N, T, H, W, 3) -> (N * (T - 2), K, h, w)."""

@@ -80,12 +80,13 @@ def segmentation_losses(
     Args:
         scores: logits of any size, (N, K, h, w).
         labels: class ids, 255 where unlabelled, int64 (N, H, W).
-        balance: of the classes; all the same if there is none.
+        balance: of the classes, on any device; all the same if there is none.
         emphasis: further weights of the pixels in the cross-entropy, (N, H, W).
     """
     classes = scores.shape[1]
     scores = resize(scores.float(), labels.shape[1:])
     if balance is not None:
+        balance = balance.to(scores.device)
         scores = scores + balance.offsets[:, None, None]
     logarithms = scores.log_softmax(1)
     known = labels != IGNORE

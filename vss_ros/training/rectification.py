@@ -64,7 +64,6 @@ class RectificationStage(PropagationStage[TwNet, Handed]):
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         """At half resolution, to save work."""
         settings: RectificationSettings = self.settings
-        balance = None if self._balance is None else self._balance.to(labels.device)
         targets = labels[:, ::2, ::2].long()
-        losses = segmentation_losses(prediction.merged, targets, balance, settings.jaccard)
+        losses = segmentation_losses(prediction.merged, targets, self._balance, settings.jaccard)
         return losses | {'consistency': settings.consistency * twnet_losses.consistency(prediction)}

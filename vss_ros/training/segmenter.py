@@ -130,12 +130,13 @@ class SegmenterStage:
             scores, auxiliary = scores_of(self.module, rgb), None
         taught = None if self._teacher is None else answers_of(self._teacher, rgb)
         with torch.autocast(scores.device.type, enabled=False):
-            balance = None if self._balance is None else self._balance.to(scores.device)
             # Half resolution keeps poles two pixels wide at a quarter of the cost of full size.
             labels = batch['labels'][:, ::2, ::2].long()
-            terms = segmentation_losses(self._enlarged(scores, rgb), labels, balance, self._settings.jaccard)
+            terms = segmentation_losses(
+                self._enlarged(scores, rgb), labels, self._balance, self._settings.jaccard
+            )
             if auxiliary is not None:
-                loss = segmentation_losses(auxiliary, labels, balance, 0.0)['cross_entropy']
+                loss = segmentation_losses(auxiliary, labels, self._balance, 0.0)['cross_entropy']
                 terms['auxiliary'] = AUXILIARY * loss
             if taught is not None:
                 loss = distillation_loss(scores, taught, self._settings.teacher_temperature)
