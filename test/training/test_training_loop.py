@@ -8,6 +8,7 @@ import resource
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from vss_ros.core.errors import ModelError, SettingsError
@@ -127,6 +128,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_batch(tmp_path):
 
 def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path):
     (tmp_path / 'line.safetensors').write_bytes(b'nothing')
+    with pytest.raises(ModelError, match='--runs'):
+        fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
+
+
+@pytest.mark.parametrize('notes', [None, {'computes_in': 'bf16'}], ids=['no notes', 'half of them'])
+def test_a_checkpoint_whose_notes_are_lost_is_refused_with_advice(tmp_path, notes):
+    save_file({'x': torch.zeros(1)}, tmp_path / 'line.safetensors', notes)
     with pytest.raises(ModelError, match='--runs'):
         fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.options import add_layout_arguments, add_source_arguments, engines_settings
-from vss_ros.cli.stills import add_stills_arguments, check_stills_are_named, drives, in_words, share_of_stills
+from vss_ros.cli.stills import (
+    add_stills_arguments,
+    check_stills_are_named,
+    drives,
+    in_words,
+    share_of_stills,
+    warn_of_fitted,
+)
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 
 if TYPE_CHECKING:
-    from vss_ros.core.model_folder import ModelFolder
     from vss_ros.evaluation.data import DataSet
     from vss_ros.evaluation.subjects import Subject
-
-_log = logging.getLogger(__name__)
 
 FRAMES_OF_STILLS = 6  # of each drive into stills that are scored at all distances
 
@@ -112,22 +115,9 @@ def _with_stills(data: DataSet | None, args: Namespace, subjects: list[Subject])
         return data
     model = subjects[0].model
     for subject in subjects:
-        _warn_of_fitted(subject.model, args.stills.name)
+        warn_of_fitted(subject.model, args.stills)
     share = share_of_stills(args)
     clips = drives(args, model, share, args.distances[-1] + FRAMES_OF_STILLS, backwards=True)
     if data is None:
         return DataSet(in_words(args, share), PLAIN, None, [*clips])
     return replace(data, name=f'{data.name}, {in_words(args, share)}', clips=[*data.clips, *clips])
-
-
-def _warn_of_fitted(model: ModelFolder, stills: str) -> None:
-    """Say what of a model was fitted to these stills, as its notes in model.yaml have it."""
-    for what, notes in model.training.items():
-        fitted_on = notes.get('fitted_on', ()) if isinstance(notes, dict) else ()
-        if any(str(entry).endswith(f'stills of {stills}') for entry in fitted_on):
-            _log.warning(
-                '%s: its %s was fitted to stills of %s, so these look better here than elsewhere',
-                model.name,
-                what,
-                stills,
-            )

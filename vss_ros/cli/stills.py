@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,12 @@ from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.paths import user_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.training.driven_stills import DrivenClip
+
+_log = logging.getLogger(__name__)
 
 HELD_OUT = 0.1  # as in recipes
 CLIPS = 24
@@ -71,4 +76,21 @@ def drives(
 def in_words(args: Namespace, share: float) -> str:
     """The drives, for notes and reports."""
     part = 'the' if share == 1 else f'the last {share:g} of the'
-    return f'{args.clips} drives into {part} stills of {args.stills.name}'
+    return f'{args.clips} drives into {part} {_called(args.stills)}'
+
+
+def warn_of_fitted(model: ModelFolder, stills: Path) -> None:
+    """Say what of a model was fitted to these stills, as its notes in model.yaml have it; see `in_words`."""
+    for what, notes in model.training.items():
+        fitted_on = notes.get('fitted_on', ()) if isinstance(notes, dict) else ()
+        if any(str(entry).endswith(_called(stills)) for entry in fitted_on):
+            _log.warning(
+                '%s: its %s was fitted to %s, so these look better here than elsewhere',
+                model.name,
+                what,
+                _called(stills),
+            )
+
+
+def _called(stills: Path) -> str:
+    return f'stills of {stills.name}'

@@ -82,7 +82,7 @@ def precision_of(path: Path) -> Precision | None:
     """
     with _refused(path):
         notes = _notes(path) if path.exists() else {}
-    return Precision(*(notes[name] for name in Precision._fields)) if 'computes_in' in notes else None
+        return Precision(*(notes[name] for name in Precision._fields)) if 'computes_in' in notes else None
 
 
 def load(

@@ -92,8 +92,10 @@ class SegmenterStage:
         self._sets, self._aside = [images for images, _ in sets], aside
         self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
         self._teacher = teacher
-        counted = (class_frequencies(images.labels, classes) for images in self._sets)
-        frequencies = next((found for found in counted if found.any()), np.zeros(classes))
+        frequencies = np.zeros(classes)
+        if settings.weight_softness:  # counting takes a look at every label
+            counted = (class_frequencies(images.labels, classes) for images in self._sets)
+            frequencies = next((found for found in counted if found.any()), frequencies)
         self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
 
     @classmethod
