@@ -1,6 +1,7 @@
 """A folder's name says which libraries its files may import; these tests keep that true."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,10 +63,11 @@ def modules_of(*folders):
     return ['.'.join(part[:-1] if part[-1] == '__init__' else part) for part in parts]
 
 
-def fails_without(libraries, modules):
+def fails_without(libraries, modules, **variables):
     """Imports modules in a fresh interpreter; returns how those that fail do, by module."""
     command = [sys.executable, '-c', IMPORT_ALL, ','.join(libraries), *modules]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    environment = {**os.environ, **variables}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     return dict(line.split(' ', 1) for line in result.stdout.splitlines())
 
@@ -83,6 +85,14 @@ def test_a_missing_runtime_is_named_with_the_command_that_installs_it():
     assert 'vss_ros.core.engines.onnx_runtime' in fails
     for module, reason in fails.items():
         assert 'is not installed; install it with: pip install ' in reason, f'{module}: {reason}'
+
+
+def test_beside_a_ros_of_the_system_a_missing_runtime_is_named_as_pip_knows_it():
+    fails = fails_without(sorted(set(RUNTIMES.values())), list(RUNTIMES), ROS_DISTRO='jazzy')
+    assert fails.keys() == RUNTIMES.keys()
+    for module, reason in fails.items():
+        command = f"pip install {RUNTIMES[module]} 'numpy<2'"
+        assert command in reason, f'{module}: {reason}'
 
 
 def test_core_needs_no_more_than_the_command_line_without_its_verbs():

@@ -12,6 +12,10 @@ def test_a_missing_library_is_installed_as_an_extra_and_beside_a_ros_of_the_syst
     assert str(MissingLibraryError('av', 'video', '; or so')) == (
         "av is not installed; install it with: pip install av 'numpy<2'; or so"
     )
+    assert str(MissingLibraryError('rclpy', 'ros')) == (
+        'rclpy is not installed; install it with: '
+        'apt install ros-jazzy-rclpy, and source /opt/ros/jazzy/setup.bash'
+    )
 
 
 def test_of_an_error_that_is_not_our_own_the_kind_is_told_too():

@@ -38,14 +38,28 @@ class ShapeError(VssError):
 
 
 class MissingLibraryError(VssError):
-    """An optional library is not installed. A note says what to do where pip is not the answer."""
+    """An optional library is not installed. A note says what to do where pip is not the answer.
+
+    Args:
+        library: by its name for pip, beside a ROS of the system that of the extra `ros` for apt.
+        extra: of this package, that brings it.
+    """
 
     def __init__(self, library: str, extra: str, note: str = '') -> None:
-        # Beside a ROS of the system the extra would bring NumPy 2, which ROS's own modules are not built for.
-        what = f"{library} 'numpy<2'" if 'ROS_DISTRO' in os.environ else f"'vss_ros[{extra}]'"
-        super().__init__(f'{library} is not installed; install it with: pip install {what}{note}')
+        command = _install_command(library, extra)
+        super().__init__(f'{library} is not installed; install it with: {command}{note}')
         self.library = library
         self.extra = extra
+
+
+def _install_command(library: str, extra: str) -> str:
+    ros = os.environ.get('ROS_DISTRO')
+    if ros is None:
+        return f"pip install 'vss_ros[{extra}]'"
+    if extra == 'ros':  # which pip does not have
+        return f'apt install ros-{ros}-{library}, and source /opt/ros/{ros}/setup.bash'
+    # The extra would bring NumPy 2, which the modules of a ROS of the system are not built for.
+    return f"pip install {library} 'numpy<2'"
 
 
 def error_text(error: Exception) -> str:

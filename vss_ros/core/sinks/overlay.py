@@ -19,7 +19,7 @@ try:
     import av
     from av.video.reformatter import ColorRange, Colorspace
 except ImportError as error:
-    raise MissingLibraryError('PyAV', 'video') from error
+    raise MissingLibraryError('av', 'video') from error
 
 SUFFIXES = ('.mp4', '.mkv')
 TICKS = 60_000  # per second; MPEG-4 allows at most 65535, and the usual frame rates divide this
