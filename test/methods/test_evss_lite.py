@@ -6,15 +6,16 @@ import torch
 from torch import nn
 
 from vss_ros.core.engines import load_engine
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.settings import EngineSettings
-from vss_ros.methods import build_method
+from vss_ros.methods import build_method, options_of
 from vss_ros.methods.blocks.camera_bytes import CameraConvolution
 from vss_ros.methods.blocks.glance import GLANCES, Glance, LiteCorrection
 from vss_ros.methods.blocks.lite import LiteSegmenter, resize_like
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss import Evss
+from vss_ros.methods.evss_lite import EvssLite
 
 CLASSES = 11
 EVSS_KEY_FRAME_GMAC = 13.33  # CSRNet at 480x360, eleven classes
@@ -46,6 +47,16 @@ def test_it_is_evss_with_other_networks():
     assert isinstance(method.csrnet, LiteSegmenter)
     assert isinstance(method.glance, Glance)
     assert isinstance(method.conet, LiteCorrection)
+
+
+def test_its_options_are_those_of_evss_and_the_glance():
+    evss = list(options_of(Evss))
+    assert evss[:2] == ['w_f', 'reference']
+    assert list(options_of(EvssLite)) == [*evss, 'glance']
+    with pytest.raises(ModelError, match=f'no option glances; it has {", ".join(evss)}, glance$'):
+        build_method('evss-lite', CLASSES, {'glances': 'half'})
+    with pytest.raises(SettingsError, match="magnify is 'twice'; use a number"):
+        build_method('evss-lite', CLASSES, {'magnify': 'twice'})
 
 
 def test_it_keeps_within_five_million_parameters():

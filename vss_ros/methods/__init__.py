@@ -44,25 +44,40 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
     Args:
         name: a key of METHODS, as written in model.yaml.
         classes: number of classes K.
-        options: arguments of the method's constructor; what is left out keeps its default.
+        options: see `options_of`; what is left out keeps its default.
     Raises:
         ModelError: no such method, or an option it does not know; the message lists what exists.
         SettingsError: an option has a value that cannot be used.
     """
     method, options = method_class(name), options or {}
-    parameters = inspect.signature(method, eval_str=True).parameters
-    known = [option for option in parameters if option != 'classes']
+    known = options_of(method)
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {', '.join(known)}")
     for option, value in options.items():
-        kind = KINDS.get(parameters[option].annotation)
+        kind = KINDS.get(known[option].annotation)
         if kind is not None and type(value) not in kind.types:
             raise SettingsError(f'{option} is {value!r}; use {kind.words}')
     try:
         return method(classes, **options)
     except TypeError as error:  # a list of something else, say
         raise SettingsError(f"options of method '{name}' cannot be used: {error}") from error
+
+
+def options_of(method: type[Method]) -> dict[str, inspect.Parameter]:
+    """The options of a method: those of its constructor, and if that hands on others, of the next one."""
+    found: dict[str, inspect.Parameter] = {}
+    for kind in method.__mro__:
+        if (constructor := vars(kind).get('__init__')) is not None:
+            own = inspect.signature(constructor, eval_str=True).parameters
+            found = {**own, **found}
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+                break
+    return {
+        name: parameter
+        for name, parameter in found.items()
+        if name not in ('self', 'classes') and parameter.kind is not parameter.VAR_KEYWORD
+    }
 
 
 def method_class(name: str) -> type[Method]:

@@ -8,7 +8,7 @@ takes its flow from the host (see `flow`), is glanced at, and is fused at a quar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,33 +30,15 @@ class EvssLite(Evss):
     def __init__(
         self,
         classes: int,
-        w_f: float = 0.2,
-        reference: str = 'key',
+        *,
         fusion: str = 'quarter',
-        carry: str = 'warped',
         decision: str = 'half',
         flow: str = 'dis',
         backbone: str = 'lite',
-        temperatures: Sequence[float] = (),
-        edge_offsets: Sequence[float] = (),
-        correction_interval: int = 1,
-        magnify: float = 1,
         glance: str = 'half',
+        **options: Any,
     ) -> None:
-        super().__init__(
-            classes,
-            w_f,
-            reference,
-            fusion,
-            carry,
-            decision,
-            flow,
-            backbone,
-            temperatures,
-            edge_offsets,
-            correction_interval,
-            magnify,
-        )
+        super().__init__(classes, fusion=fusion, decision=decision, flow=flow, backbone=backbone, **options)
         check_choice('glance', glance, tuple(GLANCES))
         self.options['glance'] = glance
         self.glance = Glance(classes, glance)
