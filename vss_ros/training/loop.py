@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -74,62 +75,102 @@ def fit(
         ModelError: resume was asked for and the checkpoint does not fit.
         SettingsError: the batch cannot be shared by so many processes.
     """
-    module: nn.Module = channels_last(stage.module.to(device))
-    part = processes.part(stage.size)
-    losses = processes.share(_Losses(stage), device)
-    average = copy.deepcopy(module).eval()
-    path = folder / f'{stage.name}.safetensors'
-    precision = _precision(path if resume else None, settings.precision, device, processes)
-    descent = Descent(module, settings, device, precision.computes_in)
-    first = 0
-    if resume and path.exists():
-        first = checkpoint.load(path, module, average, descent.optimiser, descent.scaler)
-    log = StepLog(folder, stage.name, first) if processes.first else None
+    _Training(stage, settings, folder, device, resume, report, processes, seed).run()
 
-    def tell(step: int, values: dict[str, float], **more: float) -> None:
-        if log is not None:
-            log.write(step, {**values, **more})
-            report(step, values)
 
-    def validate(step: int) -> None:
-        if scores := stage.validate(average):
-            tell(step, scores)
+@dataclass
+class _Training:
+    """One stage as one process trains it; arguments as of `fit`."""
 
-    if first and log is not None and not log.is_scored:
-        validate(first - 1)  # the run was stopped between its checkpoint and its scores
-    processes.wait()  # nobody may find the checkpoint of a faster one
-    began = time.monotonic()
-    with _batches(stage, part, first, settings.steps) as batches:
-        for step, arrays in enumerate(batches, first):
-            module.train()
-            torch.manual_seed((seed * settings.steps + step) * processes.count + processes.rank)
-            batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-            with descent.autocast():
-                terms = losses(batch)
-            loss = torch.stack([term.float() for term in terms.values()]).sum()
-            own = torch.stack([loss.detach(), *(term.detach().float() for term in terms.values())])
-            values = dict(zip(('loss', *terms), processes.mean(own.clone()).tolist(), strict=True))
-            if not math.isfinite(values['loss']):
-                if not math.isfinite(own[0]):
-                    raise _diverged(folder, stage.name, step, arrays, processes)
-                raise DivergedError(f'the loss of {stage.name} is no number in another process; see there')
-            descent.step(step, loss)
-            _follow(average, module, min(settings.averaging, (1 + step) / (10 + step)))
-            now = time.monotonic()
-            tell(step, values, seconds=round(now - began, 3))
-            began = now
-            if (step + 1) % settings.save_every_steps == 0 or step + 1 == settings.steps:
-                if processes.first:
-                    checkpoint.save(
-                        path, step + 1, precision, module, average, descent.optimiser, descent.scaler
-                    )
-                    validate(step)
-                processes.wait()
-    if log is not None:
-        log.close()
-    processes.spread(average)  # statistics of norms on CPUs are those of each process's own parts
-    module.load_state_dict(average.state_dict())
-    module.eval()
+    stage: Stage
+    settings: FitSettings
+    folder: Path
+    device: torch.device
+    resume: bool
+    report: Callable[[int, dict[str, float]], None]
+    processes: Processes
+    seed: int
+
+    def __post_init__(self) -> None:
+        stage, processes = self.stage, self.processes
+        self.module: nn.Module = channels_last(stage.module.to(self.device))
+        self.part = processes.part(stage.size)
+        self.losses = processes.share(_Losses(stage), self.device)
+        self.average = copy.deepcopy(self.module).eval()
+        self.path = self.folder / f'{stage.name}.safetensors'
+        begun = self.path if self.resume else None
+        self.precision = _precision(begun, self.settings.precision, self.device, processes)
+        self.descent = Descent(self.module, self.settings, self.device, self.precision.computes_in)
+        self.first = 0
+        if self.resume and self.path.exists():
+            self.first = checkpoint.load(
+                self.path, self.module, self.average, self.descent.optimiser, self.descent.scaler
+            )
+        self.log = StepLog(self.folder, stage.name, self.first) if processes.first else None
+
+    def run(self) -> None:
+        """Take the steps that are left, and put the averaged weights into the stage's module."""
+        if self.first and self.log is not None and not self.log.is_scored:
+            self._validate(self.first - 1)  # the run was stopped between its checkpoint and its scores
+        self.processes.wait()  # nobody may find the checkpoint of a faster one
+        steps = self.settings.steps
+        began = time.monotonic()
+        with _Batches(self.stage, self.part, self.first, steps) as batches:
+            for step, arrays in enumerate(batches, self.first):
+                values = self._step(step, arrays)
+                now = time.monotonic()
+                self._tell(step, values, seconds=round(now - began, 3))
+                began = now
+                if (step + 1) % self.settings.save_every_steps == 0 or step + 1 == steps:
+                    self._save(step)
+        if self.log is not None:
+            self.log.close()
+        self.processes.spread(self.average)  # statistics of norms on CPUs are those of each process's parts
+        self.module.load_state_dict(self.average.state_dict())
+        self.module.eval()
+
+    def _step(self, step: int, arrays: Batch) -> dict[str, float]:
+        """Learn from one batch; its loss and the terms of it, over all processes."""
+        rank, count = self.processes.rank, self.processes.count
+        self.module.train()
+        torch.manual_seed((self.seed * self.settings.steps + step) * count + rank)
+        batch = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        with self.descent.autocast():
+            terms = self.losses(batch)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        own = torch.stack([loss.detach(), *(term.detach().float() for term in terms.values())])
+        values = dict(zip(('loss', *terms), self.processes.mean(own.clone()).tolist(), strict=True))
+        if not math.isfinite(values['loss']):
+            if not math.isfinite(own[0]):
+                raise _diverged(self.folder, self.stage.name, step, arrays, self.processes)
+            raise DivergedError(f'the loss of {self.stage.name} is no number in another process; see there')
+        self.descent.step(step, loss)
+        _follow(self.average, self.module, min(self.settings.averaging, (1 + step) / (10 + step)))
+        return values
+
+    def _save(self, step: int) -> None:
+        """Save everything that the next step depends on, and validate."""
+        if self.processes.first:
+            checkpoint.save(
+                self.path,
+                step + 1,
+                self.precision,
+                self.module,
+                self.average,
+                self.descent.optimiser,
+                self.descent.scaler,
+            )
+            self._validate(step)
+        self.processes.wait()
+
+    def _validate(self, step: int) -> None:
+        if scores := self.stage.validate(self.average):
+            self._tell(step, scores)
+
+    def _tell(self, step: int, values: dict[str, float], **more: float) -> None:
+        if self.log is not None:
+            self.log.write(step, {**values, **more})
+            self.report(step, values)
 
 
 def _precision(path: Path | None, wanted: str, device: torch.device, processes: Processes) -> Precision:
@@ -175,7 +216,7 @@ def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
             kept.copy_(value)
 
 
-class _batches:
+class _Batches:
     """Prepares the next batches in threads of their own while the network works on this one."""
 
     def __init__(self, stage: Stage, part: range, first: int, last: int) -> None:
