@@ -56,7 +56,6 @@ class Layout:
         self.hedges = [hedge_picture(rng) for _ in range(2)]
         self.fences = [fence_picture(rng) for _ in range(3)]
         self.signs = [sign_picture(rng) for _ in range(7)]
-        self.boards = [sign for sign in self.signs if sign[1] > 1.1] or self.signs
         self.post, self.lamp, self.lights = post_picture(rng), lamp_picture(rng), light_picture(rng)
 
     def fill(self) -> None:
@@ -153,13 +152,13 @@ class Layout:
                 self._sheet(house.wall, BUILDING, x, at, 0.8, 2.2, top - 2.2, tint=(0.8, 0.8, 0.8))
                 self._wall(house.wall, BUILDING, x, at - sign * 0.4, x + 0.9, at - sign * 0.4, top,
                            top - 2.2, tint=(0.8, 0.8, 0.8))  # fmt: skip
-        self._shade(side, s, end, d, house.height + house.rise * 0.6)
+        self._shade(s, end, d, house.height + house.rise * 0.6)
         if self.rng.random() < 0.32 * self.street.town:
             picture, wide, high = self.signs[int(self.rng.integers(len(self.signs)))]
             at = d - sign * (0.15 + wide / 2)
             self._sheet(picture, SIGN, s + self.rng.uniform(0, house.width), at, wide, high, 2.8)
 
-    def _shade(self, side: int, s0: float, s1: float, d: float, height: float) -> None:
+    def _shade(self, s0: float, s1: float, d: float, height: float) -> None:
         """Note the shadow that a house throws over the street, if the sun is behind it."""
         heading = self.street.heading((s0 + s1) / 2)
         sun_d = self.light.sun[0] * np.cos(heading) - self.light.sun[2] * np.sin(heading)
@@ -254,7 +253,7 @@ class Layout:
             s += pitch * rng.uniform(0.7, 1.5)
 
     def _small_things(self, side: int) -> None:
-        """Signs on posts, boards, bollards and railings near the kerb."""
+        """Signs on posts, bollards and railings near the kerb."""
         rng, sign = self.rng, (-1, 1)[side]
         edge = self.street.kerb[side]
         for s in np.arange(self.stretch[0], self.stretch[1], 13.0) + rng.uniform(0, 13):

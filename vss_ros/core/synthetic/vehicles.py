@@ -90,8 +90,7 @@ class _Painter:
         face(self._rear(*across), [-half, -s.waist, rear], x, [0, s.waist - base, 0])
         face(self._front(*across), [half, -s.waist, front], -x, [0, s.waist - base, 0])
         if s.bonnet:
-            nose = 0.16  # the bonnet drops towards the front
-            face(self._panel(1.05), [half, -s.waist, screen], -x, [0, nose * 0, s.bonnet])
+            face(self._panel(1.05), [half, -s.waist, screen], -x, [0, 0, s.bonnet])
         if s.boot:
             face(self._panel(1.0), [-half, -s.waist, back], x, [0, 0, -s.boot])
         face(self._panel(1.05), [-top, -s.height, roof_front],
@@ -110,7 +109,7 @@ class _Painter:
             body, upper = (side, windows) if sign > 0 else (side[:, ::-1], windows[:, ::-1])
             face(body, [sign * half, -s.waist, start], ahead, [0, s.waist, 0])
             face(upper, [sign * top, -s.height, start], ahead, [sign * self.inset, cabin, 0])
-        faces.append(self._underside(half, front, rear, base))
+        faces.append(self._underside(half, rear, base))
         return faces
 
     def _canvas(self, width: float, height: float, colour) -> np.ndarray:
@@ -207,7 +206,7 @@ class _Painter:
             canvas[:, round(x) : round(x) + 5, :3][opaque] = np.clip(self.paint * 0.5, 0, 255)
         return canvas
 
-    def _underside(self, half: float, front: float, rear: float, base: float) -> Face:
+    def _underside(self, half: float, rear: float, base: float) -> Face:
         """Wheels and darkness under the body, seen from behind and in front."""
         canvas = blank(24, 128)
         box(canvas, 4, 0, 24, 24, [24, 24, 24])
