@@ -1,7 +1,9 @@
 """The four losses that train the flow network and CoNet of EVSS; CSRNet stays frozen.
 
 The target is what CSRNet itself makes of the current image; true labels only say where edges and
-thin objects are. Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
+thin objects are. `predict`, `pseudo_labels` and `evss_losses` are the release's way, one hop and its weights.
+The stages in `training/` take the same terms over streams, and are tested against them.
+Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
 """
 
 from __future__ import annotations

@@ -70,7 +70,10 @@ class Mar(nn.Module):
         return self.HEdecoder(tokens, found).permute(0, 3, 1, 2)
 
     def likelihood(self, features: Tensor) -> Tensor:
-        """Share of every class of the memory in what a cell finds, (N, K, h, w); sums to 1 over K."""
+        """Share of every class of the memory in what a cell finds, (N, K, h, w); sums to 1 over K.
+
+        The class likelihood of the paper. No graph gives it; by it a memory is compared with the release's.
+        """
         weights = self.HEdecoder.attn.weights(features.permute(0, 2, 3, 1), self.memory_key)
         return weights.unflatten(-1, (-1, self.keys_per_class)).sum(-1).permute(0, 3, 1, 2)
 
