@@ -17,7 +17,7 @@ from vss_ros.core.metrics import ConfusionMatrix
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from vss_ros.ros.demo_client import Answer
+    from vss_ros.ros.demo_client import Reply
 
 COLUMNS = 5
 ROWS = ('camera', 'mask', 'confidence', 'distortion')
@@ -30,17 +30,17 @@ PIXELS_PER_INCH = 110
 INK, FRAME, PAPER = '#24292f', '#c0c7ce', '#ffffff'
 
 
-def write_contact_sheet(path: Path, answers: Sequence[Answer], classes: ClassSet) -> None:
+def write_contact_sheet(path: Path, replies: Sequence[Reply], classes: ClassSet) -> None:
     """Draws the frames from one key frame to the next as columns, and what came back for them as rows.
 
     Args:
         path: a .png file; it is replaced.
-        answers: complete answers in the order of their frames.
+        replies: complete replies in the order of their frames.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = spread(_best_run(answers, classes), COLUMNS)
+    shown = spread(_best_run(replies, classes), COLUMNS)
     height, width = shown[0].frame.size
     row_inches = COLUMN_INCHES * height / width
     size = COLUMN_INCHES * len(shown) + 0.5, row_inches * len(ROWS) + 1.6
@@ -50,17 +50,17 @@ def write_contact_sheet(path: Path, answers: Sequence[Answer], classes: ClassSet
         len(ROWS), len(shown), left=0.5 / size[0], right=0.995, bottom=0.85 / size[1],
         top=1 - 0.6 / size[1], wspace=0.02, hspace=0.02,
     )  # fmt: skip
-    for column, answer in enumerate(shown):
+    for column, reply in enumerate(shown):
         for row, name in enumerate(ROWS):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(_picture(name, answer, classes), interpolation='none')
+            axes.imshow(_picture(name, reply, classes), interpolation='none')
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(color=FRAME, linewidth=0.8)
             if row == 0:
-                axes.set_title(_caption(answer, shown[0], classes), fontsize=11, color=INK, linespacing=1.4)
+                axes.set_title(_caption(reply, shown[0], classes), fontsize=11, color=INK, linespacing=1.4)
             if column == 0:
                 axes.set_ylabel(name, fontsize=13, color=INK)
-            if name == 'distortion' and (note := NOTES.get(answer.info['kind'])):
+            if name == 'distortion' and (note := NOTES.get(reply.info['kind'])):
                 _note(axes, note)
     _legend(figure, classes, size)
     draft = Draft(path, overwrite=True)
@@ -78,18 +78,18 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def _best_run(answers: Sequence[Answer], classes: ClassSet) -> list[Answer]:
+def _best_run(replies: Sequence[Reply], classes: ClassSet) -> list[Reply]:
     """The run of frames from one key frame to the next that shows the most classes; then the longest."""
-    runs: list[list[Answer]] = []
-    for answer in answers:
-        if not runs or answer.info['kind'] == 'key':
+    runs: list[list[Reply]] = []
+    for reply in replies:
+        if not runs or reply.info['kind'] == 'key':
             runs.append([])
-        runs[-1].append(answer)
+        runs[-1].append(reply)
     if max(len(run) for run in runs) == 1:  # nothing but key frames
-        return list(answers)
+        return list(replies)
     longest = max(len(run) for run in runs)
 
-    def variety(run: list[Answer]) -> int:
+    def variety(run: list[Reply]) -> int:
         labels = run[0].frame.truth if run[0].frame.truth is not None else run[0].pictures['mask']
         counts = np.bincount(labels.ravel(), minlength=256)[: len(classes)]
         return int((counts > 0.002 * labels.size).sum())
@@ -97,12 +97,12 @@ def _best_run(answers: Sequence[Answer], classes: ClassSet) -> list[Answer]:
     return max((run for run in runs if len(run) == longest), key=variety)
 
 
-def _picture(name: str, answer: Answer, classes: ClassSet) -> np.ndarray:
+def _picture(name: str, reply: Reply, classes: ClassSet) -> np.ndarray:
     """One tile, RGB."""
-    image = answer.frame.image
+    image = reply.frame.image
     if name == 'camera':
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    picture = _fitted(answer.pictures[name], image)
+    picture = _fitted(reply.pictures[name], image)
     if name == 'mask':
         return cv2.cvtColor(overlay(image, picture, classes, 0.7), cv2.COLOR_BGR2RGB)
     if name == 'confidence':
@@ -119,16 +119,16 @@ def _fitted(picture: np.ndarray, image: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.resize(picture, image.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def _caption(answer: Answer, first: Answer, classes: ClassSet) -> str:
-    if answer.info['kind'] == 'key':
+def _caption(reply: Reply, first: Reply, classes: ClassSet) -> str:
+    if reply.info['kind'] == 'key':
         title = 'key frame'
     else:
-        after_ms = (answer.frame.stamp_ns - first.frame.stamp_ns) / 1e6
-        title = f'+{answer.info["age_frames"]} ({after_ms:.0f} ms later)'
-    facts = [f'{answer.latency_ms:.0f} ms']
-    if answer.frame.truth is not None:
+        after_ms = (reply.frame.stamp_ns - first.frame.stamp_ns) / 1e6
+        title = f'+{reply.info["age_frames"]} ({after_ms:.0f} ms later)'
+    facts = [f'{reply.latency_ms:.0f} ms']
+    if reply.frame.truth is not None:
         matrix = ConfusionMatrix(len(classes))
-        matrix.update(answer.frame.truth, _fitted(answer.pictures['mask'], answer.frame.image))
+        matrix.update(reply.frame.truth, _fitted(reply.pictures['mask'], reply.frame.image))
         facts.append(f'mIoU {100 * matrix.miou():.0f}')
     return f'{title}\n{", ".join(facts)}'
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
     from vss_ros.core.model_folder import ModelFolder
     from vss_ros.core.sinks.scores import ScoreSink
-    from vss_ros.ros.demo_client import Answer, DemoClient
+    from vss_ros.ros.demo_client import DemoClient, Reply
 
 RATE_HZ = 15.0
 MAX_SECONDS = 300  # all images are kept in memory
@@ -80,13 +80,13 @@ def main(args: Namespace) -> int:
     model = load_model(args.model)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, markup=False)
-    answers, health = _drive(args, model, console)
-    segmented = [answer for answer in answers if answer.is_complete]
+    replies, health = _drive(args, model, console)
+    segmented = [reply for reply in replies if reply.is_complete]
     if not segmented:
         console.print(f'No mask came back. The node says why in {args.output_dir / NODE_LOG}', style='red')
         return 1
     scores = _write_results(segmented, model.classes, args.output_dir, console)
-    console.print(_table(answers, segmented, health, scores))
+    console.print(_table(replies, segmented, health, scores))
     for name in (SHEET, VIDEO, NODE_LOG):
         console.print(f'written: {args.output_dir / name}', soft_wrap=True)
     return 0
@@ -100,7 +100,7 @@ def _check_libraries() -> None:
             raise MissingLibraryError(library, extra)
 
 
-def _drive(args: Namespace, model: ModelFolder, console: Console) -> tuple[list[Answer], dict[str, str]]:
+def _drive(args: Namespace, model: ModelFolder, console: Console) -> tuple[list[Reply], dict[str, str]]:
     """Plays the street to the node; returns what came back and the node's own counts."""
     from vss_ros.ros.fast_dds import use_image_profile
 
@@ -129,7 +129,7 @@ def _drive(args: Namespace, model: ModelFolder, console: Console) -> tuple[list[
             console.print(
                 f'The node ended with code {code}; see {args.output_dir / NODE_LOG}', style='yellow'
             )
-    return client.answers, health
+    return client.replies, health
 
 
 def _render(args: Namespace, classes: ClassSet, console: Console) -> list[Frame]:
@@ -155,7 +155,7 @@ def _play(client: DemoClient, frames: Sequence[Frame], console: Console) -> None
 
 
 def _write_results(
-    segmented: Sequence[Answer], classes: ClassSet, folder: Path, console: Console
+    segmented: Sequence[Reply], classes: ClassSet, folder: Path, console: Console
 ) -> ScoreSink:
     from vss_ros.cli.contact_sheet import write_contact_sheet
     from vss_ros.core.sinks.open import open_sinks
@@ -164,16 +164,16 @@ def _write_results(
     scores = ScoreSink(classes)
     with console.status('Writing the video ...'):
         with open_sinks([str(folder / VIDEO)], classes, overwrite=True) as [video]:
-            for answer in segmented:
-                segmentation = answer.segmentation()
-                video.write(answer.frame, segmentation)
-                scores.write(answer.frame, segmentation)
+            for reply in segmented:
+                segmentation = reply.segmentation()
+                video.write(reply.frame, segmentation)
+                scores.write(reply.frame, segmentation)
         write_contact_sheet(folder / SHEET, segmented, classes)
     return scores
 
 
 def _table(
-    answers: Sequence[Answer], segmented: Sequence[Answer], health: dict[str, str], scores: ScoreSink
+    replies: Sequence[Reply], segmented: Sequence[Reply], health: dict[str, str], scores: ScoreSink
 ) -> Table:
     import numpy as np
     from rich.table import Table
@@ -189,16 +189,16 @@ def _table(
         return '-' if value is None else f'{value:.1f} %'
 
     by_kind: dict[str, list[float]] = {'key': [], 'propagated': [], 'carried': []}
-    for answer in segmented:
-        by_kind[answer.info['kind']].append(float(answer.info['latency_ms']))
-    latencies = [answer.latency_ms for answer in answers if answer.latency_ms is not None]
+    for reply in segmented:
+        by_kind[reply.info['kind']].append(float(reply.info['latency_ms']))
+    latencies = [reply.latency_ms for reply in replies if reply.latency_ms is not None]
 
-    height, width = answers[0].frame.size
+    height, width = replies[0].frame.size
     title = f'{health["model"]} on {health["engine"]}, {width}x{height} at {RATE_HZ:.0f} Hz'
     table = Table(title=title, show_header=False)
     table.add_column()
     table.add_column(justify='right')
-    table.add_row('frames sent', str(len(answers)))
+    table.add_row('frames sent', str(len(replies)))
     table.add_row('frames received by the node', health['received'])
     table.add_row('masks received from the node', str(len(latencies)))
     table.add_row('frames dropped for a newer one', health['dropped'])

@@ -23,11 +23,11 @@ from vss_ros.ros.node_client import START_S, NodeClient, NodeProcess, values_of
 
 PICTURES = ('mask', 'confidence', 'distortion')
 SETTLE_S = 0.3  # until both ends of a topic know each other
-LAST_S = 3.0  # the answers to the last images may take this long
+LAST_S = 3.0  # the replies to the last images may take this long
 
 
 @dataclass(eq=False)
-class Answer:
+class Reply:
     """What came back for one image that was sent.
 
     Attributes:
@@ -49,7 +49,7 @@ class Answer:
         return bool(self.info) and all(name in self.pictures for name in PICTURES)
 
     def segmentation(self) -> Segmentation:
-        """The answer as the pipeline would have given it. Only for complete answers."""
+        """The reply as the pipeline would have given it. Only for complete replies."""
         return Segmentation(
             mask=self.pictures['mask'],
             confidence=self.pictures['confidence'],
@@ -67,13 +67,13 @@ class DemoClient(NodeClient):
     """Plays images into a node's camera topic and collects what it publishes.
 
     Attributes:
-        answers: one for every image sent, in order.
+        replies: one for every image sent, in order.
     """
 
     def __init__(self, node: NodeProcess) -> None:
         super().__init__(node)
-        self.answers: list[Answer] = []
-        self._by_stamp: dict[int, Answer] = {}
+        self.replies: list[Reply] = []
+        self._by_stamp: dict[int, Reply] = {}
         self._images = self._node.create_publisher(
             Image, 'image_raw', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         )
@@ -82,7 +82,7 @@ class DemoClient(NodeClient):
         self._node.create_subscription(DiagnosticArray, 'segmentation/frame_info', self._on_info, 10)
 
     def play(self, frames: Sequence[Frame], rate_hz: float, on_sent: Callable[[], None]) -> None:
-        """Sends the frames at this rate, stamped with the time of sending, and waits for the last answers.
+        """Sends the frames at this rate, stamped with the time of sending, and waits for the last replies.
 
         Raises:
             VssError: the node does not listen, or ended.
@@ -96,29 +96,29 @@ class DemoClient(NodeClient):
             self._send(frame)
             on_sent()
         deadline_s = time.monotonic() + LAST_S
-        while not self.answers[-1].is_complete and time.monotonic() < deadline_s:
+        while not self.replies[-1].is_complete and time.monotonic() < deadline_s:
             self._spin(0.05)
 
     def _send(self, frame: Frame) -> None:
         stamp_ns = time.time_ns()
-        answer = Answer(replace(frame, stamp_ns=stamp_ns), time.monotonic())
-        self.answers.append(answer)
-        self._by_stamp[stamp_ns] = answer
+        reply = Reply(replace(frame, stamp_ns=stamp_ns), time.monotonic())
+        self.replies.append(reply)
+        self._by_stamp[stamp_ns] = reply
         seconds, nanoseconds = divmod(stamp_ns, 10**9)
         header = Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=frame.camera)
         self._images.publish(image_message(frame.image, 'bgr8', header))
 
     def _on_picture(self, name: str, message: Image) -> None:
-        answer = self._answer(message.header.stamp)
-        if answer is None:
+        reply = self._reply(message.header.stamp)
+        if reply is None:
             return
         if name == 'mask':
-            answer.latency_ms = (time.monotonic() - answer.sent_s) * 1e3
-        answer.pictures[name] = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
+            reply.latency_ms = (time.monotonic() - reply.sent_s) * 1e3
+        reply.pictures[name] = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
 
     def _on_info(self, message: DiagnosticArray) -> None:
-        if (answer := self._answer(message.header.stamp)) is not None:
-            answer.info = values_of(message.status[0])
+        if (reply := self._reply(message.header.stamp)) is not None:
+            reply.info = values_of(message.status[0])
 
-    def _answer(self, stamp: Time) -> Answer | None:
+    def _reply(self, stamp: Time) -> Reply | None:
         return self._by_stamp.get(stamp.sec * 10**9 + stamp.nanosec)
