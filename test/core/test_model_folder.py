@@ -243,6 +243,22 @@ def test_a_step_that_does_not_close_is_refused_with_stage_and_tensor(folder, cha
         load_model(folder)
 
 
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'correction_interval': 3}, 'correction_interval is 3, and 1 in options; make them one'),
+        ({'flow': 'dis_half'}, "flow is 'dis_half', and 'dis' in options"),
+    ],
+)
+def test_what_is_said_twice_must_be_the_same(folder, change, message):
+    edit(folder, lambda content: content.update(change))
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+    edit(folder, lambda content: content['options'].update(change))
+    model = load_model(folder)
+    assert {name: getattr(model, name) for name in change} == change
+
+
 def test_a_model_without_propagated_step_is_a_model_that_only_knows_key_frames(folder):
     def only_key(content):
         del content['steps']['propagated'], content['steps']['carried']

@@ -183,6 +183,7 @@ def _read(path: Path) -> ModelFolder:
             raise ValueError('it has neither graphs nor weights')
         if model.graphs:
             check_steps(model)
+        _check_options(model)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = f'no entry {error}' if isinstance(error, KeyError) else str(error)
         raise ModelError(
@@ -240,6 +241,17 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
         correction_interval=correction_interval,
         expected_accuracy=_accuracy_model(content.get(EXPECTED_ACCURACY)),
     )
+
+
+def _check_options(model: ModelFolder) -> None:
+    """What the runtime reads is an option of some methods, too; built again, a model must be the same."""
+    for name in ('correction_interval', 'flow'):
+        value = getattr(model, name)
+        option = model.options.get(name, value)
+        if option != value:
+            raise ModelError(
+                f'{model.path / MODEL_FILE}: {name} is {value!r}, and {option!r} in options; make them one'
+            )
 
 
 def _accuracy_model(entry: Any) -> AccuracyModel | None:
