@@ -176,6 +176,11 @@ def region_settings(args: Namespace) -> dict[str, Any]:
 
 
 def stream_settings(args: Namespace) -> StreamSettings:
+    """The settings of the options of `add_stream_arguments`.
+
+    Raises:
+        SettingsError: a value is out of its range, or `--background-delay` is given alone.
+    """
     if args.background_delay and not args.background_key_frames:
         raise SettingsError('--background-delay is of --background-key-frames; give that, too')
     return StreamSettings(

@@ -39,11 +39,35 @@ class ScoringProtocol(Protocol):
         """How many frames before a labelled one are needed; None: all of the clip."""
         ...
 
-    def start_clip(self, name: str, number: int = 0) -> None: ...
+    def start_clip(self, name: str, number: int = 0) -> None:
+        """Starts new streams; what was counted stays.
 
-    def take(self, number: int, frame: Frame) -> None: ...
+        Args:
+            name: of the clip, as pictures of it are labelled.
+            number: of the clip in the data, from 0; see `phase_of`.
+        """
+        ...
 
-    def end_clip(self) -> None: ...
+    def take(self, number: int, frame: Frame) -> None:
+        """Takes the next frame of the clip, and scores what is known then.
+
+        Args:
+            number: of the frame in the clip, rising; a gap means that frames nobody needs were left out.
+            frame: image uint8 (H, W, 3) BGR; where it is labelled its truth, uint8 (H, W) class ids, 255 =
+                ignore.
+
+        Raises:
+            EngineError: a model cannot be run. What was counted of this clip is not whole then.
+        """
+        ...
+
+    def end_clip(self) -> None:
+        """Scores the frames that still wait for later ones.
+
+        Raises:
+            EngineError: see `take`.
+        """
+        ...
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything counted so far, by name."""
@@ -53,7 +77,13 @@ class ScoringProtocol(Protocol):
         """Takes up what was counted before."""
         ...
 
-    def report(self, subject: Subject) -> dict[str, Any]: ...
+    def report(self, subject: Subject) -> dict[str, Any]:
+        """The scores of one subject so far, as plain values for JSON: see `Scores.report`.
+
+        Percentages are 0 to 100, `gmac_per_frame` is in 1e9 multiply-adds; None stands where there was
+        nothing to score.
+        """
+        ...
 
 
 class DistanceProtocol:

@@ -10,7 +10,20 @@ from vss_ros.core.frame import Frame, Segmentation
 class Sink(Protocol):
     """Takes every result of a run. Close it to complete what it writes."""
 
-    def write(self, frame: Frame, segmentation: Segmentation) -> None: ...
+    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        """Takes the next result of the run.
+
+        Args:
+            frame: what was segmented, the image as it came: uint8 (H, W, 3) BGR, its stamp in nanoseconds.
+            segmentation: of this frame: mask and confidence uint8 (H, W), or of the model's size where the
+                stream's `output_size` is `network`.
+
+        Raises:
+            FrameError: this result cannot be written; the next one may be.
+            OSError, SettingsError: nothing can be written there: the disk is full, say, or another run writes
+                to the same place.
+        """
+        ...
 
     def close(self) -> None: ...
 
