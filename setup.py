@@ -47,7 +47,7 @@ EXTRAS = {
         'scikit-learn',
         'setuptools>=70.1',
     ],
-    'dev': ['ruff>=0.6', 'mypy>=1.10', 'types-PyYAML'],
+    'dev': ['ruff==0.17.6', 'mypy==2.4.1', 'types-PyYAML'],
 }
 
 
