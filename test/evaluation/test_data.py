@@ -103,6 +103,53 @@ def test_camvid_images_and_labels_side_by_side_are_cut_into_clips(tmp_path):
     assert [len(clip.files) for clip in data.clips] == [2, 2]
 
 
+def camvid_folder(root):
+    for kind, suffix in (('images', 'jpg'), ('labels', 'png')):
+        for number in (7959, 7961, 8500):
+            put(root / kind / f'0016E5_{number:05d}.{suffix}', 3)
+    return root
+
+
+@pytest.mark.parametrize('settings', [{'rate': 10.0}, {'labels': 'labels'}])
+def test_a_data_set_does_not_silently_become_one_clip_by_an_option_of_sources(tmp_path, settings):
+    root = camvid_folder(tmp_path)
+    settings = SourceSettings(**settings)
+    with pytest.raises(SettingsError, match=r'data set of layout camvid-folder.*add --layout plain'):
+        open_data([str(root)], settings=settings)
+    if settings.labels is None:
+        [clip] = open_data([str(root)], layout='plain', settings=settings).clips
+        assert len(list(clip.frames(None))) == 3
+
+
+def test_several_folders_of_one_layout_are_one_data_set(tmp_path):
+    roots = [str(camvid_folder(tmp_path / name)) for name in ('a', 'b')]
+    data = open_data(roots)
+    assert (data.name, data.layout) == ('a, b', 'camvid-folder')
+    assert [len(clip.files) for clip in data.clips] == [2, 1, 2, 1]
+    assert [len(clip.files) for clip in open_data(roots, layout='camvid-folder').clips] == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize('turned', [False, True])
+def test_a_data_set_beside_something_else_is_refused(tmp_path, turned):
+    put(tmp_path / 'rgb' / '0.png')
+    specs = [str(camvid_folder(tmp_path / 'set')), str(tmp_path / 'rgb')]
+    with pytest.raises(
+        SettingsError, match=r'set is a data set of layout camvid-folder, .*rgb is not; .*plain'
+    ):
+        open_data(specs[::-1] if turned else specs)
+    assert len(open_data(specs, layout='plain').clips) == 2
+
+
+@pytest.mark.parametrize('file', ['labels/0016E5_07959_instances.png', 'images/0016E5_7959.jpg'])
+def test_two_files_of_one_frame_are_refused_by_name(tmp_path, file):
+    put(camvid_folder(tmp_path) / file)
+    with pytest.raises(SourceError) as caught:
+        open_data([str(tmp_path)])
+    assert '07959.' in str(caught.value)
+    assert str(tmp_path / file) in str(caught.value)
+    assert 'both of frame 7959 of 0016E5' in str(caught.value)
+
+
 def colours(*rgb):
     """A label image whose rows have these colours."""
     rows = np.array(rgb, np.uint8)[:, None, ::-1]
@@ -210,6 +257,7 @@ OWN = {
         ({'rate': 'fast'}, 'not supported'),
         ({'images': ['/rgb/*.png']}, "'/rgb/\\*.png' is no pattern"),
         ({'images': ['rgb/{city}/*.png']}, 'city'),
+        ({'labels': [{'files': 'label/{sequence}/*.png'}]}, 'as only images may; write \\*'),
         ({'splits': ['a']}, 'no attribute'),
         ({'splits': {'a': {'b': [2, 1]}}}, 'no ranges'),
     ],

@@ -48,7 +48,7 @@ def open_data(
     """Finds the clips of what the user names.
 
     Args:
-        specs: a folder of a data set, or any number of sources as `vss run` takes them.
+        specs: folders of one layout, or sources as `vss run` takes them.
         layout: name of a layout or its YAML file; `plain` for sources; None finds out.
         split: of a data set; None takes the layout's own.
         settings: of sources. `labels` for a bag or video is a folder of PNGs named by stamp.
@@ -60,10 +60,11 @@ def open_data(
     settings = settings or SourceSettings()
     known = None if layout == PLAIN else _layout(specs, layout, settings)
     if known is not None:
-        root = user_path(specs[0])
-        clips: list[Clip] = list(known.clips(root, split))
+        roots = [user_path(spec) for spec in specs]
+        clips: list[Clip] = [clip for root in roots for clip in known.clips(root, split)]
         part = split or known.split
-        return DataSet(f'{root.resolve().name} {part}'.strip(), known.title, known.classes, clips, split=part)
+        name = ', '.join(root.resolve().name for root in roots)
+        return DataSet(f'{name} {part}'.strip(), known.title, known.classes, clips, split=part)
     if split is not None:
         raise SettingsError(f'{", ".join(specs)} has no splits; leave --split out or name a --layout')
     classes = STREET_CLASSES if any(SYNTHETIC.fullmatch(spec) for spec in specs) else None
@@ -81,21 +82,40 @@ def check_classes(data: DataSet, model: ModelFolder) -> None:
 
 
 def _layout(specs: list[str], name: str | None, settings: SourceSettings) -> Layout | None:
-    """The layout that was named, or that one folder without settings of a source shows."""
+    """The layout that was named, or the one that every folder shows.
+
+    Raises:
+        SettingsError: only some of them show it, or there are settings of a source, which has no layout.
+    """
     if name is not None:
-        if len(specs) > 1:
-            raise SettingsError(f'a data set is one folder; {len(specs)} were given')
         if settings != SourceSettings():
             raise SettingsError(
                 f'layout {name} says where labels lie and how fast images follow; leave --rate, --labels, '
                 '--topic and --mask-topic out, or use --layout plain'
             )
         return load_layout(name)
-    root = user_path(specs[0])
-    if len(specs) > 1 or not root.is_dir() or settings != SourceSettings():
+    shown = [_shown_by(spec) for spec in specs]
+    first = next(filter(None, shown), None)
+    if first is None:
         return None
-    fitting = (layout for layout in map(load_layout, list_layouts()) if layout.fits(root))
-    return next(fitting, None)
+    spec = specs[shown.index(first)]
+    if settings != SourceSettings():
+        raise SettingsError(
+            f'{spec} is a data set of layout {first.title}; leave --rate, --labels, --topic and --mask-topic '
+            f'out, or add --layout {PLAIN} to read all of its images as one clip'
+        )
+    if other := [spec for spec, layout in zip(specs, shown, strict=True) if layout != first]:
+        raise SettingsError(
+            f'{spec} is a data set of layout {first.title}, {other[0]} is not; score them one by one, or '
+            f'add --layout {PLAIN} to read all images of each as one clip'
+        )
+    return first
+
+
+def _shown_by(spec: str) -> Layout | None:
+    root = user_path(spec)
+    layouts = map(load_layout, list_layouts()) if root.is_dir() else ()
+    return next((layout for layout in layouts if layout.fits(root)), None)
 
 
 def _with_labels(spec: str, settings: SourceSettings) -> SourceSettings:

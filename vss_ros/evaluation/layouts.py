@@ -108,6 +108,8 @@ class Layout:
                     f'{regex!r} does not find the number of a frame; write (?P<number>\\d+) in it'
                 )
         for pattern in self._patterns():
+            if '{sequence}' in pattern and pattern not in self.images:
+                raise ValueError(f'{pattern!r} names {{sequence}}, as only images may; write * there')
             pattern.format(split='', sequence='')
         for ranges in (self.splits or {}).values():
             if any(first > last for first, last in ranges.values()):
@@ -118,16 +120,16 @@ class Layout:
 
     def fits(self, root: Path) -> bool:
         """Whether a folder looks like this, in any split."""
-        any_split = any(_glob(root, entry.files.replace('{split}', '*'), self.name) for entry in self.labels)
+        any_split = any(_files(root, entry.files.replace('{split}', '*'), self.name) for entry in self.labels)
         patterns = [pattern.replace('{split}', '*').replace('{sequence}', '*') for pattern in self.images]
-        return any_split and any(_glob(root, pattern, self.image_name or self.name) for pattern in patterns)
+        return any_split and any(_files(root, pattern, self.image_name or self.name) for pattern in patterns)
 
     def clips(self, root: Path, split: str | None = None) -> list[FileClip]:
         """The clips with labels in them, in order of sequence and frame number.
 
         Raises:
             SettingsError: there is no such split.
-            SourceError: images or labels are missing.
+            SourceError: images or labels are missing, or two are of one frame.
         """
         if split and self.splits is None and not any('{split}' in pattern for pattern in self._patterns()):
             raise SettingsError(f'{self.title} has no splits; leave --split out')
@@ -159,19 +161,18 @@ class Layout:
     def _labels(self, root: Path, split: str) -> tuple[LabelFiles, dict[Key, Path]]:
         listed = _names_in(root / self.list_file.format(split=split)) if self.list_file else None
         for files in self.labels:
-            found = _glob(root, files.files.format(split=split), self.name)
+            found = _files(root, files.files.format(split=split), self.name)
             if listed is not None:
-                found = {key: path for key, path in found.items() if path.stem in listed}
+                found = [(key, path) for key, path in found if path.stem in listed]
             if self.splits is not None:
                 ranges = self.splits[split]
-                found = {
-                    (sequence, number): path
-                    for (sequence, number), path in found.items()
+                found = [
+                    ((sequence, number), path)
+                    for (sequence, number), path in found
                     if sequence in ranges and ranges[sequence][0] <= number <= ranges[sequence][1]
-                }
+                ]
             if found:
-                shifted = {(s, number + self.shift.get(s, 0)): path for (s, number), path in found.items()}
-                return files, shifted
+                return files, _by_key([((s, n + self.shift.get(s, 0)), path) for (s, n), path in found])
         tried = ', '.join(files.files.format(split=split) for files in self.labels)
         raise SourceError(f'{root} has no labels of {self.title}, split {split!r}; expected {tried}')
 
@@ -179,12 +180,12 @@ class Layout:
         self, root: Path, split: str, sequences: list[str], every_label: Set[Path]
     ) -> dict[Key, Path]:
         for pattern in self.images:
-            found: dict[Key, Path] = {}
+            found: list[tuple[Key, Path]] = []
             for sequence in sequences if '{sequence}' in pattern else ['']:
                 filled = pattern.format(split=split, sequence=sequence)
-                found |= _glob(root, filled, self.image_name or self.name, sequence, every_label)
+                found += _files(root, filled, self.image_name or self.name, sequence, every_label)
             if found:
-                return found
+                return _by_key(found)
         tried = ', '.join(pattern.format(split=split, sequence='SEQUENCE') for pattern in self.images)
         raise SourceError(f'{root} has no images of {self.title}, split {split!r}; expected {tried}')
 
@@ -239,10 +240,10 @@ class _ColourReader:
         return self._table[red << 16 | green << 8 | blue]
 
 
-def _glob(
+def _files(
     root: Path, pattern: str, name: str, sequence: str = '', without: Set[Path] = frozenset()
-) -> dict[Key, Path]:
-    """Files by sequence and number; those whose name does not match are none of ours, nor are hidden ones.
+) -> list[tuple[Key, Path]]:
+    """Files with sequence and number; those whose name does not match are none of ours, nor are hidden ones.
 
     A Mac leaves `._a.png` beside `a.png`, which is no picture.
 
@@ -250,15 +251,27 @@ def _glob(
         SettingsError: the pattern is none.
     """
     try:
-        paths = [path for path in root.glob(pattern) if path not in without]
+        paths = sorted(path for path in root.glob(pattern) if path not in without)
     except (ValueError, NotImplementedError) as error:
         raise SettingsError(f'{pattern!r} is no pattern of files in a folder: {error}') from error
-    found: dict[Key, Path] = {}
+    found: list[tuple[Key, Path]] = []
     for path in paths:
         match = None if path.name.startswith('.') else re.search(name, path.stem)
         if match and (match['number'] or '').isdecimal():
             groups: dict[str, Any] = match.groupdict()
-            found[groups.get('sequence') or sequence, int(match['number'])] = path
+            found.append(((groups.get('sequence') or sequence, int(match['number'])), path))
+    return found
+
+
+def _by_key(files: list[tuple[Key, Path]]) -> dict[Key, Path]:
+    """Raises SourceError where two files are of one frame."""
+    found: dict[Key, Path] = {}
+    for (sequence, number), path in files:
+        if (other := found.setdefault((sequence, number), path)) != path:
+            raise SourceError(
+                f'{other} and {path} are both of frame {number}{f" of {sequence}" if sequence else ""}; take '
+                'one away, or use a layout whose patterns and names tell them apart'
+            )
     return found
 
 
