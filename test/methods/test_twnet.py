@@ -151,6 +151,22 @@ def test_features_and_picture_are_read_where_the_flow_points(twnet):
     assert torch.allclose(residual[..., 2:, :-1], means, atol=1e-6)
 
 
+@pytest.mark.parametrize('size', [(92, 140), (96, 128), (60, 68), (90, 131)])
+@pytest.mark.parametrize('layer', [1, 2])
+def test_of_motion_vectors_every_block_counts_the_same_also_at_the_far_borders(layer, size):
+    method = build_method('twnet', 5, {**LITE, 'layer': layer, 'flow': 'motion_vectors'})
+    blocks = torch.randn(1, 2, *(-(-side // 8) for side in size))
+    rows, columns = (-(-side // 4) for side in size)
+    flow = blocks.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :rows, :columns]
+    expected = blocks
+    if layer == 1:
+        expected = torch.zeros(1, 2, *(-(-side // 16) for side in size))
+        for row, column in np.ndindex(*expected.shape[2:]):
+            cell = blocks[..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            expected[..., row, column] = cell.mean((2, 3))
+    torch.testing.assert_close(method.reduced(flow), expected)
+
+
 @pytest.mark.parametrize(('flow', 'whole_blocks'), [('motion_vectors', True), ('dis', False)])
 def test_the_pixels_of_a_block_move_as_one_where_the_flow_is_that_of_blocks(flow, whole_blocks):
     method = build_method('twnet', 5, {**LITE, 'flow': flow, 'residual': 'half'}).eval()
