@@ -89,6 +89,12 @@ def test_attention_is_that_of_pytorch():
     torch.testing.assert_close(ours(query, key, value), theirs(query, key, value)[0])
 
 
+def test_attention_starts_without_biases_as_that_of_pytorch_does():
+    biases = [value for name, value in Icsa(8, 2, 0.0).state_dict().items() if name.endswith('bias')]
+    assert len(biases) == 4
+    assert not any(bias.any() for bias in biases)
+
+
 def multi_head(query, key, value, layer, heads):
     """Attention of tokens (n, d), head by head."""
     weights, biases = layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3)
