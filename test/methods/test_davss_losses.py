@@ -264,6 +264,16 @@ def test_the_map_of_the_batch_is_what_broadcasting_gives(images):
         cue_loss(prediction.cue, prediction.distortion, targets, 'mean')
 
 
+def test_labels_that_are_no_class_are_ignored_like_255_by_all_losses():
+    _, prediction = random_prediction(1)
+    targets = torch.randint(0, 5, (1, 8, 12))
+    losses = []
+    for void in (5, 11, 255):
+        targets[:, :2] = void
+        losses.append(davss_losses([prediction], [targets]))
+    assert losses[0] == losses[1] == losses[2]
+
+
 def test_distortion_targets_are_where_the_classes_differ():
     warped = torch.eye(3).T.reshape(1, 3, 1, 3)  # classes 0, 1, 2
     found = distortion_target(warped, torch.tensor([[[0, 2, 2]]]))

@@ -140,11 +140,12 @@ def cue_loss(cue: Tensor, distortion: Tensor, targets: Tensor, cue_weight: str =
     Args:
         cue: (N, K, H, W).
         distortion: (N, 1, H, W).
-        targets: int64 (N, H, W), 255 = ignore.
+        targets: int64 (N, H, W); ids that are no class are ignored, as in `mean_cross_entropy`.
         cue_weight: `own`, each image weighted by its own map, or `batch`, by the mean map of the batch:
             what broadcasting makes of it in the release. With one image they are the same.
     """
     check_choice('cue_weight', cue_weight, CUE_WEIGHTS)
+    targets = targets.masked_fill(targets >= cue.shape[1], IGNORE)
     errors = F.cross_entropy(cue, targets, ignore_index=IGNORE, reduction='none')
     if cue_weight == 'batch':
         return (errors.mean(0) * distortion[:, 0].mean(0)).mean()
