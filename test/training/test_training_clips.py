@@ -69,6 +69,25 @@ def test_a_clip_depends_on_its_generator_alone_and_keeps_the_size():
     assert set(np.unique(clips[0].labels)) <= {0, 1, 3, 8, 255}
 
 
+@pytest.mark.parametrize('kind', ['drives', 'library'])
+def test_clips_that_are_not_to_be_mirrored_are_the_same_but_for_that(kind):
+    whole = StillDriver(street(), SCENE).clip(np.random.default_rng(0), 6)
+
+    def source(mirrored):
+        if kind == 'drives':
+            return StillDriver(street(), SCENE, recoloured=False, mirrored=mirrored)
+        return ClipLibrary([whole], 96, 128, recoloured=False, mirrored=mirrored)
+
+    turned = []
+    for seed in range(8):
+        as_it_is, other = (source(each).clip(np.random.default_rng(seed), 3) for each in (False, True))
+        turned.append(not (as_it_is.images == other.images).all())
+        if turned[-1]:
+            assert (as_it_is.images[:, :, ::-1] == other.images).all()
+            assert (as_it_is.labels[:, :, ::-1] == other.labels).all()
+    assert set(turned) == {False, True}
+
+
 def test_classes_of_which_one_alone_moves_make_clips():
     clip = StillDriver(street(), replace(SCENE, objects=(8,))).clip(np.random.default_rng(3), 3)
     assert len(clip.images) == 3

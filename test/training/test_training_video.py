@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
+from vss_ros.training.correction import CorrectionStage
 from vss_ros.training.fusion import FusionStage, clips_to_remember, labelled
 from vss_ros.training.gather import Gathered
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
@@ -114,6 +117,20 @@ def recipe(**changes):
             **changes,
         },
     )
+
+
+@pytest.mark.parametrize(('sampling', 'ways'), [({}, {False, True}), ({'mirror': False}, {False})])
+def test_half_of_the_clips_are_mirrored_unless_the_recipe_forbids_it(root, tmp_path, sampling, ways):
+    city = shutil.copytree(root, tmp_path / 'city')
+    for file in city.glob('leftImg8bit_sequence/*/*/*.png'):
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[:, WIDTH // 2 :] = 100  # the right half is bright
+        cv2.imwrite(str(file), image)
+    stages = {'correction': STAGE | {'sampling': {'batch': 16, 'recolour': False, 'frames': 5, **sampling}}}
+    written = recipe(stages=stages, options={'flow': 'network'})
+    method = build_method('evss', 19, written.options)
+    stage = CorrectionStage.create(method, Gathered(written, {'city': city}, tmp_path), written.stages[0])
+    assert set((stage.batch(0)['images'][:, -1, 5, 5, 0] > 50).tolist()) == ways
 
 
 def test_the_last_labels_are_kept_aside_and_scored_at_several_distances(root, tmp_path):

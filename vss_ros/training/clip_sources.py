@@ -22,8 +22,16 @@ _log = logging.getLogger(__name__)
 class ClipLibrary:
     """Random pieces of clips, mirrored and recoloured at random, some at double speed."""
 
-    def __init__(self, clips: Sequence[Clip], height: int, width: int, recoloured: bool = True) -> None:
-        self._clips, self._size, self._recoloured = clips, (height, width), recoloured
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        height: int,
+        width: int,
+        recoloured: bool = True,
+        mirrored: bool = True,
+    ) -> None:
+        self._clips, self._size = clips, (height, width)
+        self._recoloured, self._mirrored = recoloured, mirrored
 
     def clip(self, rng: Generator, frames: int, backwards: bool = False) -> Clip:
         """A piece of one of the clips, cut to the shape of the view where its frames are wider.
@@ -42,7 +50,7 @@ class ClipLibrary:
         images, labels = [], []
         for image, label in zip(clip.images[piece], clip.labels[piece], strict=True):
             image, label = self._fit(image, label, place)
-            if mirrored:
+            if mirrored and self._mirrored:
                 image, label = image[:, ::-1], label[:, ::-1]
             images.append(np.ascontiguousarray(image))
             labels.append(label)

@@ -138,8 +138,11 @@ def to_cells(flow: np.ndarray) -> np.ndarray:
 class StillDriver:
     """Drives a camera into labelled stills; every clip depends on the generator handed in only."""
 
-    def __init__(self, stills: LabelledImages, scene: SceneClasses, recoloured: bool = True) -> None:
-        self._stills, self._scene, self._recoloured = stills, scene, recoloured
+    def __init__(
+        self, stills: LabelledImages, scene: SceneClasses, recoloured: bool = True, mirrored: bool = True
+    ) -> None:
+        self._stills, self._scene = stills, scene
+        self._recoloured, self._mirrored = recoloured, mirrored
         self._depths = [inverse_depth(label, scene) for label in stills.labels]
         self._cutouts = cut_out(stills, scene)
 
@@ -149,7 +152,7 @@ class StillDriver:
         image, label = self._stills.images[index], self._stills.labels[index]
         height, width = label.shape
         look = int(rng.integers(1 << 62))
-        mirrored = rng.random() < 0.5
+        mirrored = rng.random() < 0.5 and self._mirrored
         camera = _Camera(rng, width, height * self._scene.horizon, frames)
         movers = [
             _Mover(rng, self._cutouts, width, height, self._scene, frames)

@@ -73,15 +73,21 @@ class Gathered:
         return [(self._stills(name), share) for name, share in shares.items() if name != STREETS]
 
     def clips(
-        self, shares: Mapping[str, float], recoloured: bool = True, following: int = 0
+        self,
+        shares: Mapping[str, float],
+        recoloured: bool = True,
+        following: int = 0,
+        mirrored: bool = True,
     ) -> list[tuple[ClipSource, float]]:
         """Sources of clips: drives into labelled images, and what is a clip already.
 
         Args:
             following: frames after the labelled one, where only one is.
+            mirrored: half of them, chosen at random.
         """
         self._check_streets(shares)
-        return [(self._clips(name, recoloured, following), share) for name, share in shares.items()]
+        kinds = recoloured, mirrored, following
+        return [(self._clips(name, *kinds), share) for name, share in shares.items()]
 
     def clips_aside(self, frames: int, following: int = 0) -> list[Clip]:
         """Clips of labelled videos, and clips driven into the images kept aside, always the same ones."""
@@ -161,17 +167,17 @@ class Gathered:
     def _stills(self, name: str) -> LabelledImages:
         return self._split[name][0] if name in self._split else self._library(name).stills()
 
-    def _clips(self, name: str, recoloured: bool, following: int) -> ClipSource:
+    def _clips(self, name: str, recoloured: bool, mirrored: bool, following: int) -> ClipSource:
         if name in self._videos:
             video, _ = self._videos[name]
-            return LabelledVideo(video.places, *self._size, recoloured, following)
+            return LabelledVideo(video.places, *self._size, recoloured, mirrored, following)
         if name in self._split:
-            return StillDriver(self._split[name][0], self._scene, recoloured)
-        return self._library(name, recoloured)
+            return StillDriver(self._split[name][0], self._scene, recoloured, mirrored)
+        return self._library(name, recoloured, mirrored)
 
-    def _library(self, name: str, recoloured: bool = True) -> ClipLibrary:
+    def _library(self, name: str, recoloured: bool = True, mirrored: bool = True) -> ClipLibrary:
         clips = self.streets if name == STREETS else [read_video(self._paths[name], self._recipe.height)]
-        return ClipLibrary(clips, *self._size, recoloured)
+        return ClipLibrary(clips, *self._size, recoloured, mirrored)
 
     @property
     def _scene(self) -> SceneClasses:

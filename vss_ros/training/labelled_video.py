@@ -45,6 +45,7 @@ class LabelledVideo:
     Args:
         places: the labelled frames.
         height, width: images of another size are resized.
+        recoloured, mirrored: whether they are, half of them mirrored.
         following: how many frames a clip goes on after its labelled one.
     """
 
@@ -54,10 +55,11 @@ class LabelledVideo:
         height: int,
         width: int,
         recoloured: bool = True,
+        mirrored: bool = True,
         following: int = 0,
     ) -> None:
-        self.places, self._size, self._recoloured = places, (height, width), recoloured
-        self._following = following
+        self.places, self._size, self._following = places, (height, width), following
+        self._recoloured, self._mirrored = recoloured, mirrored
 
     def __len__(self) -> int:
         return len(self.places)
@@ -77,7 +79,7 @@ class LabelledVideo:
             )
         look, mirrored = int(rng.integers(1 << 62)), rng.random() < 0.5
         clip = self.clip_to(able[int(rng.integers(len(able)))], frames, backwards)
-        if mirrored:
+        if mirrored and self._mirrored:
             clip = Clip(clip.images[:, :, ::-1], clip.labels[:, :, ::-1])
         if not self._recoloured:
             return Clip(np.ascontiguousarray(clip.images), np.ascontiguousarray(clip.labels))

@@ -74,6 +74,7 @@ class PropagationSettings:
     intervals: tuple[int, ...] = ()  # below 0 the key frame is the later one
     crop: tuple[int, ...] = ()  # height, width of a random window; all of the images if not given
     recolour: bool = True
+    mirror: bool = True  # half of the clips, chosen at random
     backwards: float = 0.0  # share of streams that run back in time; with hops intervals below 0 do that
     pseudo_labels: bool = False  # the segmenter's classes as the target even where true ones exist
     weight_softness: float = 0.0  # of class weights in the losses, see `class_weights`; 0: all the same
@@ -144,7 +145,8 @@ class PropagationStage(ABC, Generic[Trained, State]):
         Raises:
             SettingsError: the method has none of the networks, or the data cannot be used.
         """
-        sampling, clips = recipe.sampling, data.clips(recipe.shares, recipe.sampling.recolour)
+        sampling = recipe.sampling
+        clips = data.clips(recipe.shares, sampling.recolour, mirrored=sampling.mirror)
         return cls(method, clips, data.clips_aside(sampling.frames), data.frequencies, sampling, data.seed)
 
     # What a method's stage says.
