@@ -182,7 +182,7 @@ class TwNet(FlowWarping):
 
         Both means, of the flow and of the residual, are over cells of the features' stride, also where the
         image ends inside the last ones, not over equal parts of the image: cells are where the features lie.
-        At layer 1 and 360 rows, 22.5 cells, features that moved 32 and 48 pixels down are warped with an
+        At layer 1 and 360 rows, 22.5 cells, features that moved by 32 and 48 rows are warped with an
         error of 0.099 and 0.167 of their size, with equal parts of 0.109 and 0.182.
         """
         cells = 2 ** (LAST - self.layer)  # side of a cell of the features, in cells of the flow
