@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from contextlib import nullcontext
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -99,6 +103,56 @@ def test_an_error_of_pytorch_in_a_graph_is_an_error_of_the_engine(tiny_model):
     image = np.zeros((1, *model.image_size, 1), np.uint8)  # of one channel
     with pytest.raises(EngineError, match="graph 'segmenter' failed in PyTorch"):
         engine.run('segmenter', {'image': image})
+
+
+@pytest.fixture
+def gpu_on_paper(monkeypatch):
+    """A CudaDevice whose memory is the host's and whose stream is a mock."""
+    device = CudaDevice.__new__(CudaDevice)
+    device.torch_device, device.stream, device._pinned = torch.device('cpu'), mock.Mock(), {}
+    empty_like = torch.empty_like
+    monkeypatch.setattr(torch, 'empty_like', lambda source, pin_memory: empty_like(source))
+    monkeypatch.setattr(torch.cuda, 'Event', mock.Mock)
+    monkeypatch.setattr(torch.cuda, 'device', lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, 'stream', lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda _: device.stream)
+    return device
+
+
+def test_pinned_buffers_that_were_made_in_a_run_can_be_filled_outside_of_one(gpu_on_paper):
+    with torch.inference_mode():
+        for _ in range(device_module.RING):
+            gpu_on_paper.upload(np.zeros((2, 3), np.uint8))
+    array = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert np.array_equal(gpu_on_paper.upload(array), array)
+
+
+@pytest.mark.parametrize('is_done', [False, True])
+def test_what_the_caller_still_computes_in_its_own_stream_comes_first(gpu_on_paper, monkeypatch, is_done):
+    caller = mock.Mock(**{'query.return_value': is_done})
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda _: caller)
+    gpu_on_paper.upload(np.zeros(3, np.uint8))
+    assert gpu_on_paper.stream.wait_stream.mock_calls == ([] if is_done else [mock.call(caller)])
+
+
+def test_a_second_stream_is_made_when_the_first_one_is_done_and_goes_after_it(gpu_on_paper, monkeypatch):
+    made = mock.Mock()
+    monkeypatch.setattr(device_module, 'CudaDevice', made)
+    gpu_on_paper.stream.synchronize.side_effect = lambda: made.assert_not_called()
+    assert gpu_on_paper.second() is made.return_value
+    gpu_on_paper.stream.synchronize.assert_called_once()
+    assert made.call_args.kwargs['priority'] > inspect.signature(CudaDevice).parameters['priority'].default
+
+
+@pytest.mark.parametrize('other', [torch.zeros(1, 4, 4, 1), torch.zeros(1, 4, 4, 3, dtype=torch.uint8)])
+def test_a_recording_refuses_inputs_that_a_copy_would_only_fit_to_its_own(other):
+    recording = device_module.Recording.__new__(device_module.Recording)
+    recording._inputs, recording._outputs = {'image': torch.zeros(1, 4, 4, 3)}, {}
+    recording._graph = mock.Mock()
+    assert recording({'image': torch.ones(1, 4, 4, 3)}) == {}
+    with pytest.raises(EngineError, match=r'image was recorded as torch.float32 \(1, 4, 4, 3\)'):
+        recording({'image': other})
+    recording._graph.replay.assert_called_once()
 
 
 def test_fp32_is_fp32_for_every_engine_of_the_process():

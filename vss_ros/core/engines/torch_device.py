@@ -10,6 +10,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ except (ImportError, OSError) as error:  # it is there, a native library that it
     raise EngineError(f'PyTorch cannot be loaded: {error}') from error
 
 _log = logging.getLogger(__name__)
+DRIVERS = '/proc/driver/nvidia/version', '/etc/nv_tegra_release'  # say which one runs; the latter on Jetson
 RING = 2  # pinned buffers per shape: one is filled while the other is still being copied
 
 
@@ -84,13 +86,14 @@ class CudaDevice(CpuDevice):
 
     Args:
         index: which GPU, from 0.
+        priority: of the stream; the lower number goes first.
     Raises:
         EngineError: PyTorch sees no such GPU; the message says why.
     """
 
     kind = 'cuda'
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int = 0, priority: int = -1) -> None:
         why_not = why_no_cuda(index)
         if why_not:
             raise EngineError(why_not)
@@ -99,23 +102,26 @@ class CudaDevice(CpuDevice):
         self.name = torch.cuda.get_device_name(index)
         major, minor = torch.cuda.get_device_capability(index)
         self.architecture = f'sm_{major}{minor}'
-        self.stream = torch.cuda.Stream(self.torch_device)
+        self.stream = torch.cuda.Stream(self.torch_device, priority)
         self.stream_handle = self.stream.cuda_stream
         self._pinned: dict[Any, list[tuple[torch.Tensor, torch.cuda.Event]]] = {}
 
     @contextmanager
     def use(self) -> Iterator[None]:
+        caller = torch.cuda.current_stream(self.torch_device)  # may still be computing what it hands over
+        if caller != self.stream and not caller.query():
+            self.stream.wait_stream(caller)
         with torch.cuda.device(self.torch_device), torch.cuda.stream(self.stream):
             yield
 
     def upload(self, array: Any) -> torch.Tensor:
-        if isinstance(array, torch.Tensor):
-            if array.is_cuda:  # it may be of another stream, which must not reuse its memory too early
-                array.record_stream(self.stream)
-            return array.to(self.torch_device, non_blocking=True)
-        source = torch.from_numpy(np.require(array, requirements=['C', 'W']))
-        ring = self._pinned.setdefault((source.shape, source.dtype), [])
-        with self.use():
+        with self.use(), torch.inference_mode():  # what is made in that mode can be written in it only
+            if isinstance(array, torch.Tensor):
+                if array.is_cuda:  # it may be of another stream, which must not reuse its memory too early
+                    array.record_stream(self.stream)
+                return array.to(self.torch_device, non_blocking=True)
+            source = torch.from_numpy(np.require(array, requirements=['C', 'W']))
+            ring = self._pinned.setdefault((source.shape, source.dtype), [])
             if len(ring) < RING:
                 pinned, copied = torch.empty_like(source, pin_memory=True), torch.cuda.Event()
             else:
@@ -124,16 +130,16 @@ class CudaDevice(CpuDevice):
             pinned.copy_(source)
             tensor = pinned.to(self.torch_device, non_blocking=True)
             copied.record(self.stream)
-        ring.append((pinned, copied))
-        return tensor
+            ring.append((pinned, copied))
+            return tensor
 
     def download(self, tensor: Any) -> np.ndarray:
         with self.use():
             return super().download(tensor)
 
     def second(self) -> CudaDevice:
-        index = self.torch_device.index
-        return CudaDevice(index)
+        self.synchronise()  # weights may still be laid out in this stream
+        return CudaDevice(self.torch_device.index, priority=0)  # no frame waits for what is computed beside
 
     def computes_bf16(self) -> bool:
         with torch.cuda.device(self.torch_device):
@@ -182,7 +188,7 @@ class DeviceEngine:
 
     def upload(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         given = take_inputs(graph, self._inputs, tensors)
-        with torch.inference_mode():
+        with torch_errors(f'the inputs of graph {graph!r} cannot be uploaded'):
             inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
         return _moved(given, inputs)
 
@@ -207,7 +213,7 @@ class Recording:
 
     Args:
         call: computes the graph in that stream.
-        inputs: of the sizes and kinds that all others will have.
+        inputs: of the sizes and kinds that all others must have.
     Raises:
         RuntimeError: something in it cannot be recorded.
     """
@@ -233,7 +239,13 @@ class Recording:
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for name, tensor in inputs.items():
-            self._inputs[name].copy_(tensor, non_blocking=True)
+            recorded = self._inputs[name]
+            if (tensor.shape, tensor.dtype) != (recorded.shape, recorded.dtype):  # a copy would fit them
+                raise EngineError(
+                    f'{name} was recorded as {recorded.dtype} {tuple(recorded.shape)}, now it is '
+                    f'{tensor.dtype} {tuple(tensor.shape)}'
+                )
+            recorded.copy_(tensor, non_blocking=True)
         self._graph.replay()
         return {name: tensor.clone() for name, tensor in self._outputs.items()}
 
@@ -257,6 +269,16 @@ def why_no_cuda(index: int) -> str:
         torch.zeros(1, device=f'cuda:{index}').add(1).item()
     except RuntimeError as error:  # of another architecture than this PyTorch was built for, or all in use
         return f'PyTorch {torch.__version__} cannot compute on GPU {index}: {_first_line(error)}'
+    return ''
+
+
+def driver_version() -> str:
+    """The NVIDIA driver in its own words; nothing where it does not say."""
+    for file in map(Path, DRIVERS):
+        try:
+            return file.read_text().splitlines()[0]
+        except (OSError, IndexError):
+            continue
     return ''
 
 
