@@ -9,6 +9,7 @@ from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.regions import RegionSegmenter
 from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.warm_up import warm_up
 
 Segmenter = VideoSegmenter | RegionSegmenter
 
@@ -28,11 +29,16 @@ def open_segmenter(
     engine: EngineSettings | None = None,
     stream: StreamSettings | None = None,
 ) -> Segmenter:
-    """Loads a model by name or path, an engine for it, and makes a segmenter for one stream.
+    """Loads a model by name or path, an engine for it, which is warmed up, and makes a segmenter.
 
     Raises:
-        ModelError, EngineError, MissingLibraryError: see `load_model` and `load_engine`.
+        ModelError, EngineError, MissingLibraryError: see `load_model`, `load_engine` and `warm_up`.
     """
     folder = load_model(model)
     loaded = load_engine(folder, engine or EngineSettings())
-    return make_segmenter(folder, loaded, stream or StreamSettings())
+    try:
+        warm_up(folder, loaded)
+        return make_segmenter(folder, loaded, stream or StreamSettings())
+    except BaseException:
+        loaded.close()
+        raise
