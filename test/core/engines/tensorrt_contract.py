@@ -16,8 +16,10 @@ import importlib
 import inspect
 import json
 import re
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 from unittest import mock
@@ -26,6 +28,12 @@ import numpy as np
 from tensorrt_fakes import Library, all_of, describe, load_bindings, module_of
 
 TABLE = Path(__file__).parent / 'tensorrt_names.json'
+OUT_OF_MEMORY = (
+    'Error Code 2: OutOfMemory (Requested size was 123 bytes.)',
+    'Requested amount of GPU memory (123 bytes) could not be allocated.',
+    '[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)',
+    'Could not find any implementation for node conv1 due to insufficient workspace.',
+)
 
 
 class Cases:
@@ -214,10 +222,28 @@ class Cases:
 
     def case_an_engine_that_cannot_be_loaded_is_built_once_more_and_then_refused(self):
         self.load()
-        self.library.builds, self.library.loads = 0, False
+        self.library.builds, self.library.load_error = 0, 'version tag does not match'
         text = self.refusal()
         assert "cannot load the engine of graph 'segmenter': version tag does not match" in text
         assert self.library.builds == 1
+
+    def case_an_engine_that_cannot_be_loaded_nor_built_names_the_command(self):
+        self.load()
+        self.library.load_error = 'version tag does not match'
+        assert f'Build it with: vss engine build {self.model.path}' in self.refusal(build='never')
+
+    def case_a_full_gpu_does_not_cost_an_engine_of_the_cache(self):
+        self.load()
+        self.library.builds = 0
+        for text in OUT_OF_MEMORY:
+            self.library.load_error = text
+            assert "too little free memory to load the engine of graph 'segmenter'" in self.refusal()
+        self.library.load_error, self.library.has_room = '', False
+        assert "too little free memory to run graph 'segmenter'" in self.refusal()
+        assert self.library.builds == 0
+        self.library.has_room = True
+        self.load()
+        assert self.lines == []
 
     def case_a_refused_file_is_reported_with_every_error_of_the_parser(self):
         self.library.parser_errors = ['node 3: no such operator', 'node 5: bad axis']
@@ -226,8 +252,64 @@ class Cases:
         assert 'node 3: no such operator; node 5: bad axis' in text
 
     def case_too_little_memory_is_named(self):
-        self.library.build_error = 'Requested amount of GPU memory could not be allocated: out of memory.'
+        for text in OUT_OF_MEMORY:
+            self.library.build_error = text
+            assert 'too little free memory to build' in self.refusal()
+
+    def case_a_warning_may_be_the_reason(self):
+        def warn():
+            self.library.logger.log(self.trt.ILogger.WARNING, 'Skipping tactic 0 due to insufficient memory')
+            raise RuntimeError
+
+        self.library.during_build = warn
         assert 'too little free memory to build' in self.refusal()
+
+    def case_there_is_one_logger_and_it_keeps_the_threads_apart(self):
+        log = importlib.import_module('vss_ros.core.engines.tensor_rt_build').LOGGER
+        for _ in range(2):
+            self.load(build='always')
+            assert self.library.logger is log
+        other = threading.Thread(target=lambda: log.log(self.trt.ILogger.ERROR, 'of another engine'))
+        other.start()
+        other.join()
+        assert log.take_reason() == 'it gave no reason'
+
+    def case_a_signal_ends_a_build_and_is_heard_afterwards(self):
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.library.during_build = lambda number=number: signal.raise_signal(number)
+                assert isinstance(caught(self.load), KeyboardInterrupt)
+                assert signal.getsignal(number) is signal.default_int_handler
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert not list(Path(self.cache).glob('*.engine'))
+
+    def case_progress_that_cannot_be_told_ends_a_build_with_the_cause(self):
+        self.lines = mock.Mock(append=mock.Mock(side_effect=lambda line: 1 / ('Tactics' not in line)))
+        assert isinstance(caught(self.load), ZeroDivisionError)
+
+    def case_a_graph_is_recorded_at_the_addresses_it_was_warmed_up_at(self):
+        runner = self.load()._runners['segmenter']
+        runner._record = True
+        bound = runner._context.set_tensor_address
+        kept = []
+
+        class Recording:
+            def __init__(self, call, inputs):
+                kept.extend(call(inputs) for _ in range(3))
+                bound.reset_mock()
+                with mock.patch.object(runner, '_new_outputs', side_effect=AssertionError):
+                    self.outputs = call(inputs)
+
+            def __call__(self, inputs):
+                return self.outputs
+
+        image = self.module.torch.zeros((1, *self.model.image_size, 3), dtype=self.module.torch.uint8)
+        with mock.patch.object(self.module, 'Recording', Recording):
+            found = runner({'image': image})
+        assert found.keys() == self.model.graphs['segmenter'].outputs.keys()
+        bound.assert_not_called()
 
     def case_a_failed_build_is_reported_with_the_last_error(self):
         self.library.build_error = 'no tactic'
@@ -301,7 +383,7 @@ class Cases:
         for name, _ in inspect.getmembers(self, callable):
             if not name.startswith('case_'):
                 continue
-            self.library = Library(self.trt, self.table)
+            self.library, self.lines = Library(self.trt, self.table), []
             with tempfile.TemporaryDirectory() as self.cache:
                 try:
                     getattr(self, name)()
@@ -310,6 +392,15 @@ class Cases:
                 except Exception:
                     results[name.removeprefix('case_')] = traceback.format_exc()
         return results
+
+
+def caught(call) -> BaseException | None:
+    """What a call raises, whatever that is."""
+    try:
+        call()
+    except BaseException as error:
+        return error
+    return None
 
 
 def refusal(call) -> str:

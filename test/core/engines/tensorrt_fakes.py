@@ -132,7 +132,9 @@ class Library:
         self.builds = 0
         self.build_error = self.run_error = self.address_error = ''
         self.parser_errors: list[str] = []
-        self.loads = True
+        self.load_error = ''
+        self.has_room = True
+        self.during_build = lambda: None  # called between two steps, where the bindings swallow exceptions
         self.spoil = False
         self.written: set[int] = set()  # addresses that outputs were written to
         self.state_reads: list[bool] = []  # whether each state input was such an address
@@ -191,13 +193,22 @@ class Library:
             return None
         monitor = self.config.progress_monitor
         monitor.phase_start('Tactics', None, 4)
-        assert all(monitor.step_complete('Tactics', step) for step in range(4))
+        for step in range(4):
+            if not self._step(monitor, step):
+                return None
         monitor.phase_finish('Tactics')
         return memoryview(b'PLAN' + self.onnx)
 
+    def _step(self, monitor, step) -> bool:
+        try:
+            self.during_build()
+            return monitor.step_complete('Tactics', step)
+        except BaseException:
+            return False
+
     def _engine(self, plan):
-        if not self.loads or not plan.startswith(b'PLAN'):
-            self.logger.log(self.trt.ILogger.ERROR, 'version tag does not match')
+        if self.load_error or not plan.startswith(b'PLAN'):
+            self.logger.log(self.trt.ILogger.ERROR, self.load_error or 'version tag does not match')
             return None
         import onnxruntime
 
@@ -218,6 +229,8 @@ class Library:
         return engine
 
     def _context(self, session):
+        if not self.has_room:
+            return None
         context, addresses = self.spec('IExecutionContext'), {}
 
         def set_address(name, address):

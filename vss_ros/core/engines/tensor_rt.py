@@ -18,11 +18,12 @@ from functools import partial
 from typing import Any
 
 from vss_ros.core.engines.tensor_rt_build import (
-    Logger,
+    LOGGER,
     Progress,
     check_version,
     is_out_of_memory,
     no_device,
+    too_little_memory,
     trt,
 )
 from vss_ros.core.engines.tensor_rt_engines import EngineStore, Obtained
@@ -90,22 +91,23 @@ class TensorRtEngine(DeviceEngine):
             )
         device = CudaDevice(settings.gpu_id)
         graphs = model.graphs_in('int8_symmetric' if settings.precision == 'int8' else settings.precision)
-        logger = Logger()
-        store = EngineStore(model, settings, device, logger, progress or _log.info)
+        store = EngineStore(model, settings, device, progress or _log.info)
         runners: dict[str, GraphRunner | WarpRunner] = {}
         engines: dict[str, Obtained] = {}
         with device.use():
-            runtime = _runtime(logger)
+            runtime = _runtime()
             for name, graph in graphs.items():
                 if name in WARPS:
                     runners[name] = WarpRunner(graph)
                     continue
                 engines[name], plan = store.obtain(graph)
-                make = partial(GraphRunner, graph, runtime, logger, device, settings.cuda_graphs)
+                make = partial(GraphRunner, graph, runtime, device, settings.cuda_graphs)
                 try:
                     runners[name] = make(plan)
-                except EngineError as error:
-                    if engines[name].is_fresh or settings.build == 'never' or is_out_of_memory(str(error)):
+                except CannotLoadError as error:
+                    if settings.build == 'never':
+                        raise EngineError(f'{error}. Build it with: {store.build_command()}') from error
+                    if engines[name].is_fresh:
                         raise
                     _log.warning('%s; building it once more', error)
                     engines[name], plan = store.rebuild(graph)
@@ -144,6 +146,10 @@ class TensorRtEngine(DeviceEngine):
         self._device.close()
 
 
+class CannotLoadError(EngineError):
+    """TensorRT does not take an engine; another one may do."""
+
+
 class WarpRunner:
     """One of the graphs WARPS in PyTorch: each of its tensors but the flow read where the flow points.
 
@@ -180,22 +186,25 @@ class GraphRunner:
         record: whether to record the launches as a CUDA graph.
         plan: the serialised engine; only one that this machine built.
     Raises:
-        EngineError: TensorRT cannot load the plan, or its tensors are not those of the graph.
+        CannotLoadError: TensorRT does not take the plan.
+        EngineError: the GPU's memory is used up, or the tensors are not those of the graph.
     """
 
-    def __init__(
-        self, spec: GraphSpec, runtime: Any, logger: Logger, device: CpuDevice, record: bool, plan: bytes
-    ) -> None:
+    def __init__(self, spec: GraphSpec, runtime: Any, device: CpuDevice, record: bool, plan: bytes) -> None:
         self.spec = spec
-        self._runtime, self._logger, self._device = runtime, logger, device  # they must outlive the engine
+        self._runtime, self._device = runtime, device  # they must outlive the engine
         self._record = record and device.kind == 'cuda'
         self._recording: Recording | None = None
         self._bound: dict[str, int] = {}
+        LOGGER.take_reason()  # of something else
         self._engine = runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise EngineError(
-                f'TensorRT {trt.__version__} cannot load the engine of graph {spec.name!r}: '
-                f'{logger.take_errors()}; it may be of another TensorRT or GPU'
+            reason = LOGGER.take_reason()
+            if is_out_of_memory(reason):
+                raise too_little_memory(f'load the engine of graph {spec.name!r}', reason)
+            raise CannotLoadError(
+                f'TensorRT {trt.__version__} cannot load the engine of graph {spec.name!r}: {reason}; '
+                'it may be of another TensorRT or GPU'
             )
         self._check_tensors()
         self._context = self._new_context()
@@ -210,10 +219,11 @@ class GraphRunner:
     def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
         _check(self.spec, inputs)
         if not self._record:
-            return self._enqueued(inputs)
+            return self._enqueued(self._new_outputs(), inputs)
         if self._recording is None:
             try:
-                self._recording = Recording(self._enqueued, inputs)
+                # Addresses must not change, nor memory be taken, while the launches are recorded.
+                self._recording = Recording(partial(self._enqueued, self._new_outputs()), inputs)
             except (RuntimeError, EngineError) as error:
                 raise EngineError(
                     f'graph {self.spec.name!r} cannot be recorded: {error}; set cuda_graphs to false, and '
@@ -221,11 +231,13 @@ class GraphRunner:
                 ) from error
         return self._recording(inputs)
 
-    def _enqueued(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        outputs = {
+    def _new_outputs(self) -> dict[str, Any]:
+        return {
             name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device=self._device.torch_device)
             for name, spec in self.spec.outputs.items()
         }
+
+    def _enqueued(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
         self._bind({name: tensor.data_ptr() for name, tensor in (*inputs.items(), *outputs.items())})
         self._launch()
         return outputs
@@ -233,11 +245,7 @@ class GraphRunner:
     def _new_context(self) -> Any:
         context = self._engine.create_execution_context()
         if context is None:
-            raise EngineError(
-                f'the GPU has too little free memory to run graph {self.spec.name!r}: '
-                f'{self._logger.take_errors()}; stop other programs on the GPU, or use a smaller image size '
-                'or fp16'
-            )
+            raise too_little_memory(f'run graph {self.spec.name!r}', LOGGER.take_reason())
         return context
 
     def _bind(self, addresses: Mapping[str, int]) -> None:
@@ -252,7 +260,7 @@ class GraphRunner:
             raise self._failed('cannot be run')
 
     def _failed(self, what: str) -> EngineError:
-        return EngineError(f'graph {self.spec.name!r} {what} in TensorRT: {self._logger.take_errors()}')
+        return EngineError(f'graph {self.spec.name!r} {what} in TensorRT: {LOGGER.take_reason()}')
 
     def _check_tensors(self) -> None:
         engine = self._engine
@@ -273,11 +281,11 @@ class GraphRunner:
             )
 
 
-def _runtime(logger: Logger) -> Any:
+def _runtime() -> Any:
     try:
-        runtime = trt.Runtime(logger)
+        runtime = trt.Runtime(LOGGER)
     except TypeError as error:  # the bindings' way of saying that the library gave them nothing
-        raise no_device(logger) from error
+        raise no_device() from error
     runtime.engine_host_code_allowed = False
     return runtime
 

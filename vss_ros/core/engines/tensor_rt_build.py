@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from vss_ros.core.errors import EngineError, MissingLibraryError
@@ -19,7 +22,7 @@ try:
     import tensorrt as trt
 except ModuleNotFoundError as error:
     raise MissingLibraryError('tensorrt', 'tensorrt', _JETSON) from error
-except ImportError as error:  # the bindings are there, libnvinfer or its like is not
+except (ImportError, OSError) as error:  # the bindings are there, libnvinfer or its like is not
     raise EngineError(
         f'TensorRT cannot be loaded: {error}; its native libraries are in the packages tensorrt-cu12-libs, '
         f'tensorrt-cu13-libs or libnvinfer{_JETSON}'
@@ -55,35 +58,55 @@ _log = logging.getLogger(__name__)
 
 
 class Logger(trt.ILogger):
-    """Passes TensorRT's messages on and remembers the errors, because its calls only return None."""
+    """Passes TensorRT's messages on and remembers them, because its calls only return None.
+
+    What TensorRT says in one thread is of no concern to what another one does meanwhile.
+    """
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
-        self._errors: list[str] = []
+        self._said = threading.local()
 
     def log(self, severity: Any, msg: str) -> None:
         message = msg.strip()
         if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-            self._errors.append(message)
+            self._kept('errors').append(message)
             _log.error('TensorRT: %s', message)
         elif severity == trt.ILogger.WARNING:
+            self._kept('warnings').append(message)
             _log.warning('TensorRT: %s', message)
         else:
             _log.debug('TensorRT: %s', message)
 
-    def take_errors(self) -> str:
-        """The errors since the last call, in one line."""
-        errors, self._errors = self._errors, []
-        return '; '.join(dict.fromkeys(errors)) or 'it gave no reason'
+    def take_reason(self) -> str:
+        """What went wrong in this thread since the last call, in one line: errors, and the last warnings."""
+        said = [*self._kept('errors'), *self._kept('warnings')[-2:]]
+        self._said.__dict__.clear()
+        return '; '.join(dict.fromkeys(said)) or 'it gave no reason'
+
+    def _kept(self, kind: str) -> list[str]:
+        return self._said.__dict__.setdefault(kind, [])
+
+
+# TensorRT keeps the first logger that it is given, for all that it does and as long as the process lives.
+LOGGER = Logger()
 
 
 class ProgressMonitor(trt.IProgressMonitor):
-    """Tells how far a build is: one line for each tenth of each outer phase."""
+    """Tells how far a build is: one line for each tenth of each outer phase.
+
+    The bindings swallow exceptions, so one of `report` waits in `error`, and the build ends.
+
+    Attributes:
+        stopped_by: the signal that ends the build after its current step; 0 for none.
+    """
 
     def __init__(self, report: Progress) -> None:
         trt.IProgressMonitor.__init__(self)
         self._report = report
         self._steps: dict[str, int] = {}
+        self.stopped_by = 0
+        self.error: Exception | None = None
 
     def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
         if not parent_phase:
@@ -92,20 +115,40 @@ class ProgressMonitor(trt.IProgressMonitor):
     def step_complete(self, phase_name: str, step: int) -> bool:
         steps = self._steps.get(phase_name)
         if steps and (step + 1) * 10 // steps > step * 10 // steps:
-            self._report(f'{phase_name}: {(step + 1) * 100 // steps} %')
-        return True  # go on
+            try:
+                self._report(f'{phase_name}: {(step + 1) * 100 // steps} %')
+            except Exception as error:
+                self.error = error
+        return not self.stopped_by and self.error is None
 
     def phase_finish(self, phase_name: str) -> None:
         self._steps.pop(phase_name, None)
 
+    @contextmanager
+    def hears_signals(self) -> Iterator[None]:
+        """Inside, Ctrl-C ends the build; afterwards it does what it would have done at once.
 
-def build(
-    onnx: bytes,
-    what: str,
-    logger: Logger,
-    timing_cache: bytes = b'',
-    progress: Progress | None = None,
-) -> tuple[bytes, bytes]:
+        An exception that a signal raised inside would be swallowed like any other.
+        """
+
+        def stop(number: int, _: Any) -> None:
+            self.stopped_by = number
+
+        before = {}
+        if threading.current_thread() is threading.main_thread():  # which alone hears signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(signal.getsignal(number)):
+                    before[number] = signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if self.stopped_by:
+                signal.raise_signal(self.stopped_by)
+
+
+def build(onnx: bytes, what: str, timing_cache: bytes, progress: Progress) -> tuple[bytes, bytes]:
     """Builds an engine for the GPU that is current. Takes seconds to minutes.
 
     Args:
@@ -119,36 +162,42 @@ def build(
         EngineError: there is no GPU, TensorRT refuses the file or cannot build it; with its reasons.
     """
     check_version()
-    logger.take_errors()
+    LOGGER.take_reason()  # of something else
     try:
-        builder = trt.Builder(logger)
+        builder = trt.Builder(LOGGER)
     except TypeError as error:  # the bindings' way of saying that the library gave them nothing
-        raise no_device(logger) from error
+        raise no_device() from error
     network = builder.create_network(_network_flags())
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, LOGGER)
     if not parser.parse(onnx):
         reasons = '; '.join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise EngineError(
-            f'TensorRT {trt.__version__} refuses {what}: {reasons or logger.take_errors()}; export it again'
+            f'TensorRT {trt.__version__} refuses {what}: {reasons or LOGGER.take_reason()}; export it again'
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, BUILD_OPTIONS['workspace_mib'] << 20)
     config.builder_optimization_level = BUILD_OPTIONS['optimization_level']
     config.max_aux_streams = BUILD_OPTIONS['max_aux_streams']
-    if progress:
-        config.progress_monitor = ProgressMonitor(progress)
+    monitor = ProgressMonitor(progress)
+    config.progress_monitor = monitor
     cache = config.create_timing_cache(timing_cache)
     if cache is None or not config.set_timing_cache(cache, False):  # damaged, or of another version or GPU
         config.set_timing_cache(config.create_timing_cache(b''), False)
-    plan = builder.build_serialized_network(network, config)
+    with monitor.hears_signals():
+        plan = builder.build_serialized_network(network, config)
+    if monitor.error:
+        raise monitor.error
     if plan is None:
-        raise _no_engine(what, logger)
+        reason = LOGGER.take_reason()
+        if is_out_of_memory(reason):
+            raise too_little_memory(f'build {what}', reason)
+        raise EngineError(f'TensorRT {trt.__version__} cannot build {what}: {reason}')
     return bytes(plan), bytes(config.get_timing_cache().serialize())
 
 
-def no_device(logger: Logger) -> EngineError:
+def no_device() -> EngineError:
     return EngineError(
-        f'TensorRT {trt.__version__} found no usable CUDA device ({logger.take_errors()}); '
+        f'TensorRT {trt.__version__} found no usable CUDA device ({LOGGER.take_reason()}); '
         'look at nvidia-smi, and at whether the driver is new enough for this TensorRT'
     )
 
@@ -159,17 +208,16 @@ def _network_flags() -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _no_engine(what: str, logger: Logger) -> EngineError:
-    reason = logger.take_errors()
-    if is_out_of_memory(reason):
-        return EngineError(
-            f'the GPU has too little free memory to build {what}: {reason}; stop other programs on the GPU, '
-            'or use a smaller image size or fp16'
-        )
-    return EngineError(f'TensorRT {trt.__version__} cannot build {what}: {reason}')
-
-
 def is_out_of_memory(reason: str) -> bool:
-    return (
-        re.search(r'out ?of ?memory|insufficient (gpu )?memory|allocation failure', reason, re.I) is not None
+    words = (
+        r'out ?of ?memory|insufficient (gpu )?memory|insufficient workspace|allocation failure|'
+        r'could not be allocated'
+    )
+    return re.search(words, reason, re.I) is not None
+
+
+def too_little_memory(to: str, reason: str) -> EngineError:
+    return EngineError(
+        f'the GPU has too little free memory to {to}: {reason}; stop other programs on the GPU, or use a '
+        'smaller image size or fp16'
     )

@@ -14,7 +14,7 @@ from typing import Any
 from vss_ros.core.engines import Engine
 from vss_ros.core.engines.engine_cache import CachedEngine, EngineCache, EngineKey, write_private
 from vss_ros.core.engines.self_check import refuse_failed, self_check
-from vss_ros.core.engines.tensor_rt_build import BUILD_OPTIONS, Logger, Progress, build, check_version
+from vss_ros.core.engines.tensor_rt_build import BUILD_OPTIONS, Progress, build, check_version
 from vss_ros.core.engines.torch_device import CpuDevice, torch
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_files import GraphSpec
@@ -48,13 +48,11 @@ class EngineStore:
         model: ModelFolder,
         settings: EngineSettings,
         device: CpuDevice,
-        logger: Logger,
         progress: Progress,
     ) -> None:
         self._model = model
         self._settings = settings
         self._device = device
-        self._logger = logger
         self._progress = progress
         self.cache = EngineCache(settings.engine_cache)
 
@@ -115,7 +113,7 @@ class EngineStore:
             timing_file = self.cache.timing_cache(key)
             measured = timing_file.read_bytes() if timing_file.is_file() else b''
             with self._device.use():
-                plan, measured = build(graph.read(), what, self._logger, measured, self._progress)
+                plan, measured = build(graph.read(), what, measured, self._progress)
             seconds = round(time.perf_counter() - start, 1)
             write_private(timing_file, measured)
             facts = {'build_seconds': seconds, 'cuda': str(torch.version.cuda), 'torch': torch.__version__}
