@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from vss_ros.core.errors import SettingsError, ShapeError
+from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.icsa import BY_BLOCK, BY_OFFSET, Attention, Icsa, fitting_side, group, ungroup
 from vss_ros.methods.blocks.lite import LiteSegmenter
@@ -368,6 +368,51 @@ def test_a_public_pspnet_is_the_image_network_alone(tmp_path, wrapped):
     state = import_weights([tmp_path / 'pspnet_r50.pth'], method)
     assert set(state) == {f'pspnet.{name}' for name in public}
     assert missing_networks(state, method) == ['STF', 'MAR']
+
+
+@pytest.fixture
+def released(lite, tmp_path):
+    """Weights of `lite`, and a memory as the authors publish it: the file, keys and values."""
+    torch.save(lite.state_dict(), tmp_path / 'all.pth')
+    torch.manual_seed(4)
+    keys, values = torch.randn(CLASSES * 3, 64), torch.randn(CLASSES, 64)
+    np.save(tmp_path / 'key.npy', keys)
+    np.save(tmp_path / 'value.npy', values)
+    return tmp_path, keys, values
+
+
+def test_the_arrays_of_the_authors_take_the_place_of_the_memory(lite, released):
+    folder, keys, values = released
+    method = StMemory(CLASSES, 'lite', grid=(8, 12), keys_per_class=3)
+    files = [folder / name for name in ('value.npy', 'all.pth', 'key.npy')]
+    method.load_state_dict(import_weights(files, method))
+    expected = deepcopy(lite)
+    expected.MAR.remember(keys, values)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(method.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ('names', 'array', 'message'),
+    [
+        (['all.pth', 'key.npy'], None, 'give both, once, and with them the weights'),
+        (['key.npy', 'value.npy'], None, 'the weights of the MAR that they belong to'),
+        (['all.pth', 'key.npy', 'value.npy', 'other.npy'], None, 'a memory is key.npy and value.npy'),
+        (['all.pth', 'key.npy', 'value.npy'], np.zeros((15, 64)), r'\(15, 64\); .* floats of \(5, 64\)'),
+        (['all.pth', 'key.npy', 'value.npy'], np.zeros((5, 64), int), 'int64 of shape'),
+        (['all.pth', 'key.npy', 'value.npy'], np.array([{}]), 'cannot be read as an array: .*Python objects'),
+        (['all.pth', 'key.npy', 'value.npy'], b'\x93NUMPY', 'value.npy cannot be read as an array'),
+    ],
+)
+def test_a_memory_that_does_not_fit_is_refused(released, names, array, message):
+    folder, _, _ = released
+    if isinstance(array, bytes):
+        (folder / 'value.npy').write_bytes(array)
+    elif array is not None:
+        np.save(folder / 'value.npy', array, allow_pickle=True)
+    method = StMemory(CLASSES, 'lite', grid=(8, 12), keys_per_class=3)
+    with pytest.raises(ModelError, match=message):
+        import_weights([folder / name for name in names], method)
 
 
 def test_the_lite_features_are_the_segmenter_of_evss_lite_cut_in_two(lite):

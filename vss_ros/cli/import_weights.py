@@ -2,7 +2,8 @@
 
 Takes full models (evss_citys_best, spatial_correction_camvid/best), single networks (csrnet_..., flownet,
 dmnet_camvid/now, a public PSPNet of ResNet-50 for st-memory) or several of them together, as PyTorch files of
-nothing but tensors, bare or as their `state_dict`, or as .safetensors. No code in them is run. Examples:
+nothing but tensors, bare or as their `state_dict`, or as .safetensors. key.npy and value.npy beside them
+become the memory of st-memory. No code in any of them is run. Examples:
 
     vss import-weights evss_camvid_best.pth -o models/evss-camvid --classes camvid11 --size 960x720
     vss import-weights best.pth -o models/davss --method davss --classes cityscapes19 --size 1024x512

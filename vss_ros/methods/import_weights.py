@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -25,6 +26,7 @@ SINGLE_NETWORKS = {  # files of one network, told by a name that only it has
     'conv1.0.depthwise.weight': 'dmnet.',
     'decode_head.conv_seg.weight': 'pspnet.',
 }
+MEMORY = {'key.npy': 'MAR.memory_key', 'value.npy': 'MAR.memory_value'}  # the arrays of STF+MAR's authors
 
 
 def import_weights(files: Sequence[Path], method: Method) -> dict[str, Tensor]:
@@ -34,14 +36,18 @@ def import_weights(files: Sequence[Path], method: Method) -> dict[str, Tensor]:
     network is passed over where the method takes its flow from the host.
 
     Args:
-        files: `.safetensors`, or PyTorch files of nothing but tensors.
+        files: `.safetensors`, or PyTorch files of nothing but tensors. `key.npy` and `value.npy` beside them
+            are put in the place of the memory of `st-memory`.
     Raises:
         ModelError: a file cannot be read, names or shapes do not fit the method, a network comes
-            from two files, or the two copies of the backbone differ.
+            from two files, the two copies of the backbone differ, or a memory comes without MAR.
     """
     state: dict[str, Tensor] = {}
     source: dict[str, Path] = {}
+    arrays = [file for file in files if file.suffix == '.npy']
     for file in files:
+        if file in arrays:
+            continue
         found = with_method_names(read_tensors(file), file)
         if method.options.get('flow', 'network') != 'network':
             found = {name: value for name, value in found.items() if network_of(name) != 'flownet'}
@@ -51,6 +57,13 @@ def import_weights(files: Sequence[Path], method: Method) -> dict[str, Tensor]:
                 raise ModelError(f'{network} is in {source[network]} and in {file}; give only one of them')
             source[network] = file
         state |= found
+    if arrays and (sorted(file.name for file in arrays) != sorted(MEMORY) or 'MAR' not in source):
+        raise ModelError(
+            f'{", ".join(map(str, arrays))}: a memory is key.npy and value.npy; give both, once, and '
+            'with them the weights of the MAR that they belong to'
+        )
+    for file in arrays:
+        state[MEMORY[file.name]] = read_memory(file, method)
     return state
 
 
@@ -89,6 +102,26 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             f'{file} is no mapping of names to tensors; save the bare state dict, without a wrapper'
         )
     return content
+
+
+def read_memory(file: Path, method: Method) -> Tensor:
+    """Read key.npy, as many rows a class as the method has keys, or value.npy, one, which is repeated.
+
+    Raises:
+        ModelError: the file is missing or damaged, or does not fit the method.
+    """
+    _, rows, width = method.state_dict()[MEMORY[file.name]].shape
+    repeats = method.options['keys_per_class'] if file.name == 'value.npy' else 1
+    try:
+        array = np.lib.format.open_memmap(file, mode='r')  # refuses Python objects
+    except (OSError, ValueError) as error:
+        raise ModelError(f'{file} cannot be read as an array: {error}; download it again') from error
+    if array.shape != (rows // repeats, width) or array.dtype.kind != 'f':
+        raise ModelError(
+            f'{file} is {array.dtype} of shape {array.shape}; this method takes floats of '
+            f'{(rows // repeats, width)}'
+        )
+    return torch.from_numpy(np.array(array, np.float32)).repeat_interleave(repeats, 0)[None]
 
 
 def with_method_names(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
