@@ -96,6 +96,12 @@ def published_keys():
 
 
 @pytest.fixture(scope='session')
+def published_trace():
+    """What every layer of the released EVSS gave for the first frames of `evss_a.npz`, in its order."""
+    return json.loads((DATA / 'evss_trace.json').read_text())
+
+
+@pytest.fixture(scope='session')
 def published_davss_keys():
     """Names and shapes in the file that the authors of DAVSS published, 19 classes: {name: [sizes]}."""
     return json.loads((DATA / 'davss_keys.json').read_text())

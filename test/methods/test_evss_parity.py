@@ -10,6 +10,7 @@ import torch
 
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.evss import labels_of, merge
 
 FILES = {'evss_a.npz': 19, 'evss_a_camvid.npz': 11}
@@ -116,6 +117,32 @@ def test_corrected_is_the_share_of_cells_whose_label_fusing_changed(sequence, mo
     expected = (warped != arrays['alg1_low02_1']).mean()
     assert float(steps[1]['corrected']) == pytest.approx(expected, abs=1e-3)
     assert 0 < expected < 1
+
+
+def test_every_layer_gives_what_that_of_the_release_gave(filled_evss, reference_arrays, published_trace):
+    evss, found = filled_evss(19), {}
+
+    def note(name):
+        return lambda layer, _, output: found.setdefault(name, []).append(output.numpy().copy())
+
+    names = {record['name'] for record in published_trace}
+    for name, layer in evss.named_modules():
+        if name in names:
+            layer.register_forward_hook(note(name))
+    images = torch.from_numpy(reference_arrays('evss_a.npz')['frames'][:2, ..., ::-1].copy()).split(1)
+    key, current = (to_rgb(image) for image in images)
+    with torch.no_grad():
+        evss.conet(current, warp(evss.csrnet(key), evss.flownet(current, key)))
+
+    assert len(published_trace) == sum(map(len, found.values()))
+    for record in published_trace:
+        output = found[record['name']][record['call']]
+        batch = [1] if output.ndim == 2 else []  # the release has none where it weighs two maps
+        assert list(output.shape) == batch + record['shape'], record['name']
+        samples = output.flat[np.linspace(0, output.size - 1, 6).astype(int)]
+        values = [*samples, output.mean(), output.std(), abs(output).max()]
+        expected = [*record['samples'], record['mean'], record['std'], record['absmax']]
+        assert values == pytest.approx(expected, rel=1e-4, abs=1e-3), record['name']
 
 
 def test_published_key_lists_differ_only_in_the_classes(published_keys):

@@ -35,6 +35,7 @@ class ResNet18(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         self.layer1 = nn.Sequential(BasicBlock(64, 64), BasicBlock(64, 64))
         self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128))
         self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256))
@@ -47,13 +48,12 @@ class ResNet18(nn.Module):
         return features_4, features_8, features_16, self.layer4(features_16)
 
     def to_quarter(self, rgb: Tensor) -> Tensor:
-        return self.layer1(F.max_pool2d(F.relu(self.bn1(self.conv1(rgb))), 3, 2, padding=1))
+        return self.layer1(self.maxpool(F.relu(self.bn1(self.conv1(rgb)))))
 
 
 def resnet18() -> nn.Sequential:
     """The same layers in a row, under the same names: normalised RGB (N, 3, H, W) -> (N, 512, H/32, W/32)."""
     network = ResNet18()
     layers = dict(network.named_children())
-    stem = {'conv1': layers.pop('conv1'), 'bn1': layers.pop('bn1')}
-    pooled = {'relu': nn.ReLU(), 'maxpool': nn.MaxPool2d(3, 2, padding=1)}
-    return nn.Sequential(OrderedDict({**stem, **pooled, **layers}))
+    stem = {'conv1': layers.pop('conv1'), 'bn1': layers.pop('bn1'), 'relu': nn.ReLU()}
+    return nn.Sequential(OrderedDict({**stem, **layers}))
