@@ -118,11 +118,12 @@ def test_where_onnx_runtime_is_not_installed_there_is_no_trial_and_auto_says_why
         load_engine(model, settings)
 
 
-def test_another_number_of_threads_or_other_graphs_are_another_trial(model, settings):
+def test_another_number_of_threads_threads_that_spin_or_other_graphs_are_another_trial(model, settings):
     graphs = {**model.graphs, 'warp': dataclasses.replace(model.graphs['warp'], sha256='0' * 64)}
     keys = {
         cpu_trial._key(model, settings),
-        cpu_trial._key(model, dataclasses.replace(settings, threads=1)),
+        cpu_trial._key(model, dataclasses.replace(settings, threads=99)),
+        cpu_trial._key(model, dataclasses.replace(settings, spinning=True)),
         cpu_trial._key(dataclasses.replace(model, graphs=graphs), settings),
     }
-    assert len(keys) == 3
+    assert len(keys) == 4

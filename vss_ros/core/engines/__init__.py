@@ -12,7 +12,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,6 +37,9 @@ AUTO_ORDER = ('tensorrt', 'torch', 'openvino', 'onnxruntime')
 GPU_ENGINES = ('tensorrt', 'torch')  # of which `auto` makes use on a GPU only
 # One of these is there wherever an NVIDIA driver is: desktop and server, Jetson, WSL.
 NVIDIA_DEVICES = ('/dev/nvidiactl', '/dev/nvmap', '/dev/nvhost-ctrl', '/dev/dxg')
+CPUS = Path('/sys/devices/system/cpu')
+CONTROL_GROUPS = Path('/sys/fs/cgroup')
+MEMBERSHIPS = Path('/proc/self/cgroup')
 ON_BOTH = ('fp32', 'int8')  # what both CPU engines run, so that a trial can decide
 _log = logging.getLogger(__name__)
 
@@ -168,10 +172,40 @@ def _why_auto_takes(name: str, model: ModelFolder, settings: EngineSettings) -> 
 
 
 def usable_cores() -> int:
-    """How many cores this process may use, which a container or a launcher can restrict to some."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """How many cores this process may keep busy, which a container or a launcher can restrict.
+
+    Of hardware threads that share a core one counts: the products of a network keep all of it busy.
+    """
+    if not hasattr(os, 'sched_getaffinity'):
+        return os.cpu_count() or 1
+    cores = {_threads_of_core(cpu) for cpu in os.sched_getaffinity(0)}
+    return max(min([len(cores), *_quotas()]), 1)
+
+
+def _threads_of_core(cpu: int) -> str:
+    try:
+        return (CPUS / f'cpu{cpu}' / 'topology' / 'thread_siblings_list').read_text()
+    except OSError:
+        return str(cpu)
+
+
+def _quotas() -> Iterator[int]:
+    """How many cores' time each control group that this process is in leaves it, of those that limit it."""
+    try:
+        memberships = [line.split(':', 2) for line in MEMBERSHIPS.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, group in (entry for entry in memberships if len(entry) == 3):
+        if controllers and 'cpu' not in controllers.split(','):
+            continue
+        path = Path(controllers, group.strip('/'))  # in a container only the root may be there
+        for folder in (CONTROL_GROUPS / each for each in (path, *path.parents)):
+            with suppress(OSError, ValueError):  # `max`, say
+                files = ('cpu.cfs_quota_us', 'cpu.cfs_period_us') if controllers else ('cpu.max',)
+                text = ' '.join((folder / file).read_text() for file in files)
+                quota, period = map(int, text.split())
+                if quota > 0 and period > 0:  # -1: none
+                    yield quota // period
 
 
 def take_inputs(

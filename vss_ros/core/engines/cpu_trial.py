@@ -102,11 +102,12 @@ def _seconds_of_all_steps(model: ModelFolder, engine: Engine) -> float:
 
 
 def _key(model: ModelFolder, settings: EngineSettings) -> str:
-    """What the outcome depends on: the graphs, the precision, the processor, the threads, the versions."""
+    """What the outcome depends on: the graphs, the precision, the processor, its threads, the versions."""
     facts = [
         *(graph.sha256 for files in _files(settings.precision) for graph in model.graphs_in(files).values()),
         settings.precision,
         settings.threads or usable_cores(),
+        settings.spinning,
         _processor(),
         # Of the modules: ONNX Runtime may have come in a package of another name.
         *(importlib.import_module(name).__version__ for name in CONTENDERS),
