@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vss_ros.core import engines
 from vss_ros.core.engines import load_engine, onnx_runtime, usable_cores
 from vss_ros.core.engines.onnx_providers import PROVIDERS, check_available, check_used
 from vss_ros.core.engines.onnx_runtime import nodes_by_provider
@@ -98,14 +100,62 @@ def test_a_precision_that_a_provider_only_pretends_to_have_is_refused(model, pro
         load_engine(model, EngineSettings('onnxruntime', precision, provider=provider))
 
 
-def test_two_files_never_share_a_folder_of_tensorrt_engines(model, tmp_path):
-    settings = EngineSettings('onnxruntime', provider='tensorrt', engine_cache=str(tmp_path / 'cache'))
-    tensorrt = PROVIDERS['tensorrt']
-    folders = {onnx_runtime._cache(graph, tensorrt, settings) for graph in model.graphs.values()}
+@pytest.fixture
+def tensorrt(tmp_path):
+    return EngineSettings('onnxruntime', provider='tensorrt', engine_cache=str(tmp_path / 'cache'))
+
+
+def folder_of(graph, settings):
+    with onnx_runtime._cache(graph, settings) as folder:
+        return folder
+
+
+def test_two_files_never_share_a_folder_of_tensorrt_engines(model, tensorrt):
+    folders = {folder_of(graph, tensorrt) for graph in model.graphs.values()}
     assert len(folders) == len(model.graphs)
     assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
     other = dataclasses.replace(model.graphs['warp'], sha256='0' * 64)  # the same graph, other weights
-    assert onnx_runtime._cache(other, tensorrt, settings) not in folders
+    assert folder_of(other, tensorrt) not in folders
+
+
+def test_another_gpu_or_onnx_runtime_never_takes_the_tensorrt_engines_of_one(model, tensorrt, monkeypatch):
+    graph = model.graphs['warp']
+    folders = {folder_of(graph, tensorrt), folder_of(graph, dataclasses.replace(tensorrt, gpu_id=1))}
+    monkeypatch.setattr(onnx_runtime, 'gpu_name', lambda: 'NVIDIA_Orin')
+    folders.add(folder_of(graph, tensorrt))
+    monkeypatch.setattr(onnx_runtime.onnxruntime, '__version__', '99.0')
+    folders.add(folder_of(graph, tensorrt))
+    assert len(folders) == 4
+
+
+def test_tensorrt_engines_that_changed_or_were_not_completed_are_gone_before_a_session_is_made(
+    model, tensorrt, caplog
+):
+    names = ('a.engine', 'a.profile', 'b.engine', 'c.timing')
+    with onnx_runtime._cache(model.graphs['warp'], tensorrt) as folder:
+        for name in names:
+            (folder / name).write_bytes(b'as it was built')
+    (folder / 'a.engine').write_bytes(b'as it was BUILT')
+    (folder / 'd.engine').write_bytes(b'of a process that was ended')
+    with onnx_runtime._cache(model.graphs['warp'], tensorrt) as folder:
+        assert sorted(file.name for file in folder.glob('[a-z].*') if file.suffix != '.sha256') == [
+            'a.profile',
+            'b.engine',
+            'c.timing',
+        ]
+        (folder / 'c.timing').write_bytes(b'written again by each build')
+    assert caplog.text.count('is damaged or was not completed') == 2
+    with onnx_runtime._cache(model.graphs['warp'], tensorrt) as folder:
+        assert (folder / 'c.timing').read_bytes() == b'written again by each build'
+    assert caplog.text.count('is damaged or was not completed') == 2
+
+
+def test_where_tensorrt_engines_cannot_be_kept_the_engine_is_refused_with_what_to_set(model, tensorrt):
+    cache = Path(tensorrt.engine_cache)
+    cache.mkdir(mode=0o700)
+    (cache / 'onnxruntime').write_bytes(b'')
+    with pytest.raises(EngineError, match='set engine_cache to a folder that can be written'):
+        folder_of(model.graphs['warp'], tensorrt)
 
 
 @pytest.mark.parametrize('spinning', [False, True])
@@ -150,12 +200,69 @@ def test_an_engine_that_records_no_launches_says_so(model):
 @pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='processes cannot be bound to cores here')
 def test_a_process_that_is_bound_to_one_core_gets_one_thread():
     cores = os.sched_getaffinity(0)
-    assert usable_cores() == len(cores)
+    assert 1 <= usable_cores() <= len(cores)
     os.sched_setaffinity(0, {min(cores)})
     try:
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, cores)
+
+
+@pytest.fixture
+def eight_cpus(tmp_path, monkeypatch):
+    """Writes what the system tells of eight CPUs, of which two at a time share a core, and of a quota."""
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(8)), raising=False)
+    for name in ('CPUS', 'CONTROL_GROUPS', 'MEMBERSHIPS'):
+        monkeypatch.setattr(engines, name, tmp_path / name)
+
+    def write(files):
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+
+    def cores():
+        write({f'CPUS/cpu{n}/topology/thread_siblings_list': f'{n % 4},{n % 4 + 4}\n' for n in range(8)})
+
+    return write, cores
+
+
+def test_threads_that_share_a_core_are_one_core(eight_cpus, monkeypatch):
+    _, cores = eight_cpus
+    assert usable_cores() == 8  # where the system does not tell
+    cores()
+    assert usable_cores() == 4
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 4, 5})
+    assert usable_cores() == 2
+
+
+V1 = 'CONTROL_GROUPS/cpu,cpuacct'
+
+
+@pytest.mark.parametrize(
+    ('files', 'expected'),
+    [
+        ({'MEMBERSHIPS': '0::/a/b\n', 'CONTROL_GROUPS/a/b/cpu.max': '250000 100000\n'}, 2),
+        ({'MEMBERSHIPS': '0::/a/b\n', 'CONTROL_GROUPS/a/cpu.max': '50000 100000\n'}, 1),
+        ({'MEMBERSHIPS': '0::/of/the/host\n', 'CONTROL_GROUPS/cpu.max': '300000 100000\n'}, 3),
+        ({'MEMBERSHIPS': '0::/\n', 'CONTROL_GROUPS/cpu.max': 'max 100000\n'}, 4),
+        (
+            {
+                'MEMBERSHIPS': '5:memory:/a\n4:cpu,cpuacct:/a\n0::/\n',
+                f'{V1}/a/cpu.cfs_quota_us': '200000\n',
+                f'{V1}/a/cpu.cfs_period_us': '100000\n',
+                f'{V1}/cpu.cfs_quota_us': '-1\n',
+                f'{V1}/cpu.cfs_period_us': '100000\n',
+            },
+            2,
+        ),
+        ({'MEMBERSHIPS': 'nonsense\n'}, 4),
+    ],
+)
+def test_a_quota_of_time_is_a_limit_of_cores(eight_cpus, files, expected):
+    write, cores = eight_cpus
+    cores()
+    write(files)
+    assert usable_cores() == expected
 
 
 @pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])

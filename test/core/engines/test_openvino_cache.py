@@ -48,7 +48,7 @@ def test_damaged_files_are_made_again_and_compute_what_they_should(
     for name, data in written.items():
         file = tmp_path / name
         if damage == 'no note':
-            file.with_suffix('.sha256').unlink()
+            file.with_name(f'{file.name}.sha256').unlink()
         middle = len(data) // 2
         file.write_bytes(
             data[:middle] if damage == 'cut' else data[:middle] + bytes(64) + data[middle + 64 :]

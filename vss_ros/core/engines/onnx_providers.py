@@ -6,7 +6,9 @@ name, looked for before a session is made and again afterwards, and refused if i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -123,6 +125,17 @@ def check_precision(provider: Provider, precision: str) -> None:
             f'engine onnxruntime with provider {provider.setting} runs {" and ".join(provider.precisions)}, '
             f'precision is {precision}; set precision to fp32'
         )
+
+
+def gpu_name() -> str:
+    """The GPUs of this machine, for the name of a folder; `gpu` where the driver does not name them."""
+    names = set()
+    for file in [*Path('/proc/driver/nvidia/gpus').glob('*/information'), Path('/proc/device-tree/model')]:
+        with suppress(OSError):  # the latter is on a Jetson
+            text = file.read_text(errors='replace')
+            model = re.search(r'^Model:(.*)$', text, re.MULTILINE)
+            names.add(model[1] if model else text)
+    return '+'.join(sorted(re.sub(r'\W+', '_', name.strip(' \0')) for name in names)) or 'gpu'
 
 
 def installed_package() -> str:

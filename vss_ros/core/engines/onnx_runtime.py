@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from vss_ros.core.engines.onnx_providers import (
     check_available,
     check_precision,
     check_used,
+    gpu_name,
 )
+from vss_ros.core.engines.openvino_cache import guarded
 from vss_ros.core.errors import EngineError, MissingLibraryError
 from vss_ros.core.model_files import GraphSpec
 from vss_ros.core.model_folder import ModelFolder
@@ -41,6 +43,7 @@ except ModuleNotFoundError as error:
 except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
     raise EngineError(f'ONNX Runtime cannot be loaded: {error}') from error
 
+TENSORRT_FILES = ('*.engine', '*.profile', '*.timing')  # what TensorRT keeps in a folder of the cache
 _log = logging.getLogger(__name__)
 _pool_threads: int | None = None  # the pool is made once per process and cannot be changed
 
@@ -98,7 +101,8 @@ class OnnxRuntimeEngine:
         if provider.is_gpu:
             nodes = sum((nodes_by_provider(session) for session in sessions.values()), Counter())
             facts['nodes'] = ', '.join(f'{name} {count}' for name, count in nodes.most_common())
-            facts['tf32'] = 'on' if precision == 'fp32' else 'off'  # what these providers make of fp32
+            # What these providers make of fp32, also of what stays fp32 in files of lower precision.
+            facts['tf32'] = 'on' if precision == 'fp32' else 'on in what stays fp32'
         return cls(sessions, facts, ('cuda', settings.gpu_id) if provider.is_gpu else None)
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,14 +182,15 @@ def _session(
     if provider.is_gpu:
         options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')
         options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
-    providers = provider.options(settings.gpu_id, precision, _cache(graph, provider, settings))
     data = graph.read()
-    try:
-        # Without `enable_fallback` it tries others when it fails, and tells why these failed.
-        session = onnxruntime.InferenceSession(data, options, providers=providers, enable_fallback=0)
-    except Exception as error:  # ONNX Runtime's own exceptions share no base class
-        where = f' with {provider.title}' if provider.is_gpu else ''
-        raise EngineError(f'ONNX Runtime refuses {graph.file}{where}: {error}') from error
+    with _cache(graph, settings) if provider.setting == 'tensorrt' else nullcontext() as cache:
+        providers = provider.options(settings.gpu_id, precision, cache)
+        try:
+            # Without `enable_fallback` it tries others when it fails, and tells why these failed.
+            session = onnxruntime.InferenceSession(data, options, providers=providers, enable_fallback=0)
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            where = f' with {provider.title}' if provider.is_gpu else ''
+            raise EngineError(f'ONNX Runtime refuses {graph.file}{where}: {error}') from error
     check_used(provider, list(nodes_by_provider(session)), graph.file)
     check_interface(graph, _interface(session.get_inputs()), _interface(session.get_outputs()))
     return session
@@ -200,10 +205,22 @@ def _interface(entries: Sequence[Any]) -> Interface:
     return found
 
 
-def _cache(graph: GraphSpec, provider: Provider, settings: EngineSettings) -> Path | None:
-    """Where TensorRT keeps its engines of one file; None for providers that build none."""
-    if provider.setting != 'tensorrt':
-        return None
-    folder = EngineCache(settings.engine_cache).folder / 'onnxruntime' / graph.sha256[:16]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+@contextmanager
+def _cache(graph: GraphSpec, settings: EngineSettings) -> Iterator[Path]:
+    """Where TensorRT may keep its engines of one file while a session is made; what is damaged is not there.
+
+    Raises:
+        EngineError: they cannot be kept.
+    """
+    folder = EngineCache(settings.engine_cache).folder / 'onnxruntime'
+    folder /= f'{graph.sha256[:16]}-{onnxruntime.__version__}-{gpu_name()}-{settings.gpu_id}'
+    guard = guarded(folder, TENSORRT_FILES, lambda: _log.info('another process is at %s; waiting', folder))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(guard)
+        except OSError as error:
+            raise EngineError(
+                f'the engine cache {folder} cannot be used: {error}; '
+                'set engine_cache to a folder that can be written'
+            ) from error
+        yield folder
