@@ -51,7 +51,17 @@ def test_every_image_that_was_sent_is_accounted_for_and_times_are_taken_by_kind(
     with start_bench(echo_model, '--frames', '20', '--rate', '20', '--json', str(file)) as bench:
         output, _ = bench.communicate(timeout=120)
     assert bench.returncode == 0, output
-    [run] = json.loads(file.read_text())['runs']
+    figures = json.loads(file.read_text())
+    [run] = figures['runs']
+    assert '--ros' in figures['command']
+    assert figures['machine']['cores'] > 0
+    assert figures['metadata']['BenchmarkMetadata.TEST_DATETIME']
+    assert (run['correction_interval'], run['motion'], run['threads'] > 0) == (1, 'none', True)
+    keys = run['ros2_benchmark']
+    assert keys['BasicPerformanceMetrics.NUM_FRAMES_SENT'] == 20
+    assert keys['BasicPerformanceMetrics.NUM_MISSED_FRAMES'] == 20 - run['masks']
+    assert keys['BasicPerformanceMetrics.MIN_LATENCY'] <= run['end_to_end_ms']['p50']
+    assert 'BasicPerformanceMetrics.MEAN_FRAME_RATE' not in keys  # of frames that were handed over one by one
     assert run['sent'] == 20
     assert (run['size'], run['rate_hz'], run['engine']) == ([48, 64], 20, 'onnxruntime')
     ends = ('not_received', 'dropped', 'bad', 'failed', 'published')

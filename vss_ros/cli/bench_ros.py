@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -26,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from vss_ros.ros.bench_client import Measured
 
 RATES_HZ = (10.0, 30.0, 60.0)
 SIZES = ((360, 480), (1080, 1920))
@@ -65,6 +69,8 @@ def add_ros_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     from rich.console import Console
 
+    from vss_ros.cli.bench_keys import metadata
+    from vss_ros.cli.bench_machine import machine
     from vss_ros.core.drafts import write_file
     from vss_ros.core.errors import MissingLibraryError, SettingsError
 
@@ -80,7 +86,13 @@ def main(args: Namespace) -> int:
             with console.status(f'{_name(run)}, {_size(run)} at {run.rate_hz:g} Hz ...'):
                 reports.append(_measure(run, args, Path(folder)))
     if args.json is not None:
-        write_file(args.json, json.dumps({'runs': reports}, indent=2) + '\n')
+        figures = {
+            'machine': machine(args.gpu_id),
+            'command': shlex.join(['vss', *sys.argv[1:]]),
+            'metadata': metadata('vss bench --ros'),
+            'runs': reports,
+        }
+        write_file(args.json, json.dumps(figures, indent=2) + '\n')
     console.print(_counts_table(reports))
     console.print(times_table(reports))
     return 0
@@ -144,7 +156,27 @@ def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
     if not measured.masks:
         raise VssError(f'no mask came back; the last words of the node:\n{node.last_words()}')
     stages = {stage for step in model.steps.values() for stage in step}
-    return {**asdict(run), 'engine': measured.health['engine'], **measured.report(stages)}
+    return {
+        **asdict(run),
+        'engine': measured.health['engine'],
+        'device': measured.health['engine_device'],
+        'threads': int(measured.health['engine_threads']),
+        'correction_interval': model.corrects_every(args.correction_interval),
+        'motion': model.flow_of(args.motion),
+        **measured.report(stages),
+        'ros2_benchmark': benchmark_keys(measured),
+    }
+
+
+def benchmark_keys(measured: Measured) -> dict[str, float]:
+    """What `ros2_benchmark` calls it, of what does not depend on when masks arrived, which no one noted."""
+    from vss_ros.cli.bench_keys import PERFORMANCE, performance
+
+    sent, latencies = measured.camera['sent'], performance(measured.end_to_end_ms, measured.camera['sent'])
+    return {name: value for name, value in latencies.items() if name.endswith('_LATENCY')} | {
+        f'{PERFORMANCE}NUM_FRAMES_SENT': float(sent),
+        f'{PERFORMANCE}NUM_MISSED_FRAMES': float(sent - measured.masks),
+    }
 
 
 def _counts_table(reports: list[dict[str, Any]]) -> Table:
