@@ -19,6 +19,8 @@ from vss_ros.core.synthetic import StreetClip
 from vss_ros.core.walk import walk
 
 FRAMES = 3  # one for each step that a model may have
+FEW_CELLS = 3  # may differ even where they are more than their share, in maps of some hundred
+FEW_SHARE = 0.02  # but these not more than so
 
 
 class Tolerance(NamedTuple):
@@ -53,24 +55,24 @@ def self_check(model: ModelFolder, engine: Engine, reference: Engine, precision:
     for stage, taken, expected in walk(model, _images(*model.image_size), reference.run):
         given = engine.run(stage, taken)
         for name in model.graphs[stage].outputs:
-            steps = allowed.confidence_steps if name == 'confidence' else 0
             array = engine.to_host(given[name])
-            _note(found.setdefault(stage, _blank()), name, expected[name], array, steps)
-    for entry in found.values():
-        entry['passed'] = bool(
-            1 - entry['agreement'] <= allowed.differing_share and entry['error'] <= allowed.relative_error
-        )
+            _note(found.setdefault(stage, _blank()), name, expected[name], array, allowed)
     return found
 
 
-def refuse_failed(results: Mapping[str, Any], model: ModelFolder, what: str) -> None:
-    """Raises EngineError if a graph did not pass, with its name and by how much."""
+def refuse_failed(results: Mapping[str, Any], model: ModelFolder, what: str, or_else: str = '') -> None:
+    """Raises EngineError if a graph did not pass, with its name and by how much.
+
+    Args:
+        or_else: what can be done beside using another precision or engine.
+    """
     for graph, entry in results.items():
         if not entry['passed']:
             raise EngineError(
                 f'{what} computes graph {graph!r} of model {model.name} wrongly: {entry["worst"]} is the '
                 f'worst output, {entry["agreement"]:.2%} of the labels agree with ONNX Runtime, floats '
                 f'differ by {entry["error"]:.2g} of their range; use another precision or engine'
+                + (f', or {or_else}' if or_else else '')
             )
 
 
@@ -80,18 +82,24 @@ def _images(height: int, width: int) -> list[np.ndarray]:
 
 
 def _blank() -> dict[str, Any]:
-    return {'agreement': 1.0, 'error': 0.0, 'worst': 'none'}
+    return {'passed': True, 'agreement': 1.0, 'error': 0.0, 'worst': 'none'}
 
 
-def _note(entry: dict[str, Any], name: str, expected: np.ndarray, found: np.ndarray, ignored: int) -> None:
+def _note(
+    entry: dict[str, Any], name: str, expected: np.ndarray, found: np.ndarray, allowed: Tolerance
+) -> None:
     if np.issubdtype(expected.dtype, np.floating):
         scale = max(1.0, float(np.abs(expected).max()))
         error = float(np.abs(expected - found.astype(np.float32)).max()) / scale
         error = error if np.isfinite(error) else 1e9  # JSON has no NaN
+        entry['passed'] &= error <= allowed.relative_error
         if error > entry['error']:
             entry |= {'error': error, 'worst': name}
         return
+    ignored = allowed.confidence_steps if name == 'confidence' else 0
     steps = np.abs(expected.astype(np.int64) - found.astype(np.int64))
     agreement = float((steps <= ignored).mean())
+    few = min(FEW_CELLS / steps.size, FEW_SHARE)
+    entry['passed'] &= 1 - agreement <= max(allowed.differing_share, few)
     if agreement < entry['agreement']:
         entry |= {'agreement': agreement, 'worst': name}
