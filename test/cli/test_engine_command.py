@@ -6,6 +6,7 @@ import pytest
 
 from vss_ros.cli.main import main
 from vss_ros.core.engines.engine_cache import EngineCache, EngineKey
+from vss_ros.core.model_folder import load_model
 
 
 @pytest.fixture
@@ -36,6 +37,16 @@ def test_prune_of_a_model_removes_its_engines_and_no_others(cache, tiny_model, c
     assert main(['engine', 'prune', str(tiny_model), '--engine-cache', str(cache.folder)]) == 0
     assert '1 engines removed, 1 kept' in capsys.readouterr().out
     assert [entry.key['model'] for entry in cache.entries()] == ['other']
+
+
+def test_prune_of_a_model_removes_what_onnx_runtime_keeps_of_its_graphs(cache, tiny_model):
+    sha256 = load_model(tiny_model).graphs['segmenter'].sha256
+    folders = [cache.folder / 'onnxruntime' / name for name in (sha256[:16], f'{sha256[:16]}-1.2', 'f' * 16)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / 'a.engine').write_bytes(b'engine')
+    assert main(['engine', 'prune', str(tiny_model), '--engine-cache', str(cache.folder)]) == 0
+    assert [folder.exists() for folder in folders] == [False, False, True]
 
 
 def test_the_model_may_stand_before_its_options_or_behind_them(cache, tiny_model, capsys):

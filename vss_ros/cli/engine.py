@@ -8,23 +8,24 @@ cache. The node builds what is missing at its start, which may take minutes; do 
 
 from __future__ import annotations
 
+import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
 from vss_ros.core.engines import openvino_cache
-from vss_ros.core.engines.engine_cache import CachedEngine, EngineCache
-from vss_ros.core.errors import SettingsError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.engines.engine_cache import SUFFIX, CachedEngine, EngineCache
+from vss_ros.core.errors import EngineError, SettingsError
+from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.settings import EngineSettings
 
 ACTIONS = {
     'build': 'build what is missing, compare it with ONNX Runtime, and keep it',
     'list': 'show the engines in the cache',
     'check': 'compare the engines in the cache with ONNX Runtime again',
-    'prune': 'remove the engines of a model, and what OpenVINO has compiled of it; without a model, only '
-    'files that are no complete engine',
+    'prune': 'remove the engines of a model, and what OpenVINO and ONNX Runtime keep of it; without a model, '
+    'only files that are of no complete engine',
 }
 
 
@@ -67,6 +68,8 @@ def _build(args: Namespace) -> int:
     )
     print(', '.join(f'{name} {value}' for name, value in engine.describe().items()))
     engine.close()
+    if not engine.is_kept:
+        raise EngineError('the engines work and could not be kept: make room in the engine cache')
     return 0
 
 
@@ -110,11 +113,23 @@ def _prune(args: Namespace) -> int:
         unwanted = {entry.file for entry in _chosen(cache, args)}
         removed = cache.prune(lambda entry: entry.file not in unwanted)
         if args.precision is None:
-            compiled = openvino_cache.prune(args.engine_cache, load_model(args.model, graphs=False).name)
+            model = load_model(args.model, graphs=False)
+            compiled = openvino_cache.prune(args.engine_cache, model.name) + _of_onnx_runtime(cache, model)
     for path in [*removed, *compiled]:
         print(f'removed {path}')
-    print(f'{len(removed)} engines removed, {len(cache.entries())} kept')
+    engines = [path for path in removed if path.suffix == SUFFIX]
+    print(f'{len(engines)} engines removed, {len(cache.entries())} kept')
     return 0
+
+
+def _of_onnx_runtime(cache: EngineCache, model: ModelFolder) -> list[Path]:
+    """Removes what TensorRT keeps of a model for ONNX Runtime; gives the folders."""
+    files = [graph.sha256 for graph in model.graphs.values()]
+    files += [sha256 for graph in model.graphs.values() for _, sha256 in graph.precisions.values()]
+    folders = [folder for sha256 in files for folder in cache.folder.glob(f'onnxruntime/{sha256[:16]}*')]
+    for folder in folders:
+        shutil.rmtree(folder)
+    return folders
 
 
 def _chosen(cache: EngineCache, args: Namespace) -> list[CachedEngine]:

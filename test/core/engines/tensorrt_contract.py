@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import importlib
 import inspect
 import json
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -168,13 +170,51 @@ class Cases:
         assert self.library.builds == 0
         assert self.lines == []
 
-    def case_an_engine_is_compared_again_under_another_driver(self):
+    def case_an_engine_is_compared_again_under_another_driver_or_pytorch(self):
         self.load()
-        with mock.patch('vss_ros.core.engines.tensor_rt_engines.driver_version', return_value='999.0'):
-            for expected in (['comparing with ONNX Runtime'], []):
-                self.lines.clear()
+        for changed in (
+            mock.patch.object(self.module.torch, '__version__', '99.0'),
+            mock.patch('vss_ros.core.engines.tensor_rt_engines.driver_version', return_value='999.0'),
+        ):
+            with changed:
+                for expected in (['comparing with ONNX Runtime'], []):
+                    self.load()
+                    assert self.lines == expected
+
+    def case_the_comparison_keeps_to_the_threads(self):
+        from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+
+        with mock.patch.object(OnnxRuntimeEngine, 'load', return_value=self.reference) as load:
+            self.load(threads=3)
+        assert load.call_args.args[1].threads == 3
+
+    def case_an_engine_says_which_version_of_ours_built_it(self):
+        from vss_ros.core.share import version
+
+        self.load()
+        sidecars = [json.loads(file.read_text()) for file in Path(self.cache).glob('*.json')]
+        assert {sidecar['facts']['vss_ros'] for sidecar in sidecars} == {version()}
+
+    def case_a_full_disk_does_not_cost_an_engine_that_was_built(self):
+        with no_space():
+            assert not self.load().is_kept
+        assert not list(Path(self.cache).glob('*.engine'))
+        assert self.library.builds == len(self.model.graphs.keys() - set(self.module.WARPS))
+
+    def case_an_engine_that_cannot_be_kept_fails_the_command_that_builds_it(self):
+        from vss_ros.cli.main import main
+
+        for full, code in ((True, 2), (False, 0)):
+            with no_space() if full else nullcontext(), self.library.patched():
+                assert main(['engine', 'build', str(self.model.path), '--engine-cache', self.cache]) == code
+
+    def case_a_read_only_disk_does_not_cost_an_engine_that_is_compared_again(self):
+        self.load()
+        other = mock.patch('vss_ros.core.engines.tensor_rt_engines.driver_version', return_value='999.0')
+        with no_space(), other:
+            for _ in range(2):
                 self.load()
-                assert self.lines == expected
+                assert self.lines == ['comparing with ONNX Runtime']
 
     def case_progress_is_told(self):
         self.load()
@@ -319,10 +359,19 @@ class Cases:
         self.library.spoil = True
         text = self.refusal()
         assert "computes graph 'segmenter' of model tiny wrongly: scores is the worst" in text
+        assert f'or build it again with: vss engine build {self.model.path}' in text
+        assert text.endswith(' --force')
         self.library.builds, self.library.spoil = 0, False
         assert self.refusal() == text
         assert self.library.builds == 0
         self.load(build='always')  # a new build is a new chance
+
+    def case_a_wrong_warp_is_refused_now_and_at_the_next_start(self):
+        right = self.module.warp
+        with mock.patch.object(self.module, 'warp', lambda features, flow: 0.3 * right(features, flow)):
+            text = self.refusal()
+            assert "computes graph 'warp' of model tiny wrongly: warped is the worst" in text
+            assert self.refusal() == text
 
     def case_a_run_that_fails_says_why(self):
         engine = self.load()
@@ -392,6 +441,13 @@ class Cases:
                 except Exception:
                     results[name.removeprefix('case_')] = traceback.format_exc()
         return results
+
+
+def no_space():
+    """While active, nothing can be written into the cache."""
+    modules = (f'vss_ros.core.engines.{name}.write_private' for name in ('engine_cache', 'tensor_rt_engines'))
+    full = OSError(errno.ENOSPC, 'No space left on device')
+    return all_of([mock.patch(name, side_effect=full) for name in modules])
 
 
 def caught(call) -> BaseException | None:

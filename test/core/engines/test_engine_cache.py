@@ -163,12 +163,21 @@ def test_an_engine_and_its_sidecar_are_removed_if_they_are_still_there(cache):
 
 def test_the_self_check_is_kept_with_the_engine(cache):
     engine = cache.store(KEY, b'engine', {})
-    result = {'passed': True, 'agreement': 0.999, 'error': 0.01, 'worst': 'mask'}
+    result = PASSED | {'beside': {'warp': PASSED}}
     cache.record_self_check(engine, result)
     assert cache.find(KEY).self_check == result
 
 
-@pytest.mark.parametrize('result', ['passed', [True], {}, {'passed': 'yes'}, {'passed': True, 'error': 0.0}])
+PASSED = {'passed': True, 'agreement': 0.999, 'error': 0.01, 'worst': 'mask'}
+
+
+@pytest.mark.parametrize(
+    'result',
+    [
+        *('passed', [True], {}, {'passed': 'yes'}, {'passed': True, 'error': 0.0}),
+        *(PASSED | {'beside': beside} for beside in (None, [], {'warp': {}}, {'warp': {'passed': True}})),
+    ],
+)
 def test_a_self_check_that_cannot_be_understood_is_none(cache, result):
     engine = cache.store(KEY, b'engine', {})
     content = json.loads(engine.sidecar.read_text())
@@ -182,10 +191,26 @@ def test_names_from_a_model_cannot_leave_the_folder():
 
 
 def test_the_timing_cache_depends_on_version_and_gpu_only(cache):
-    where = cache.timing_cache(KEY)
-    assert cache.timing_cache(replace(KEY, onnx_sha256='c' * 64, graph='flow')) == where
-    assert cache.timing_cache(replace(KEY, gpu='another')) != where
-    assert cache.timing_cache(replace(KEY, runtime='tensorrt 11')) != where
+    def place(**change):
+        return cache.timing_cache(replace(KEY, **change).as_json())
+
+    assert place(onnx_sha256='c' * 64, graph='flow') == place()
+    assert place(gpu='another') != place()
+    assert place(runtime='tensorrt 11') != place()
+
+
+def test_pruning_takes_locks_and_measurements_along_that_no_engine_needs(cache):
+    keys = {name: replace(KEY, model=name, gpu=gpu) for name, gpu in (('a', 'x'), ('b', 'x'), ('c', 'y'))}
+    for key in keys.values():
+        with cache.lock(key.stem):
+            cache.store(key, b'PLAN', {})
+        cache.timing_cache(key.as_json()).write_bytes(b'timings')
+    cache.prune(lambda entry: entry.key['model'] == 'a')
+    files = {file.name for file in cache.folder.iterdir()}
+    left = {f'{keys["a"].stem}.{suffix}' for suffix in ('engine', 'json', 'lock')}
+    assert files == left | {cache.timing_cache(keys['a'].as_json()).name}
+    cache.prune(lambda entry: False)
+    assert list(cache.folder.iterdir()) == []
 
 
 def test_the_default_folder_follows_the_cache_folder_of_the_desktop(monkeypatch, tmp_path):

@@ -24,6 +24,7 @@ from typing import Any
 
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.paths import user_path
+from vss_ros.core.share import version
 from vss_ros.core.user_cache import cache_path, held
 
 FORMAT = 1  # of the sidecars; another number makes every older engine stale
@@ -85,7 +86,7 @@ class CachedEngine:
     key: Mapping[str, Any]
     sha256: str
     size_bytes: int
-    facts: Mapping[str, Any]  # build seconds, time of building: told, not compared
+    facts: Mapping[str, Any]  # build seconds, time of building, our version: told, not compared
     self_check: Mapping[str, Any] | None = None
 
     @property
@@ -151,7 +152,7 @@ class EngineCache:
     def store(self, key: EngineKey, data: bytes, facts: Mapping[str, Any]) -> CachedEngine:
         """Writes an engine and its sidecar, each complete or not at all."""
         file = self.folder / f'{key.stem}{SUFFIX}'
-        made = {'created': datetime.now(timezone.utc).isoformat(timespec='seconds')}
+        made = {'created': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'vss_ros': version()}
         engine = CachedEngine(
             file, key.as_json(), hashlib.sha256(data).hexdigest(), len(data), {**made, **facts}
         )
@@ -177,6 +178,8 @@ class EngineCache:
     def prune(self, keep: Callable[[CachedEngine], bool]) -> list[Path]:
         """Removes the engines that are not to be kept, and those without a readable sidecar.
 
+        What building measured goes where no engine is left that was built with it.
+
         Returns:
             what was removed.
         """
@@ -186,12 +189,16 @@ class EngineCache:
             if file not in kept:
                 self.remove(file)
                 removed.append(file)
+        used = {self.timing_cache(entry.key) for entry in self.entries()}
+        for file in sorted(set(self.folder.glob('*.timing')) - used):
+            file.unlink(missing_ok=True)
+            removed.append(file)
         return removed
 
     def remove(self, file: Path) -> None:
-        """Removes one engine and its sidecar, should they still be there."""
-        file.with_suffix('.json').unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
+        """Removes one engine, its sidecar and its lock, should they still be there."""
+        for path in (file.with_suffix('.json'), file, file.with_suffix('.lock')):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -199,9 +206,9 @@ class EngineCache:
         with held(self.folder / f'{name}.lock', on_wait):
             yield
 
-    def timing_cache(self, key: EngineKey) -> Path:
+    def timing_cache(self, key: Mapping[str, Any]) -> Path:
         """Where the builder's measurements lie; they hold for one runtime version on one GPU."""
-        where = json.dumps([key.runtime, key.architecture, key.gpu, key.platform])
+        where = json.dumps([key[name] for name in ('runtime', 'architecture', 'gpu', 'platform')])
         return self.folder / f'{hashlib.sha256(where.encode()).hexdigest()[:12]}.timing'
 
 
@@ -272,4 +279,7 @@ def _self_check_of(content: Any) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         return None
     kinds = {'passed': bool, 'agreement': float, 'error': float, 'worst': str}
-    return content if all(type(content.get(name)) is kind for name, kind in kinds.items()) else None
+    beside = content.get('beside', {})  # graphs that no engine was built of
+    is_one = all(type(content.get(name)) is kind for name, kind in kinds.items())
+    is_one &= isinstance(beside, dict) and all(_self_check_of(entry) for entry in beside.values())
+    return content if is_one else None

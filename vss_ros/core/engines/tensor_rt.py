@@ -66,6 +66,7 @@ class TensorRtEngine(DeviceEngine):
         self._facts = dict(facts)
         self.notes: dict[str, str] = {}
         self.self_check: dict[str, Any] = {}  # the result for each graph
+        self.is_kept = True  # in the cache, for the next start
 
     @classmethod
     def load(
@@ -124,6 +125,7 @@ class TensorRtEngine(DeviceEngine):
         }
         engine = cls(device, runners, facts)
         engine.self_check = store.check(engine, engines, again=check_again)
+        engine.is_kept = all(obtained.cached for obtained in engines.values())
         return engine
 
     def _compute(self, graph: str, inputs: dict[str, Any]) -> dict[str, Any]:

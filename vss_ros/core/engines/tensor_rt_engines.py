@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vss_ros.core.engines import Engine
 from vss_ros.core.engines.engine_cache import CachedEngine, EngineCache, EngineKey, write_private
 from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.engines.tensor_rt_build import BUILD_OPTIONS, Progress, build, check_version
-from vss_ros.core.engines.torch_device import CpuDevice, torch
+from vss_ros.core.engines.torch_device import CpuDevice, driver_version, torch
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_files import GraphSpec
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
-DRIVERS = '/proc/driver/nvidia/version', '/etc/nv_tegra_release'  # say which one runs; the latter on Jetson
 KEPT = 1  # engines of an older model or TensorRT that stay beside a new one, for the way back
+_log = logging.getLogger(__name__)
 
 
 @dataclass
 class Obtained:
-    """An engine of the cache, and whether it was built just now."""
+    """An engine of the cache, or one that could not be kept there, and whether it was built just now."""
 
-    cached: CachedEngine
+    cached: CachedEngine | None
     is_fresh: bool
 
 
@@ -110,25 +111,33 @@ class EngineStore:
                 self._progress(f'the engine at hand is another: {difference}')
             self._progress(f'building {what} for {self._device.name}; this takes minutes the first time')
             start = time.perf_counter()
-            timing_file = self.cache.timing_cache(key)
+            timing_file = self.cache.timing_cache(key.as_json())
             measured = timing_file.read_bytes() if timing_file.is_file() else b''
             with self._device.use():
                 plan, measured = build(graph.read(), what, measured, self._progress)
             seconds = round(time.perf_counter() - start, 1)
-            write_private(timing_file, measured)
-            facts = {'build_seconds': seconds, 'cuda': str(torch.version.cuda), 'torch': torch.__version__}
-            cached = self.cache.store(key, plan, facts)
-            # Not `prune`: what has no sidecar may be one that another process is writing just now.
-            for superseded in [entry.file for entry in self._alike(key) if entry.file != cached.file][KEPT:]:
-                self.cache.remove(superseded)
-            self._progress(f'built {what} in {seconds} s, {len(plan) / 1e6:.1f} MB: {cached.file}')
+            self._progress(f'built {what} in {seconds} s, {len(plan) / 1e6:.1f} MB')
+            cached = None
+            with self._if_it_can_be_written(what):
+                facts = {
+                    'build_seconds': seconds,
+                    'cuda': str(torch.version.cuda),
+                    'torch': torch.__version__,
+                }
+                cached = self.cache.store(key, plan, facts)
+                # Not `prune`: what has no sidecar may be one that another process is writing just now.
+                older = [entry.file for entry in self._alike(key) if entry.file != cached.file]
+                for superseded in older[KEPT:]:
+                    self.cache.remove(superseded)
+            with self._if_it_can_be_written('what the build measured'):
+                write_private(timing_file, measured)
             return Obtained(cached, is_fresh=True), plan
 
     def check(self, engine: Engine, obtained: Mapping[str, Obtained], again: bool = False) -> dict[str, Any]:
         """Compares new engines with ONNX Runtime, stores the results and refuses engines that are wrong.
 
-        An engine that was compared under another driver is new again: it compiles nothing anew, but what runs
-        it has changed.
+        An engine that was compared under another driver or PyTorch is new again: it compiles nothing anew,
+        but what runs it and the graphs WARPS has changed.
 
         Args:
             again: check engines that have passed before, too.
@@ -138,19 +147,24 @@ class EngineStore:
             EngineError: a graph is beyond tolerance, now or when it was new.
         """
         what = f'TensorRT {check_version()} ({self._settings.precision}) on {self._device.name}'
-        driver = driver_version()
-        known = {name: item.cached.self_check or {} for name, item in obtained.items()}
-        if again or any(result.get('driver') != driver for result in known.values()):
+        under = {'driver': driver_version(), 'torch': torch.__version__}
+        known = {n: (item.cached and item.cached.self_check) or {} for n, item in obtained.items()}
+        if again or any(not under.items() <= result.items() for result in known.values()):
             from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 
             self._progress('comparing with ONNX Runtime')
-            reference = OnnxRuntimeEngine.load(self._model, EngineSettings('onnxruntime'))
+            on_cpu = EngineSettings('onnxruntime', threads=self._settings.threads)
+            reference = OnnxRuntimeEngine.load(self._model, on_cpu)
             results = self_check(self._model, engine, reference, self._settings.precision)
+            beside = {name: entry for name, entry in results.items() if name not in obtained}
             for name, item in obtained.items():
-                self.cache.record_self_check(item.cached, results[name] | {'driver': driver})
+                if item.cached:
+                    with self._if_it_can_be_written('the result of the self-check'):
+                        result = results[name] | under | {'beside': beside}
+                        self.cache.record_self_check(item.cached, result)
         else:
-            results = dict(known)
-        refuse_failed(results, self._model, what)
+            results = {**known, **next(iter(known.values()), {}).get('beside', {})}
+        refuse_failed(results, self._model, what, f'build it again with: {self.build_command()} --force')
         return results
 
     def build_command(self) -> str:
@@ -161,6 +175,14 @@ class EngineStore:
         if self._settings.engine_cache:
             words += ['--engine-cache', self._settings.engine_cache]
         return shlex.join(words)
+
+    @contextmanager
+    def _if_it_can_be_written(self, what: str) -> Iterator[None]:
+        """A cache that is full or read-only costs the next start its time, not this one its engine."""
+        try:
+            yield
+        except OSError as error:
+            _log.warning('%s cannot be kept in %s: %s', what, self.cache.folder, error.strerror)
 
     def _usable(self, key: EngineKey) -> tuple[Obtained, bytes] | None:
         """The engine of the key with its bytes; None, with the reason told, if it cannot be used."""
@@ -180,13 +202,3 @@ class EngineStore:
         return [
             e for e in self.cache.entries(key.slot) if all(e.key.get(name) == wanted[name] for name in same)
         ]
-
-
-def driver_version() -> str:
-    """The NVIDIA driver in its own words; nothing where it does not say."""
-    for file in map(Path, DRIVERS):
-        try:
-            return file.read_text().splitlines()[0]
-        except (OSError, IndexError):
-            continue
-    return ''
