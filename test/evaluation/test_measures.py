@@ -106,11 +106,20 @@ def test_an_outline_that_is_off_by_one_pixel_is_met_within_the_tolerance():
         ((-0.9, 0), [[255, 0, 1], [255, 3, 4], [255, 6, 7]]),
         ((0, 1), [[3, 4, 5], [6, 7, 8], [255, 255, 255]]),  # down
         ((0, -1), [[255, 255, 255], [0, 1, 2], [3, 4, 5]]),
+        ((0, np.nan), [[255] * 3] * 3),
+        ((-np.inf, 0), [[255] * 3] * 3),
     ],
 )
 def test_a_mask_is_fetched_from_where_the_flow_points(flow, expected):
     mask = mask_of(['012', '345', '678'])
     assert warp_mask(mask, np.full((3, 3, 2), flow, np.float32)).tolist() == expected
+
+
+def test_where_a_flow_is_no_number_nothing_is_fetched_and_nothing_warned_of(recwarn):
+    flow = np.zeros((1, 3, 2), np.float32)
+    flow[0, 1, 1] = np.nan
+    assert warp_mask(mask_of(['012']), flow).tolist() == [[0, 255, 2]]
+    assert not recwarn.list
 
 
 def test_a_clip_that_follows_its_flow_is_fully_consistent():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter
 from dataclasses import replace
 
 import cv2
@@ -14,7 +17,7 @@ from vss_ros.core.settings import EngineSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.evaluation.evaluate import evaluate
 from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol, _BackwardFlow
-from vss_ros.evaluation.subjects import load_subjects
+from vss_ros.evaluation.subjects import Counting, load_subjects
 
 SIZE = {'height': 64, 'width': 96}
 
@@ -28,6 +31,18 @@ class StreetClips:
             frame if labelled is None or number in labelled else without_truth(frame)
             for number, frame in enumerate(SyntheticSource(seed, frames, **SIZE))
         ]
+
+    def frames(self, before, after=0):
+        return iter(enumerate(self.all))
+
+
+class Listed:
+    """Frames as a clip."""
+
+    name = 'listed'
+
+    def __init__(self, frames):
+        self.all = frames
 
     def frames(self, before, after=0):
         return iter(enumerate(self.all))
@@ -171,6 +186,55 @@ def test_the_cost_of_key_frames_in_the_background_is_that_of_the_graphs_that_wer
     assert runs['correction'] + runs['carry'] == 12
     macs = sum(model.costs[graph].macs * count for graph, count in runs.items())
     assert protocol.report(model)['gmac_per_frame'] == pytest.approx(macs / 13 / 1e9)
+
+
+class Slow(Counting):
+    """An engine whose second one takes long for a key frame, as on a machine that has much to do."""
+
+    def second(self):
+        second = super().second()
+        second.run = lambda graph, tensors: time.sleep(0.2) or Counting.run(second, graph, tensors)
+        return second
+
+
+def test_a_key_frame_that_is_in_work_where_a_stream_ends_is_counted_however_long_it_takes(subjects):
+    clip = StreetClips(8)  # due at 3 and 6, the latter to take effect at 9; a new stream begins at 5
+    clip.all[5:] = [replace(frame, camera='rear') for frame in clip.all[5:]]
+    model = subjects[0]
+    runs = []
+    for engine in (model.engine, Slow(model.engine, Counter())):
+        protocol = DeploymentProtocol(
+            [replace(model, engine=engine)], model.model.classes, 2, None, background_delay=3
+        )
+        threads = threading.active_count()
+        evaluate([clip], [protocol])
+        assert threading.active_count() == threads
+        runs.append(protocol.runs[model.name])
+    assert runs[0] == runs[1]
+    assert runs[0]['segmenter'] == 4  # 0 and 2, 5 and 7
+
+
+@pytest.mark.parametrize('change', [{'camera': 'rear'}, {'encoding': 'mono8'}, {'stamp_ns': 0}])
+def test_where_nothing_is_carried_consistency_takes_it_for_another_clip(subjects, change):
+    streets = [StreetClips(2, seed=seed).all for seed in (7, 8)]
+    streets[1] = [replace(frame, **change) for frame in streets[1]]
+    together, apart = (DeploymentProtocol(subjects[:1], subjects[0].model.classes, 9, None) for _ in range(2))
+    evaluate([Listed([*streets[0], *streets[1]])], [together])
+    for street in streets:
+        evaluate([Listed(street)], [apart])
+    found, expected = (protocol.consistency[subjects[0].name].counts for protocol in (together, apart))
+    assert found[1] == 2
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (8, 8), (11, 11), (12, 40), (8, 300)])
+def test_images_too_small_for_the_flow_of_consistency_have_one_all_the_same(size):
+    flow = _BackwardFlow()
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    assert flow.update(image) is None
+    found = flow.update(image)
+    assert found.shape == (*size, 2)
+    assert np.isfinite(found).all()
 
 
 def test_key_frames_in_the_background_are_scored_at_the_age_that_the_answers_have(subjects):

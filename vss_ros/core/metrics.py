@@ -286,13 +286,14 @@ def warp_mask(mask: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
     Args:
         mask: class ids, uint8 (H, W).
-        flow: float32 (H, W, 2), pixels, x then y.
+        flow: float32 (H, W, 2), pixels, x then y; where it is no number it comes from outside.
 
     Raises:
         ShapeError: they differ in size.
     """
     check_one_size(mask=mask, flow=flow)
     height, width = mask.shape
+    flow = np.where(np.isfinite(flow).all(axis=2, keepdims=True), flow, -np.float32(height + width))
     x = np.rint(flow[..., 0] + np.arange(width, dtype=np.float32)).astype(np.intp)
     y = np.rint(flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]).astype(np.intp)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)

@@ -25,6 +25,7 @@ from vss_ros.evaluation.scores import Scores, percent, total
 from vss_ros.evaluation.subjects import MODEL, Stream, Subject
 
 FLOW_SOURCE = 'DIS optical flow (OpenCV, medium preset), frame t to t - 1, full resolution'
+LEAST_SIDE = 16  # pixels; the preset matches patches of 8 at half the size, and crashes where they do not fit
 
 
 class ScoringProtocol(Protocol):
@@ -224,7 +225,10 @@ class _Taken(NamedTuple):
 class DeploymentProtocol:
     """Scores every labelled frame of a stream with a key frame every `interval` frames, by age, and TC.
 
-    What a frame costs is counted from the graphs that really ran.
+    Where nothing can be carried from a frame to the next one, new streams begin, and for TC another clip.
+
+    What a frame costs is counted from the graphs that really ran, for key frames in the background too that
+    the end of the stream came before.
 
     The flow that warps masks for TC is computed once per frame and is the same for all subjects.
 
@@ -263,15 +267,12 @@ class DeploymentProtocol:
     def start_clip(self, name: str, number: int = 0) -> None:
         self._clip = name
         self._until_key = phase_of(number, self.interval)
-        self._flow = _BackwardFlow()
-        self._streams = {
-            subject.name: subject.stream(self.interval, self.background_delay, self.runs[subject.name])
-            for subject in self._subjects
-        }
-        for consistency in self.consistency.values():
-            consistency.start_clip()
+        self._begin()
 
     def take(self, number: int, frame: Frame) -> None:
+        if self._taken and why_unrelated(self._taken[-1].frame, frame):
+            self.end_clip()
+            self._begin()
         flow = self._flow.update(frame.image)
         sample = None
         if self.film is not None and frame.truth is not None:
@@ -285,8 +286,20 @@ class DeploymentProtocol:
 
     def end_clip(self) -> None:
         for subject in self._subjects:
-            self._count(subject, self._streams[subject.name].flush())
+            stream = self._streams[subject.name]
+            self._count(subject, stream.flush())
+            stream.close()
             self.consistency[subject.name].end_clip()
+
+    def _begin(self) -> None:
+        self._flow = _BackwardFlow()
+        self._taken.clear()
+        self._streams = {
+            subject.name: subject.stream(self.interval, self.background_delay, self.runs[subject.name])
+            for subject in self._subjects
+        }
+        for consistency in self.consistency.values():
+            consistency.start_clip()
 
     def _count(self, subject: Subject, answers: Iterable[Answer]) -> None:
         for frame, segmentation in answers:
@@ -354,12 +367,16 @@ class _BackwardFlow:
         self._previous: np.ndarray | None = None
 
     def update(self, image: np.ndarray) -> np.ndarray | None:
-        """float32 (H, W, 2), pixels, x then y; None on the first image of its size."""
+        """float32 (H, W, 2), pixels, x then y; None on the first image. All have one size."""
+        height, width = image.shape[:2]
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        below, beside = max(LEAST_SIDE - height, 0), max(LEAST_SIDE - width, 0)
+        if below or beside:  # tiny images go on as their last row and column do
+            grey = cv2.copyMakeBorder(grey, 0, below, 0, beside, cv2.BORDER_REPLICATE)
         previous, self._previous = self._previous, grey
-        if previous is None or previous.shape != grey.shape:
+        if previous is None:
             return None
-        return self._dis.calc(grey, previous, None)
+        return self._dis.calc(grey, previous, None)[:height, :width]
 
 
 def _flat(scores: Mapping[tuple[str, int], Scores]) -> dict[str, np.ndarray]:

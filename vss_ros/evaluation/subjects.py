@@ -133,6 +133,17 @@ class Stream:
         """Gives the answers that are owed, see `VideoSegmenter.flush`."""
         yield from self._segmenter.flush()
 
+    def close(self) -> None:
+        """Ends the stream. A key frame that is still in work in the background is finished first, and counts.
+
+        Were it dropped, how often a graph was run would depend on how far the other thread has come.
+        """
+        background = self._segmenter.background
+        while background is not None and background.is_busy:
+            background.follow()
+            background.take()  # waits for it once its delay is over
+        self._segmenter.close()
+
     def warped_mask(self, size: tuple[int, int]) -> np.ndarray | None:
         """The mask that the answer just taken would have without correction, uint8 (H, W).
 
