@@ -83,7 +83,7 @@ def test_a_network_that_has_learnt_is_not_replaced_by_a_copy_if_told_so(method, 
     class Data:
         frequencies, seed = np.full(11, 1 / 11), 0
 
-        def clips(self, shares, *_):
+        def clips(self, shares, recoloured, **_):
             return [(streets, 1.0)]
 
         def clips_aside(self, frames):
