@@ -18,21 +18,19 @@ from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 ENGINES = sorted(ENGINE_CLASSES)
-OPTIONAL = ('tensorrt', 'openvino')
+MASK_BOUNDS = {'tensorrt': 0.01}  # multiplies in TF32, and weights that are random make classes nearly equal
 FRAME_NS = 66_666_667
 
 
 @pytest.fixture(scope='module')
 def engines(model, tmp_path_factory):
-    """Every engine, loaded once, by name; one that cannot run here skips the tests that ask for it."""
+    """Every engine, loaded once, by name; one that cannot be here skips the tests that ask for it."""
     loaded, cache = Engines(), tmp_path_factory.mktemp('cache')
     for name in ENGINES:
         try:
             loaded[name] = load_engine(model, EngineSettings(engine=name, engine_cache=str(cache)))
         except (MissingLibraryError, EngineError) as error:
-            if name not in OPTIONAL:
-                raise
-            loaded.refusals[name] = str(error)
+            loaded.refusals[name] = error
     yield loaded
     for engine in loaded.values():
         engine.close()
@@ -43,7 +41,15 @@ class Engines(dict):
         self.refusals = {}
 
     def __missing__(self, name):
-        pytest.skip(self.refusals[name])
+        error = self.refusals[name]
+        if isinstance(error, MissingLibraryError) or (name == 'tensorrt' and not has_cuda()):
+            pytest.skip(str(error))
+        raise error
+
+
+def has_cuda() -> bool:
+    torch = pytest.importorskip('torch')
+    return torch.cuda.is_available()
 
 
 @pytest.fixture(params=ENGINES)
@@ -60,12 +66,12 @@ def segment(model, engine, stream, **settings):
     return [segmenter.step(frame) for frame in stream]
 
 
-def assert_alike(found, expected):
+def assert_alike(found, expected, differing=1e-3):
     """Masks may differ where two classes are nearly equal: in 1 of 1000 pixels."""
     assert [s.is_key for s in found] == [s.is_key for s in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.mask.shape == other.mask.shape
-        assert (one.mask != other.mask).mean() <= 1e-3
+        assert (one.mask != other.mask).mean() <= differing
         steps = np.abs(one.confidence.astype(int) - other.confidence)
         assert (steps > 1).mean() <= 1e-3
 
@@ -85,7 +91,8 @@ def test_an_engine_gives_what_the_model_folder_promises(engine, model, street):
 def test_twelve_frames_with_three_key_frames_equal_those_of_pytorch(name, engines, model, street):
     found = segment(model, engines[name], frames(street), key_frame_interval=5)
     assert ''.join('K' if s.is_key else '.' for s in found) == 'K....K....K.'
-    assert_alike(found, segment(model, engines['torch'], frames(street), key_frame_interval=5))
+    expected = segment(model, engines['torch'], frames(street), key_frame_interval=5)
+    assert_alike(found, expected, MASK_BOUNDS.get(name, 1e-3))
     shares = [s.corrected_share for s in found if not s.is_key]
     assert min(shares) > 0  # else the correction was not tested
 
@@ -161,22 +168,24 @@ def test_auto_says_what_it_took_and_why_nothing_before_it(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('name', 'module'),
+    ('name', 'title', 'module'),
     [
-        ('torch', 'vss_ros.methods.torch_engine'),
-        ('onnxruntime', 'vss_ros.core.engines.onnx_runtime'),
-        ('openvino', 'vss_ros.core.engines.openvino'),
+        ('torch', 'PyTorch', 'vss_ros.methods.torch_engine'),
+        ('onnxruntime', 'ONNX Runtime', 'vss_ros.core.engines.onnx_runtime'),
+        ('openvino', 'OpenVINO', 'vss_ros.core.engines.openvino'),
+        ('tensorrt', 'TensorRT', 'vss_ros.core.engines.tensor_rt'),
     ],
 )
 @pytest.mark.parametrize('kind', ['ImportError', 'OSError'])
 def test_a_runtime_that_is_installed_and_cannot_be_loaded_is_refused_with_the_cause(
-    tmp_path, monkeypatch, name, module, kind
+    tmp_path, monkeypatch, name, title, module, kind
 ):
     (tmp_path / f'{name}.py').write_text(f"raise {kind}('libcudart.so.12: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    with pytest.raises(EngineError, match=r'cannot be loaded: libcudart\.so\.12'):
+    for loaded in (module, f'{module}_build'):
+        monkeypatch.delitem(sys.modules, loaded, raising=False)
+    with pytest.raises(EngineError, match=rf'{title} cannot be loaded: libcudart\.so\.12'):
         engine_class(name)
 
 
@@ -190,6 +199,8 @@ def test_torch_without_the_library_that_reads_weights_is_refused_by_its_name(mon
 
 
 def test_auto_says_why_no_engine_works(model):
+    if has_cuda():
+        pytest.skip('this machine has CUDA')
     with pytest.raises(
         EngineError, match=r'no engine can run this model here; tensorrt: .*onnxruntime: .*precision is fp16'
     ):
@@ -278,8 +289,7 @@ def test_torch_refuses_a_gpu_that_is_not_there(model):
 
 
 def test_torch_refuses_half_precision_on_the_cpu(model):
-    torch = pytest.importorskip('torch')
-    if torch.cuda.is_available():
+    if has_cuda():
         pytest.skip('this machine has CUDA')
     with pytest.raises(EngineError, match=r'fp16 on CUDA only.*set precision to fp32'):
         load_engine(model, EngineSettings('torch', 'fp16'))
