@@ -147,7 +147,7 @@ class EngineStore:
             EngineError: a graph is beyond tolerance, now or when it was new.
         """
         what = f'TensorRT {check_version()} ({self._settings.precision}) on {self._device.name}'
-        under = {'driver': driver_version(), 'torch': torch.__version__}
+        under = {'driver': driver_version(), 'torch': str(torch.__version__)}
         known = {n: (item.cached and item.cached.self_check) or {} for n, item in obtained.items()}
         if again or any(not under.items() <= result.items() for result in known.values()):
             from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
