@@ -192,11 +192,37 @@ def test_only_the_same_run_is_taken_up_again(tiny_model, tmp_path, capsys, monke
     assert is_refused()
     os.remove('images/0016E5_07960.png')
     assert run('.', *words) == 0
-    cv2.imwrite('labels/0016E5_07959.png', np.ones((64, 96), np.uint8))
-    assert is_refused()
+    for file in ('images/0016E5_07959.png', 'labels/0016E5_07959.png'):
+        changed, before = np.ones((64, 96), np.uint8), os.stat(file)
+        shutil.copy2(file, tmp_path / 'kept')
+        cv2.imwrite(file, changed)
+        assert is_refused()
+        shutil.copy2(tmp_path / 'kept', file)
+        assert os.stat(file).st_mtime_ns == before.st_mtime_ns
+    assert run('.', *words) == 0
     file = tmp_path / 'model' / 'model.yaml'
     file.write_text(file.read_text() + 'expected_accuracy: {bias: 1.0, weights: {}}\n')
     assert is_refused()
+
+
+@pytest.mark.parametrize(
+    'file', ['drive/rgb/0.png', 'drive/masks/0.png', 'bag/a.mcap', 'one.mp4', 'a/images/0.jpg']
+)
+def test_a_changed_file_of_any_source_is_seen(tmp_path, file):
+    from argparse import Namespace
+
+    from vss_ros.cli.evaluate_data import file_states
+
+    for name in ('drive/rgb/0.png', 'drive/masks/0.png', 'bag/a.mcap', 'one.mp4', 'a/images/0.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b'x')
+    data = ['synthetic:1x2', *(str(tmp_path / name) for name in ('drive/rgb', 'bag', 'one.mp4', 'a'))]
+    args = Namespace(data=data, stills=None, labels=tmp_path / 'drive/masks')
+    before = file_states(None, args)
+    (tmp_path / 'bag' / 'progress.npz').touch()
+    assert file_states(None, args) == before
+    (tmp_path / file).write_bytes(b'xy')
+    assert file_states(None, args) != before
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(tiny_model, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,17 @@ def test_a_damaged_file_is_refused(streets, scorers, tmp_path, damage):
     path.write_bytes(path.read_bytes()[:2000] if damage == 'cut off' else damage)
     with pytest.raises(SettingsError, match='is damaged'):
         Checkpoint(path, {}, resume=True)
+
+
+def test_a_model_may_have_any_name(streets, subjects, tmp_path):
+    path, classes = tmp_path / 'progress.npz', subjects[0].model.classes
+    rows = [replace(subjects[2], name=os.fsdecode(b'caf\xe9 /%C3 50%'))]
+    protocols = [[DistanceProtocol(rows, classes, [0], None)] for _ in range(2)]
+    evaluate(streets[:1], protocols[0], Checkpoint(path, {}, False))
+    Checkpoint(path, {}, resume=True).restore(protocols[1])
+    expected, found = (protocol.arrays() for [protocol] in protocols)
+    assert expected.keys() == found.keys()
+    assert all(np.array_equal(values, found[name]) for name, values in expected.items())
 
 
 def test_a_picture_may_be_of_a_clip_with_any_name(subjects):

@@ -33,7 +33,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.evaluate_data import add_data_arguments, data_for, label_states, named_data
+from vss_ros.cli.evaluate_data import add_data_arguments, data_for, file_states, named_data
 from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import (
     add_correction_argument,
@@ -139,7 +139,7 @@ def main(args: Namespace) -> int:
     from vss_ros.evaluation.tables import score_tables, short_name
 
     _check_output(args)
-    data = named_data(args)
+    named = named_data(args)
     names = args.model or [DEFAULT_MODEL]
     regions = region_settings(args)
     StreamSettings(
@@ -158,11 +158,11 @@ def main(args: Namespace) -> int:
         args.correction_interval,
     )
     classes = subjects[0].model.classes
-    data, judges = data_for(subjects, data, args)
+    data, judges = data_for(subjects, named, args)
     protocols = _protocols(args, subjects)
     checkpoint = None
     if args.output:
-        settings = _fingerprint(args, data, [*subjects, *judges])
+        settings = _fingerprint(args, data, [*subjects, *judges]) | {'files': file_states(named, args)}
         checkpoint = Checkpoint(args.output / PROGRESS, settings, args.resume)
     console = Console(highlight=False, markup=False)
     lengths = [operator.length_hint(clip) for clip in data.clips]
@@ -234,7 +234,7 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
 
 
 def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dict[str, Any]:
-    """Everything that the scores depend on."""
+    """Everything that the scores depend on, but for the files to score on."""
     from vss_ros.core.model_files import sha256_of
     from vss_ros.core.model_folder import MODEL_FILE
 
@@ -244,7 +244,6 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
     return {
         'data': [data.name, data.layout, [[clip.name, operator.length_hint(clip)] for clip in data.clips]],
         'paths': [str(path.resolve() if path.exists() else path) for path in paths],
-        'labels': label_states(data, args),
         'layout': sha256_of(own_layout) if own_layout.is_file() else None,
         'source': [args.rate, args.topic, args.mask_topic],
         'stills': [args.clips, args.held_out],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vss_ros.evaluation.data import DataSet
     from vss_ros.evaluation.subjects import Subject
 
@@ -62,16 +65,15 @@ def named_data(args: Namespace) -> DataSet | None:
     return open_data(args.data, args.layout, args.split, settings, labelled=not args.against)
 
 
-def label_states(data: DataSet, args: Namespace) -> str:
-    """A digest of names, sizes and times of the files with labels: another one where labels have changed."""
+def file_states(named: DataSet | None, args: Namespace) -> str:
+    """A digest of names, sizes and times of the files to score on: another one where any has changed."""
     from vss_ros.evaluation.clips import FileClip
 
-    named = [user_path(name) for name in args.data] + ([args.stills] if args.stills else [])
-    folders = [folder / 'labels' for folder in named] + ([args.labels] if args.labels else [])
-    files = {path for folder in folders for path in folder.glob('*.png')}
-    for clip in data.clips:
+    paths = [user_path(name) for name in args.data] + [path for path in (args.stills, args.labels) if path]
+    files = {file for path in paths for file in _files_of(path)}
+    for clip in named.clips if named is not None else ():
         if isinstance(clip, FileClip):
-            files.update(file.label for file in clip.files if file.label is not None)
+            files.update(path for file in clip.files for path in (file.image, file.label) if path is not None)
     digest = hashlib.sha256()
     for path in sorted(files):
         state = path.stat()
@@ -79,6 +81,19 @@ def label_states(data: DataSet, args: Namespace) -> str:
             f'{path.resolve()} {state.st_size} {state.st_mtime_ns}\n'.encode(errors='surrogateescape')
         )
     return digest.hexdigest()
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """What a source is read from: a file, or those of a bag, or images and labels."""
+    from vss_ros.core.sources.images import SUFFIXES
+    from vss_ros.core.sources.open import BAG_SUFFIXES
+
+    read = (*SUFFIXES, *BAG_SUFFIXES, '.zstd', '.yaml')  # a report may lie there, too
+    if path.is_file():
+        yield path
+    for folder in (path, path / 'images', path / 'labels'):
+        if folder.is_dir():
+            yield from (file for file in folder.iterdir() if file.suffix.lower() in read and file.is_file())
 
 
 def data_for(
@@ -109,13 +124,14 @@ def _with_stills(data: DataSet | None, args: Namespace, subjects: list[Subject])
     They go backwards: those frames are the sharp ones, near the still, with key frames of less detail.
     """
     from vss_ros.evaluation.data import PLAIN, DataSet
+    from vss_ros.evaluation.subjects import MODEL
 
     if args.stills is None:
         assert data is not None
         return data
     model = subjects[0].model
-    for subject in subjects:
-        warn_of_fitted(subject.model, args.stills)
+    for each in {subject.model.path: subject.model for subject in subjects if subject.kind == MODEL}.values():
+        warn_of_fitted(each, args.stills)
     share = share_of_stills(args)
     clips = drives(args, model, share, args.distances[-1] + FRAMES_OF_STILLS, backwards=True)
     if data is None:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -57,7 +58,9 @@ class Checkpoint:
             if protocol.film is not None:
                 arrays |= _under(f'{FILM}-{protocol.name}', protocol.film.arrays())
         buffer = io.BytesIO()
-        np.savez(buffer, settings=np.array(self._settings), clips_done=np.array(clips_done), **arrays)
+        # A zip holds names in UTF-8, which that of a model's folder need not be.
+        named = {quote(name, errors='surrogateescape'): values for name, values in arrays.items()}
+        np.savez(buffer, settings=np.array(self._settings), clips_done=np.array(clips_done), **named)
         write_file(self._path, buffer.getvalue())
 
     def remove(self) -> None:
@@ -71,7 +74,7 @@ class Checkpoint:
     def _read(self) -> None:
         try:
             with np.load(self._path, allow_pickle=False) as file:
-                self._arrays = dict(file)
+                self._arrays = {unquote(name, errors='surrogateescape'): file[name] for name in file}
             settings, self.clips_done = str(self._arrays['settings']), int(self._arrays['clips_done'])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise SettingsError(f'{self._path} is damaged ({error}); remove it and start again') from error
