@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vss_ros.core import open_segmenter
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import load_model
@@ -43,6 +44,13 @@ def test_every_graph_is_run_whatever_the_schedule_of_a_stream_will_be(model, eng
     warm_up(model, watched)
     assert set(watched.ran) == set(model.graphs)
     assert watched.ran.count('segmenter') == 1
+
+
+def test_a_segmenter_is_opened_with_an_engine_that_has_run_every_graph(model, engine, monkeypatch):
+    watched = Watched(engine)
+    monkeypatch.setattr(open_segmenter, 'load_engine', lambda *_: watched)
+    open_segmenter.open_segmenter(model.path)
+    assert set(watched.ran) == set(model.graphs)
 
 
 def test_a_graph_that_cannot_be_run_is_found_before_the_first_frame(model, engine):

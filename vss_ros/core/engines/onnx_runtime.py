@@ -5,7 +5,7 @@ graphs about 1.5 times slower on two cores. Between two runs the pool's threads 
 set: waiting busily saves some microseconds per graph and takes the cores from the robot's other nodes.
 
 With `provider` cuda or tensorrt the graphs run on an NVIDIA GPU, for those who have no PyTorch there. The
-engines `torch` and `tensorrt` do more: pinned uploads, recorded launches; `tensorrt` also a self-check.
+engines `torch` and `tensorrt` do more: pinned uploads, recorded launches, a self-check.
 """
 
 from __future__ import annotations
