@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from argparse import Namespace
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -171,20 +173,36 @@ def test_signals_that_never_change_do_no_harm():
 
 def test_samples_are_the_propagated_frames_against_the_same_in_full(subjects):
     model, engine = subjects[0].model, subjects[0].engine
-    clips = [SyntheticSource(seed, 20, **SIZE) for seed in (1, 2)]
+    clips = [(number, SyntheticSource(seed, 20, **SIZE)) for number, seed in ((0, 1), (2, 2))]
     samples = collect(model, engine, clips, span=8)
     assert len(samples.accuracy) == 2 * (20 - 3)  # a key frame every eight
     assert samples.names == tuple(SIGNALS)
     assert set(samples.signals[:, 0]) == set(range(1, 8))  # ages
     assert (samples.accuracy > 0).all()
     assert (samples.accuracy < 1).any()
-    assert set(samples.clip) == {0, 1}
+    assert set(samples.clip) == {0, 2}
+
+
+def test_drives_into_the_same_stills_are_left_out_together(tiny_model, tmp_path):
+    pytest.importorskip('torch')
+    from vss_ros.cli.calibrate import _clips
+
+    for kind in ('images', 'labels'):
+        (tmp_path / kind).mkdir()
+    for number in range(6):
+        [still] = SyntheticSource(number, 1, **SIZE)
+        cv2.imwrite(str(tmp_path / 'images' / f'a_{number}.png'), still.image)
+        cv2.imwrite(str(tmp_path / 'labels' / f'a_{number}.png'), still.truth)
+    args = Namespace(sources=['synthetic:1x2'], stills=tmp_path, clips=12, span=2, frames=2)
+    vars(args).update(dict.fromkeys(('rate', 'labels', 'topic', 'mask_topic')))
+    numbers = [number for number, _ in _clips(args, load_model(tiny_model))]
+    assert numbers == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
 
 
 def test_what_cannot_be_calibrated_is_refused(subjects):
     model, engine = subjects[0].model, subjects[0].engine
     with pytest.raises(SourceError, match='2 propagated frames are too few'):
-        collect(model, engine, [SyntheticSource(1, 3, **SIZE)], span=8)
+        collect(model, engine, [(0, SyntheticSource(1, 3, **SIZE))], span=8)
     with pytest.raises(ModelError, match='computes every frame in full'):
         collect(subjects[2].model, engine, [], span=8)
 

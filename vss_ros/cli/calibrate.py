@@ -114,12 +114,13 @@ def main(args: Namespace) -> int:
         check_writable(folder)
     engine = load_engine(model, engine_settings(args))
     with FrameProgress() as progress:
-        clips = (progress.through(clip) for clip in _clips(args, model))
+        clips = ((number, progress.through(clip)) for number, clip in _clips(args, model))
         samples = collect(model, engine, clips, args.span)
     found = fit(samples)
     held_out = quality(samples, cross_validate(samples))
     console = Console(highlight=False, markup=False)
-    console.print(f'{len(samples.accuracy)} propagated frames of {samples.clip.max() + 1} clips')
+    parts = f'{len(set(samples.clip))} clips or groups of stills'
+    console.print(f'{len(samples.accuracy)} propagated frames of {parts}')
     console.print(_table(samples, found.weights))
     entry = {
         'bias': round(found.bias, 4),
@@ -172,15 +173,16 @@ def write_entry(folder: Path, entry: dict[str, Any]) -> Path:
     return file
 
 
-def _clips(args: Namespace, model: ModelFolder) -> Iterator[Iterable[Frame]]:
+def _clips(args: Namespace, model: ModelFolder) -> Iterator[tuple[int, Iterable[Frame]]]:
+    """Frames by number of the clip; drives into the same stills have one number."""
     from vss_ros.core.sources.open import SourceSettings, open_source
 
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
-    for spec in args.sources:
+    for number, spec in enumerate(args.sources):
         with closing(open_source(spec, settings)) as source:
-            yield islice(source, args.frames)
+            yield number, islice(source, args.frames)
     for drive in drives(args, model, 1.0, args.span):
-        yield (frame for _, frame in drive.frames())
+        yield len(args.sources) + drive.group, (frame for _, frame in drive.frames())
 
 
 def _table(samples: Samples, weights: Any) -> Any:

@@ -35,7 +35,7 @@ class Samples:
         names: of the signals.
         signals: float64 (n, signals).
         accuracy: 0..1, (n,).
-        clip: number of the clip that each came from, (n,).
+        clip: number of the clip, or of the group of stills, that each came from, (n,).
     """
 
     names: tuple[str, ...]
@@ -51,8 +51,13 @@ class Samples:
         return Samples(names, signals, self.accuracy[wanted], self.clip[wanted])
 
 
-def collect(model: ModelFolder, engine: Engine, clips: Iterable[Iterable[Frame]], span: int) -> Samples:
+def collect(
+    model: ModelFolder, engine: Engine, clips: Iterable[tuple[int, Iterable[Frame]]], span: int
+) -> Samples:
     """Propagates through clips with a key frame every `span` frames, and computes every frame in full.
+
+    Args:
+        clips: with their numbers; clips that show the same have one number.
 
     Raises:
         ModelError: the model does not propagate, or says itself what it expects.
@@ -69,7 +74,7 @@ def collect(model: ModelFolder, engine: Engine, clips: Iterable[Iterable[Frame]]
         scheduler='adaptive', key_frame_threshold=0.0, min_interval=1, max_interval=span, **common
     )
     signals, accuracy, origin = [], [], []
-    for number, clip in enumerate(clips):
+    for number, clip in clips:
         propagating = VideoSegmenter(watching, engine, every)
         in_full = VideoSegmenter(model, engine, StreamSettings(1, **common))
         for frame in clip:
