@@ -1,4 +1,5 @@
 import os
+import re
 
 import cv2
 import numpy as np
@@ -52,6 +53,17 @@ def test_labels_of_the_same_name_are_the_truth(tmp_path):
         first, second = source
         assert first.truth is None
         assert (second.truth == 255).all()
+
+
+def test_labels_with_the_name_of_no_image_are_told(tmp_path, caplog):
+    for name in ('a', 'b'):
+        write(tmp_path / 'images' / f'{name}.png', 5)
+    for name in ('a', 'b_mask', 'c_mask'):
+        write(tmp_path / 'labels' / f'{name}.png', 1, (8, 12))
+    list(ImageSource(tmp_path / 'images' / 'a.png', labels=tmp_path / 'labels'))  # one of many was asked for
+    assert not caplog.text
+    assert sum(frame.truth is not None for frame in ImageSource(tmp_path)) == 1
+    assert re.search(r'images: 2 of 3 labels have the name of no image, .*b_mask.png for', caplog.text)
 
 
 def test_a_label_of_another_size_is_refused_by_name(tmp_path):

@@ -28,7 +28,8 @@ class ImageSource:
         path: an image, a folder of images, or a folder with `images/` and (if there is one) `labels/` in it,
             which is passed over with a warning if it does not hold class ids of these images.
         rate: frames per second.
-        labels: folder of PNGs of class ids, matched by name; an image without one has no truth.
+        labels: folder of PNGs of class ids, matched by name; an image without one has no truth. Of a folder
+            of images it is said how many labels have none.
 
     Raises:
         SourceError: there are no images, or no image has a label; while iterating, a file cannot be read.
@@ -39,7 +40,8 @@ class ImageSource:
             raise SettingsError(f'rate is {rate}; use a number of frames per second above 0')
         folder = path / 'images' if (path / 'images').is_dir() else path
         self._rate = rate
-        self._images = [folder] if folder.is_file() else images_in(folder)
+        self._is_one_image = folder.is_file()
+        self._images = [folder] if self._is_one_image else images_in(folder)
         self._labels: dict[str, Path] = {}
         if labels is not None:
             self._labels = self._labels_of(labels)
@@ -53,6 +55,7 @@ class ImageSource:
         return len(self._images)
 
     def __iter__(self) -> Iterator[Frame]:
+        self._warn_of_unused_labels()
         for index, path in enumerate(self._images):
             image = read_image(path)
             label = self._labels.get(path.stem)
@@ -66,6 +69,18 @@ class ImageSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _warn_of_unused_labels(self) -> None:
+        names = {image.stem for image in self._images}
+        unused = [label for name, label in self._labels.items() if name not in names]
+        if unused and not self._is_one_image:
+            _log.warning(
+                '%s: %d of %d labels have the name of no image, %s for example',
+                self._images[0].parent,
+                len(unused),
+                len(self._labels),
+                min(unused, key=natural_order),
+            )
 
     def _labels_of(self, folder: Path) -> dict[str, Path]:
         """Labels by name; one of them is read to see that they are some.
