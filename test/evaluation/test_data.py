@@ -179,6 +179,31 @@ def test_camvid_labels_that_lie_among_the_frames_are_not_taken_for_frames(tmp_pa
     assert read(data) == {'0006R0_000929': [(0, 7, None), (1, 7, 0)]}
 
 
+def test_the_clip_of_a_split_has_no_more_of_another_split_than_its_first_label_is_reached_from(tmp_path):
+    for number in range(1850, 1895):  # label 8550, the first of the split, is frame 1889
+        put(tmp_path / '0001TP' / f'{number:06d}.png')
+    for number in (8520, 8550):
+        put(tmp_path / 'labels' / f'0001TP_{number:06d}_L.png', colours(*[(128, 128, 128)] * H))
+    clips = {split: open_data([str(tmp_path)], split=split).clips for split in ('train', 'test', 'all')}
+    seen = {split: [int(file.image.stem) for file in clip.files] for split, [clip] in clips.items()}
+    assert seen == {
+        'train': [*range(1850, 1889)],
+        'test': [*range(1859, 1895)],
+        'all': [*range(1850, 1895)],
+    }
+
+
+def test_it_is_said_where_frames_are_missing_inside_a_clip(segnet, caplog):
+    open_data([str(segnet)], split='val')
+    assert not caplog.text
+    for number in (7969, 7971, 7977, 7991):  # three gaps; to the last it is 14, which ends no clip
+        for folder in ('val', 'valannot'):
+            put(segnet / folder / f'0016E5_{number:06d}.png')
+    open_data([str(segnet)], split='val')
+    assert '3 steps between frames are not as long as most of their clip' in caplog.text
+    assert '0016E5_007969.png for example' in caplog.text
+
+
 def test_a_label_whose_frame_is_missing_is_named(tmp_path):
     put(tmp_path / '0006R0' / '000931.png')
     put(tmp_path / 'labels' / '0006R0_f00930_L.png', colours((0, 0, 0)))

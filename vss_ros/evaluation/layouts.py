@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from vss_ros.core.share import named_file, share_names
 from vss_ros.core.sources.images import read_image, read_labels
 from vss_ros.evaluation.clips import FileClip, FrameFile
 
+_log = logging.getLogger(__name__)
 FOLDER = 'config/datasets'
+LEAD_S = 1.0  # before the first label that a split may have
 MAX_GAP_S = StreamSettings.max_frame_gap_s  # a longer gap ends a clip, as it ends a live stream
 
 Key = tuple[str, int]  # sequence, number of the frame
@@ -82,7 +86,8 @@ class Layout:
         rate: frame numbers per second.
         split: taken if the user names none.
         list_file: text file that names the files of the split, if there is one.
-        splits: split -> sequence -> first and last number of its labels; None if folders are the splits.
+        splits: split -> sequence -> first and last number of its labels; None if folders are the splits. Of
+            the frames those of the same range are read, and those of LEAD_S before.
         shift: sequence -> what is added to a label's number to get that of its frame.
     """
 
@@ -146,8 +151,10 @@ class Layout:
         read = files.reader(load_classes(self.classes))
         by_sequence: dict[str, list[int]] = defaultdict(list)
         for sequence, number in images:
-            by_sequence[sequence].append(number)
-        clips = []
+            if self._is_near(split, sequence, number):
+                by_sequence[sequence].append(number)
+        clips: list[FileClip] = []
+        uneven: list[Path] = []
         for sequence, numbers in sorted(by_sequence.items()):
             for stretch in stretches(sorted(numbers), MAX_GAP_S * self.rate):
                 keys = [(sequence, number) for number in stretch]
@@ -156,7 +163,24 @@ class Layout:
                 ]
                 if any(frame.label is not None for frame in frames):
                     clips.append(FileClip(f'{sequence}_{stretch[0]:06d}', frames, read))
+                    uneven += [frames[index].image for index in uneven_steps(stretch)]
+        if uneven:
+            _log.warning(
+                '%s: %d steps between frames are not as long as most of their clip, that to %s for example; '
+                'distances are counted in frames, whatever is missing between them',
+                root,
+                len(uneven),
+                uneven[0],
+            )
         return clips
+
+    def _is_near(self, split: str, sequence: str, number: int) -> bool:
+        """Whether a frame is of the split, or shortly before it, where its first labels are reached from."""
+        if self.splits is None:
+            return True
+        first, last = self.splits[split].get(sequence, (0, -1))
+        shift = self.shift.get(sequence, 0)
+        return first + shift - LEAD_S * self.rate <= number <= last + shift
 
     def _labels(self, root: Path, split: str) -> tuple[LabelFiles, dict[Key, Path]]:
         listed = _names_in(root / self.list_file.format(split=split)) if self.list_file else None
@@ -224,6 +248,14 @@ def stretches(numbers: list[int], max_step: float) -> list[list[int]]:
     """Cuts rising numbers where they leap by more than `max_step`."""
     cuts = [i for i in range(1, len(numbers)) if numbers[i] - numbers[i - 1] > max_step]
     return [numbers[start:end] for start, end in zip([0, *cuts], [*cuts, len(numbers)], strict=True)]
+
+
+def uneven_steps(numbers: list[int]) -> list[int]:
+    """Places in rising numbers that are reached by another step than most are."""
+    steps = [after - before for before, after in pairwise(numbers)]
+    counts = Counter(steps)
+    usual = max(counts, key=lambda step: (counts[step], -step), default=0)
+    return [index for index, step in enumerate(steps, start=1) if step != usual]
 
 
 class _ColourReader:
