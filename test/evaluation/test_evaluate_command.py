@@ -63,6 +63,8 @@ def test_what_is_carried_and_what_is_corrected_can_be_told_apart(tiny_model, tmp
     assert content['version']
     [row] = content['rows']
     gmac, by_distance = row['gmac'], row['distance']
+    after = [by_distance[distance]['miou_percent'] for distance in '123']
+    assert row['miou_percent_over_distances'] == pytest.approx(sum(after) / 3, abs=1e-3)
     assert row['correction_interval'] == 2
     for distance, corrected in (('1', 0), ('2', 1), ('3', 1)):
         between = corrected * gmac['propagated'] + (int(distance) - corrected) * gmac['carried']
@@ -71,6 +73,7 @@ def test_what_is_carried_and_what_is_corrected_can_be_told_apart(tiny_model, tmp
         assert (by_distance[distance]['mended_percent'] is None) == (distance != '2')
     shown = capsys.readouterr().out
     assert [shown.count(f'{by_distance[d]["miou_percent"]:.2f}~') > 0 for d in '0123'] == [0, 1, 0, 1]
+    assert re.search(rf'mean ┃.*{row["miou_percent_over_distances"]:.2f} │', shown, re.DOTALL)
     page = (tmp_path / 'out' / 'report.html').read_text()
     for text in (shown, page):
         assert 'correction at distance 2' in text
@@ -86,7 +89,7 @@ def test_warping_alone_is_never_said_to_be_corrected(tiny_model, tmp_path, capsy
     shown = capsys.readouterr().out
     page = (tmp_path / 'out' / 'report.html').read_text()
     assert 'corrected: each' in page
-    for line, cells in (('tiny', ['2', *'.~.~']), ('warp only', ['-', *'....'])):
+    for line, cells in (('tiny', ['2', *'.~.~.']), ('warp only', ['-', *'.....'])):  # the last is the mean
         [by_distance] = re.findall(rf'│ +{line} +│(.*)│', shown[: shown.index('At distance')])
         assert ['~' if '~' in cell else '.' for cell in by_distance.split('│')] == cells[1:]
         name = 'tiny' if line == 'tiny' else f'tiny, {line}'
@@ -95,14 +98,69 @@ def test_warping_alone_is_never_said_to_be_corrected(tiny_model, tmp_path, capsy
         assert ['~' if '~' in cell else '.' for cell in scored.split('</td>')[:-1]] == cells[1:]
 
 
-def test_in_the_plot_only_carried_frames_of_a_row_that_corrects_have_no_marker(report):
+def test_in_the_plots_only_carried_frames_of_a_row_that_corrects_are_hollow(report):
     from vss_ros.evaluation import plots
 
     content = json.loads((report / 'report.json').read_text())
+    for draw in (plots.draw_pda, plots.draw_cca):
+        [axes] = draw(content).axes
+        assert 'hollow' not in axes.get_legend().get_title().get_text()
     content['rows'][0]['correction_interval'] = 3  # so distance 2 is carried
-    [axes] = plots.draw_pda(content).axes
-    assert [line.get_markevery() for line in axes.lines] == [[0], [0, 1], [0, 1]]
-    assert axes.get_legend().get_title().get_text() == 'between markers: carried'
+    for draw in (plots.draw_pda, plots.draw_cca):
+        [axes] = draw(content).axes
+        filled, hollow, *others = axes.lines
+        assert (filled.get_markevery(), hollow.get_markevery()) == ([0], [1])
+        assert hollow.get_markerfacecolor() == 'white'
+        assert len(others) == 2
+        assert 'hollow: carried, not corrected' in axes.get_legend().get_title().get_text()
+
+
+def legends(figure):
+    found = [axes.get_legend() for axes in figure.axes]
+    return [text.get_text() for legend in found if legend for text in legend.get_texts()]
+
+
+def schedules(*names):
+    def entry(name):
+        kind, setting = name.split()
+        adaptive = kind == 'adaptive'
+        return {
+            'scheduler': 'adaptive' if adaptive else 'fixed',
+            'key_frame_interval': None if adaptive else int(setting),
+            'key_frame_threshold': float(setting) if adaptive else None,
+            'gmac_per_frame': 1.0,
+            'miou_percent': 50.0,
+        }
+
+    return {name: entry(name) for name in names}
+
+
+def test_names_that_begin_with_an_underscore_are_in_every_legend(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    for row in content['rows']:
+        row['name'] = f'_{row["name"]}'
+    content['rows'][0]['schedules'] = schedules('every 2', 'adaptive 0.5')
+    names = ['_tiny', '_tiny, warp only', '_tiny, per frame']
+    assert legends(plots.draw_pda(content)) == legends(plots.draw_cca(content)) == names
+    assert legends(plots.draw_classes(content)) == [*names, 'key frame']
+    assert [text.split(':')[0] for text in legends(plots.draw_reliability(content))] == [
+        *names,
+        '_tiny',
+        '_tiny, warp only',
+    ]
+    assert legends(plots.draw_schedules(content)) == ['_tiny, fixed', '_tiny, adaptive']
+
+
+def test_a_kind_of_schedule_that_did_not_run_is_not_drawn(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    content['rows'][0]['schedules'] = schedules('every 2', 'every 5')
+    figure = plots.draw_schedules(content)
+    assert legends(figure) == ['tiny, fixed']
+    assert figure.axes[0].get_legend().get_title().get_text() == 'numbers: interval'
 
 
 def test_a_row_of_all_frames_has_no_key_frames_to_be_compared(report):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from argparse import Namespace
@@ -124,6 +125,11 @@ def test_the_command_reports_and_draws_the_schedules(tiny_model, tmp_path, capsy
     assert main(words) == 0
     [row] = json.loads((tmp_path / 'out' / 'report.json').read_text())['rows']
     assert list(row['schedules']) == ['every 2', 'every 4', 'adaptive 0.5']
+    settings = [
+        (each['key_frame_interval'], each['key_frame_threshold']) for each in row['schedules'].values()
+    ]
+    assert settings == [(2, None), (4, None), (None, 0.5)]
+    assert row['sha256'] == hashlib.sha256((tiny_model / MODEL_FILE).read_bytes()).hexdigest()
     assert (tmp_path / 'out' / 'schedules.png').stat().st_size > 1000
     assert 'adaptive 0.5' in capsys.readouterr().out
     assert 'Schedules of key frames' in (tmp_path / 'out' / 'report.html').read_text()

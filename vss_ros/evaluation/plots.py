@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -48,7 +48,10 @@ STYLE: dict[Any, Any] = {
     'text.parse_math': False,  # a $ in a name is a $
 }
 
+HOLLOW = 'hollow: carried, not corrected'
+
 Row = dict[str, Any]
+Legend = dict[str, Any]  # name -> what is drawn for it
 
 
 def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
@@ -77,7 +80,7 @@ def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
 
 
 def draw_pda(report: dict[str, Any]) -> Figure | None:
-    """mIoU over the distance from the key frame, with no marker where frames are carried between corrections.
+    """mIoU over the distance from the key frame, hollow where frames are carried between corrections.
 
     None without several distances.
     """
@@ -85,26 +88,14 @@ def draw_pda(report: dict[str, Any]) -> Figure | None:
     if len(distances) < 2:
         return None
     figure, axes = _figure()
+    legend: Legend = {}
     for row, colour in _coloured(report):
         found = [at_distance(row, distance) for distance in distances]
         values = [np.nan if scores is None else _number(scores['miou_percent']) for scores in found]
         marker = '' if row['kind'] == PER_FRAME else MARKERS[row['kind']]
-        marked = [
-            place for place, distance in enumerate(distances) if not is_between_corrections(row, distance)
-        ]
-        axes.plot(
-            distances,
-            values,
-            LINES[row['kind']],
-            marker=marker,
-            color=colour,
-            label=row['name'],
-            markersize=5,
-            markevery=marked,
-        )
+        legend[row['name']] = _line(axes, row, distances, distances, values, colour, marker)
     axes.set(xlabel='frames since the key frame', ylabel='mIoU (%)', xticks=distances)
-    between = any(is_between_corrections(row, d) for row in report['rows'] for d in distances)
-    _explain(axes, 'between markers: carried' if between else None)
+    _explain(axes, legend, HOLLOW if _has_carried(report, distances) else None)
     return figure
 
 
@@ -114,20 +105,18 @@ def draw_cca(report: dict[str, Any]) -> Figure | None:
     if not distances or any(row['gmac'] is None for row in report['rows']):
         return None
     figure, axes = _figure()
+    legend: Legend = {}
     for row, colour in _coloured(report):
         points = [(d, scores) for d in distances if (scores := row['distance'].get(str(d))) is not None]
         costs = [scores['gmac_per_frame'] for _, scores in points]
         values = [_number(scores['miou_percent']) for _, scores in points]
-        kind = row['kind']
-        axes.plot(
-            costs, values, LINES[kind], marker=MARKERS[kind], color=colour, label=row['name'], markersize=5
-        )
-        for (distance, _), cost, value in zip(points, costs, values, strict=True):
-            if kind != PER_FRAME:
-                axes.annotate(str(distance), (cost, value), (4, 4), textcoords='offset points', fontsize=8)
+        shown = [distance for distance, _ in points]
+        legend[row['name']] = _line(axes, row, shown, costs, values, colour, MARKERS[row['kind']])
+        if row['kind'] != PER_FRAME:
+            _number_points(axes, shown, costs, values)
     axes.set_xlim(left=0)
     axes.set(xlabel='GMAC per frame, mean from the key frame to distance d', ylabel='mIoU (%)')
-    _explain(axes, 'numbers: distance d')
+    _explain(axes, legend, 'numbers: distance d' + (f'\n{HOLLOW}' if _has_carried(report, distances) else ''))
     return figure
 
 
@@ -139,21 +128,27 @@ def draw_schedules(report: dict[str, Any]) -> Figure | None:
     ):
         return None
     figure, axes = _figure()
-    for row, colour in entries:
-        for scheduler, line, marker in (('fixed', '--', 's'), ('adaptive', '-', 'o')):
+    legend: Legend = {}
+    numbers = []
+    for scheduler, line, marker, setting in (
+        ('fixed', '--', 's', 'key_frame_interval'),
+        ('adaptive', '-', 'o', 'key_frame_threshold'),
+    ):
+        for row, colour in entries:
             found = [each for each in row['schedules'].values() if each['scheduler'] == scheduler]
+            if not found:
+                continue
             found.sort(key=lambda each: each['gmac_per_frame'])
             costs = [each['gmac_per_frame'] for each in found]
             values = [_number(each['miou_percent']) for each in found]
-            label = f'{row["name"]}, {scheduler}'
-            axes.plot(costs, values, line, marker=marker, color=colour, label=label, markersize=5)
-            setting = 'key_frame_interval' if scheduler == 'fixed' else 'key_frame_threshold'
-            for each, cost, value in zip(found, costs, values, strict=True):
-                text = f'{each[setting]:g}'
-                axes.annotate(text, (cost, value), (4, 4), textcoords='offset points', fontsize=8)
+            [legend[f'{row["name"]}, {scheduler}']] = axes.plot(
+                costs, values, line, marker=marker, color=colour, markersize=5
+            )
+            _number_points(axes, [each[setting] for each in found], costs, values)
+            numbers.append(setting.removeprefix('key_frame_'))
     axes.set_xlim(left=0)
     axes.set(xlabel='GMAC per frame', ylabel='mIoU (%)')
-    _explain(axes, 'numbers: interval, threshold')
+    _explain(axes, legend, f'numbers: {", ".join(dict.fromkeys(numbers))}')
     return figure
 
 
@@ -170,22 +165,18 @@ def draw_reliability(report: dict[str, Any]) -> Figure | None:
     grid = figure.subplots(2, len(kinds), squeeze=False, sharex=True, height_ratios=[3, 1])
     for (title, entries), (top, bottom) in zip(kinds, grid.T, strict=True):
         top.plot([0, 100], [0, 100], color='#aaaaaa', linewidth=1)
+        legend: Legend = {}
         for row, colour, scores in entries:
             curve = np.array([[_number(value) for value in point] for point in scores['reliability_percent']])
             curve[curve[:, 2] < FEW, :2] = np.nan
-            label = f'{row["name"]}: ECE {_number(scores["ece_percent"]):.1f} %'
+            name = f'{row["name"]}: ECE {_number(scores["ece_percent"]):.1f} %'
             line = LINES[row['kind']]
-            top.plot(curve[:, 0], curve[:, 1], line, marker='.', color=colour, label=label)
+            [legend[name]] = top.plot(curve[:, 0], curve[:, 1], line, marker='.', color=colour)
             edges = np.linspace(0, 100, len(curve) + 1)
             bottom.stairs(curve[:, 2], edges, color=colour, linestyle=line)
         top.set(title=title, ylabel='right (%)', xlim=(0, 100), ylim=(0, 100))
         bottom.set(xlabel='confidence (%)', ylabel='pixels (%)')
-        if len(entries) <= MOST_INSIDE:
-            top.legend(loc='upper left', fontsize=8)
-        else:
-            bottom.legend(
-                *top.get_legend_handles_labels(), loc='upper left', bbox_to_anchor=(0, -0.6), fontsize=8
-            )
+        _put(bottom, legend, loc='upper left', bbox_to_anchor=(0, -0.6), fontsize=8)
     return figure
 
 
@@ -208,25 +199,28 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
         width=12.0 if crowded else max(7.0, 0.3 * len(names) * (len(entries) + 1)), height=4.2
     )
     width = 0.8 / len(entries)
+    legend: Legend = {}
+    ticks = None
     for index, (row, colour, scores) in enumerate(entries):
         places = np.arange(len(names)) + (index - (len(entries) - 1) / 2) * width
         shade = {MODEL: 1.0, WARP_ONLY: 0.55, PER_FRAME: 0.25}[row['kind']]
         values = [_number(scores['iou_percent'][name]) for name in names]
         if crowded:
-            marker = MARKERS[row['kind']]
-            axes.plot(places, values, marker, color=colour, alpha=shade, label=row['name'], markersize=5)
+            style: dict[str, Any] = {'color': colour, 'alpha': shade, 'markersize': 5}
+            [legend[row['name']]] = axes.plot(places, values, MARKERS[row['kind']], **style)
         else:
-            axes.bar(places, values, 0.9 * width, color=colour, alpha=shade, label=row['name'])
+            legend[row['name']] = axes.bar(places, values, 0.9 * width, color=colour, alpha=shade)
         key = row['distance'].get('0') if distances else _key(row)  # on the same frames as the bars
         if row['kind'] == MODEL and key is not None:
             levels = [_number(key['iou_percent'][name]) for name in names]
-            label = 'key frame' if index == 0 else '_'  # matplotlib leaves names with _ out of the legend
-            axes.hlines(levels, places - width / 2, places + width / 2, color='#222222', label=label)
+            ticks = axes.hlines(levels, places - width / 2, places + width / 2, color='#222222')
+    if ticks is not None:
+        legend['key frame'] = ticks
     where = f' at distance {distances[-1]}' if distances else ''
     axes.set(ylabel=f'IoU (%){where}', ylim=(0, 100), xlim=(-0.6, len(names) - 0.4))
     axes.set_xticks(range(len(names)), [name.replace('_', ' ') for name in names], rotation=35, ha='right')
     axes.grid(visible=False, axis='x')
-    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3, fontsize=9)
+    _put(axes, legend, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, fontsize=9)
     return figure
 
 
@@ -235,12 +229,47 @@ def _figure(width: float = 7.0, height: float = 4.4) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _explain(axes: Axes, title: str | None = None) -> None:
+def _line(
+    axes: Axes,
+    row: Row,
+    distances: list[int],
+    across: list[Any],
+    values: list[float],
+    colour: str,
+    marker: str,
+) -> Any:
+    """A row's line, its markers hollow at the distances where it only carries."""
+    carried = [place for place, d in enumerate(distances) if is_between_corrections(row, d)]
+    style: dict[str, Any] = {'marker': marker, 'color': colour, 'markersize': 5}
+    others = [place for place in range(len(distances)) if place not in carried]
+    [line] = axes.plot(across, values, LINES[row['kind']], markevery=others, **style)
+    if carried:
+        axes.plot(across, values, linestyle='', markevery=carried, markerfacecolor='white', **style)
+    return line
+
+
+def _has_carried(report: dict[str, Any], distances: list[int]) -> bool:
+    return any(is_between_corrections(row, distance) for row in report['rows'] for distance in distances)
+
+
+def _number_points(axes: Axes, numbers: Sequence[float], across: list[float], values: list[float]) -> None:
+    for number, place, value in zip(numbers, across, values, strict=True):
+        axes.annotate(f'{number:g}', (place, value), (4, 4), textcoords='offset points', fontsize=8)
+
+
+def _explain(axes: Axes, legend: Legend, title: str | None = None) -> None:
     """The legend, in the picture while it leaves room for the curves, else beside it."""
-    if len(axes.get_legend_handles_labels()[1]) <= MOST_INSIDE:
-        axes.legend(loc='best', title=title)
+    if len(legend) <= MOST_INSIDE:
+        _put(axes, legend, loc='best', title=title)
     else:
-        axes.legend(loc='center left', bbox_to_anchor=(1.02, 0.5), title=title, fontsize=9)
+        _put(axes, legend, loc='center left', bbox_to_anchor=(1.02, 0.5), title=title, fontsize=9)
+
+
+def _put(axes: Axes, legend: Legend, **where: Any) -> None:
+    """Draws a legend; the names come last, as many versions of matplotlib leave out those with _ in front."""
+    texts = axes.legend(list(legend.values()), ['name'] * len(legend), **where).get_texts()
+    for text, name in zip(texts, legend, strict=True):
+        text.set_text(name)
 
 
 def _coloured(report: dict[str, Any]) -> list[tuple[Row, str]]:

@@ -7,6 +7,9 @@ from typing import Any
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.metrics import BOUNDARY_TOLERANCE, RELIABILITY_BINS
+from vss_ros.core.model_files import sha256_of
+from vss_ros.core.model_folder import MODEL_FILE
+from vss_ros.core.settings import StreamSettings
 from vss_ros.core.share import version
 from vss_ros.evaluation.data import DataSet
 from vss_ros.evaluation.protocols import FLOW_SOURCE, ScoringProtocol
@@ -16,6 +19,7 @@ FORMAT = 1
 RULES = {
     'miou': 'mean over classes of TP / (TP + FP + FN), counted over the whole set; 255 is ignored',
     'distance': 'frames from the key frame to the scored one; all distances are scored on the same frames',
+    'mean over distances': 'mean mIoU over all scored distances but 0 (DAVSS sec. 10 takes 1 to 9)',
     'delay_frames': 'frames after the scored one that the model sees first; at the end of a clip the last '
     'frame stands for them',
     'gmac': '10^9 multiply-adds of convolutions and matrix products, counted from the ONNX graphs; norms, '
@@ -43,7 +47,7 @@ def make_report(
     data: DataSet, subjects: Sequence[Subject], protocols: Sequence[ScoringProtocol], classes: ClassSet
 ) -> dict[str, Any]:
     """Everything that was measured, as JSON takes it: percentages, None where there is no value."""
-    return {
+    report: dict[str, Any] = {
         'format': FORMAT,
         'version': version(),
         'data': {
@@ -63,12 +67,14 @@ def make_report(
                 'name': subject.name,
                 'kind': subject.kind,
                 'model': subject.model.name,
+                'sha256': sha256_of(subject.model.path / MODEL_FILE),
                 'method': subject.model.method,
                 'image': list(subject.model.image_size),
                 'delay_frames': subject.model.delay_frames,
                 'engine': subject.engine.describe(),
                 'motion': subject.model.flow_of(subject.motion),
-                'regions': subject.regions.get('regions', '1x1'),
+                'regions': subject.regions.get('regions', StreamSettings.regions),
+                'region_overlap': subject.regions.get('region_overlap', StreamSettings.region_overlap),
                 'correction_interval': subject.correction_interval if _corrects(subject) else None,
                 'gmac': None if subject.gmacs is None else dict(subject.gmacs),
                 **{protocol.name: protocol.report(subject) for protocol in protocols},
@@ -76,6 +82,10 @@ def make_report(
             for subject in subjects
         ],
     }
+    for row in report['rows']:
+        if 'distance' in row:
+            row['miou_percent_over_distances'] = _mean_of(row, distances_of(report))
+    return report
 
 
 def distances_of(report: dict[str, Any]) -> list[int]:
@@ -126,6 +136,14 @@ def at_distance(row: dict[str, Any], distance: int) -> dict[str, Any] | None:
     if row['kind'] == PER_FRAME or len(by_distance) == 1:
         return next(iter(by_distance.values()), None)
     return by_distance.get(str(distance))
+
+
+def _mean_of(row: dict[str, Any], distances: list[int]) -> float | None:
+    """Mean mIoU over the distances after the key frame, as DAVSS section 10 has it."""
+    found = [at_distance(row, distance) for distance in distances if distance > 0]
+    values = [None if scores is None else scores['miou_percent'] for scores in found]
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 3) if known and len(known) == len(values) else None
 
 
 def _corrects(subject: Subject) -> bool:

@@ -106,10 +106,11 @@ class ScheduleProtocol:
         for number, settings in enumerate(self._schedules):
             tally = self._tallies[subject.name, number]
             frames, keys, labelled = tally.frames
+            is_fixed = settings.scheduler == 'fixed'
             found[name_of(settings)] = {
                 'scheduler': settings.scheduler,
-                'key_frame_interval': settings.key_frame_interval,
-                'key_frame_threshold': settings.key_frame_threshold,
+                'key_frame_interval': settings.key_frame_interval if is_fixed else None,
+                'key_frame_threshold': None if is_fixed else settings.key_frame_threshold,
                 'frames': int(labelled),
                 'key_share_percent': percent(keys / frames if frames else float('nan')),
                 'gmac_per_frame': subject.gmacs_of(tally.runs, int(frames)),

@@ -97,11 +97,22 @@ def _by_distance(report: Row, name: Naming, distances: list[int]) -> Rows:
         mark = CARRIED_MARK if is_between_corrections(row, distance) else ''
         return _value(at_distance(row, distance), 'miou_percent') + mark
 
-    rows = [[name(row), *(cell(row, distance) for distance in distances)] for row in report['rows']]
+    has_mean = sum(distance > 0 for distance in distances) > 1
+    rows = [
+        [
+            name(row),
+            *(cell(row, distance) for distance in distances),
+            *([_value(row, 'miou_percent_over_distances')] if has_mean else []),
+        ]
+        for row in report['rows']
+    ]
+    figures = [*map(str, distances), *(['mean'] if has_mean else [])]
     note = _labelled(max(scores['frames'] for row in report['rows'] for scores in row['distance'].values()))
+    if has_mean:
+        note += '; mean: of all but distance 0'
     if any(is_between_corrections(row, distance) for row in report['rows'] for distance in distances):
         note += f'; {CARRIED_MARK} carried along, not corrected'
-    return Rows('mIoU (%) by distance from the key frame', ('',), [str(d) for d in distances], rows, note)
+    return Rows('mIoU (%) by distance from the key frame', ('',), figures, rows, note)
 
 
 def _details(report: Row, name: Naming, distance: int) -> Rows:
