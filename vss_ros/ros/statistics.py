@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from threading import Lock
@@ -12,27 +13,37 @@ from vss_ros.core.resets import WANTED
 
 WINDOW = 300  # frames that the latency percentiles look back
 RATE_WINDOW_S = 3.0
+RATE_LEAST = 4  # events that are looked at, however slowly they come
 
 
 class Rate:
-    """Events per second over the last few seconds, by the steady clock."""
+    """Events per second over the last few seconds, or events, by the steady clock; 0 once they have stopped."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque()
 
     def tick(self, now: float) -> None:
+        if self._has_stopped(now):
+            self._times.clear()
         self._times.append(now)
-        self._forget(now)
+        while len(self._times) > RATE_LEAST and now - self._times[0] > RATE_WINDOW_S:
+            self._times.popleft()
 
     def hz(self, now: float) -> float:
-        self._forget(now)
-        if len(self._times) < 2:
+        if len(self._times) < 2 or self._has_stopped(now):
             return 0.0
-        return len(self._times) / max(now - self._times[0], 1e-3)
+        # The next event is late from one period after the last on.
+        span_s = max(self._times[-1], now - self._period_s) - self._times[0]
+        return (len(self._times) - 1) / max(span_s, 1e-3)
 
-    def _forget(self, now: float) -> None:
-        while self._times and now - self._times[0] > RATE_WINDOW_S:
-            self._times.popleft()
+    def _has_stopped(self, now: float) -> bool:
+        return bool(self._times) and now - self._times[-1] > max(RATE_WINDOW_S, 3 * self._period_s)
+
+    @property
+    def _period_s(self) -> float:
+        """From one event to the next."""
+        times = self._times
+        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else math.inf
 
 
 class StreamStatistics:
@@ -77,8 +88,9 @@ class StreamStatistics:
                 self.unanswered_since_s = None
 
     def start_over(self) -> None:
-        """Forgets what frames in a row have in common; the next one is the first."""
+        """Forgets what frames in a row have in common, and their latencies; the next one is the first."""
         with self._lock:
+            self._latencies_ms.clear()
             self.bad_in_a_row = 0
             self.restarts = Counter()
             self.slow_for_s = self.unanswered_since_s = None
