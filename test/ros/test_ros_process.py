@@ -290,6 +290,24 @@ def test_30_images_of_1920x1080_a_second_arrive_with_the_profile(tmp_path, echo_
         pytest.fail(f'{lost} images were lost, {received} arrived')
 
 
+def test_the_node_makes_room_for_its_own_large_masks_without_a_launch_file(tmp_path, monkeypatch, probe):
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'OFF')  # no segment of another process is mapped
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with NodeProcess(tmp_path, 'roomy') as node:
+        maps = Path(f'/proc/{node.process.pid}/maps')
+
+        def segment_bytes() -> int:
+            lines = [line.split() for line in maps.read_text().splitlines() if '/dev/shm/fastrtps_' in line]
+            ranges = [[int(end, 16) for end in line[0].split('-')] for line in lines]
+            return max((end - begin for begin, end in ranges), default=0)
+
+        probe.until(segment_bytes, 'a segment of shared memory')
+        assert segment_bytes() > 2**20  # twice those of the default
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ['ros_log']
+
+
 CAMERA_WITHOUT_PROFILE = """
 import sys
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 
@@ -30,6 +32,8 @@ def main(args: list[str] | None = None) -> int:
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.logging import get_logger
 
+    from vss_ros.core.errors import VssError
+    from vss_ros.ros.fast_dds import use_image_profile
     from vss_ros.ros.node import SegmentationNode
     from vss_ros.ros.spinning import spin
 
@@ -40,8 +44,16 @@ def main(args: list[str] | None = None) -> int:
         return 1
     node: SegmentationNode | None = None
     executor: SingleThreadedExecutor | None = None
+    folder: TemporaryDirectory[str] | None = None
     try:
         started = True
+        try:  # Fast DDS reads it when the first node is made
+            folder = TemporaryDirectory()
+            use_image_profile(Path(folder.name))
+        except (VssError, OSError) as error:
+            get_logger('segmentation').warning(
+                f'large masks may be lost, there is no Fast DDS profile: {error}'
+            )
         executor = SingleThreadedExecutor()
         node = SegmentationNode()
         executor.add_node(node)
@@ -62,6 +74,8 @@ def main(args: list[str] | None = None) -> int:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+        if folder is not None:
+            folder.cleanup()
         for number in (signal.SIGINT, signal.SIGTERM):  # the interpreter takes its time to end, too
             signal.signal(number, signal.SIG_IGN)
         if not has_ended:
