@@ -224,6 +224,14 @@ def test_a_name_is_shown_as_it_is(tiny_model, tmp_path, capsys):
     assert 'a [red] $^$ [/] &lt;b&gt;' in (tmp_path / 'out' / 'report.html').read_text()
 
 
+def test_a_model_may_lie_in_a_folder_whose_name_is_no_utf_8(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / os.fsdecode(b'caf\xe9'))
+    file = folder / 'model.yaml'
+    file.write_text(file.read_text().replace('name: tiny\n', ''))  # so its name is that of the folder
+    assert run('synthetic:3x3', '--model', folder, '--distances', 0, 1, '-o', tmp_path / 'out') == 0
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == OUTPUTS
+
+
 def test_only_the_same_run_is_taken_up_again(tiny_model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('vss_ros.evaluation.evaluate.Checkpoint.remove', lambda self: None)
     monkeypatch.chdir(tmp_path)

@@ -166,8 +166,8 @@ class Layout:
                     uneven += [frames[index].image for index in uneven_steps(stretch)]
         if uneven:
             _log.warning(
-                '%s: %d steps between frames are not as long as most of their clip, that to %s for example; '
-                'distances are counted in frames, whatever is missing between them',
+                '%s: steps between frames that are not as long as most of their clip: %d, that to %s for '
+                'example; distances are counted in frames, whatever is missing between them',
                 root,
                 len(uneven),
                 uneven[0],

@@ -269,7 +269,7 @@ def _put(axes: Axes, legend: Legend, **where: Any) -> None:
     """Draws a legend; the names come last, as many versions of matplotlib leave out those with _ in front."""
     texts = axes.legend(list(legend.values()), ['name'] * len(legend), **where).get_texts()
     for text, name in zip(texts, legend, strict=True):
-        text.set_text(name)
+        text.set_text(name.encode(errors='replace').decode())  # a folder's name may be no UTF-8
 
 
 def _coloured(report: dict[str, Any]) -> list[tuple[Row, str]]:
