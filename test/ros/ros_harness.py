@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0  # generous: the machine may be busy
 PATIENCE_S = 2.0  # for what may as well be asked twice
 STEP_NS = 33_000_000
+PROGRAM = ('-m', 'vss_ros.ros.main')
 
 OUTPUTS = {
     'mask': Image,
@@ -51,12 +53,14 @@ BETWEEN = {'configure': 'configuring', 'activate': 'activating'}
 
 
 class NodeProcess:
-    """`segmentation_node` as a user starts it; its output is kept in a file."""
+    """`segmentation_node` as a user starts it, or another program; its output is kept in a file."""
 
-    def __init__(self, folder: Path, namespace: str, *arguments: str, **parameters) -> None:
+    def __init__(
+        self, folder: Path, namespace: str, *arguments: str, program: Sequence[str] = PROGRAM, **parameters
+    ) -> None:
         self.namespace = namespace
         self.log_file = folder / f'{namespace}.log'
-        command = [sys.executable, '-m', 'vss_ros.ros.main', '--ros-args', '-r', f'__ns:=/{namespace}']
+        command = [sys.executable, *program, '--ros-args', '-r', f'__ns:=/{namespace}']
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ['-p', f'{name.replace("__", ".")}:={text}']

@@ -308,6 +308,44 @@ def test_the_node_makes_room_for_its_own_large_masks_without_a_launch_file(tmp_p
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ['ros_log']
 
 
+COMPOSED = """
+import logging
+import sys
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+
+from vss_ros.ros.node import SegmentationNode
+
+rclpy.init(args=sys.argv)
+node = SegmentationNode()
+try:
+    rclpy.spin(node)
+except (KeyboardInterrupt, ExternalShutdownException):
+    pass
+finally:
+    node.destroy_node()
+    rclpy.try_shutdown()
+assert not logging.getLogger('vss_ros').handlers
+"""
+
+
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_composes_the_node_ends_by_the_usual_means_of_rclpy(
+    tmp_path, echo_model, robot_in, sent
+):
+    script = tmp_path / 'composed.py'
+    script.write_text(COMPOSED)
+    with NodeProcess(
+        tmp_path, 'composed', program=(str(script),), model=echo_model, engine='onnxruntime'
+    ) as node:
+        robot = robot_in('composed')
+        robot.listen('mask', Image)
+        robot.start()
+        robot.show()
+        assert node.end(sent) == 0
+
+
 CAMERA_WITHOUT_PROFILE = """
 import sys
 

@@ -35,6 +35,7 @@ class SegmentationNode(LifecycleNode):
         self._labels: Labels | None = None
         self._loading: Loading | None = None
         self._enabled = True
+        self._was_closed = False
         self._declared = Parameters(self, self._is_configured, self._check_settings, self._settings_changed)
         self._core_log = CoreLog(self)
         self._diagnostics = Diagnostics(self, self._core_log)
@@ -103,12 +104,13 @@ class SegmentationNode(LifecycleNode):
         return self._transition('recover', 'unconfigured', self._free)
 
     def close(self) -> bool:
-        """Ends the worker and frees the engine; for the end of the process.
+        """Ends the worker and frees the engine, before the node is destroyed. Can be called again.
 
         Returns:
             False if a model is still being loaded, or a frame is in work that does not end: neither can be
             stopped.
         """
+        self._was_closed = True
         self._jumps.unregister()
         try:
             self._free()
@@ -117,6 +119,12 @@ class SegmentationNode(LifecycleNode):
             return False
         self._core_log.close()
         return self._loading is None or not self._loading.is_running
+
+    def destroy_node(self) -> None:
+        """Closes the node, if that was not tried yet, and gives back all it has of ROS."""
+        if not self._was_closed:
+            self.close()
+        super().destroy_node()
 
     def _is_configured(self) -> bool:
         return self._stream is not None or self._loading is not None
