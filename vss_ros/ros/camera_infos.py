@@ -56,12 +56,10 @@ class CameraInfos:
         self._by_stamp.clear()
 
 
-def camera_info_topic(node: Node) -> str:
-    """The full name of the camera_info topic: beside the image, as in image_transport, unless remapped."""
-    plain = node.resolve_topic_name('camera_info', only_expand=True)
-    remapped = node.resolve_topic_name('camera_info')
-    if remapped != plain:
-        return remapped
+def camera_info_name(node: Node) -> str:
+    """The name to subscribe by: beside the image, as in image_transport, unless it is remapped."""
+    if node.resolve_topic_name('camera_info') != node.resolve_topic_name('camera_info', only_expand=True):
+        return 'camera_info'
     return node.resolve_topic_name('image_raw').rpartition('/')[0] + '/camera_info'
 
 

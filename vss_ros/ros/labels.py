@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header, String
 
 from vss_ros.core.classes import ClassSet
+from vss_ros.ros.qos_events import create_publisher
 from vss_ros.ros.settings import Settings
+from vss_ros.ros.statistics import StreamStatistics
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
@@ -34,31 +36,30 @@ def fill_label_info(
     return message
 
 
-def _publisher(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publisher:
-    overrides = QoSOverridingOptions.with_default_policies()
-    return node.create_publisher(kind, topic, qos, qos_overriding_options=overrides)
-
-
 class Labels:
     """Publishes the classes at once, for late joiners, and again every `label_info_period` seconds.
 
     The repeats serve bags that are played from the middle, which skips latched messages.
     """
 
-    def __init__(self, node: Node, classes: ClassSet, settings: Settings) -> None:
+    def __init__(
+        self, node: Node, classes: ClassSet, settings: Settings, statistics: StreamStatistics
+    ) -> None:
         self._node = node
         self._classes = classes
         self._threshold = settings.stream.confidence_threshold
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._names = _publisher(node, String, '~/label_names', latched)
+        self._names = create_publisher(node, String, '~/label_names', latched, statistics)
         self._info: Publisher | None = None
         if LabelInfo is None:
             node.get_logger().info('vision_msgs is not installed: labels go to ~/label_names only')
         else:
-            self._info = _publisher(node, LabelInfo, '~/label_info', latched)
+            self._info = create_publisher(node, LabelInfo, '~/label_info', latched, statistics)
         self.publish()
         period_s = settings.node.label_info_period
-        self._timer = node.create_timer(period_s, self.publish) if period_s > 0 else None
+        # The steady clock: the repeats go on where a simulated one rests.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(period_s, self.publish, clock=steady) if period_s > 0 else None
 
     def publish(self) -> None:
         self._names.publish(String(data=self._classes.as_yaml()))

@@ -61,7 +61,7 @@ class SegmentationNode(LifecycleNode):
             loaded = self._loading.wait(self)
             settings = self._declared.read()  # live parameters may have changed meanwhile
             self._stream = CameraStream(self, settings, StreamStatistics(), loaded)
-            self._labels = Labels(self, self._stream.model.classes, settings)
+            self._labels = Labels(self, self._stream.model.classes, settings, self._stream.statistics)
             self._diagnostics.stream = self._stream
             super(SegmentationNode, self).on_configure(state)
 
@@ -82,6 +82,7 @@ class SegmentationNode(LifecycleNode):
         result = self._transition('activate', 'active', activate)
         if result is not SUCCESS and self._stream is not None:
             self._stream.stop()
+            super().on_deactivate(state)  # the publishers, which were activated first
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -17,7 +17,7 @@ RATE_LEAST = 4  # events that are looked at, however slowly they come
 
 
 class Rate:
-    """Events per second over the last few seconds, or events, by the steady clock; 0 once they have stopped."""
+    """Events per second over the last few seconds, or events, by the steady clock; 0 once they stop."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque()

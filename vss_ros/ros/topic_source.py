@@ -21,7 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from vss_ros.core.frame import CodedPicture, Frame
-from vss_ros.ros.camera_infos import CameraInfos, camera_info_topic
+from vss_ros.ros.camera_infos import CameraInfos, camera_info_name
 from vss_ros.ros.conversions import compressed_to_bgr, image_to_bgr
 from vss_ros.ros.inbox import Inbox
 from vss_ros.ros.qos_events import create_subscription
@@ -87,7 +87,8 @@ class TopicSource:
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
         self._begun_s: float | None = None  # when the frame in work was taken
-        self.topic = image_topic(node, settings.image_transport)
+        self._name = image_name(node, settings.image_transport)
+        self.topic = node.resolve_topic_name(self._name)
         self.publishers: list[str] = []  # on the topic, see `look_for_publishers`
 
     def configure(self, settings: NodeSettings) -> None:
@@ -102,8 +103,8 @@ class TopicSource:
         """Starts taking images.
 
         Raises:
-            SettingsError: the messages of the image transport are not installed.
-            rclpy's errors for QoS overrides that cannot be used.
+            SettingsError: the messages of the image transport are not installed, or a QoS override cannot be
+                used.
         """
         if self._subscriptions:
             return
@@ -128,9 +129,9 @@ class TopicSource:
         # A queue is for replay, where every image counts; a live camera wants the newest one.
         queue = self._settings.drop_policy == 'queue'
         reliability = ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT
-        self._subscribe(kind, self.topic, callback, reliability)
+        self._subscribe(kind, self._name, callback, reliability)
         # Best effort connects to every publisher, and one camera_info may stand in for another.
-        infos = camera_info_topic(self._node)
+        infos = camera_info_name(self._node)
         self._subscribe(CameraInfo, infos, self._camera_infos.keep, ReliabilityPolicy.BEST_EFFORT)
 
     def unsubscribe(self) -> None:
@@ -169,7 +170,7 @@ class TopicSource:
         self.publishers = [
             f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
             f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
-            for info in self._node.get_publishers_info_by_topic(self.topic)
+            for info in self._node.get_publishers_info_by_topic(self._name)  # which it remaps, once
         ]
 
     def __iter__(self) -> Iterator[TopicFrame | None]:
@@ -199,11 +200,11 @@ class TopicSource:
             return None
 
     def _subscribe(
-        self, kind: type, topic: str, callback: Callable[..., None], reliability: ReliabilityPolicy
+        self, kind: type, name: str, callback: Callable[..., None], reliability: ReliabilityPolicy
     ) -> None:
         qos = QoSProfile(reliability=reliability, history=HistoryPolicy.KEEP_LAST, depth=self._depth)
-        on_lost = self._on_lost if topic == self.topic else None
-        subscription = create_subscription(self._node, kind, topic, callback, qos, self._statistics, on_lost)
+        on_lost = self._on_lost if name == self._name else None
+        subscription = create_subscription(self._node, kind, name, callback, qos, self._statistics, on_lost)
         self._subscriptions.append(subscription)
 
     def _on_lost(self, count: int) -> None:
@@ -296,7 +297,6 @@ def _stamp_ns(header: Header, received_s: float) -> int:
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec or int(received_s * 1e9)
 
 
-def image_topic(node: Node, transport: str) -> str:
-    """The full name of the image topic; a transport's name comes after that of the remapped `image_raw`."""
-    base = node.resolve_topic_name('image_raw')
-    return base if transport == 'raw' else node.resolve_topic_name(f'{base}/{transport}')
+def image_name(node: Node, transport: str) -> str:
+    """The name to subscribe by, not yet remapped; a transport's comes after the remapped `image_raw`."""
+    return 'image_raw' if transport == 'raw' else f'{node.resolve_topic_name("image_raw")}/{transport}'

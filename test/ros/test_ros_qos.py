@@ -1,0 +1,175 @@
+"""Names and QoS of what is subscribed to and published, on nodes with arguments of their own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import String
+
+from vss_ros.core.classes import load_classes
+from vss_ros.core.errors import SettingsError
+from vss_ros.ros import labels
+from vss_ros.ros.labels import Labels
+from vss_ros.ros.node import SegmentationNode
+from vss_ros.ros.qos_events import create_lifecycle_publisher, create_subscription
+from vss_ros.ros.settings import NodeSettings, Settings
+from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.topic_source import TopicSource
+
+
+@pytest.fixture
+def node_with():
+    """Makes nodes `/x/segmentation` with ROS arguments."""
+    made = []
+
+    def make(*arguments: str, kind: type = LifecycleNode) -> LifecycleNode:
+        context = rclpy.Context()
+        arguments = ['--ros-args', '-r', '__ns:=/x', *arguments]
+        rclpy.init(args=arguments, context=context, signal_handler_options=SignalHandlerOptions.NO)
+        made.append(kind('segmentation', context=context))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.destroy_node()
+        rclpy.try_shutdown(context=node.context)
+
+
+@pytest.fixture
+def statistics() -> StreamStatistics:
+    return StreamStatistics()
+
+
+def spin_until(node, condition, deadline_s: float = 30.0):
+    """Spins a node until something is true, and returns it."""
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    end = time.monotonic() + deadline_s
+    try:
+        while not (value := condition()):
+            assert time.monotonic() < end
+            executor.spin_once(timeout_sec=0.02)
+        return value
+    finally:
+        executor.remove_node(node)
+        executor.shutdown()
+
+
+def subscribed(node, settings: NodeSettings, statistics) -> TopicSource:
+    source = TopicSource(node, settings, statistics, pytest.fail)
+    source.subscribe()
+    return source
+
+
+def topics(source: TopicSource) -> list[str]:
+    return [subscription.topic_name for subscription in source._subscriptions]
+
+
+@pytest.mark.parametrize(
+    ('transport', 'rules', 'topic'),
+    [
+        ('raw', ('image_raw:=/y/image', '/y/image:=/y/image_color'), '/y/image'),
+        ('raw', ('image_raw:=image', 'image:=other'), '/x/image'),
+        ('compressed', ('image_raw:=/y/image', '/y/image:=/y/image_color'), '/y/image/compressed'),
+        ('compressed', ('image_raw:=/y/image', '/y/image/compressed:=/jpegs'), '/jpegs'),
+    ],
+)
+def test_the_topic_that_is_named_is_the_one_that_is_subscribed_to(
+    node_with, statistics, transport, rules, topic
+):
+    node = node_with(*(part for rule in rules for part in ('-r', rule)))
+    source = subscribed(node, NodeSettings(image_transport=transport), statistics)
+    assert source.topic == topics(source)[0] == topic
+    assert node.has_parameter(f'qos_overrides.{topic}.subscription.depth')
+    kind = source._subscriptions[0].msg_type
+    camera = rclpy.create_node('camera', context=node.context, use_global_arguments=False)
+    camera.create_publisher(kind, topic, 1)
+    spin_until(node, lambda: (source.look_for_publishers(), source.publishers)[1])
+    assert '/camera' in source.publishers[0]
+    source.close()
+    camera.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ('policy', 'value', 'hint'),
+    [
+        ('reliability', 'bogus', "is 'bogus'; use one of .*best_effort"),
+        ('durability', 'forever', "is 'forever'; use one of .*transient_local"),
+        ('history', 'last', "is 'last'; use one of .*keep_last"),
+        ('depth', '-3', 'is -3; use 0 or more'),
+    ],
+)
+@pytest.mark.parametrize('end', ['subscription', 'publisher'])
+def test_an_override_that_cannot_be_used_is_named(node_with, statistics, end, policy, value, hint):
+    name = f'qos_overrides./x/topic.{end}.{policy}'
+    node = node_with('-p', f'{name}:={value}')
+    qos = QoSProfile(depth=1)
+    create, callback = create_lifecycle_publisher, ()
+    if end == 'subscription':
+        create, callback = create_subscription, (print,)
+    with pytest.raises(SettingsError, match=f'^{name} {hint}'):
+        create(node, String, 'topic', *callback, qos, statistics)
+
+
+def refusals(node, statistics) -> list[str]:
+    return spin_until(node, lambda: statistics.qos_problems(60))
+
+
+def test_what_is_refused_by_a_quality_that_can_be_overridden_is_told_with_the_override(node_with, statistics):
+    node = node_with()
+    create_lifecycle_publisher(node, String, 'topic', QoSProfile(depth=1), statistics)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    node.create_subscription(String, 'topic', print, latched)
+    [text] = refusals(node, statistics)
+    name = 'qos_overrides./x/topic.publisher.durability'
+    assert text.endswith(f'change it there, or set {name}')
+    assert node.has_parameter(name)
+
+
+def test_what_is_refused_by_a_quality_that_cannot_be_overridden_is_told_without(node_with, statistics):
+    node = node_with()
+    create_lifecycle_publisher(node, String, 'topic', QoSProfile(depth=1), statistics)
+    node.create_subscription(
+        String, 'topic', print, QoSProfile(depth=1, deadline=rclpy.duration.Duration(seconds=1))
+    )
+    [text] = refusals(node, statistics)
+    assert text.endswith('asks for a deadline that is not offered, so it gets nothing; change it there')
+
+
+def test_a_subscription_to_the_labels_that_is_refused_is_told_like_any_other(node_with, statistics):
+    name = 'qos_overrides./x/segmentation/label_names.publisher.reliability'
+    node = node_with('-p', f'{name}:=best_effort')
+    shown = Labels(node, load_classes('camvid11'), Settings(), statistics)
+    node.create_subscription(String, '~/label_names', print, 1)
+    [text] = refusals(node, statistics)
+    assert text.endswith(name)
+    shown.close()
+
+
+def test_labels_are_repeated_while_a_simulated_clock_rests(node_with, statistics, monkeypatch):
+    node = node_with('-p', 'use_sim_time:=true')
+    sent = []
+    monkeypatch.setattr(labels.Labels, 'publish', lambda self: sent.append(1))
+    shown = Labels(
+        node, load_classes('camvid11'), Settings(node=NodeSettings(label_info_period=0.1)), statistics
+    )
+    spin_until(node, lambda: len(sent) >= 3)
+    shown.close()
+
+
+def test_an_activation_that_an_override_prevents_leaves_no_publisher_activated(node_with, echo_model, capfd):
+    name = 'qos_overrides./x/image_raw.subscription.reliability'
+    node = node_with('-p', f'{name}:=bogus', '-p', f'model:={echo_model}', kind=SegmentationNode)
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    publishers = node._stream._sink._publishers
+    assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
+    assert f"cannot activate: {name} is 'bogus'; use one of" in capfd.readouterr().err
+    assert publishers
+    assert not any(publisher.is_activated for publisher in publishers)
+    node.close()
