@@ -65,6 +65,69 @@ def test_an_engine_that_hangs_neither_freezes_the_node_nor_keeps_it_from_being_e
         assert node.end(signal.SIGTERM) == 0
 
 
+def changed(*lines: str) -> tuple[str, str]:
+    """`segmentation_node` with lines of Python that are run before it."""
+    imports = 'import sys, threading\nfrom vss_ros.ros import main, stream'
+    return '-c', '\n'.join([imports, *lines, 'sys.exit(main.main())'])
+
+
+def test_a_deactivation_that_failed_leaves_a_node_that_says_so_until_it_is_deactivated_again(
+    tmp_path, robot_in
+):
+    model = write_echo_model(tmp_path / 'model', rounds=1_000_000, black_is_quick=True)
+    impatient = changed('stream.STOP_S = 0.1')
+    with NodeProcess(tmp_path, 'deaf', program=impatient, model=model, engine='onnxruntime') as node:
+        robot = robot_in('deaf')
+        robot.listen('mask', Image)
+        robot.start()
+        robot.camera.publish(image := robot.image(1))
+        robot.diagnostics(lambda status: values_of(status).get('received') == '1', 'the image')
+        assert not robot.change('deactivate')
+        robot.answer(image.header)  # the frame came to its end after all
+        robot.received['diagnostics'].clear()
+        status = robot.diagnostics(lambda status: status.level == DiagnosticStatus.ERROR, 'an error')
+        assert 'takes no more images; deactivate it again' in status.message
+        refused = robot.enable(True)
+        assert (refused.success, 'deactivate the node again' in refused.message) == (False, True)
+        assert robot.change('deactivate')
+        assert robot.change('activate')
+        robot.until_connected()
+        robot.show(robot.image(0))
+        assert node.is_alive
+
+
+def test_a_node_whose_worker_has_ended_cannot_be_enabled(tmp_path, echo_model, robot_in):
+    broken = changed('stream.pipeline.run = None')
+    with NodeProcess(tmp_path, 'broken', program=broken, model=echo_model, engine='onnxruntime'):
+        robot = robot_in('broken')
+        robot.start()
+        robot.diagnostics(lambda status: 'worker thread has ended' in status.message, 'the mistake')
+        refused = robot.enable(True)
+        assert (refused.success, 'deactivate the node again' in refused.message) == (False, True)
+
+
+def test_a_worker_that_cannot_be_started_fails_the_activation_which_can_be_tried_again(
+    tmp_path, echo_model, robot_in
+):
+    crowded = changed(
+        'class Worker(threading.Thread):',
+        '    def start(self):',
+        '        stream.Thread = threading.Thread',
+        '        raise RuntimeError("can\'t start new thread")',
+        'stream.Thread = Worker',
+    )
+    with NodeProcess(tmp_path, 'crowded', program=crowded, model=echo_model, engine='onnxruntime') as node:
+        robot = robot_in('crowded')
+        robot.listen('mask', Image)
+        assert robot.change('configure')
+        assert not robot.change('activate')
+        assert "cannot activate: RuntimeError: can't start new thread" in node.log
+        assert robot.state == 'inactive'
+        assert robot.change('activate')
+        robot.until_connected()
+        robot.show()
+
+
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_start_ends_the_process_cleanly(tmp_path, probe, sent):
     with NodeProcess(tmp_path, 'starting') as node:

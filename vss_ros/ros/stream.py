@@ -69,10 +69,12 @@ class CameraStream:
     def start(self, subscribe: bool = True) -> None:
         """Starts the worker and, if wanted, subscribes."""
         self.source = TopicSource(self._node, self.settings.node, self.statistics, self._on_bad)
-        self.enable(subscribe)
+        if subscribe:
+            self._subscribe(self.source)
         self._segmenter.reset(ACTIVATED)
-        self._worker = Thread(target=self._work, name='segmentation')
-        self._worker.start()
+        worker = Thread(target=self._work, name='segmentation')
+        worker.start()  # or it cannot be, where there are too many
+        self._worker = worker
 
     def stop(self) -> None:
         """Unsubscribes and waits until the frame in work is finished.
@@ -86,8 +88,8 @@ class CameraStream:
             self._worker.join(STOP_S)
             if self._worker.is_alive():
                 raise EngineError(
-                    f'the engine did not come back from a frame within {STOP_S:g} s; if it still does not, '
-                    'end the process'
+                    f'the engine did not come back from a frame within {STOP_S:g} s, and the node takes no '
+                    'more images; deactivate it again, or end the process'
                 )
         self.source = self._worker = None
 
@@ -106,19 +108,26 @@ class CameraStream:
         """Subscribes or unsubscribes; the model stays loaded and the worker waits.
 
         Raises:
-            EngineError: it was stopped, but for a frame that does not end: nobody would take the images.
+            EngineError: the worker was stopped, or has ended: nobody would take the images.
         """
-        if self.source is None or enabled == self.source.is_subscribed:
+        if self.source is None:
             return
-        if self.source.is_closed:
-            raise EngineError('the worker is being stopped and has not ended; deactivate the node again')
+        if enabled and (self.source.is_closed or not self.is_running):
+            raise EngineError(
+                'the worker was stopped, and nobody would take images; deactivate the node again'
+            )
+        if enabled == self.source.is_subscribed:
+            return
         if enabled:
-            self.statistics.start_over()
-            self._segmenter.reset(ENABLED)  # again: that of disabling may have gone to a frame in work
-            self.source.subscribe()
+            self._subscribe(self.source)
         else:
             self.source.unsubscribe()
             self._segmenter.reset(ENABLED)
+
+    def _subscribe(self, source: TopicSource) -> None:
+        self.statistics.start_over()
+        self._segmenter.reset(ENABLED)  # again: that of disabling may have gone to a frame in work
+        source.subscribe()
 
     def reset(self, reason: str) -> None:
         """Forgets the temporal state."""
