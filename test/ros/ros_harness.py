@@ -52,6 +52,12 @@ TRANSITIONS = {
 BETWEEN = {'configure': 'configuring', 'activate': 'activating'}
 
 
+def changed(*lines: str) -> tuple[str, str]:
+    """`segmentation_node` with lines of Python that are run before it."""
+    imports = 'import sys, threading\nfrom vss_ros.ros import main, stream'
+    return '-c', '\n'.join([imports, *lines, 'sys.exit(main.main())'])
+
+
 class NodeProcess:
     """`segmentation_node` as a user starts it, or another program; its output is kept in a file."""
 

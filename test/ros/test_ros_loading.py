@@ -6,7 +6,7 @@ import time
 
 import pytest
 from echo_model import write_echo_model
-from ros_harness import DEADLINE_S, NodeProcess, values_of
+from ros_harness import DEADLINE_S, NodeProcess, changed, values_of
 
 A_WHILE, FOR_EVER = 2_000_000, 500_000_000  # rounds of a loop in each key step; a round takes 2 us or more
 
@@ -36,6 +36,27 @@ def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
         assert robot.get('overlay_alpha') == 0.25
         assert 'preparing engine onnxruntime' in node.log
         robot.diagnostics(lambda status: status.message == 'inactive', 'the new state')
+        assert robot.change('activate')
+
+
+def test_services_go_on_while_a_second_engine_is_made_for_key_frames_in_the_background(
+    tmp_path, echo_model, robot_in
+):
+    slow_second = changed(
+        'import time',
+        'from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine as Engine',
+        'second = Engine.second',
+        'Engine.second = lambda self: print("a second engine") or time.sleep(3) or second(self)',
+    )
+    options = {'model': echo_model, 'engine': 'onnxruntime', 'background_key_frames': True}
+    with NodeProcess(tmp_path, 'seconded', program=slow_second, **options) as node:
+        robot = robot_in('seconded')
+        answer = robot.begin('configure')
+        robot.probe.until(lambda: 'a second engine' in node.log, 'the second engine')
+        assert robot.set(overlay_alpha=0.25) == ''
+        assert not answer.done()
+        robot.probe.until(answer.done, 'the end of the transition')
+        assert answer.result().success
         assert robot.change('activate')
 
 

@@ -16,7 +16,7 @@ from processes import started
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
-from ros_harness import DEADLINE_S, NodeProcess, Robot, pixels, values_of
+from ros_harness import DEADLINE_S, NodeProcess, Robot, changed, pixels, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -63,12 +63,6 @@ def test_an_engine_that_hangs_neither_freezes_the_node_nor_keeps_it_from_being_e
         status = robot.diagnostics(lambda status: text in status.message, 'what went wrong')
         assert status.level == DiagnosticStatus.ERROR
         assert node.end(signal.SIGTERM) == 0
-
-
-def changed(*lines: str) -> tuple[str, str]:
-    """`segmentation_node` with lines of Python that are run before it."""
-    imports = 'import sys, threading\nfrom vss_ros.ros import main, stream'
-    return '-c', '\n'.join([imports, *lines, 'sys.exit(main.main())'])
 
 
 def test_a_deactivation_that_failed_leaves_a_node_that_says_so_until_it_is_deactivated_again(

@@ -17,6 +17,7 @@ from rclpy.task import Future
 
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.open_segmenter import Segmenter, make_segmenter
 from vss_ros.core.warm_up import warm_up
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.spinning import spin
@@ -27,10 +28,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model and an engine that has run each of its steps."""
+    """A model, an engine that has run each of its steps, and what segments a stream with them."""
 
     model: ModelFolder
     engine: Engine
+    segmenter: Segmenter
 
 
 class Loading:
@@ -86,7 +88,7 @@ def load(settings: Settings) -> Loaded:
     """Loads the model and the engine, and says in the log how it goes.
 
     Raises:
-        VssError: see `check_installed`, `load_model`, `load_engine` and `warm_up`.
+        VssError: see `check_installed`, `load_model`, `load_engine`, `warm_up` and `make_segmenter`.
     """
     check_installed(settings.node.image_transport)
     _log.info('loading model %s', settings.node.model)
@@ -98,8 +100,9 @@ def load(settings: Settings) -> Loaded:
     try:
         _log.info('running each step of %s once', model.name)
         warm_up(model, engine)
+        segmenter = make_segmenter(model, engine, settings.stream)  # which may prepare a second engine
     except Exception:
         engine.close()
         raise
     _log.info('ready: %s', ', '.join(f'{key} {value}' for key, value in engine.describe().items()))
-    return Loaded(model, engine)
+    return Loaded(model, engine, segmenter)

@@ -11,7 +11,6 @@ from vss_ros.core import pipeline
 from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import DeviceEngine
 from vss_ros.core.errors import EngineError, error_text
-from vss_ros.core.open_segmenter import make_segmenter
 from vss_ros.core.resets import ACTIVATED, BAD_FRAME, ENABLED, ERROR
 from vss_ros.core.warm_up import warm_up
 from vss_ros.ros.loading import Loaded
@@ -28,7 +27,8 @@ class CameraStream:
     """Segments the images of one camera topic between `start` and `stop`.
 
     Args:
-        loaded: belongs to the stream from now on, which closes the engine.
+        settings: of now; those that what is loaded was made with may have changed since, as far as they can.
+        loaded: belongs to the stream from now on, which closes it.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class CameraStream:
         self._node = node
         self.settings = settings
         self.statistics = statistics
-        self.model, self.engine = loaded.model, loaded.engine
+        self.model, self.engine, self._segmenter = loaded.model, loaded.engine, loaded.segmenter
         with ExitStack() as undone:
             undone.callback(self.engine.close)
-            self._segmenter = make_segmenter(self.model, self.engine, settings.stream)
             undone.callback(self._segmenter.close)  # before the engine that its thread runs on
+            self._segmenter.configure(settings.stream)
             self._sink = TopicSink(node, self.model, settings.node, statistics)
             undone.pop_all()
         self.source: TopicSource | None = None
