@@ -2,8 +2,9 @@
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from ros_harness import kind_and_reason, show
-from sensor_msgs.msg import Image
+from ros_harness import kind_and_reason, show, values_of
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 
 def test_frames_that_take_too_long_are_a_warning_and_then_an_error(stream):
@@ -38,7 +39,7 @@ def test_frames_that_all_begin_a_new_stream_for_other_reasons_are_a_warning_with
         image = stream.image()
         image.header.frame_id = f'camera {number % 2}'
         assert kind_and_reason(show(stream, image))[0] == 'key'
-    text = 'each began a new stream: camera changed'
+    text = 'as it began a new stream: camera changed'
     status = stream.diagnostics(lambda status: text in status.message, 'the new streams')
     assert status.level == DiagnosticStatus.WARN
     assert 'let one camera publish' in status.message
@@ -105,3 +106,33 @@ def test_a_node_that_is_disabled_or_gets_nothing_is_not_called_slow(stream):
     assert stream.enable(False).success
     stream.diagnostics(lambda status: status.message == 'active, disabled', 'nothing wrong')
     assert stream.enable(True).success
+
+
+@pytest.mark.parametrize(
+    ('frame_id', 'height', 'of'),
+    [
+        ('rear_optical', 48, "frame_id 'rear_optical' and 64 x 48 pixels"),
+        ('camera_optical', 480, "frame_id 'camera_optical' and 64 x 480 pixels"),
+    ],
+)
+def test_camera_infos_of_another_camera_or_size_are_a_warning_until_one_fits(stream, frame_id, height, of):
+    def show_with(frame_id: str, height: int):
+        image = stream.image()
+        stream.camera_info.publish(CameraInfo(header=Header(frame_id=frame_id), height=height, width=64))
+        show(stream, image)
+        return [s for m in stream.received['diagnostics'] for s in m.status if stream.name[1:] in s.name][-1:]
+
+    text, topic = 'fits the images', f'{stream.prefix}/camera_info'
+    [status] = stream.probe.until(
+        lambda: [s for s in show_with(frame_id, height) if text in s.message],
+        'the camera_info that does not fit',
+    )
+    assert status.level == DiagnosticStatus.WARN
+    assert f'no camera_info on {topic} fits' in status.message
+    assert of in status.message
+    assert "the images of frame_id 'camera_optical' and 64 x 48 pixels" in status.message
+    assert values_of(status)['camera_info_topic'] == topic
+    assert int(values_of(status)['camera_info_received']) > 0
+    stream.probe.until(
+        lambda: [s for s in show_with('camera_optical', 48) if text not in s.message], 'the end of it'
+    )

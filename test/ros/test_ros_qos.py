@@ -10,7 +10,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from std_msgs.msg import String
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header, String
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
@@ -68,7 +69,7 @@ def subscribed(node, settings: NodeSettings, statistics) -> TopicSource:
 
 
 def topics(source: TopicSource) -> list[str]:
-    return [subscription.topic_name for subscription in source._subscriptions]
+    return [subscription.topic_name for subscription in source._subscriptions.values()]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_the_topic_that_is_named_is_the_one_that_is_subscribed_to(
     source = subscribed(node, NodeSettings(image_transport=transport), statistics)
     assert source.topic == topics(source)[0] == topic
     assert node.has_parameter(f'qos_overrides.{topic}.subscription.depth')
-    kind = source._subscriptions[0].msg_type
+    kind = next(iter(source._subscriptions.values())).msg_type
     camera = rclpy.create_node('camera', context=node.context, use_global_arguments=False)
     camera.create_publisher(kind, topic, 1)
     spin_until(node, lambda: (source.look_for_publishers(), source.publishers)[1])
@@ -173,3 +174,68 @@ def test_an_activation_that_an_override_prevents_leaves_no_publisher_activated(n
     assert publishers
     assert not any(publisher.is_activated for publisher in publishers)
     node.close()
+
+
+@pytest.mark.parametrize(
+    ('rules', 'expected'),
+    [
+        ((), ['/x/camera_info']),
+        (('image_raw:=/y/image',), ['/y/camera_info', '/x/camera_info']),
+        (
+            ('image_raw:=/x/rect/image', 'camera_info:=/x/camera_info'),
+            ['/x/rect/camera_info', '/x/camera_info'],
+        ),
+        (('image_raw:=/y/image', 'camera_info:=/z/info'), ['/z/info']),
+        (('image_raw:=/y/image', 'camera_info:=/z/info', '/z/info:=/z/other'), ['/z/info']),
+    ],
+)
+def test_camera_infos_are_taken_beside_the_image_and_by_their_own_name(
+    node_with, statistics, rules, expected
+):
+    node = node_with(*(part for rule in rules for part in ('-r', rule)))
+    source = subscribed(node, NodeSettings(), statistics)
+    assert topics(source)[1:] == expected
+    assert source.camera_info_topic == ', '.join(expected)
+    source.close()
+
+
+def found_camera_info(source):
+    return source._camera_infos.find(Header(frame_id='front'), (48, 64))
+
+
+def test_a_camera_info_beside_the_image_goes_before_one_elsewhere(node_with, statistics):
+    node = node_with('-r', 'image_raw:=/x/rect/image')
+    source = subscribed(node, NodeSettings(), statistics)
+    info = CameraInfo(header=Header(frame_id='front'), height=48, width=64)
+    elsewhere, beside = (
+        node.create_publisher(CameraInfo, topic, 1) for topic in ('camera_info', 'rect/camera_info')
+    )
+    spin_until(node, lambda: (elsewhere.publish(info), found_camera_info(source))[1])
+    assert source.camera_info_topic == '/x/camera_info'
+    info.k[0] = 3
+    spin_until(node, lambda: (beside.publish(info), found_camera_info(source).k[0] == 3)[1])
+    assert source.camera_info_topic == '/x/rect/camera_info'
+    info.k[0] = 7
+    source._camera_infos.keep(info, rank=1)
+    assert found_camera_info(source).k[0] == 3
+    source.close()
+
+
+def test_a_camera_info_that_was_sent_once_for_whoever_comes_later_arrives(node_with, statistics):
+    node = node_with()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    camera = node.create_publisher(CameraInfo, 'camera_info', latched)
+    camera.publish(CameraInfo(header=Header(frame_id='front'), height=48, width=64))
+    source = subscribed(node, NodeSettings(), statistics)
+    spin_until(node, lambda: (source.look_for_publishers(), found_camera_info(source))[1])
+    node.destroy_publisher(camera)
+    camera = node.create_publisher(CameraInfo, 'camera_info', 1)  # another, which sends it again and again
+    info = CameraInfo(header=Header(frame_id='front'), height=48, width=64, distortion_model='new')
+
+    def comes():
+        source.look_for_publishers()
+        camera.publish(info)
+        return found_camera_info(source).distortion_model == 'new'
+
+    spin_until(node, comes)
+    source.close()

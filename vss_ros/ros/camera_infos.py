@@ -24,10 +24,22 @@ class CameraInfos:
     def __init__(self, waiting: int, statistics: StreamStatistics) -> None:
         self._most = waiting + KEPT
         self._statistics = statistics
+        self.rank: int | None = None  # of the topic that they come on
+        self.misfit = ''  # why the image last asked for has none, though some came
         self._by_stamp: dict[tuple[int, int], CameraInfo] = {}  # the newest last
 
-    def keep(self, info: CameraInfo) -> None:
-        """Adds the newest one; the oldest makes room for it."""
+    def keep(self, info: CameraInfo, rank: int = 0) -> None:
+        """Adds the newest one; the oldest makes room for it.
+
+        Args:
+            rank: of the topic it came on. Once some come on one of a lower rank, those of others are ignored.
+        """
+        if self.rank is None or rank < self.rank:
+            self._by_stamp.clear()
+            self.rank = rank
+        elif rank > self.rank:
+            return
+        self._statistics.count('camera_info_received')
         stamp = _stamp(info.header)
         self._by_stamp.pop(stamp, None)  # of a bag that starts again
         self._by_stamp[stamp] = info
@@ -46,21 +58,37 @@ class CameraInfos:
 
         matching = self._by_stamp.get(_stamp(header))
         if matching is not None and fits(matching):
+            self.misfit = ''
             return matching
         infos = list(self._by_stamp.values())
         if infos:
             self._statistics.count('camera_info_unmatched')
-        return next(filter(fits, reversed(infos)), None)
+        found = next(filter(fits, reversed(infos)), None)
+        self.misfit = ''
+        if infos and found is None:
+            newest = infos[-1]
+            self.misfit = (
+                f'those that come are of {_described(newest.header, described_size(newest))}, the images of '
+                f'{_described(header, size)}'
+            )
+        return found
 
     def clear(self) -> None:
         self._by_stamp.clear()
+        self.rank, self.misfit = None, ''
 
 
-def camera_info_name(node: Node) -> str:
-    """The name to subscribe by: beside the image, as in image_transport, unless it is remapped."""
-    if node.resolve_topic_name('camera_info') != node.resolve_topic_name('camera_info', only_expand=True):
-        return 'camera_info'
-    return node.resolve_topic_name('image_raw').rpartition('/')[0] + '/camera_info'
+def camera_info_names(node: Node) -> list[str]:
+    """The names to subscribe by, by rank: beside the image, as in image_transport, unless it is remapped.
+
+    The plain name is always among them, for nobody can tell a remapping to it from none.
+    """
+    plain = node.resolve_topic_name('camera_info')
+    beside = node.resolve_topic_name('image_raw').rpartition('/')[0] + '/camera_info'
+    is_remapped = plain != node.resolve_topic_name('camera_info', only_expand=True)
+    if is_remapped or plain == node.resolve_topic_name(beside):
+        return ['camera_info']
+    return [beside, 'camera_info']
 
 
 def described_size(info: CameraInfo) -> tuple[int, int]:
@@ -91,3 +119,7 @@ def scaled_camera_info(
 
 def _stamp(header: Header) -> tuple[int, int]:
     return header.stamp.sec, header.stamp.nanosec
+
+
+def _described(header: Header, size: tuple[int, ...]) -> str:
+    return f"frame_id '{header.frame_id}' and {size[1]} x {size[0]} pixels"

@@ -86,6 +86,7 @@ class Diagnostics:
         counts = statistics.counts
         values |= {
             'input_topic': stream.source.topic if stream.source else '',
+            'camera_info_topic': stream.source.camera_info_topic if stream.source else '',
             'input_rate_hz': f'{statistics.rate_hz("received"):.2f}',
             'output_rate_hz': f'{statistics.rate_hz("published"):.2f}',
             'latency_p50_ms': f'{median:.2f}',
@@ -101,6 +102,7 @@ class Diagnostics:
             'missed',
             'bad',
             'failed',
+            'camera_info_received',
             'camera_info_unmatched',
         )
         values |= {name: counts[name] for name in names}
@@ -146,6 +148,7 @@ class Diagnostics:
         if not stall:
             problems += self._slowness(stream)
             problems += self._restarts(stream)
+            problems += self._geometry(stream)
         return problems
 
     def _stall(self, stream: CameraStream) -> list[Problem]:
@@ -255,16 +258,27 @@ class Diagnostics:
             return []
         if set(reasons) == {GAP}:
             text = (
-                f'the last {in_a_row} frames were computed in full, each for it came more than '
+                f'each of the last {in_a_row} frames was computed in full, as it came more than '
                 f'{stream.settings.stream.max_frame_gap_s:g} s after the one before; let frames come faster '
                 '(max_rate, a smaller model, background_key_frames), or raise max_frame_gap_s'
             )
         else:
             counted = ', '.join(f'{reason} ({count})' for reason, count in reasons.items())
             text = (
-                f'the last {in_a_row} frames were computed in full, each began a new stream: {counted}; let '
-                'one camera publish, with one clock and one format'
+                f'each of the last {in_a_row} frames was computed in full, as it began a new stream: '
+                f'{counted}; let one camera publish, with one clock and one format'
             )
+        self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+        return [(WARN, text)]
+
+    def _geometry(self, stream: CameraStream) -> list[Problem]:
+        """Masks without a camera_info though some come; that none comes at all is as it may be."""
+        if stream.source is None or not stream.source.camera_info_misfit:
+            return []
+        text = (
+            f'no camera_info on {stream.source.camera_info_topic} fits the images, so masks go out without '
+            f'one: {stream.source.camera_info_misfit}; publish that of the images, or remap camera_info to it'
+        )
         self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
         return [(WARN, text)]
 

@@ -52,10 +52,10 @@ class StreamStatistics:
     `counts` has `received` images, `dropped` (a newer one came), `discarded` (waited when the node was
     stopped or disabled), `undecoded` (packets of a video that gave no picture, before its first key picture
     or after a hole), `bad` (could not be used), `failed` (the engine or a publisher failed), `published`
-    masks, `camera_info_unmatched` (masks whose camera_info has another stamp, or that have none because those
-    that came are of another camera or size); and what did not come to the node at all: `lost` on the way, as
-    the middleware says, and `missed` by the publisher's count, which includes the lost ones and those that a
-    newer image replaced before this process took them.
+    masks, `camera_info_received`, `camera_info_unmatched` (masks whose camera_info has another stamp, or that
+    have none because those that came are of another camera or size); and what did not come to the node at
+    all: `lost` on the way, as the middleware says, and `missed` by the publisher's count, which includes the
+    lost ones and those that a newer image replaced before this process took them.
     """
 
     def __init__(self) -> None:

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from vss_ros.core.frame import CodedPicture, Frame
-from vss_ros.ros.camera_infos import CameraInfos, camera_info_name
+from vss_ros.ros.camera_infos import CameraInfos, camera_info_names
 from vss_ros.ros.conversions import compressed_to_bgr, image_to_bgr
 from vss_ros.ros.inbox import Inbox
 from vss_ros.ros.qos_events import create_subscription
@@ -83,7 +83,9 @@ class TopicSource:
         self._hole_before_oldest = False  # of a video, what waits does not continue what was taken
         self._hole_before_next = False  # nor does what comes continue what waits
         self._camera_infos = CameraInfos(self._depth, statistics)
-        self._subscriptions: list[Subscription] = []
+        self._info_names = camera_info_names(node)
+        self._latched_infos: set[str] = set()  # names of those that are subscribed to as latched
+        self._subscriptions: dict[str, Subscription] = {}  # by name
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
         self._begun_s: float | None = None  # when the frame in work was taken
@@ -130,18 +132,18 @@ class TopicSource:
         queue = self._settings.drop_policy == 'queue'
         reliability = ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT
         self._subscribe(kind, self._name, callback, reliability)
-        # Best effort connects to every publisher, and one camera_info may stand in for another.
-        infos = camera_info_name(self._node)
-        self._subscribe(CameraInfo, infos, self._camera_infos.keep, ReliabilityPolicy.BEST_EFFORT)
+        self._latched_infos = set()
+        for name in self._info_names:
+            self._subscribe_to_infos(name)
 
     def unsubscribe(self) -> None:
         """Stops taking images and forgets those that wait, which are counted as `discarded`.
 
         Of a video nothing that follows later builds on what came before.
         """
-        for subscription in self._subscriptions:
+        for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._subscriptions = {}
         self._statistics.count('discarded', self._inbox.clear())
         self._hole_before_oldest = True
 
@@ -165,13 +167,38 @@ class TopicSource:
         """Whether several publish on the image topic, as far as is known."""
         return len(self.publishers) > 1
 
+    @property
+    def camera_info_topic(self) -> str:
+        """The topic that camera_infos come on; while none has come, those that they may come on."""
+        topics = [self._node.resolve_topic_name(name) for name in self._info_names]
+        rank = self._camera_infos.rank
+        return ', '.join(topics) if rank is None else topics[rank]
+
+    @property
+    def camera_info_misfit(self) -> str:
+        """Why the last image has no camera_info, though some come; else empty."""
+        return self._camera_infos.misfit
+
     def look_for_publishers(self) -> None:
-        """Notes in `publishers` the nodes that publish on the image topic, with their reliability."""
+        """Notes in `publishers` the nodes that publish on the image topic, with their reliability.
+
+        Also subscribes to camera_infos that are sent only once, for whoever comes later.
+        """
         self.publishers = [
             f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
             f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
             for info in self._node.get_publishers_info_by_topic(self._name)  # which it remaps, once
         ]
+        for name in self._info_names if self.is_subscribed else ():
+            publishers = [info.qos_profile for info in self._node.get_publishers_info_by_topic(name)]
+            latched = all(
+                qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
+                and qos.reliability == ReliabilityPolicy.RELIABLE
+                for qos in publishers
+            )
+            if publishers and latched != (name in self._latched_infos):
+                self._latched_infos ^= {name}
+                self._subscribe_to_infos(name)
 
     def __iter__(self) -> Iterator[TopicFrame | None]:
         """Frames as they come, and None in every pause, also one in which nothing comes that is a frame."""
@@ -199,13 +226,40 @@ class TopicSource:
             self._on_bad(error)
             return None
 
+    def _subscribe_to_infos(self, name: str) -> None:
+        rank = self._info_names.index(name)
+
+        def keep(info: CameraInfo) -> None:
+            self._camera_infos.keep(info, rank)
+
+        if name in self._latched_infos:
+            latched = DurabilityPolicy.TRANSIENT_LOCAL
+            self._subscribe(CameraInfo, name, keep, ReliabilityPolicy.RELIABLE, latched)
+        else:
+            # Best effort connects to every publisher, and one camera_info may stand in for another.
+            self._subscribe(CameraInfo, name, keep, ReliabilityPolicy.BEST_EFFORT)
+
     def _subscribe(
-        self, kind: type, name: str, callback: Callable[..., None], reliability: ReliabilityPolicy
+        self,
+        kind: type,
+        name: str,
+        callback: Callable[..., None],
+        reliability: ReliabilityPolicy,
+        durability: DurabilityPolicy = DurabilityPolicy.VOLATILE,
     ) -> None:
-        qos = QoSProfile(reliability=reliability, history=HistoryPolicy.KEEP_LAST, depth=self._depth)
+        """Subscribes, in place of the subscription of that name before."""
+        if name in self._subscriptions:
+            self._node.destroy_subscription(self._subscriptions.pop(name))
+        qos = QoSProfile(
+            reliability=reliability,
+            durability=durability,
+            history=HistoryPolicy.KEEP_LAST,
+            depth=self._depth,
+        )
         on_lost = self._on_lost if name == self._name else None
-        subscription = create_subscription(self._node, kind, name, callback, qos, self._statistics, on_lost)
-        self._subscriptions.append(subscription)
+        self._subscriptions[name] = create_subscription(
+            self._node, kind, name, callback, qos, self._statistics, on_lost
+        )
 
     def _on_lost(self, count: int) -> None:
         """Images were lost on the way, as the middleware says."""
