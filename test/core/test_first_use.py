@@ -133,6 +133,17 @@ def test_two_that_start_at_the_same_time_make_the_graphs_once(weights_alone, emp
     assert sum('making its graphs' in message for message in caplog.messages) == 1
 
 
+def test_what_a_first_use_that_was_ended_left_is_removed_by_the_next_one(weights_alone, used):
+    [made] = (path for path in used.glob('tiny-*') if path.is_dir())
+    for name, content in (('.unfinished-ended', made.name), ('.unfinished-other', 'another')):
+        (used / name / content).mkdir(parents=True)
+        (used / name / content / 'segmenter.onnx').write_bytes(b'half')
+    shutil.rmtree(made)
+    load_model(weights_alone)
+    assert [path.name for path in used.glob('.unfinished-*')] == ['.unfinished-other']  # which may be in work
+    assert made.is_dir()
+
+
 def test_without_pytorch_the_message_says_how_to_get_the_graphs(weights_alone, empty_cache, monkeypatch):
     monkeypatch.setattr(first_use, 'MAKER', 'no_module_of_this_name')
     with pytest.raises(MissingLibraryError, match=r'pip install .*train.*vss export tiny -o FOLDER'):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from vss_ros.core.errors import SettingsError
 
+PREFIX = '.unfinished-'
+
 
 class Draft:
     """A file or folder that is written in a hidden folder and moved to its place when it is complete.
@@ -29,7 +31,7 @@ class Draft:
         target.parent.mkdir(parents=True, exist_ok=True)
         self.target = target
         self._may_replace = overwrite
-        self._folder = Path(tempfile.mkdtemp(prefix='.unfinished-', dir=target.parent))
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
         self.path = self._folder / target.name
 
     def publish(self) -> None:
@@ -54,6 +56,13 @@ class Draft:
     def discard(self) -> None:
         """Removes what is not published."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def remove_unfinished(target: Path) -> None:
+    """Removes what processes left that were ended while they wrote a target. Nobody may be writing it now."""
+    for folder in target.parent.glob(f'{PREFIX}*'):
+        if (folder / target.name).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vss_ros.core.drafts import remove_unfinished
 from vss_ros.core.errors import MissingLibraryError, ModelError, VssError
 from vss_ros.core.user_cache import all_made, cache_folder, cache_path, held, made_from
 
@@ -45,6 +46,7 @@ def complete(model: ModelFolder, description: bytes, read: Callable[[Path], Mode
             return made  # also from a disk that cannot be written
         cache_folder('models')
         with held(models / f'{folder.name}.lock', lambda: _log.warning('another process makes %s', folder)):
+            remove_unfinished(folder)
             made = _made(folder, read, lambda error: _log.warning('%s; it is made anew', error))
             return made or _make(model, folder, read)
     except OSError as error:
