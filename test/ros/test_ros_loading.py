@@ -60,6 +60,45 @@ def test_services_go_on_while_a_second_engine_is_made_for_key_frames_in_the_back
         assert robot.change('activate')
 
 
+TWO_NODES = """
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from vss_ros.ros.node import SegmentationNode
+
+rclpy.init()
+executor = SingleThreadedExecutor()
+nodes = [SegmentationNode(), SegmentationNode('beside')]
+for node in nodes:
+    executor.add_node(node)
+try:
+    executor.spin()
+except (KeyboardInterrupt, ExternalShutdownException):
+    pass
+for node in nodes:
+    node.destroy_node()
+rclpy.try_shutdown()
+"""
+
+
+def test_other_nodes_of_the_executor_go_on_while_one_loads_its_model_and_do_not_log_its_lines(
+    tmp_path, lasting_model, robot_in
+):
+    options = {'model': lasting_model, 'engine': 'onnxruntime', 'program': ('-c', TWO_NODES)}
+    with NodeProcess(tmp_path, 'shared', **options) as node:
+        robot, other = robot_in('shared'), robot_in('shared')
+        other.name = '/shared/beside'
+        answer = robot.begin('configure')
+        assert other.state == 'unconfigured'
+        assert not answer.done()
+        robot.probe.until(answer.done, 'the end of the transition')
+        assert answer.result().success
+        assert robot.state == 'inactive'
+        assert other.state == 'unconfigured'
+        assert '[shared.segmentation]: loading model' in node.log
+        assert '[shared.beside]: loading model' not in node.log
+
+
 def test_a_transition_asked_for_meanwhile_waits_for_its_turn(tmp_path, lasting_model, robot_in):
     with NodeProcess(tmp_path, 'queued', model=lasting_model, engine='onnxruntime', autostart=True):
         robot = robot_in('queued')

@@ -6,14 +6,18 @@ The core knows no ROS: engines tell how their building goes through Python's log
 from __future__ import annotations
 
 import logging
+import threading
 
 from rclpy.node import Node
 
 PACKAGE = 'vss_ros'
+_thread = threading.local()  # `log` is that of the node which it works for
 
 
 class CoreLog(logging.Handler):
     """Passes every record of this package on to the node's log until it is closed.
+
+    In a process of several nodes, all but those of threads that work for another one.
 
     Close it before ROS is shut down: after that, logging ends the process.
 
@@ -30,8 +34,14 @@ class CoreLog(logging.Handler):
         logger.setLevel(logging.INFO)
         logger.addHandler(self)
 
+    def claim_thread(self) -> None:
+        """Is told by a thread that it works for this node alone."""
+        _thread.log = self
+
     def emit(self, record: logging.LogRecord) -> None:
         if self._is_closed:  # by another thread, after this record had set out
+            return
+        if getattr(_thread, 'log', self) is not self:
             return
         text = self.last = ' '.join(record.getMessage().split())  # one line
         # rclpy wants a place in the code of its own for each severity.

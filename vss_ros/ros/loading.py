@@ -1,8 +1,8 @@
 """Loads a model and its engine on a thread of its own, while the node goes on answering.
 
 Building an engine can take minutes. A transition must not return before it is done, and for as long the
-executor that called it can call nothing else. So the transition spins the node itself meanwhile, with an
-executor that lives only as long: the one that called gets the node back.
+executor that called it can call nothing else. So the transition spins its nodes itself meanwhile, with an
+executor that lives only as long: the one that called gets them back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.model_folder import ModelFolder, load_model
 from vss_ros.core.open_segmenter import Segmenter, make_segmenter
 from vss_ros.core.warm_up import warm_up
+from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.spinning import spin
 from vss_ros.ros.video_topic import check_installed
@@ -36,10 +37,11 @@ class Loaded:
 
 
 class Loading:
-    """Begins at once to load what the settings name."""
+    """Begins at once to load what the settings name, and says in a node's log how it goes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log: CoreLog) -> None:
         self._settings = settings
+        self._log = log
         self._loaded: Future = Future()
         self._thread = Thread(target=self._load, name='loading')
         self._thread.start()
@@ -51,6 +53,8 @@ class Loading:
     def wait(self, node: Node) -> Loaded:
         """What was loaded. Services, parameters and timers of the node are served meanwhile.
 
+        So are other nodes of an executor with one thread, which nobody would call; one with several goes on.
+
         To be called by a callback whose callback group is not needed for that.
 
         Raises:
@@ -61,16 +65,19 @@ class Loading:
             raise KeyboardInterrupt
         caller = node.executor
         executor = SingleThreadedExecutor(context=node.context)
-        executor.add_node(node)
+        others = caller.get_nodes() if isinstance(caller, SingleThreadedExecutor) else []
+        for each in {node, *others}:
+            executor.add_node(each)
         try:
             spin(executor, node, self._loaded)
         except ExternalShutdownException:
             raise KeyboardInterrupt from None
         finally:
-            if caller is None:
-                executor.remove_node(node)
-            else:
-                caller.add_node(node)
+            for each in executor.get_nodes():
+                if caller is None:
+                    executor.remove_node(each)
+                else:
+                    caller.add_node(each)
             executor.shutdown()
         if not self._loaded.done():
             raise KeyboardInterrupt
@@ -78,6 +85,7 @@ class Loading:
         return self._loaded.result()
 
     def _load(self) -> None:
+        self._log.claim_thread()
         try:
             self._loaded.set_result(load(self._settings))
         except Exception as error:

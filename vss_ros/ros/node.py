@@ -57,10 +57,10 @@ class SegmentationNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         def configure() -> None:
             self._diagnostics.state, self._diagnostics.error = 'configuring', ''
-            self._loading = Loading(self._declared.read())
+            self._loading = Loading(self._declared.read(), self._core_log)
             loaded = self._loading.wait(self)
             settings = self._declared.read()  # live parameters may have changed meanwhile
-            self._stream = CameraStream(self, settings, StreamStatistics(), loaded)
+            self._stream = CameraStream(self, settings, StreamStatistics(), loaded, self._core_log)
             self._labels = Labels(self, self._stream.model.classes, settings, self._stream.statistics)
             self._diagnostics.stream = self._stream
             super(SegmentationNode, self).on_configure(state)

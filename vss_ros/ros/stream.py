@@ -13,6 +13,7 @@ from vss_ros.core.engines import DeviceEngine
 from vss_ros.core.errors import EngineError, error_text
 from vss_ros.core.resets import ACTIVATED, BAD_FRAME, ENABLED, ERROR
 from vss_ros.core.warm_up import warm_up
+from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.loading import Loaded
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.statistics import StreamStatistics
@@ -29,12 +30,19 @@ class CameraStream:
     Args:
         settings: of now; those that what is loaded was made with may have changed since, as far as they can.
         loaded: belongs to the stream from now on, which closes it.
+        log: takes what the core says on the worker thread.
     """
 
     def __init__(
-        self, node: LifecycleNode, settings: Settings, statistics: StreamStatistics, loaded: Loaded
+        self,
+        node: LifecycleNode,
+        settings: Settings,
+        statistics: StreamStatistics,
+        loaded: Loaded,
+        log: CoreLog,
     ) -> None:
         self._node = node
+        self._log = log
         self.settings = settings
         self.statistics = statistics
         self.model, self.engine, self._segmenter = loaded.model, loaded.engine, loaded.segmenter
@@ -151,6 +159,7 @@ class CameraStream:
 
     def _work(self) -> None:
         assert self.source is not None
+        self._log.claim_thread()
         try:
             if isinstance(self.engine, DeviceEngine):  # cuDNN chooses its kernels anew in each thread
                 with suppress(EngineError):  # which the first image meets, too
