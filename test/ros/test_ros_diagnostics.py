@@ -45,9 +45,22 @@ def test_frames_that_all_begin_a_new_stream_for_other_reasons_are_a_warning_with
     assert 'let one camera publish' in status.message
 
 
-def test_a_second_publisher_on_the_topic_is_a_warning_as_long_as_it_is_there(stream):
+def test_images_of_a_second_publisher_on_the_topic_are_a_warning_as_long_as_it_is_there(stream):
     second = stream.probe.node.create_publisher(Image, stream.camera.topic_name, 1)
-    status = stream.diagnostics(lambda status: '2 publishers are on' in status.message, 'the second one')
+    stream.probe.until(lambda: second.get_subscription_count(), 'the subscription')
+    stream.received['diagnostics'].clear()
+    stream.diagnostics(lambda status: True, 'the publishers')
+    stream.received['diagnostics'].clear()
+    status = stream.diagnostics(lambda status: True, 'what it is')
+    assert 'publishers are on' not in status.message  # it has sent nothing yet
+
+    def told():
+        for camera in (stream.camera, second):
+            camera.publish(stream.image())
+        statuses = [s for m in stream.received['diagnostics'] for s in m.status if stream.name[1:] in s.name]
+        return [s for s in statuses if '2 publishers are on' in s.message]
+
+    status = stream.probe.until(told, 'the second one')[0]
     assert status.level == DiagnosticStatus.WARN
     assert 'give each its own topic' in status.message
     stream.probe.node.destroy_publisher(second)

@@ -187,6 +187,48 @@ def test_what_is_missing_in_the_numbers_of_several_publishers_says_nothing(sourc
     assert source._statistics.counts == {'received': 4}
 
 
+def test_images_of_several_publishers_are_told_by_their_numbers_and_one_that_died_is_none(source):
+    source.publishers = ['/front (Image, reliable)', '/front (Image, reliable)']
+    for number in (7, 8, 1, 2, 3, 4, 5, 6, 7, 8):  # the driver was started again
+        source._on_numbered_image(image(number), {'publication_sequence_number': number})
+    assert not source.is_shared
+    for number in (1000, 9, 1001, 10, 1002, 11):
+        source._on_numbered_image(image(number), {'publication_sequence_number': number})
+    assert source.is_shared
+    source.publishers = source.publishers[:1]
+    assert not source.is_shared
+
+
+def test_where_images_are_not_numbered_several_publishers_are_taken_at_their_word(source):
+    source.publishers = ['/front (Image, reliable)', '/rear (Image, reliable)']
+    assert not source.is_shared
+    for number in range(3):
+        source._on_unnumbered_image(image(number))
+    assert source.is_shared
+
+
+def test_images_that_a_new_publisher_sent_before_it_was_heard_are_not_missed(source, probe):
+    def send(*numbers):
+        for number in numbers:
+            source._on_numbered_image(image(number), {'publication_sequence_number': number})
+
+    def is_another():
+        source.look_for_publishers()
+        return len(source.publishers) == 1 and source._publisher_ids != ids
+
+    ids = source._publisher_ids
+    first = probe.node.create_publisher(Image, '/image_raw', 1)
+    probe.until(is_another, 'the first one')
+    ids = source._publisher_ids
+    send(7, 8)
+    probe.node.destroy_publisher(first)
+    second = probe.node.create_publisher(Image, '/image_raw', 1)
+    probe.until(is_another, 'the second one')
+    send(200, 201, 203)
+    assert source._statistics.counts['missed'] == 1
+    probe.node.destroy_publisher(second)
+
+
 def test_the_time_of_a_frame_is_from_its_message_to_its_last_answer(source, monkeypatch):
     taken, convert = [], source._image_frame
 

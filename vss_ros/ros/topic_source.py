@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +32,8 @@ from vss_ros.ros.video_topic import PACKETS, VIDEO_TRANSPORTS, VideoTopic, messa
 
 PAUSE_S = 0.5  # of silence, after which nobody should wait for the next image
 MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
+SHARED_S = 10.0  # within which images of several publishers show that these take turns
+TURNS = 3  # a publisher that was started again is one
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,9 @@ class TopicSource:
         self._subscriptions: dict[str, Subscription] = {}  # by name
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
         self._last_number = 0
+        self._turns: deque[float] = deque(maxlen=TURNS)  # when images came that do not follow from the last
+        self._publisher_ids: set[tuple[int, ...]] = set()
+        self._publishers_changed = False  # so the next image may be numbered by another one
         self._begun_s: float | None = None  # when the frame in work was taken
         self._name = image_name(node, settings.image_transport)
         self.topic = node.resolve_topic_name(self._name)
@@ -127,7 +133,7 @@ class TopicSource:
             kind = message_type(transport)
         else:
             kind = CompressedImage if transport == 'compressed' else Image
-        callback = self._on_numbered_image if numbered else self._on_image
+        callback = self._on_numbered_image if numbered else self._on_unnumbered_image
         # A queue is for replay, where every image counts; a live camera wants the newest one.
         queue = self._settings.drop_policy == 'queue'
         reliability = ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT
@@ -164,8 +170,12 @@ class TopicSource:
 
     @property
     def is_shared(self) -> bool:
-        """Whether several publish on the image topic, as far as is known."""
-        return len(self.publishers) > 1
+        """Whether images of several publishers come, as far as is known.
+
+        One that died stays among them for a while, and one may have nothing to say.
+        """
+        takes_turns = len(self._turns) == TURNS and time.monotonic() - self._turns[0] < SHARED_S
+        return len(self.publishers) > 1 and takes_turns
 
     @property
     def camera_info_topic(self) -> str:
@@ -184,10 +194,14 @@ class TopicSource:
 
         Also subscribes to camera_infos that are sent only once, for whoever comes later.
         """
+        infos = self._node.get_publishers_info_by_topic(self._name)  # which it remaps, once
+        ids = {tuple(info.endpoint_gid) for info in infos}
+        self._publishers_changed |= ids != self._publisher_ids
+        self._publisher_ids = ids
         self.publishers = [
             f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
             f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
-            for info in self._node.get_publishers_info_by_topic(self._name)  # which it remaps, once
+            for info in infos
         ]
         for name in self._info_names if self.is_subscribed else ():
             publishers = [info.qos_profile for info in self._node.get_publishers_info_by_topic(name)]
@@ -275,14 +289,21 @@ class TopicSource:
             self._statistics.count('dropped')
             self._hole_before_oldest = True
 
+    def _on_unnumbered_image(self, message: Any) -> None:
+        self._on_numbered_image(message, {})
+
     def _on_numbered_image(self, message: Any, info: dict[str, int]) -> None:
         """Counts what the publisher sent since the last image and what never came to this callback."""
         number = info.get('publication_sequence_number') or 0  # None where the middleware does not count
         missed = number - self._last_number - 1
         if self._last_number and number and missed:  # or another publisher, so another video
             self._hole_before_next = True
-            if 0 < missed < MAX_MISSED and not self.is_shared:  # numbers of several say nothing
+            is_of_one = len(self.publishers) <= 1 and not self._publishers_changed
+            if 0 < missed < MAX_MISSED and is_of_one:  # numbers of several say nothing
                 self._statistics.count('missed', missed)
+        if number <= self._last_number or not number:
+            self._turns.append(time.monotonic())
+        self._publishers_changed = False
         self._last_number = number
         self._on_image(message)
 
