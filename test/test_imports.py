@@ -34,6 +34,7 @@ MAY_IMPORT = {
     'methods': {'core', 'methods'},
     'training': {'core', 'evaluation', 'methods', 'training'},
     'evaluation': {'core', 'evaluation'},
+    'benchmark': {'benchmark', 'core', 'methods'},
     'ros': {'core', 'ros'},
 }
 # Imports every module named on the command line with the libraries named first out of reach, and prints
@@ -96,7 +97,7 @@ def test_beside_a_ros_of_the_system_a_missing_runtime_is_named_as_pip_knows_it()
 
 
 def test_core_needs_no_more_than_the_command_line_without_its_verbs():
-    assert fails_without(['torch', 'rclpy', 'av', 'rosbags', 'onnx'], modules_of('cli')) == {}
+    assert fails_without(['torch', 'rclpy', 'av', 'rosbags', 'onnx'], modules_of('benchmark', 'cli')) == {}
 
 
 def test_methods_and_training_import_without_ros():

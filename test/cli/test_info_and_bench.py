@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 
-from vss_ros.cli.bench_ceilings import measured_ceilings
-from vss_ros.cli.bench_machine import peak_memory_mb
-from vss_ros.cli.bench_models import models_of
-from vss_ros.cli.bench_tables import contender_name
+from vss_ros.benchmark.ceilings import measured_ceilings
+from vss_ros.benchmark.machine import peak_memory_mb
+from vss_ros.benchmark.models import models_of
+from vss_ros.benchmark.tables import contender_name
 from vss_ros.cli.main import main
 from vss_ros.core.cost import count_macs, graph_costs, step_macs
 from vss_ros.core.engines import load_engine

@@ -48,7 +48,7 @@ from vss_ros.core.settings import (
 from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from vss_ros.cli.bench_contenders import Contender
+    from vss_ros.benchmark.contenders import Contender
     from vss_ros.core.cost import Cost
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Frame
@@ -122,10 +122,11 @@ def main(args: Namespace) -> int:
         return bench_ros.main(args)
     from rich.console import Console
 
-    from vss_ros.cli import bench_machine, bench_tables
-    from vss_ros.cli.bench_ceilings import measured_ceilings
-    from vss_ros.cli.bench_contenders import measure
-    from vss_ros.cli.bench_keys import metadata
+    from vss_ros.benchmark import tables
+    from vss_ros.benchmark.ceilings import measured_ceilings
+    from vss_ros.benchmark.contenders import measure
+    from vss_ros.benchmark.keys import metadata
+    from vss_ros.benchmark.machine import describe_machine, peak_memory_mb, peak_pytorch_gpu_memory_mb
     from vss_ros.cli.console_table import draw
     from vss_ros.core.drafts import write_file
 
@@ -138,7 +139,7 @@ def main(args: Namespace) -> int:
             contender.report(ceilings.get('gpu' if contender.engine.is_on_gpu else 'cpu'))
             for contender in contenders
         ]
-    machine, (height, width) = bench_machine.machine(args.gpu_id), frames[0].size
+    machine, (height, width) = describe_machine(args.gpu_id), frames[0].size
     command = shlex.join(['vss', *sys.argv[1:]])
     figures = {
         'machine': machine,
@@ -147,15 +148,15 @@ def main(args: Namespace) -> int:
         'ceilings': {name: asdict(each) for name, each in ceilings.items()},
         'frames': len(frames),
         'image': [height, width],
-        'peak_memory_mb': bench_machine.peak_memory_mb(),
-        'peak_pytorch_gpu_memory_mb': bench_machine.peak_pytorch_gpu_memory_mb(args.gpu_id),
+        'peak_memory_mb': peak_memory_mb(),
+        'peak_pytorch_gpu_memory_mb': peak_pytorch_gpu_memory_mb(args.gpu_id),
         'contenders': reports,
     }
     if args.json is not None:
         write_file(args.json, json.dumps(figures, indent=2) + '\n')
     if args.markdown is not None:
         today = date.today().isoformat()
-        write_file(args.markdown, bench_tables.markdown(reports, command, machine, today))
+        write_file(args.markdown, tables.markdown(reports, command, machine, today))
     # After the files: a reader of the tables may have seen enough, as `head` has, which ends us here.
     console = Console(highlight=False, markup=False)
     console.print(
@@ -164,7 +165,7 @@ def main(args: Namespace) -> int:
     for each in ceilings.values():
         rates = ', '.join(f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in each.gflops.items())
         console.print(f'at best: {rates}; {each.gigabytes_per_s:.1f} GB/s ({each.how})')
-    for table in bench_tables.all_rows(reports):
+    for table in tables.all_rows(reports):
         console.print(draw(table))
     console.print(f'peak memory of the process: {figures["peak_memory_mb"]:.0f} MB')
     return 0
@@ -190,9 +191,9 @@ def _check(args: Namespace) -> None:
 @contextmanager
 def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Contender]]:
     """Every combination, loaded and warmed up, as long as the models that were made for it are there."""
-    from vss_ros.cli.bench_contenders import Contender, StageEngine
-    from vss_ros.cli.bench_machine import memory_mb
-    from vss_ros.cli.bench_models import models_of
+    from vss_ros.benchmark.contenders import Contender, StageEngine
+    from vss_ros.benchmark.machine import memory_mb
+    from vss_ros.benchmark.models import models_of
     from vss_ros.core.open_segmenter import make_segmenter
     from vss_ros.core.warm_up import warm_up
 

@@ -69,8 +69,8 @@ def add_ros_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     from rich.console import Console
 
-    from vss_ros.cli.bench_keys import metadata
-    from vss_ros.cli.bench_machine import machine
+    from vss_ros.benchmark.keys import metadata
+    from vss_ros.benchmark.machine import describe_machine
     from vss_ros.core.drafts import write_file
     from vss_ros.core.errors import MissingLibraryError, SettingsError
 
@@ -87,7 +87,7 @@ def main(args: Namespace) -> int:
                 reports.append(_measure(run, args, Path(folder)))
     if args.json is not None:
         figures = {
-            'machine': machine(args.gpu_id),
+            'machine': describe_machine(args.gpu_id),
             'command': shlex.join(['vss', *sys.argv[1:]]),
             'metadata': metadata('vss bench --ros'),
             'runs': reports,
@@ -170,7 +170,7 @@ def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
 
 def benchmark_keys(measured: Measured) -> dict[str, float]:
     """What `ros2_benchmark` calls it, of what does not depend on when masks arrived, which no one noted."""
-    from vss_ros.cli.bench_keys import PERFORMANCE, performance
+    from vss_ros.benchmark.keys import PERFORMANCE, performance
 
     sent, latencies = measured.camera['sent'], performance(measured.end_to_end_ms, measured.camera['sent'])
     return {name: value for name, value in latencies.items() if name.endswith('_LATENCY')} | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vss_ros.cli.bench_contenders import INTERVALS, computes_in_tf32
+from vss_ros.benchmark.contenders import INTERVALS, computes_in_tf32
 from vss_ros.core.rows import Rows
 from vss_ros.core.sinks.timings import KINDS, TOTAL
 

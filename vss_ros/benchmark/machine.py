@@ -11,7 +11,7 @@ from typing import Any
 from vss_ros.core.engines import usable_cores
 
 
-def machine(gpu_id: int = 0) -> dict[str, Any]:
+def describe_machine(gpu_id: int = 0) -> dict[str, Any]:
     """What a reader of the figures must know of the machine."""
     return {
         'processor': _processor(),

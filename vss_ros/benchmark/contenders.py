@@ -15,7 +15,7 @@ from vss_ros.core.sinks.timings import TOTAL, TimingSink
 if TYPE_CHECKING:
     import numpy as np
 
-    from vss_ros.cli.bench_ceilings import Ceilings
+    from vss_ros.benchmark.ceilings import Ceilings
     from vss_ros.core.cost import Cost
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Answer, Frame
@@ -143,7 +143,7 @@ class Contender:
         Args:
             ceilings: of the processor that the engine runs on.
         """
-        from vss_ros.cli.bench_keys import performance
+        from vss_ros.benchmark.keys import performance
 
         kinds = [kind for kind in self.totals.ms if self.totals.count(kind)]
         return {
