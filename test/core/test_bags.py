@@ -190,6 +190,44 @@ def test_damaged_metadata_is_told_in_one_line(tmp_path):
     assert '\n' not in str(refused.value)
 
 
+@pytest.mark.parametrize('count', [-5, 999999999999999999999, 'many'])
+def test_a_count_of_messages_that_no_bag_has_is_refused(tmp_path, count):
+    path = write_bag(tmp_path / 'bag', {'/camera': [image_message(picture(0), 'bgr8', 7)]})
+    content = yaml.safe_load((path / 'metadata.yaml').read_text())
+    content['rosbag2_bagfile_information']['topics_with_message_count'][0]['message_count'] = count
+    (path / 'metadata.yaml').write_text(yaml.safe_dump(content))
+    with pytest.raises(SourceError, match=rf'/camera has {count!r} messages.*reindex'):
+        open_source(str(path))
+
+
+def test_images_beside_metadata_of_something_else_are_no_bag(tmp_path):
+    cv2.imwrite(f'{tmp_path}/1.png', picture(0))
+    (tmp_path / 'metadata.yaml').write_text('camera: front\n')
+    assert len(read(tmp_path)) == 1
+
+
+def test_an_empty_name_is_no_source(tmp_path, monkeypatch):
+    cv2.imwrite(f'{tmp_path}/1.png', picture(0))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match='empty name'):
+        open_source('')
+
+
+def test_of_messages_and_masks_that_cannot_be_used_the_first_is_told_and_how_many(tmp_path, caplog):
+    good, bad = ([image_message(picture(i), 'bgr8', 1 + i) for i in range(count)] for count in (4, 8))
+    for message in bad[4:]:
+        message.step = 5
+    masks = [image_message(np.zeros((8, 8), np.uint8), 'mono8', 1 + i) for i in range(4)]
+    path = write_bag(tmp_path / 'bag', {'/camera': good + bad[4:], '/mask': masks})
+    assert len(read(path, topic='/camera', mask_topic='/mask')) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        f'{path}: the mask of /mask at 0.000 s is left out: labels are (8, 8); the image is (24, 32)',
+        f'{path}: message 5 of /camera is skipped: step is 5 bytes; a row of 32 bgr8 pixels takes 96',
+        f'{path}: 4 messages of /camera were skipped',
+        f'{path}: 4 masks of /mask were left out',
+    ]
+
+
 def test_a_bag_with_two_image_topics_needs_a_choice(tmp_path):
     messages = [image_message(picture(0), 'bgr8', 7)]
     path = write_bag(tmp_path / 'bag', {'/left': messages, '/right': messages})
@@ -240,9 +278,10 @@ def test_a_bag_that_is_cut_off_is_refused(tmp_path, share):
     messages = [image_message(picture(i), 'bgr8', i) for i in range(3)]
     file = write_bag(tmp_path / 'bag', {'/camera': messages}) / 'bag.mcap'
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    with pytest.raises(SourceError, match=r'bag.* cannot be read as a bag'):
+    advice = '.* `mcap recover` on the file first' if share else ''
+    with pytest.raises(SourceError, match=rf'bag.* cannot be read as a bag{advice}'):
         open_source(str(tmp_path / 'bag'))
-    with pytest.raises(SourceError, match=r'bag\.mcap cannot be read as a bag'):
+    with pytest.raises(SourceError, match=rf'bag\.mcap cannot be read as a bag{advice}'):
         open_source(str(file))
 
 
@@ -353,7 +392,8 @@ def test_a_message_of_garbage_is_skipped(tmp_path, caplog):
             writer.write(connection, number, data)
         writer.write(connection, 2, STORE.serialize_cdr(image_message(picture(0), 'bgr8', 5), IMAGE))
     assert [frame.stamp_ns for frame in read(path)] == [5]
-    assert caplog.text.count('is skipped: it cannot be decoded') == 2
+    assert caplog.text.count('is skipped: it cannot be decoded') == 1
+    assert '2 messages of /camera were skipped' in caplog.text
 
 
 @pytest.mark.parametrize('seconds', [-5, 2**31 - 1, -(2**31)])

@@ -32,6 +32,7 @@ FIELDS = {
     IMAGE: {**HEADER, **SHAPE, 'encoding': str, 'data': np.ndarray},
     COMPRESSED: {**HEADER, 'format': str, 'data': np.ndarray},
 }
+MOST_MESSAGES = 2**48  # of a topic; more are no count
 Moment = tuple[int, int]  # see `_Recorded.moment`
 _log = logging.getLogger(__name__)
 
@@ -40,14 +41,14 @@ class BagSource:
     """Frames of one image topic, with the stamp and the frame_id of their headers.
 
     Where a driver left the stamp at 0, the time of recording stands in for it, so that a pause is seen.
-    A damaged message is skipped with a warning, as the live node does.
+    A damaged message is skipped, as the live node does; of the first it is told, at the end of how many.
 
     Args:
         path: a bag.
         topic: the image topic; None takes the only one there is.
         mask_topic: topic of mono8 masks, as they are or as PNG, in order of their stamps; a mask is the truth
             of the image with the same stamp, or of the image recorded at the same time where both have none.
-            One that cannot be used is left out with a warning.
+            One that cannot be used is left out, which is told in the same way.
 
     Raises:
         SourceError: the bag is missing or damaged, the topic is missing or must be chosen; while
@@ -68,7 +69,7 @@ class BagSource:
         return sum(connection.msgcount for connection in _connections(self._reader, self.topic))
 
     def __iter__(self) -> Iterator[Frame]:
-        used, last_error = 0, None
+        used, skipped, last_error = 0, 0, None
         if self._masks is not None:
             self._masks.rewind()
         for number, recorded in enumerate(_messages(self._path, self._reader, self.topic), start=1):
@@ -76,10 +77,16 @@ class BagSource:
                 frame = self._frame(recorded)
             except FrameError as error:
                 last_error = error
-                _log.warning('%s: message %d of %s is skipped: %s', self._path, number, self.topic, error)
+                skipped += 1
+                if skipped == 1:
+                    _log.warning('%s: message %d of %s is skipped: %s', self._path, number, self.topic, error)
                 continue
             used += 1
             yield frame
+        if skipped > 1:
+            _log.warning('%s: %d messages of %s were skipped', self._path, skipped, self.topic)
+        if self._masks is not None:
+            self._masks.tell_left_out()
         if last_error is not None and not used:
             raise SourceError(f'{self._path}: no message of {self.topic} can be used: {last_error}')
 
@@ -158,6 +165,7 @@ class _Masks:
         """Begins with the first mask; called before `label`."""
         self._messages = _messages(self._path, self._reader, self._topic)
         self._latest: dict[str, Moment] = {}
+        self._left_out = 0
         self._in_order = self._all_stamped = True
         self._ahead = self._next()  # the first mask not yet passed by
         self._after = self._next()
@@ -168,14 +176,21 @@ class _Masks:
             truth = self._at(moment)
             return frame if truth is None else replace(frame, truth=truth)
         except FrameError as error:
-            _log.warning(
-                '%s: the mask of %s at %.3f s is left out: %s',
-                self._path,
-                self._topic,
-                frame.stamp_ns / 1e9,
-                error,
-            )
+            self._left_out += 1
+            if self._left_out == 1:
+                _log.warning(
+                    '%s: the mask of %s at %.3f s is left out: %s',
+                    self._path,
+                    self._topic,
+                    frame.stamp_ns / 1e9,
+                    error,
+                )
             return frame
+
+    def tell_left_out(self) -> None:
+        """Tells how many masks could not be used; of one `label` has told."""
+        if self._left_out > 1:
+            _log.warning('%s: %d masks of %s were left out', self._path, self._left_out, self._topic)
 
     def _at(self, moment: Moment) -> np.ndarray | None:
         """The mask of this moment, uint8 (H, W), or None. Moments are asked for in rising order."""
@@ -243,8 +258,24 @@ def open_bag(path: Path) -> AnyReader:
         reader.open()
     except Exception as error:  # rosbags lets through what the storage raises, sqlite3 to struct
         reason = ' '.join(str(error).split()) or type(error).__name__  # that of YAML has several lines
-        raise SourceError(f'{path} cannot be read as a bag: {reason}') from error
+        raise SourceError(f'{path} cannot be read as a bag: {reason}{_advice(path, reason)}') from error
+    for connection in reader.connections:
+        count = connection.msgcount
+        if not isinstance(count, int) or not 0 <= count <= MOST_MESSAGES:
+            reader.close()
+            raise SourceError(
+                f'{path} is damaged: it says that {connection.topic} has {count!r} messages; '
+                'run `ros2 bag reindex` first'
+            )
     return reader
+
+
+def _advice(path: Path, reason: str) -> str:
+    """What mends a recording that was cut off, as far as rosbags says that it is one."""
+    if 'end magic' not in reason:
+        return ''
+    again = ', then `ros2 bag reindex` on the folder' if path.is_dir() else ''
+    return f'; it was cut off, run `mcap recover` on the file first{again}'
 
 
 def _messages(path: Path, reader: AnyReader, topic: str) -> Iterator[_Recorded]:

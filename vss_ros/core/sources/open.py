@@ -16,6 +16,7 @@ SYNTHETIC = re.compile(r'synthetic:(\d{1,18})(?:x(\d{1,7}))?')
 SYNTHETIC_FRAMES = 150
 SYNTHETIC_SIZE = (360, 480)
 BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
+RECORDING = b'rosbag2_bagfile_information'  # in metadata.yaml
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
 
 def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], Source]]:
     """What the name means, the settings it has, and how to open it."""
+    if not spec:
+        raise SourceError(
+            "the source is ''; give a video, a folder of images, a bag or synthetic:SEEDxFRAMES"
+        )
     path = user_path(spec)
     if synthetic := SYNTHETIC.fullmatch(spec):
         seed, frames = int(synthetic[1]), int(synthetic[2] or SYNTHETIC_FRAMES)
@@ -59,7 +64,7 @@ def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], S
         raise SourceError(
             f'{spec} does not exist; give a video, a folder of images, a bag or synthetic:SEEDxFRAMES'
         )
-    if path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file():
+    if path.suffix in BAG_SUFFIXES or _is_recording(path):
         return 'a bag', ('topic', 'mask_topic'), lambda settings: _bag(path, settings)
     if path.is_dir() and _holds_only_bags(path):
         raise SourceError(
@@ -71,10 +76,22 @@ def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], S
     return 'a video', (), lambda settings: _video(path)
 
 
+def _is_recording(folder: Path) -> bool:
+    """Whether metadata.yaml is that of a bag; where it cannot be read, whatever is no folder of images is."""
+    metadata = folder / 'metadata.yaml'
+    return metadata.is_file() and (RECORDING in metadata.read_bytes() or not _has_images(folder))
+
+
+def _has_images(folder: Path) -> bool:
+    return (folder / 'images').is_dir() or not _suffixes(folder).isdisjoint(SUFFIXES)
+
+
 def _holds_only_bags(folder: Path) -> bool:
-    suffixes = {file.suffix.lower() for file in folder.iterdir()}
-    has_images = (folder / 'images').is_dir() or not suffixes.isdisjoint(SUFFIXES)
-    return not has_images and not suffixes.isdisjoint(BAG_SUFFIXES)
+    return not _has_images(folder) and not _suffixes(folder).isdisjoint(BAG_SUFFIXES)
+
+
+def _suffixes(folder: Path) -> set[str]:
+    return {file.suffix.lower() for file in folder.iterdir()}
 
 
 def _images(path: Path, settings: SourceSettings) -> Source:
