@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from vss_ros.core.classes import load_classes
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.share import share_path
+from vss_ros.methods import build_method
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.recipe import load_recipe, parse_recipe
 
@@ -77,6 +78,15 @@ def test_every_recipe_that_comes_with_the_package_can_be_read(file):
         (changed(layouts={'camvid': 5}), 'use a text'),
         (changed(weights='fp8'), 'fp16'),
         (changed(seed=-1), 'seed'),
+        (changed(seed=99999999999999999999999), 'seed'),
+        (changed(image={'height': 4800000000, 'width': 64}), 'sides of'),
+        (changed(stages__sampling__paste=7), 'paste is 7; use a share'),
+        (changed(stages__sampling__paste_classes=[99]), 'paste_classes has 99; use ids of camvid11, 0 to 10'),
+        (changed(stages__sampling__paste_classes=[1.5]), r'paste_classes has 1\.5'),
+        (changed(stages=stage('correction', thin_classes=[-1])), 'thin_classes has -1'),
+        (changed(stages__sampling__scales=[1e9, 1e10]), r'scales is .*; use 0\.01 to 100'),
+        ({**RECIPE, True: 5}, 'entry True, which is no text'),
+        (changed(options={5: 6}), 'entry 5, which is no text'),
         (changed(held_out=1), 'held_out'),
         (changed(held_out=-0.5), 'held_out'),
         (changed(image={'height': 0, 'width': 96}), 'use multiples of 4'),
@@ -122,6 +132,29 @@ def test_the_message_names_the_file(tmp_path):
     (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(changed(epochs=3)))
     with pytest.raises(SettingsError, match=r'mine\.yaml.*epochs'):
         load_recipe(str(tmp_path / 'mine.yaml'))
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('[' * 3000, 'nested too deep'),
+        ('seed: 2024-99-99', 'month must be'),
+        ('seed: ' + '9' * 5000, 'digits'),
+        ('seed: 1\nmethod: evss\nseed: 2', 'seed is given twice'),
+        ('stages:\n  segmenter: {fit: {steps: 1, steps: 2}}', 'steps is given twice'),
+        ('a: [', 'cannot be read as a recipe'),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_told_in_one_line(tmp_path, text, message):
+    (tmp_path / 'mine.yaml').write_text(text)
+    with pytest.raises(SettingsError, match=message) as refused:
+        load_recipe(str(tmp_path / 'mine.yaml'))
+    assert '\n' not in str(refused.value)
+
+
+def test_options_of_a_method_that_are_no_text_are_refused():
+    with pytest.raises(ModelError, match='has no option 5'):
+        build_method('evss-lite', 11, {5: 6})
 
 
 def test_a_recipe_that_does_not_exist_is_refused():

@@ -51,7 +51,7 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
     """
     method, options = method_class(name), options or {}
     known = options_of(method)
-    unknown = [option for option in options if option not in known]
+    unknown = [str(option) for option in options if option not in known]
     if unknown:
         raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {', '.join(known)}")
     for option, value in options.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -23,6 +24,9 @@ from vss_ros.training.streets import StreetSettings
 
 FOLDER = 'config/train'  # of the recipes that came with the package
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
+MOST_PIXELS = 8192  # of a side
+MOST_SEED = 2**32 - 1
+SCALES = (0.01, 100.0)  # of a view; beyond them nothing is seen of an image, or nothing but a few pixels
 NOT_WRITTEN = ('name', 'height', 'width', 'text')  # of a Recipe, that its file does not have as entries
 KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     'int': (int, 'a whole number'),
@@ -74,8 +78,10 @@ class Recipe:
             raise SettingsError(f'image is {self.width}x{self.height}; use multiples of {CELL}')
         if not 0 <= self.held_out < 1:
             raise SettingsError(f'held_out is {self.held_out}; use a share of 0 to below 1')
-        if self.seed < 0:
-            raise SettingsError(f'seed is {self.seed}; use 0 or more')
+        if max(self.height, self.width) > MOST_PIXELS:
+            raise SettingsError(f'image is {self.width}x{self.height}; use sides of {MOST_PIXELS} at most')
+        if not 0 <= self.seed <= MOST_SEED:
+            raise SettingsError(f'seed is {self.seed}; use 0 to {MOST_SEED}')
 
     @property
     def data(self) -> set[str]:
@@ -94,13 +100,37 @@ def load_recipe(name_or_path: str) -> Recipe:
         path = named_file(name_or_path, FOLDER, 'recipe')
     try:
         text = path.read_text()
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f'{path} cannot be read as a recipe: {error}') from error
+    content = parse_yaml(path, text)
     try:
         return replace(parse_recipe(path.stem, content), text=text)
     except SettingsError as error:
         raise SettingsError(f'{path}: {error}') from error
+
+
+def parse_yaml(path: Path, text: str) -> Any:
+    """What the text of a recipe says.
+
+    Raises:
+        SettingsError: it is no YAML, nested too deep, has a number or date that is none, or an entry twice.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506
+    except RecursionError as error:
+        raise SettingsError(f'{path} cannot be read as a recipe: it is nested too deep') from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsError(f'{path} cannot be read as a recipe: {" ".join(str(error).split())}') from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses entries of one name, of which the last would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+        if twice := [name for name in names if name != '<<' and names.count(name) > 1]:
+            raise yaml.YAMLError(f'{twice[0]} is given twice (line {node.start_mark.line + 1} and after)')
+        return super().construct_mapping(node, deep)
 
 
 def parse_recipe(name: str, content: Any) -> Recipe:
@@ -154,12 +184,24 @@ def _stage(name: str, content: Any, class_set: ClassSet) -> StageRecipe:
     known = {each.name for each in fields(settings_class)}
     defaults = {entry: classes for entry, classes in of_class_set.items() if entry in known}
     sampling = {**defaults, **_mapping(f'{name}: sampling', entries.get('sampling', {}))}
-    return StageRecipe(
-        name,
-        _build(FitSettings, f'{name}: fit', entries.get('fit', {})),
-        _build(settings_class, f'{name}: sampling', sampling),
-        shares,
-    )
+    built = _build(settings_class, f'{name}: sampling', sampling)
+    _check_sampling(f'{name}: sampling', built, class_set)
+    return StageRecipe(name, _build(FitSettings, f'{name}: fit', entries.get('fit', {})), built, shares)
+
+
+def _check_sampling(where: str, sampling: Any, class_set: ClassSet) -> None:
+    """Raises SettingsError for values that would train something else than was meant."""
+    if not 0 <= getattr(sampling, 'paste', 0) <= 1:
+        raise SettingsError(f'{where}: paste is {sampling.paste}; use a share from 0 to 1')
+    least, most = SCALES
+    if not all(least <= scale <= most for scale in getattr(sampling, 'scales', ())):
+        raise SettingsError(f'{where}: scales is {list(sampling.scales)}; use {least} to {most}')
+    for entry in ('thin_classes', 'paste_classes'):
+        ids = getattr(sampling, entry, ())
+        if strange := [each for each in ids if each not in range(len(class_set))]:
+            raise SettingsError(
+                f'{where}: {entry} has {strange[0]}; use ids of {class_set.name}, 0 to {len(class_set) - 1}'
+            )
 
 
 def _build(kind: type[Settings], where: str, content: Any) -> Settings:
@@ -197,6 +239,8 @@ def _is_kind(value: Any, kind: str) -> bool:
 def _mapping(where: str, content: Any) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise SettingsError(f'{where} is {content!r}; expected entries of the form name: value')
+    if strange := [name for name in content if not isinstance(name, str)]:  # YAML takes `on` for true
+        raise SettingsError(f'{where} has the entry {strange[0]!r}, which is no text; put it in quotes')
     return content
 
 
