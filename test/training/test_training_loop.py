@@ -14,6 +14,7 @@ from torch import nn
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.training import checkpoint
 from vss_ros.training.loop import DivergedError, FitSettings, fit
+from vss_ros.training.step_log import read_log
 
 CPU = torch.device('cpu')
 
@@ -117,6 +118,19 @@ def test_a_line_of_the_log_that_a_crash_cut_off_is_dropped(tmp_path):
     assert curve(tmp_path) == before
 
 
+@pytest.mark.parametrize('line', [b'\xff', b'[' * 9999, b'{"st'])
+def test_a_log_counts_up_to_a_line_that_cannot_be_read(tmp_path, line):
+    (tmp_path / 'line.jsonl').write_bytes(b'{"step": 0, "loss": 2}\n' + line)
+    assert read_log(tmp_path / 'line.jsonl') == [{'step': 0, 'loss': 2}]
+
+
+@pytest.mark.parametrize('line', ['5', '{"loss": 1}', '{"step": "7"}', '{"step": 7, "loss": "x"}'])
+def test_a_log_with_a_line_of_something_else_is_refused(tmp_path, line):
+    (tmp_path / 'line.jsonl').write_text('{"step": 0, "loss": 2}\n' + line + '\n')
+    with pytest.raises(SettingsError, match=r'line\.jsonl is damaged in line 2'):
+        read_log(tmp_path / 'line.jsonl')
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_batch(tmp_path):
     stage = LineStage(breaks_at=5)
     with pytest.raises(DivergedError, match='step 5'):
@@ -132,7 +146,17 @@ def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path):
         fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
 
 
-@pytest.mark.parametrize('notes', [None, {'computes_in': 'bf16'}], ids=['no notes', 'half of them'])
+@pytest.mark.parametrize(
+    'notes',
+    [
+        None,
+        {'computes_in': 'bf16'},
+        {'step': '-3'},
+        {'step': '9' * 30},
+        {'step': '3', 'computes_in': 'fp7', 'asked_for': 'fp7'},
+        {'step': '3', 'computes_in': 'fp7', 'asked_for': 'fp32'},
+    ],
+)
 def test_a_checkpoint_whose_notes_are_lost_is_refused_with_advice(tmp_path, notes):
     save_file({'x': torch.zeros(1)}, tmp_path / 'line.safetensors', notes)
     with pytest.raises(ModelError, match='--runs'):

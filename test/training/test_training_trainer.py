@@ -83,7 +83,7 @@ def test_a_card_that_somebody_wrote_stays(tmp_path, labelled_folder):
     assert (tmp_path / 'README.md').read_text() == 'Mine.'
 
 
-def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, labelled_folder):
+def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, labelled_folder, capsys):
     recipe = tmp_path / 'tiny.yaml'
     recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
     words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', '--runs', str(tmp_path / 'runs')]
@@ -95,6 +95,10 @@ def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, 
     weights = tmp_path / 'runs' / 'tiny' / 'weights.safetensors'
     before = weights.read_bytes()
     weights.unlink()
+    (tmp_path / 'runs' / 'tiny' / 'recipe.yaml').write_text('[' * 3000)
+    assert main([*words, '--resume', '--device', 'cpu']) == 2
+    assert 'recipe.yaml to go on without comparing' in capsys.readouterr().err
+    (tmp_path / 'runs' / 'tiny' / 'recipe.yaml').unlink()
     assert main([*words, '--resume', '--device', 'cpu']) == 0
     assert weights.read_bytes() == before
     resumed = Trainer(load_recipe(str(recipe)), {'camvid': labelled_folder}, tmp_path / 'runs' / 'tiny')

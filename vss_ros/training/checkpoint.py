@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vss_ros.core.errors import ModelError
+from vss_ros.training.optimiser import PRECISIONS
 
 
 class Precision(NamedTuple):
@@ -71,7 +73,10 @@ def steps_taken(path: Path) -> int:
         ModelError: the file is damaged.
     """
     with _refused(path):
-        return int(_notes(path)['step']) if path.exists() else 0
+        step = int(_notes(path)['step']) if path.exists() else 0
+        if not 0 <= step <= sys.maxsize:
+            raise ValueError(f'its step is {step}')
+        return step
 
 
 def precision_of(path: Path) -> Precision | None:
@@ -82,7 +87,12 @@ def precision_of(path: Path) -> Precision | None:
     """
     with _refused(path):
         notes = _notes(path) if path.exists() else {}
-        return Precision(*(notes[name] for name in Precision._fields)) if 'computes_in' in notes else None
+        if 'computes_in' not in notes:
+            return None
+        precision = Precision(*(notes[name] for name in Precision._fields))
+        if strange := [name for name in precision if name not in PRECISIONS]:
+            raise ValueError(f'its precision is {strange[0]!r}')
+        return precision
 
 
 def load(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vss_ros.core.drafts import write_file
+from vss_ros.core.errors import SettingsError
 
 BY_DISTANCE = re.compile(r'([a-z_]+)_(\d+)')
 
@@ -46,14 +47,30 @@ class StepLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, up to one that a crash cut off; none if there is no log."""
+    """The lines of a log, up to one that a crash cut off; none if there is no log.
+
+    Raises:
+        SettingsError: a line is whole and none of a log.
+    """
     lines: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not _is_entry(entry):
+            raise SettingsError(f'{path} is damaged in line {len(lines) + 1}; remove it, or that line')
+        lines.append(entry)
     return lines
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it is a step with numbers."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get('step'), int)
+        and all(isinstance(value, int | float) for value in entry.values())
+    )
 
 
 def last_scores(log: list[dict[str, Any]]) -> dict[str, float]:

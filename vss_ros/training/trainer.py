@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import SettingsError
@@ -21,7 +20,7 @@ from vss_ros.training import checkpoint
 from vss_ros.training.gather import Gathered
 from vss_ros.training.loop import Stage, fit
 from vss_ros.training.processes import ALONE, Processes
-from vss_ros.training.recipe import Recipe, StageRecipe
+from vss_ros.training.recipe import Recipe, StageRecipe, parse_yaml
 from vss_ros.training.stages import stage_class
 from vss_ros.training.start import start_from
 from vss_ros.training.step_log import last_scores, read_log
@@ -60,7 +59,7 @@ class Trainer:
 
         Raises:
             SettingsError: the folder holds checkpoints, and `resume` was not asked for, or another training
-                writes to it.
+                writes to it, or what it holds is damaged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not resume and (kept := sorted(self.folder.glob('*.safetensors'))):
@@ -100,8 +99,11 @@ class Trainer:
         """Say where going on is not what an unbroken run would have done."""
         kept = self.folder / RECIPE_FILE
         if kept.exists():
-            changes = differences(yaml.safe_load(kept.read_text()), yaml.safe_load(self.recipe.text))
-            if changes:
+            try:
+                before = parse_yaml(kept, kept.read_text())
+            except (SettingsError, UnicodeDecodeError) as error:
+                raise SettingsError(f'{error}; remove {kept} to go on without comparing recipes') from error
+            if changes := differences(before, parse_yaml(kept, self.recipe.text)):
                 log.warning('the recipe is not that of the run before: %s', ', '.join(changes))
         learns_on = ''
         for stage in self.recipe.stages:
