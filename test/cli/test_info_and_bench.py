@@ -116,6 +116,7 @@ def test_a_processor_whose_ceiling_cannot_be_measured_has_none_and_that_is_said(
 def test_bench_counts_carried_frames_where_only_every_nth_is_corrected(tiny_model, tmp_path, capsys):
     words = ['bench', str(tiny_model), '--engine', 'onnxruntime', '--frames', '12', '--size', '96x64']
     words += ['--key-frame-interval', '3', '--correction-interval', '2', '--json', str(tmp_path / 'b.json')]
+    words += ['--overwrite']
     assert main(words) == 0
     [report] = json.loads((tmp_path / 'b.json').read_text())['contenders']
     key, corrected, carried = (
@@ -162,6 +163,29 @@ def test_bench_finds_out_before_it_measures_that_its_file_cannot_be_written(tiny
     assert f'{tmp_path}/file cannot be written to' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('--json mine.json', 'mine.json exists; choose another name or add --overwrite'),
+        ('--ros --json mine.json', 'mine.json exists; choose another name or add --overwrite'),
+        ('--markdown drive.mp4 --source drive.mp4 --overwrite', 'drive.mp4 is where the source lies'),
+        ('--json stills/0.png --source stills --overwrite', 'stills/0.png is where the source lies'),
+        ('--json new --markdown ./new', 'new is named twice'),
+    ],
+)
+def test_bench_writes_over_nothing_that_is_not_its_own(
+    tiny_model, tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'stills').mkdir()
+    files = [tmp_path / name for name in ('mine.json', 'drive.mp4', 'stills/0.png')]
+    for file in files:
+        file.write_text('mine')
+    assert main(['bench', str(tiny_model), *words.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert [file.read_text() for file in files] == ['mine'] * 3
+
+
 def test_bench_takes_models_also_behind_options(tiny_model, capsys):
     words = ['bench', str(tiny_model), '--frames', '3', str(tiny_model)]
     assert main([*words, '--provider', 'cuda']) == 2  # refused for this, not for the second model
@@ -179,7 +203,7 @@ def test_bench_counts_no_flow_network_where_the_host_gives_the_flow(shared_model
 
     model = shared_model(*method_model('evss'))
     words = ['bench', str(model.path), '--engine', 'onnxruntime', '--frames', '4', '--size', '96x64']
-    words += ['--key-frame-interval', '2', '--json', str(tmp_path / 'bench.json')]
+    words += ['--key-frame-interval', '2', '--json', str(tmp_path / 'bench.json'), '--overwrite']
     counted = []
     for motion in ('model', 'dis'):
         assert main([*words, '--motion', motion]) == 0

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from vss_ros.core.drafts import Draft, write_file
+from vss_ros.core.drafts import Draft, check_file, write_file
 from vss_ros.core.errors import SettingsError
 
 
@@ -97,3 +97,20 @@ def test_a_link_stays_a_link_to_what_is_written(tmp_path):
     write_file(tmp_path / 'link.json', 'figures')
     assert (tmp_path / 'link.json').is_symlink()
     assert (tmp_path / 'elsewhere' / 'file.json').read_text() == 'figures'
+
+
+def test_a_pipe_is_written_into_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    reader = os.open(tmp_path / 'pipe', os.O_RDONLY | os.O_NONBLOCK)
+    check_file(tmp_path / 'pipe')
+    write_file(tmp_path / 'pipe', 'figures', overwrite=False)
+    assert (tmp_path / 'pipe').is_fifo()
+    assert os.read(reader, 100) == b'figures'
+    os.close(reader)
+
+
+@pytest.mark.parametrize('write', [check_file, lambda path: write_file(path, 'figures')])
+def test_a_link_to_itself_is_refused_in_one_line(tmp_path, write):
+    (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+    with pytest.raises(SettingsError, match='leads back to itself'):
+        write(tmp_path / 'loop')

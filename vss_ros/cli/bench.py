@@ -23,6 +23,7 @@ came of the images that were sent, latency by kind of frame, and what of it the 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -31,6 +32,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import date
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
@@ -113,6 +115,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--markdown', type=user_path, metavar='FILE', help='write the tables to this file, too'
     )
+    parser.add_argument('--overwrite', action='store_true', help='replace files that exist')
     bench_ros.add_ros_arguments(parser)
 
 
@@ -153,10 +156,10 @@ def main(args: Namespace) -> int:
         'contenders': reports,
     }
     if args.json is not None:
-        write_file(args.json, json.dumps(figures, indent=2) + '\n')
+        write_file(args.json, json.dumps(figures, indent=2) + '\n', args.overwrite)
     if args.markdown is not None:
         today = date.today().isoformat()
-        write_file(args.markdown, tables.markdown(reports, command, machine, today))
+        write_file(args.markdown, tables.markdown(reports, command, machine, today), args.overwrite)
     # After the files: a reader of the tables may have seen enough, as `head` has, which ends us here.
     console = Console(highlight=False, markup=False)
     console.print(
@@ -173,7 +176,7 @@ def main(args: Namespace) -> int:
 
 def _check(args: Namespace) -> None:
     """Refuses what would do nothing, or could not be written in the end."""
-    from vss_ros.core.drafts import check_writable, refuse_folder
+    from vss_ros.core.drafts import check_file
     from vss_ros.core.errors import SettingsError
 
     for name in ONLY_WITHOUT_ROS if args.ros else ONLY_WITH_ROS:
@@ -183,9 +186,14 @@ def _check(args: Namespace) -> None:
     if args.provider != 'cpu' and 'onnxruntime' not in (args.engine or []):
         raise SettingsError('--provider is of engine onnxruntime; add --engine onnxruntime, or leave it out')
     args.models = args.models or [DEFAULT_MODEL]
-    for file in filter(None, (args.json, args.markdown)):
-        refuse_folder(file)
-        check_writable(file.parent)
+    files = [file for file in (args.json, args.markdown) if file is not None]
+    for file in files:
+        check_file(file, args.overwrite)
+        path, source = file.resolve(), Path(os.path.realpath(user_path(args.source or '')))
+        if args.source and (path == source or (path.exists() and source in path.parents)):
+            raise SettingsError(f'{file} is where the source lies; name another')
+    if len(files) == 2 and files[0].resolve() == files[1].resolve():
+        raise SettingsError(f'{files[0]} is named twice, with --json and --markdown; name two files')
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def main(args: Namespace) -> int:
             'metadata': metadata('vss bench --ros'),
             'runs': reports,
         }
-        write_file(args.json, json.dumps(figures, indent=2) + '\n')
+        write_file(args.json, json.dumps(figures, indent=2) + '\n', args.overwrite)
     console.print(_counts_table(reports))
     console.print(times_table(reports))
     return 0

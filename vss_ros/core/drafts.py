@@ -69,18 +69,49 @@ def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
     """Writes a small file in one go, so that no reader ever sees half of it.
 
     Text may hold names of files, which need not be UTF-8; their odd bytes are written as escapes. A link
-    stays one: what it points to is written.
+    stays one: what it points to is written. Into devices and pipes it is written straight.
 
     Raises:
         SettingsError: a folder has that name, or the file exists and may not be replaced.
     """
     refuse_folder(path)
-    draft = Draft(path.resolve() if path.is_symlink() else path, overwrite)
+    content = data.encode(errors='backslashreplace') if isinstance(data, str) else data
+    if _is_device(path):
+        with path.open('wb') as device:
+            device.write(content)
+        return
+    draft = Draft(_linked(path), overwrite)
     try:
-        draft.path.write_bytes(data.encode(errors='backslashreplace') if isinstance(data, str) else data)
+        draft.path.write_bytes(content)
         draft.publish()
     finally:
         draft.discard()
+
+
+def check_file(path: Path, overwrite: bool = False) -> None:
+    """Raises SettingsError, before the work, where `write_file` could not write in the end."""
+    refuse_folder(path)
+    target = _linked(path)
+    if _is_device(path):
+        if not os.access(path, os.W_OK):
+            raise SettingsError(f'{path} cannot be written to; name another')
+    elif target.exists() and not overwrite:
+        raise SettingsError(f'{path} exists; choose another name or add --overwrite')
+    else:
+        check_writable(target.parent)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether what is written there goes on to somebody: a device or a pipe, which is never replaced."""
+    return path.exists() and not path.is_file()
+
+
+def _linked(path: Path) -> Path:
+    """What a link points to, and any other path as it is."""
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:  # RuntimeError: Python < 3.13
+        raise SettingsError(f'{path} is a link that leads back to itself; name another') from error
 
 
 def check_writable(folder: Path) -> None:
