@@ -126,6 +126,38 @@ def test_what_is_calibrated_is_kept_with_the_weights(weights_alone, used):
     assert dict(load_model(weights_alone).expected_accuracy.weights)['path'] == -2.0
 
 
+@pytest.mark.parametrize(
+    'written',
+    [
+        'expected_accuracy:\n  bias: 3.0\n\n  weights: {path: -4.0}\n  frames: 100\n',
+        'expected_accuracy: {bias: 3.0,\n  weights: {path: -4.0}\n}\n',
+        'expected_accuracy: {bias: 3.0, weights: {path: -4.0}}',
+        '"expected_accuracy":\n  bias: 3.0\n  # of mine\n# of mine\n  weights: {path: -4.0}\n# the rest\n\n',
+    ],
+)
+@pytest.mark.parametrize('comes_first', [False, True])
+def test_what_was_calibrated_before_is_replaced_however_it_is_written(weights_alone, written, comes_first):
+    file = weights_alone / MODEL_FILE
+    rest = re.sub(r'^expected_accuracy:(?s:.*)', '', file.read_text(), flags=re.MULTILINE)
+    before = (written if written.endswith('\n') else written + '\n') + rest if comes_first else rest + written
+    file.write_text(before)
+    entry = {'bias': 1.0, 'weights': {'path': -2.0}, 'frames': 50}
+    write_entry(weights_alone, entry)
+    comments = '# the rest\n\n' if '# the rest' in written else ''
+    others = comments + rest if comes_first else rest + comments
+    assert file.read_text().startswith(others + 'expected_accuracy:')
+    assert yaml.safe_load(file.read_text()) == yaml.safe_load(rest) | {'expected_accuracy': entry}
+
+
+def test_a_description_that_would_break_is_left_as_it_is(weights_alone):
+    file = weights_alone / MODEL_FILE
+    file.write_text(str(yaml.safe_load(file.read_text())))  # all of it in braces
+    before = file.read_bytes()
+    with pytest.raises(ModelError, match='is written in a way that'):
+        write_entry(weights_alone, {'bias': 1.0, 'weights': {'path': -2.0}})
+    assert file.read_bytes() == before
+
+
 def test_two_that_start_at_the_same_time_make_the_graphs_once(weights_alone, empty_cache, caplog):
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(load_model, [weights_alone, weights_alone])

@@ -45,7 +45,7 @@ from vss_ros.cli.options import (
     engine_settings,
 )
 from vss_ros.cli.stills import add_stills_arguments, check_stills_are_named, drives, in_words, share_of_stills
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.paths import user_path
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
@@ -165,12 +165,37 @@ def write_entry(folder: Path, entry: dict[str, Any]) -> Path:
     from vss_ros.core.model_folder import MODEL_FILE, load_model
 
     file = folder / MODEL_FILE
-    text = re.sub(rf'^{EXPECTED_ACCURACY}:.*\n(?:[ \t-].*\n?)*', '', file.read_text(), flags=re.MULTILINE)
+    before = file.read_bytes().decode()
+    text = _without(before, EXPECTED_ACCURACY)
     text = text if text.endswith('\n') else text + '\n'
     text += yaml.safe_dump({EXPECTED_ACCURACY: entry}, sort_keys=False, default_flow_style=None, width=100)
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = {}
+    wanted = {name: value for name, value in yaml.safe_load(before).items() if name != EXPECTED_ACCURACY}
+    if repr(found) != repr(wanted | {EXPECTED_ACCURACY: entry}):  # not ==: NaN is not itself
+        raise ModelError(
+            f'{file} is written in a way that its entry {EXPECTED_ACCURACY} cannot be put in place of; '
+            'write one entry a line, without braces around all of them, or --- and ... between them'
+        )
     write_file(file, text)
     load_model(folder, graphs=False)
     return file
+
+
+def _without(text: str, entry: str) -> str:
+    """A YAML text without one of its entries; comments and blank lines behind it stay."""
+    import yaml
+
+    node = yaml.compose(text, yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)  # it was loaded as a model
+    starts = [key.start_mark.index for key, _ in node.value] + [len(text)]
+    for i in reversed([i for i, (key, _) in enumerate(node.value) if key.value == entry]):
+        cut = text[starts[i] : starts[i + 1]]
+        behind = re.search(r'(?:^(?:#.*|[ \t\r]*)(?:\n|\Z))*\Z', cut, re.MULTILINE)
+        text = text[: starts[i]] + (behind[0] if behind else '') + text[starts[i + 1] :]
+    return text
 
 
 def _clips(args: Namespace, model: ModelFolder) -> Iterator[tuple[int, Iterable[Frame]]]:
