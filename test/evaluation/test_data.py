@@ -251,7 +251,8 @@ def test_a_layout_of_ones_own_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text', ['', 'classes: camvid11', '[1, 2]', 'images: []\nlabels: []\nfoo: 1', "name: '('"]
+    'text',
+    ['', 'classes: camvid11', '[1, 2]', 'images: []\nlabels: []\nfoo: 1', "name: '('", '[' * 3000, 'a: ['],
 )
 def test_a_file_that_describes_no_data_set_is_refused(tmp_path, text):
     (tmp_path / 'bad.yaml').write_text(text)
@@ -280,6 +281,18 @@ OWN = {
         ({'name': r'(\d+)'}, r'\(\?P<number>'),
         ({'rate': 0}, 'rate is 0'),
         ({'rate': 'fast'}, 'not supported'),
+        ({'rate': 1.0e-300}, 'rate is 1e-300'),
+        ({'rate': float('inf')}, 'rate is inf'),
+        ({'classes': 5}, 'classes has 5, which is no text'),
+        ({'name': 5}, 'name has 5, which is no text'),
+        ({'list_file': ['val.txt']}, 'list_file has .*, which is no text'),
+        ({'images': 'rgb/*.png'}, r'images is .*; write a list'),
+        ({'images': [5]}, 'images has 5, which is no text'),
+        ({'labels': [{'files': 5}]}, 'files has 5, which is no text'),
+        ({'splits': {'val': {'d': ['a', 'b']}}}, 'no ranges'),
+        ({'splits': {'val': {'d': 'ab'}}}, 'no ranges'),
+        ({'shift': {'d': 'a'}}, 'shift is .*; write a whole number'),
+        ({'shift': 5}, 'shift is 5'),
         ({'images': ['/rgb/*.png']}, "'/rgb/\\*.png' is no pattern"),
         ({'images': ['rgb/{city}/*.png']}, 'city'),
         ({'labels': [{'files': 'label/{sequence}/*.png'}]}, 'as only images may; write \\*'),

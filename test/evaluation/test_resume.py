@@ -94,6 +94,34 @@ def test_a_damaged_file_is_refused(streets, scorers, tmp_path, damage):
         Checkpoint(path, {}, resume=True)
 
 
+@pytest.mark.parametrize(
+    'lost',
+    ['clips_done', 'film-distance/strip', 'film-distance/0/title', 'distance/tiny/2/frames', 'distance/'],
+)
+def test_a_file_that_lacks_something_is_refused(streets, scorers, tmp_path, lost):
+    path = tmp_path / 'progress.npz'
+    evaluate(streets[:1], scorers(), Checkpoint(path, {}, False))
+    with np.load(path) as file:
+        kept = {name: file[name] for name in file if not name.startswith(lost)}
+        assert len(kept) < len(file.files)
+    np.savez(path, **kept)
+    with pytest.raises(SettingsError, match='is damaged'):
+        evaluate(streets[:1], scorers(), Checkpoint(path, {}, resume=True))
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [('distance/tiny/2/frames', np.zeros(7)), ('clips_done', -1), ('clips_done', [1, 2])]
+)
+def test_a_file_with_counts_of_another_kind_is_refused(streets, scorers, tmp_path, name, value):
+    path = tmp_path / 'progress.npz'
+    evaluate(streets[:1], scorers(), Checkpoint(path, {}, False))
+    with np.load(path) as file:
+        arrays = {**file, name: np.array(value)}
+    np.savez(path, **arrays)
+    with pytest.raises(SettingsError, match='is damaged'):
+        evaluate(streets[:1], scorers(), Checkpoint(path, {}, resume=True))
+
+
 def test_a_model_may_have_any_name(streets, subjects, tmp_path):
     path, classes = tmp_path / 'progress.npz', subjects[0].model.classes
     rows = [replace(subjects[2], name=os.fsdecode(b'caf\xe9 /%C3 50%'))]

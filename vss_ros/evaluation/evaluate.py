@@ -41,13 +41,23 @@ class Checkpoint:
             self._read()
 
     def restore(self, protocols: Sequence[ScoringProtocol]) -> None:
-        """Hands what the file held to those who counted it."""
+        """Hands what the file held to those who counted it.
+
+        Raises:
+            SettingsError: something of it is missing, or of another shape.
+        """
         if not self.clips_done:
             return
-        for protocol in protocols:
-            protocol.add(self._of(protocol.name))
-            if protocol.film is not None:
-                protocol.film.restore(self._of(f'{FILM}-{protocol.name}'))
+        try:
+            for protocol in protocols:
+                counts = self._of(protocol.name)
+                if lost := sorted(protocol.arrays().keys() - counts.keys()):
+                    raise ValueError(f'{protocol.name}/{lost[0]} is missing')
+                protocol.add(counts)
+                if protocol.film is not None:
+                    protocol.film.restore(self._of(f'{FILM}-{protocol.name}'))
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._damaged(error) from error
         self._arrays = {}
 
     def save(self, clips_done: int, protocols: Sequence[ScoringProtocol]) -> None:
@@ -71,13 +81,18 @@ class Checkpoint:
         start = f'{owner}/'
         return {key[len(start) :]: value for key, value in self._arrays.items() if key.startswith(start)}
 
+    def _damaged(self, reason: Exception | str) -> SettingsError:
+        return SettingsError(f'{self._path} is damaged ({reason}); remove it and start again')
+
     def _read(self) -> None:
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 self._arrays = {unquote(name, errors='surrogateescape'): file[name] for name in file}
             settings, self.clips_done = str(self._arrays['settings']), int(self._arrays['clips_done'])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise SettingsError(f'{self._path} is damaged ({error}); remove it and start again') from error
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from error
+        if self.clips_done < 0:
+            raise self._damaged(f'{self.clips_done} clips are done')
         if settings != self._settings:
             raise SettingsError(
                 f'{self._path} was made with other models, data or settings; give those again, '

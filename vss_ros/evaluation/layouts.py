@@ -26,6 +26,17 @@ _log = logging.getLogger(__name__)
 FOLDER = 'config/datasets'
 LEAD_S = 1.0  # before the first label that a split may have
 MAX_GAP_S = StreamSettings.max_frame_gap_s  # a longer gap ends a clip, as it ends a live stream
+LEAST_RATE, MOST_RATE = 1e-6, 1e6  # frames per second
+MISTAKES = (  # what comes of a file that describes no data set
+    OSError,
+    yaml.YAMLError,
+    re.error,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 Key = tuple[str, int]  # sequence, number of the frame
 NEEDED = ('classes', 'images', 'labels', 'name', 'rate')  # in the file of a layout
@@ -47,6 +58,7 @@ class LabelFiles:
 
     def __post_init__(self) -> None:
         """Raises TypeError or ValueError for values that no label file can hold."""
+        _check_text(files=self.files)
         shades = [shade for shades in (self.colours or {}).values() for shade in shades]
         for values in [*(self.ids or {}).items(), *shades]:
             if not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
@@ -105,8 +117,17 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Raises LookupError, TypeError or ValueError for what cannot describe a data set."""
-        if not self.rate > 0:
-            raise ValueError(f'rate is {self.rate}; use a number of frames per second above 0')
+        _check_text(
+            classes=self.classes,
+            name=self.name,
+            image_name=self.image_name,
+            split=self.split,
+            list_file=self.list_file,
+        )
+        for pattern in self.images:
+            _check_text(images=pattern)
+        if not LEAST_RATE <= self.rate <= MOST_RATE:
+            raise ValueError(f'rate is {self.rate}; use {LEAST_RATE} to {MOST_RATE:.0f} frames per second')
         for regex in filter(None, (self.name, self.image_name)):
             if 'number' not in re.compile(regex).groupindex:
                 raise ValueError(
@@ -117,8 +138,11 @@ class Layout:
                 raise ValueError(f'{pattern!r} names {{sequence}}, as only images may; write * there')
             pattern.format(split='', sequence='')
         for ranges in (self.splits or {}).values():
-            if any(first > last for first, last in ranges.values()):
-                raise ValueError(f'{ranges} are no ranges; write [first number, last number]')
+            for first, last in ranges.values():
+                if not (isinstance(first, int) and isinstance(last, int) and first <= last):
+                    raise ValueError(f'{ranges} are no ranges; write [first number, last number]')
+        if not isinstance(self.shift, Mapping) or not all(isinstance(n, int) for n in self.shift.values()):
+            raise ValueError(f'shift is {self.shift!r}; write a whole number for each sequence')
 
     def _patterns(self) -> tuple[str, ...]:
         return *self.images, *(entry.files for entry in self.labels), self.list_file
@@ -223,20 +247,32 @@ def load_layout(name: str) -> Layout:
     path = named_file(name, FOLDER, 'layout')
     try:
         content = yaml.safe_load(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError('expected entries of the form name: value')
         if missing := [name for name in NEEDED if name not in content]:
             raise ValueError(f'it lacks {", ".join(missing)}')
         if wrong := [entry for entry in content['labels'] if not isinstance(entry, dict)]:
             raise ValueError(
                 f'labels has {wrong[0]!r}; write a list of entries such as {{files: labels/*.png}}'
             )
+        if not isinstance(content['images'], list):
+            raise ValueError(f'images is {content["images"]!r}; write a list such as [images/*.png]')
         content = dict(content)
         labels = tuple(LabelFiles(**entry) for entry in content.pop('labels'))
         layout = Layout(title=path.stem, images=tuple(content.pop('images')), labels=labels, **content)
-    except (OSError, yaml.YAMLError, re.error, AttributeError, LookupError, TypeError, ValueError) as error:
+    except MISTAKES as error:
+        too_deep = isinstance(error, RecursionError)
+        reason = 'it is nested too deep' if too_deep else ' '.join(str(error).split())
         raise SettingsError(
-            f'{path} does not describe a data set ({error}); see {FOLDER}/camvid-segnet.yaml for an example'
+            f'{path} does not describe a data set ({reason}); see {FOLDER}/camvid-segnet.yaml for an example'
         ) from error
     return layout
+
+
+def _check_text(**entries: Any) -> None:
+    for name, value in entries.items():
+        if not isinstance(value, str):
+            raise TypeError(f'{name} has {value!r}, which is no text')
 
 
 def list_layouts() -> list[str]:
