@@ -53,9 +53,7 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
 def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], Source]]:
     """What the name means, the settings it has, and how to open it."""
     if not spec:
-        raise SourceError(
-            "the source is ''; give a video, a folder of images, a bag or synthetic:SEEDxFRAMES"
-        )
+        raise SourceError('the source has an empty name; give a video, a folder of images or a bag')
     path = user_path(spec)
     if synthetic := SYNTHETIC.fullmatch(spec):
         seed, frames = int(synthetic[1]), int(synthetic[2] or SYNTHETIC_FRAMES)
