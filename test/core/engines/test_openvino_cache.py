@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -110,3 +112,14 @@ def test_where_nothing_can_be_kept_the_graphs_are_compiled_at_every_start(tiny_m
     settings = EngineSettings(engine='openvino', engine_cache=str(tmp_path / 'file'))
     assert scores(load_model(tiny_model), settings).shape
     assert 'OpenVINO compiles its graphs at every start' in caplog.text
+
+
+def test_nobody_is_told_that_openvino_is_imported():
+    code = (
+        'import sys\n'
+        'import vss_ros.core.engines.openvino\n'
+        'from openvino.tools.ovc import telemetry\n'
+        'print(type(telemetry).__module__, "openvino_telemetry" in sys.modules)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == 'openvino.tools.ovc.telemetry_stub False\n', done.stderr

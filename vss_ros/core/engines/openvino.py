@@ -6,6 +6,7 @@ it, without a word, and 5 of 1000 pixels change.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,12 +20,20 @@ from vss_ros.core.model_files import GraphSpec
 from vss_ros.core.model_folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
+# Importing OpenVINO reports to Google Analytics, from a child of this process, if this module is there.
+_TELEMETRY = 'openvino_telemetry'
+_hides_telemetry = _TELEMETRY not in sys.modules
+if _hides_telemetry:
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # it takes a stub instead
 try:
     import openvino
 except ModuleNotFoundError as error:
     raise MissingLibraryError('openvino', 'openvino') from error
 except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
     raise EngineError(f'OpenVINO cannot be loaded: {error}') from error
+finally:
+    if _hides_telemetry:
+        del sys.modules[_TELEMETRY]
 
 DEVICE = 'CPU'
 # precision: what OpenVINO calls it, and what the processor must offer for it to be more than a name
