@@ -1,10 +1,14 @@
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from vss_ros.cli.main import VERBS, main
-from vss_ros.core.share import version
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.share import share_names, share_path, version
 
 HEAVY = ('torch', 'onnxruntime', 'onnx', 'cv2', 'av', 'rosbags', 'rclpy', 'matplotlib')
 
@@ -89,3 +93,40 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, tiny_model)
     error = capsys.readouterr().err
     assert error.startswith('vss: error: ')
     assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize(('sent', 'ignored'), [('SIGTERM', False), ('SIGHUP', False), ('SIGHUP', True)])
+def test_told_to_end_the_command_tidies_up_and_children_of_libraries_just_end(sent, ignored):
+    code = (
+        'import os, signal\n'
+        'from vss_ros.cli import info, main\n'
+        f'sent = signal.{sent}\n'
+        f'signal.signal(sent, signal.{"SIG_IGN" if ignored else "SIG_DFL"})\n'
+        'def told(_):\n'
+        '    child = os.fork()\n'
+        '    if not child:\n        os.kill(os.getpid(), sent)\n        os._exit(0)\n'
+        '    print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)\n'
+        '    os.kill(os.getpid(), sent)\n'
+        '    return 0\n'
+        'info.main = told\n'
+        'print("code", main.main(["info"]))\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    child, code = (0, 0) if ignored else (-signal.Signals[sent], 130)
+    assert done.stdout == f'child {child}\ncode {code}\n', done.stderr
+    assert done.stderr == ('' if ignored else 'vss: interrupted\n')
+
+
+def test_a_home_folder_of_somebody_else_is_not_looked_into(tmp_path, monkeypatch):
+    look = os.stat
+
+    def forbidden(path, *args, **options):
+        if isinstance(path, str | Path) and Path(tmp_path) in Path(path).parents:
+            raise PermissionError(13, 'Permission denied', str(path))
+        return look(path, *args, **options)
+
+    monkeypatch.setattr('site.getuserbase', lambda: str(tmp_path))
+    monkeypatch.setattr(os, 'stat', forbidden)
+    assert 'camvid11' in share_names('config/classes')
+    with pytest.raises(SettingsError, match=r'not.yaml was not found'):
+        share_path('not.yaml')

@@ -106,6 +106,9 @@ def test_masks_have_the_size_of_the_input_or_of_the_network(tiny_model, tmp_path
         (['--key-frame-interval', '0'], 'key_frame_interval is 0; use 1'),
         (['--frames', '0'], 'frames is 0; use 1 or more'),
         (['--frames', '9' * 20], 'use 1 or more, or leave it out'),
+        (['--rate', 'inf'], 'rate is inf; use 1000000'),
+        (['--scheduler', 'adaptive', '--key-share-window', '9' * 21], 'key_share_window is 99'),
+        (['--max-interval', '9' * 400], 'max_interval is 99'),
         (['--topic', '/image'], 'which has no topic; leave that out'),
         (['--precision', 'fp16'], 'set precision to fp32'),
         (['--motion', 'network'], 'has no flow network'),
@@ -120,6 +123,22 @@ def test_a_setting_that_cannot_be_used_is_one_line_and_code_2(images, tiny_model
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1
+
+
+def test_an_output_that_is_a_link_to_itself_is_refused(images, tiny_model, tmp_path, capsys):
+    (tmp_path / 'loop').symlink_to('loop')
+    for names in (['loop/a.mcap'], ['a.json', 'loop/a.json']):
+        assert run(images, tiny_model, *(word for name in names for word in ('-o', tmp_path / name))) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all('loop' in error for error in errors)
+
+
+def test_truth_without_any_pixel_of_a_class_is_told(images, tiny_model, caplog):
+    for file in (images / 'labels').iterdir():
+        cv2.imwrite(str(file), np.full((64, 96), 77, np.uint8))
+    assert run(images, tiny_model, '--engine', 'onnxruntime') == 0
+    assert 'all ids of its truth are unlabelled or no class of camvid11' in caplog.text
 
 
 def test_an_output_that_exists_is_kept_unless_told_otherwise(images, tiny_model, tmp_path, capsys):
@@ -213,7 +232,7 @@ def test_a_damaged_image_in_the_middle_leaves_no_output(images, tiny_model, tmp_
 
 @pytest.mark.parametrize(
     ('number', 'code'),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -signal.SIGKILL)],
 )
 def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path, number, code):
     pytest.importorskip('av')

@@ -49,7 +49,8 @@ def test_demo_writes_pictures_and_counts_every_frame(echo_model, tmp_path):
         assert (tmp_path / name).stat().st_size > 0
 
 
-def test_demo_ends_the_node_on_ctrl_c(echo_model, tmp_path):
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGHUP])
+def test_demo_ends_the_node_on_ctrl_c_and_when_its_terminal_is_closed(echo_model, tmp_path, sent):
     with start_demo(echo_model, tmp_path, '--seconds', '60') as demo:
         log = tmp_path / 'node.log'
         deadline = time.monotonic() + 120
@@ -57,7 +58,7 @@ def test_demo_ends_the_node_on_ctrl_c(echo_model, tmp_path):
             assert demo.poll() is None, demo.communicate()
             assert time.monotonic() < deadline, 'the node was not started'
             time.sleep(0.05)
-        demo.send_signal(signal.SIGINT)
+        demo.send_signal(sent)
         output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, output
     assert 'Traceback' not in output

@@ -9,6 +9,7 @@ import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 
 from vss_ros.core.errors import VssError
@@ -23,11 +24,21 @@ VERBS = {
     'info': 'show models and the engines that work here',
     'export': 'write a model again for another size, options or classes',
     'calibrate': 'fit the scheduler, the confidence or the correction of a model to data',
-    'engine': 'build, list, check and remove TensorRT engines',
+    'engine': 'build, list, check and prune TensorRT engines',
     'train': 'train a model',
     'import-weights': 'make a model of published weights',
 }
 USER_ERROR, INTERRUPTED = 2, 130
+
+
+def _end_at_once() -> None:
+    """A child that a library forks has nothing to tidy up, and would write a traceback of ours."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_end_at_once)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors='backslashreplace')
     # Whoever ends us: half-written outputs are removed, processes that we started are ended with us.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup closing the terminal ends nothing
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format='vss: %(levelname)s: %(message)s')
     try:
         verb = next((word for word in words if not word.startswith('-')), None)
@@ -52,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'vss: error: {reason}{error}', file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print('vss: interrupted', file=sys.stderr)
+        with suppress(OSError):  # the terminal may be the one that was closed
+            print('vss: interrupted', file=sys.stderr)
         return INTERRUPTED
 
 

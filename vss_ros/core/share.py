@@ -38,7 +38,7 @@ def share_path(relative: str) -> Path:
     """
     folders = share_folders()
     for folder in folders:
-        if (folder / relative).exists():
+        if os.path.exists(folder / relative):  # unlike Path's, False where it may not be looked
             return folder / relative
     tried = ', '.join(str(folder) for folder in folders)
     raise SettingsError(f'{relative} was not found in {tried}; install the package again')
@@ -46,7 +46,8 @@ def share_path(relative: str) -> Path:
 
 def share_names(folder: str) -> list[str]:
     """Names of the YAML files that lie in a share folder, wherever."""
-    return sorted({file.stem for place in share_folders() for file in (place / folder).glob('*.yaml')})
+    places = [place / folder for place in share_folders() if os.path.isdir(place / folder)]
+    return sorted({file.stem for place in places for file in place.glob('*.yaml')})
 
 
 def named_file(name: str, folder: str, what: str) -> Path:
