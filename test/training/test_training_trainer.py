@@ -240,9 +240,15 @@ def test_a_stage_for_a_network_that_the_method_lacks_is_refused(tmp_path):
         Trainer(recipe, {}, tmp_path).run(CPU, False, lambda *_: None)
 
 
-def test_a_device_that_is_not_there_is_one_line(tmp_path, capsys, labelled_folder):
+@pytest.mark.parametrize(
+    'wrong',
+    [('--device', 'no-such'), ('--device', 'meta'), ('--threads', '-3'), ('--threads', '99999999999')],
+)
+def test_a_device_or_threads_that_are_not_there_are_one_line(tmp_path, capsys, labelled_folder, wrong):
     recipe = tmp_path / 'tiny.yaml'
     recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
-    words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', '--device', 'no-such']
+    words = ['train', str(recipe), '--data', f'camvid:{labelled_folder}', *wrong]
     assert main(words) == 2
-    assert 'no-such' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert wrong[1] in error
+    assert error.count('\n') == 1

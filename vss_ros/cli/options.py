@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from itertools import product
 from typing import Any
@@ -145,7 +146,14 @@ def add_schedule_arguments(group: ArgumentParser | _ArgumentGroup) -> None:
 
 
 def schedule_settings(args: Namespace) -> dict[str, Any]:
-    """Those of StreamSettings that `add_schedule_arguments` asks for."""
+    """Those of StreamSettings that `add_schedule_arguments` asks for.
+
+    Raises:
+        SettingsError: a number of frames is larger than any.
+    """
+    for name in ('min_interval', 'max_interval', 'key_share_window'):
+        if getattr(args, name) > sys.maxsize:
+            raise SettingsError(f'{name} is {getattr(args, name)}; use {sys.maxsize} at most')
     names = ('scheduler', 'key_frame_threshold', 'min_interval', 'max_interval')
     return {name: getattr(args, name) for name in (*names, 'max_key_share', 'key_share_window')}
 

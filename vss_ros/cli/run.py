@@ -19,6 +19,7 @@ written stay).
 
 from __future__ import annotations
 
+import logging
 import operator
 import sys
 import time
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from vss_ros.core.sinks.timings import TimingSink
 
 ALPHA = 0.5
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -120,6 +122,12 @@ def main(args: Namespace) -> int:
     if scores.frames:
         console.print(f'scored on {scores.frames} frames with truth')
         console.print(_score_table(scores))
+        if not scores.total.counts.any():
+            _log.warning(
+                '%s: all ids of its truth are unlabelled or no class of %s; nothing was scored',
+                args.source,
+                classes.name,
+            )
     for output in args.output:
         console.print(f'written: {output}', soft_wrap=True)
     return 0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.paths import user_path
+from vss_ros.core.settings import MOST_THREADS
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,9 @@ def main(args: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
 
-    if args.threads > 0:
+    if not 0 <= args.threads <= MOST_THREADS:
+        raise SettingsError(f'threads is {args.threads}; use 0 (all cores) to {MOST_THREADS}')
+    if args.threads:
         torch.set_num_threads(args.threads)
     recipe = load_recipe(args.recipe)
     if len(dict(args.data)) < len(args.data):
@@ -110,11 +113,11 @@ def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: P
 
 
 def _check_device(name: str) -> None:
-    """Raises SettingsError unless tensors can be made there."""
+    """Raises SettingsError unless tensors can be made there, and come back."""
     import torch
 
     try:
-        torch.empty(0, device=torch.device(name))
+        torch.zeros(1, device=torch.device(name)).cpu()
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f'device {name} cannot be used here: {error}') from error
 

@@ -77,16 +77,16 @@ def open_sink(
 
 def check_apart(specs: Iterable[str], source: Path, labels: Path | None = None) -> None:
     """Raises SettingsError for an output that would be written into source or labels, or over them."""
-    source = source.resolve()
-    own = {(source / name).resolve() for name in ('', 'images', 'labels')}
+    source = _real(source)
+    own = {_real(source / name) for name in ('', 'images', 'labels')}
     if source.suffix.lower() in SUFFIXES:  # masks are images, too
         own.add(source.parent)
     places = [('source lies', source, own)]
     if labels is not None:
-        labels = labels.resolve()
+        labels = _real(labels)
         places.append(('labels lie', labels, {labels}))
     for spec, (what, place, folders) in product(specs, places):
-        path = _path_of(spec).resolve()
+        path = _real(_path_of(spec))
         is_over = _is_whole(spec) and any(path in folder.parents for folder in folders)
         is_into = (spec.startswith(BAG_PREFIX) or path.is_dir()) and path in folders
         is_in_bag = place in path.parents and _holds_bag(place)
@@ -95,7 +95,7 @@ def check_apart(specs: Iterable[str], source: Path, labels: Path | None = None) 
 
 
 def _check_apart_from_each_other(specs: Sequence[str]) -> None:
-    paths = [_path_of(spec).resolve() for spec in specs]
+    paths = [_real(_path_of(spec)) for spec in specs]
     for spec, path in zip(specs, paths, strict=True):
         if paths.count(path) > 1:
             raise SettingsError(f'output {spec} is named twice; name each once')
@@ -106,6 +106,18 @@ def _check_apart_from_each_other(specs: Sequence[str]) -> None:
 
 def _path_of(spec: str) -> Path:
     return user_path(spec.removeprefix(BAG_PREFIX))
+
+
+def _real(path: Path) -> Path:
+    """The path behind all links.
+
+    Raises:
+        SettingsError: a link leads back to itself.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise SettingsError(f'{path} cannot be followed: {error}') from error
 
 
 def _holds_bag(folder: Path) -> bool:

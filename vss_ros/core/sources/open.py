@@ -16,6 +16,7 @@ SYNTHETIC = re.compile(r'synthetic:(\d{1,18})(?:x(\d{1,7}))?')
 SYNTHETIC_FRAMES = 150
 SYNTHETIC_SIZE = (360, 480)
 BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
+MOST_RATE = 1e6  # frames per second; stamps are nanoseconds
 RECORDING = b'rosbag2_bagfile_information'  # in metadata.yaml
 
 
@@ -39,7 +40,7 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
 
     Raises:
         SourceError: there is no such thing, or it cannot be read.
-        SettingsError: a setting was given that this kind of source does not have.
+        SettingsError: a setting was given that this kind of source does not have, or that it cannot use.
         MissingLibraryError: the library that reads this kind is not installed.
     """
     settings = settings or SourceSettings()
@@ -47,6 +48,8 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
     given = [name for name, value in vars(settings).items() if value is not None]
     if foreign := [name for name in given if name not in names]:
         raise SettingsError(f'{spec} is {kind}, which has no {", ".join(foreign)}; leave that out')
+    if settings.rate is not None and settings.rate > MOST_RATE:
+        raise SettingsError(f'rate is {settings.rate}; use {MOST_RATE:.0f} frames per second at most')
     return open_(settings)
 
 
