@@ -310,6 +310,22 @@ def test_a_report_that_exists_is_kept_unless_it_may_be_replaced(report, tiny_mod
     assert 'holds a report already' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('name', ['classes.png', 'report.html'])
+def test_files_of_no_report_are_kept(tiny_model, tmp_path, capsys, name):
+    (tmp_path / name).write_text('mine')
+    assert run('synthetic:3x1', '--model', tiny_model, '--no-plots', '-o', tmp_path) == 2
+    assert f'{name} is of no report; choose another folder' in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == 'mine'
+
+
+def test_no_folder_is_made_for_data_that_cannot_be_opened(tiny_model, tmp_path, capsys):
+    (tmp_path / 'damaged.mp4').write_text('no video')
+    words = ('--model', tiny_model, '--against', tiny_model, '--no-plots', '-o', tmp_path / 'report')
+    assert run(tmp_path / 'damaged.mp4', *words) == 2
+    assert 'damaged.mp4' in capsys.readouterr().err
+    assert not (tmp_path / 'report').exists()
+
+
 def test_the_table_names_every_row(tiny_model, capsys):
     assert run('synthetic:3x3', '--model', tiny_model, '--warp-only', '--distances', 0, 1) == 0
     printed = capsys.readouterr().out
@@ -320,9 +336,10 @@ def test_the_table_names_every_row(tiny_model, capsys):
 
 
 def test_without_plots_a_page_is_written_all_the_same(tiny_model, tmp_path):
-    (tmp_path / 'pda.png').touch()  # of a report that is replaced
+    for name in ('pda.png', 'report.json'):  # of a report that is replaced
+        (tmp_path / name).touch()
     words = ('synthetic:3x2', '--model', tiny_model, '--protocol', 'deployment', '--no-plots', '-o', tmp_path)
-    assert run(*words) == 0
+    assert run(*words, '--overwrite') == 0
     assert {path.name for path in tmp_path.iterdir()} == {'report.json', 'report.html'}
 
 

@@ -163,6 +163,7 @@ def main(args: Namespace) -> int:
     checkpoint = None
     if args.output:
         settings = _fingerprint(args, data, [*subjects, *judges]) | {'files': file_states(named, args)}
+        args.output.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint(args.output / PROGRESS, settings, args.resume)
     console = Console(highlight=False, markup=False)
     lengths = [operator.length_hint(clip) for clip in data.clips]
@@ -194,10 +195,23 @@ def _check_output(args: Namespace) -> None:
         raise SettingsError(f'{args.output} is a file; give a folder for the report')
     if (args.output / REPORT).exists() and not args.overwrite:
         raise SettingsError(f'{args.output} holds a report already; choose another or add --overwrite')
-    args.output.mkdir(parents=True, exist_ok=True)
+    # Of an interrupted run the progress is there, of a whole one the report; else they are somebody's files.
+    if not args.overwrite and not any((args.output / name).exists() for name in (REPORT, PROGRESS)):
+        for name in _names():
+            if (args.output / name).exists():
+                raise SettingsError(
+                    f'{args.output / name} is of no report; choose another folder or add --overwrite'
+                )
     check_writable(args.output)
     if not args.no_plots:
         import vss_ros.evaluation.plots  # noqa: F401  raises MissingLibraryError
+
+
+def _names() -> tuple[str, ...]:
+    """The files of a report."""
+    from vss_ros.evaluation.html import CAPTIONS
+
+    return (REPORT, PAGE, *(f'{name}.png' for name in CAPTIONS))
 
 
 def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol]:
@@ -324,14 +338,14 @@ def _ages_without_labels(report: dict[str, Any]) -> list[int]:
 def _write(args: Namespace, report: dict[str, Any], samples: list[Sample]) -> None:
     """Writes the report; report.json comes last, for it is what marks a folder as complete."""
     from vss_ros.core.drafts import write_file
-    from vss_ros.evaluation.html import CAPTIONS, page
+    from vss_ros.evaluation.html import page
 
     plots: dict[str, bytes] = {}
     if not args.no_plots:
         from vss_ros.evaluation.plots import draw_all
 
         plots = draw_all(report)
-    for old in (REPORT, PAGE, *(f'{name}.png' for name in CAPTIONS)):  # some may not be made again
+    for old in _names():  # some may not be made again
         (args.output / old).unlink(missing_ok=True)
     for name, png in plots.items():
         write_file(args.output / f'{name}.png', png)
