@@ -73,3 +73,22 @@ def test_an_option_that_would_do_nothing_is_refused(monkeypatch, tmp_path, capsy
     assert main(['export', 'camvid-evss-lite', *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['-o', 'new', '--precision', 'int8', '--calibrate', 'nowhere'], 'nowhere does not exist'),
+        (['-o', 'loop'], 'loop is there and is no model folder'),
+    ],
+)
+def test_what_stands_in_the_way_is_found_before_the_work(
+    tiny_model, tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'loop').symlink_to('loop')
+    assert main(['export', str(tiny_model), *words]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert 'writing' not in printed
+    assert [entry.name for entry in tmp_path.iterdir()] == ['loop']

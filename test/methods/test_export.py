@@ -109,11 +109,25 @@ def test_the_same_method_gives_the_same_bytes(small, tmp_path):
 
 def test_a_model_is_replaced_as_a_whole_but_what_people_added_stays(target):
     (target / 'README.md').write_text('trained on a rainy day')
-    (target / 'gone.onnx').write_text('a graph of the method before')
+    (target / 'mine.onnx').write_text('of another method')
+    (target / 'segmenter.onnx').rename(target / 'gone.onnx')  # of the method before
+    text = (target / 'model.yaml').read_text()
+    (target / 'model.yaml').write_text(text.replace('segmenter.onnx', 'gone.onnx'))
     assert write_small(target, image_size=(64, 48)).image_size == (64, 48)
     assert [entry.name for entry in target.parent.iterdir()] == ['model']
     assert (target / 'README.md').read_text() == 'trained on a rainy day'
+    assert (target / 'mine.onnx').read_text() == 'of another method'
     assert not (target / 'gone.onnx').exists()
+
+
+@pytest.mark.parametrize('where', ['.', 'deeper'])
+def test_the_folder_that_one_is_in_is_not_replaced(target, monkeypatch, where):
+    (target / 'deeper').mkdir()
+    monkeypatch.chdir(target / where)
+    before = target.stat().st_ino
+    with pytest.raises(ModelError, match='is where you are; name another folder'):
+        write_small(target)
+    assert target.stat().st_ino == before
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path):

@@ -14,11 +14,13 @@ With --precision, and without -o, graphs of that precision are added to the mode
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -47,7 +49,9 @@ def add_set_argument(parser: ArgumentParser) -> None:
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('model', help='model folder, or the name of a model that came with the package')
-    parser.add_argument('-o', '--output', type=user_path, help='folder of the new model')
+    parser.add_argument(
+        '-o', '--output', type=user_path, help='folder of the new model; a model that lies there is replaced'
+    )
     parser.add_argument('--size', type=image_size, help='width and height of the images, such as 480x360')
     parser.add_argument(
         '--method',
@@ -102,7 +106,7 @@ def main(args: Namespace) -> int:
         made = export(
             load_method(model, dict(args.set), args.method),
             args.output,
-            name=args.name or args.output.resolve().name,
+            name=args.name or Path(os.path.realpath(args.output)).name,
             class_set=args.classes or model.classes,
             image_size=args.size or model.image_size,
             training=dict(model.training),
@@ -139,6 +143,8 @@ def _check(args: Namespace) -> None:
         raise SettingsError('--precision adds graphs, and --no-graphs leaves them out; give one of them')
     if args.calibration and 'int8' not in args.precision:
         raise SettingsError('--calibrate is for int8; add --precision int8, or leave it out')
+    for _ in _calibration_images(args) if args.calibration else ():
+        break  # found out now rather than after the export
 
 
 def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:

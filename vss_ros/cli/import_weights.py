@@ -11,8 +11,10 @@ become the memory of st-memory. No code in any of them is run. Examples:
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from vss_ros.cli.export import add_set_argument, image_size
 from vss_ros.core.classes import load_classes
@@ -22,7 +24,13 @@ from vss_ros.core.paths import user_path
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('weights', type=user_path, nargs='+', help='files that together hold the model')
-    parser.add_argument('-o', '--output', type=user_path, required=True, help='folder of the new model')
+    parser.add_argument(
+        '-o',
+        '--output',
+        type=user_path,
+        required=True,
+        help='folder of the new model; a model that lies there is replaced',
+    )
     parser.add_argument('--classes', required=True, help='class set of the training: camvid11, cityscapes19')
     parser.add_argument(
         '--size', type=image_size, required=True, help='width and height of the images, such as 960x720'
@@ -56,7 +64,7 @@ def main(args: Namespace) -> int:
     made = export(
         method,
         args.output,
-        name=args.name or args.output.resolve().name,
+        name=args.name or Path(os.path.realpath(args.output)).name,
         class_set=args.classes,
         image_size=args.size,
         training={'imported_from': [file.name for file in args.weights], 'untrained': untrained},

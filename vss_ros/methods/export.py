@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ def export(
         MissingLibraryError: ONNX Runtime is not installed.
     """
     report = progress or (lambda line: None)
-    folder = user_path(folder).resolve()
+    folder = Path(os.path.realpath(user_path(folder)))
     check_target(folder)
     classes = load_classes(class_set) if isinstance(class_set, str) else class_set
     if len(classes) != method.classes:
@@ -257,24 +258,48 @@ def check_target(folder: Path) -> None:
     """Only a model may be replaced; anything else in the way belongs to somebody.
 
     Raises:
-        ModelError: there is something else.
+        ModelError: there is something else, or it is where we are.
         SettingsError: nothing can be written there.
     """
+    folder = Path(os.path.realpath(folder))
+    if folder in ((here := Path(os.path.realpath('.'))), *here.parents):
+        raise ModelError(f'{folder} would be replaced as a whole, and is where you are; name another folder')
     if folder.is_dir():
         free = (folder / MODEL_FILE).is_file() or not any(folder.iterdir())
     else:
-        free = not folder.exists()
+        free = not os.path.lexists(folder)  # a link that leads back to itself is there, too
     if not free:
         raise ModelError(f'{folder} is there and is no model folder; choose another name or move it away')
     check_writable(folder.parent)
 
 
 def _keep_additions(folder: Path, draft: Path) -> None:
-    """Copies what people added to the model that is replaced, a README say."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name == MODEL_FILE or entry.suffix in ('.onnx', '.safetensors'):
+    """Copies what people added to the model that is replaced, a README say, or graphs of their own."""
+    if not (folder / MODEL_FILE).is_file():
+        return
+    old = {MODEL_FILE, *_files_named_in(folder / MODEL_FILE)}
+    for entry in folder.iterdir():
+        if entry.name in old or (draft / entry.name).exists():
             continue
         if entry.is_dir():
             shutil.copytree(entry, draft / entry.name, symlinks=True)
         else:
             shutil.copy2(entry, draft / entry.name, follow_symlinks=False)
+
+
+def _files_named_in(description: Path) -> set[str]:
+    """The names behind every `file:` of a model.yaml; none if it cannot be read."""
+    try:
+        nodes = [yaml.compose(description.read_text(), yaml.SafeLoader)]
+    except (yaml.YAMLError, UnicodeError):
+        return set()
+    names, seen = set(), set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen:  # it may hold itself
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            names |= {str(value.value) for key, value in node.value if key.value == 'file'}
+            nodes += [value for _, value in node.value]
+    return names
