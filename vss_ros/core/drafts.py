@@ -72,7 +72,7 @@ def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
     stays one: what it points to is written. Into devices and pipes it is written straight.
 
     Raises:
-        SettingsError: a folder has that name, or the file exists and may not be replaced.
+        SettingsError: a folder or a link to itself has that name, or the file may not be replaced.
     """
     refuse_folder(path)
     content = data.encode(errors='backslashreplace') if isinstance(data, str) else data
@@ -108,10 +108,10 @@ def _is_device(path: Path) -> bool:
 
 def _linked(path: Path) -> Path:
     """What a link points to, and any other path as it is."""
-    try:
-        return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError) as error:  # RuntimeError: Python < 3.13
-        raise SettingsError(f'{path} is a link that leads back to itself; name another') from error
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():
+        raise SettingsError(f'{path} is a link that leads back to itself; name another')
+    return target
 
 
 def check_writable(folder: Path) -> None:
