@@ -8,7 +8,7 @@ import resource
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vss_ros.core.errors import ModelError, SettingsError
@@ -146,20 +146,22 @@ def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path):
         fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
 
 
-@pytest.mark.parametrize(
-    'notes',
-    [
-        None,
-        {'computes_in': 'bf16'},
-        {'step': '-3'},
-        {'step': '9' * 30},
-        {'step': '3', 'computes_in': 'fp7', 'asked_for': 'fp7'},
-        {'step': '3', 'computes_in': 'fp7', 'asked_for': 'fp32'},
-    ],
-)
+@pytest.mark.parametrize('notes', [None, {'computes_in': 'bf16'}], ids=['no notes', 'half of them'])
 def test_a_checkpoint_whose_notes_are_lost_is_refused_with_advice(tmp_path, notes):
     save_file({'x': torch.zeros(1)}, tmp_path / 'line.safetensors', notes)
     with pytest.raises(ModelError, match='--runs'):
+        fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
+
+
+@pytest.mark.parametrize(
+    'wrong', [{'step': '-3'}, {'step': '9' * 30}, {'computes_in': 'fp7'}, {'asked_for': 'fp7'}]
+)
+def test_a_checkpoint_with_notes_of_no_sense_is_refused_with_advice(tmp_path, wrong):
+    path = tmp_path / 'line.safetensors'
+    fit(LineStage(), settings(10), tmp_path, CPU)
+    notes = {'step': '10', 'computes_in': 'fp32', 'asked_for': 'fp32', **wrong}
+    save_file(load_file(path), path, notes)
+    with pytest.raises(ModelError, match=r'(step|precision) is .*--runs'):
         fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
 
 
