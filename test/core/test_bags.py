@@ -206,6 +206,13 @@ def test_images_beside_metadata_of_something_else_are_no_bag(tmp_path):
     assert len(read(tmp_path)) == 1
 
 
+def test_a_folder_with_metadata_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / 'metadata.yaml').write_text('camera: front\n')
+    with pytest.raises(SettingsError, match='holds no bag and is not replaced'):
+        open_sink(f'bag:{tmp_path}', load_classes('camvid11'), overwrite=True)
+    assert (tmp_path / 'metadata.yaml').exists()
+
+
 def test_an_empty_name_is_no_source(tmp_path, monkeypatch):
     cv2.imwrite(f'{tmp_path}/1.png', picture(0))
     monkeypatch.chdir(tmp_path)

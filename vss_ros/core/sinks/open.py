@@ -13,6 +13,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.paths import user_path
 from vss_ros.core.sinks import FileSink
 from vss_ros.core.sources.images import SUFFIXES
+from vss_ros.core.sources.open import holds_bag
 
 BAG_PREFIX = 'bag:'
 KINDS = (
@@ -89,7 +90,7 @@ def check_apart(specs: Iterable[str], source: Path, labels: Path | None = None) 
         path = _real(_path_of(spec))
         is_over = _is_whole(spec) and any(path in folder.parents for folder in folders)
         is_into = (spec.startswith(BAG_PREFIX) or path.is_dir()) and path in folders
-        is_in_bag = place in path.parents and _holds_bag(place)
+        is_in_bag = place in path.parents and holds_bag(place)
         if path == place or is_over or is_into or is_in_bag:
             raise SettingsError(f'output {spec} is where the {what}, {place}; name another place')
 
@@ -120,10 +121,6 @@ def _real(path: Path) -> Path:
         raise SettingsError(f'{path} cannot be followed: {error}') from error
 
 
-def _holds_bag(folder: Path) -> bool:
-    return (folder / 'metadata.yaml').is_file()
-
-
 def _check_replaceable(spec: str) -> None:
     """What an output takes the place of must not be a folder of somebody's other files."""
     if not _is_whole(spec):
@@ -131,7 +128,7 @@ def _check_replaceable(spec: str) -> None:
     path = _path_of(spec)
     if is_bag(spec) and path.suffix != '.mcap' and path.is_file():
         raise SettingsError(f'{path} is a file, and the bag becomes a folder; choose another name')
-    if path.is_dir() and not _holds_bag(path) and any(path.iterdir()):
+    if path.is_dir() and not holds_bag(path) and any(path.iterdir()):
         raise SettingsError(f'{path} is a folder that holds no bag and is not replaced; choose another name')
 
 

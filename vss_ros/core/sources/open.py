@@ -77,10 +77,15 @@ def _kind(spec: str) -> tuple[str, tuple[str, ...], Callable[[SourceSettings], S
     return 'a video', (), lambda settings: _video(path)
 
 
-def _is_recording(folder: Path) -> bool:
-    """Whether metadata.yaml is that of a bag; where it cannot be read, whatever is no folder of images is."""
+def holds_bag(folder: Path) -> bool:
+    """Whether there is a metadata.yaml, and it is that of a bag."""
     metadata = folder / 'metadata.yaml'
-    return metadata.is_file() and (RECORDING in metadata.read_bytes() or not _has_images(folder))
+    return metadata.is_file() and RECORDING in metadata.read_bytes()
+
+
+def _is_recording(folder: Path) -> bool:
+    """Whether it is a bag; with a metadata.yaml that is damaged, whatever is no folder of images is."""
+    return holds_bag(folder) or ((folder / 'metadata.yaml').is_file() and not _has_images(folder))
 
 
 def _has_images(folder: Path) -> bool:
