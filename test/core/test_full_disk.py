@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,19 +16,22 @@ pytest.importorskip('av')
 pytest.importorskip('rosbags')
 
 
-@pytest.fixture
-def limit_file_size():
-    """Makes every write beyond so many bytes of a file fail."""
+@contextmanager
+def no_file_beyond(size):
+    """Makes every write beyond so many bytes of a file fail, until pytest itself may write to one."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize('room', [10, 1000, 20_000])
 @pytest.mark.parametrize('names', [('a.mp4', 'b.mcap', 'c.mkv'), ('b.mcap', 'a.mp4', 'bag:c')], ids='-'.join)
-def test_a_full_disk_leaves_no_output_and_no_draft(tmp_path, limit_file_size, names, room):
+def test_a_full_disk_leaves_no_output_and_no_draft(tmp_path, names, room):
     specs = [f'bag:{tmp_path}/c' if name.startswith('bag:') else f'{tmp_path}/{name}' for name in names]
     noise = np.random.default_rng(0)
 
@@ -39,7 +43,6 @@ def test_a_full_disk_leaves_no_output_and_no_draft(tmp_path, limit_file_size, na
                 for sink in sinks:
                     sink.write(Frame(image, number * 10**8), segmentation)
 
-    limit_file_size(room)
-    with pytest.raises(OSError, match='File too large'):
+    with no_file_beyond(room), pytest.raises(OSError, match='File too large'):
         run()
     assert os.listdir(tmp_path) == []

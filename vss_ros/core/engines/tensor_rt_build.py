@@ -136,7 +136,7 @@ class ProgressMonitor(trt.IProgressMonitor):
 
         before = {}
         if threading.current_thread() is threading.main_thread():  # which alone hears signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if callable(signal.getsignal(number)):
                     before[number] = signal.signal(number, stop)
         try:
