@@ -1,0 +1,93 @@
+"""The plots of a report: what stands in them, and in their legends."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+
+
+def test_in_the_plots_only_carried_frames_of_a_row_that_corrects_are_hollow(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    for draw in (plots.draw_pda, plots.draw_cca):
+        [axes] = draw(content).axes
+        assert 'hollow' not in axes.get_legend().get_title().get_text()
+    content['rows'][0]['correction_interval'] = 3  # so distance 2 is carried
+    for draw in (plots.draw_pda, plots.draw_cca):
+        [axes] = draw(content).axes
+        filled, hollow, *others = axes.lines
+        assert (filled.get_markevery(), hollow.get_markevery()) == ([0], [1])
+        assert hollow.get_markerfacecolor() == 'white'
+        assert len(others) == 2
+        assert 'hollow: carried, not corrected' in axes.get_legend().get_title().get_text()
+
+
+def legends(figure):
+    found = [axes.get_legend() for axes in figure.axes]
+    return [text.get_text() for legend in found if legend for text in legend.get_texts()]
+
+
+def schedules(*names):
+    def entry(name):
+        kind, setting = name.split()
+        adaptive = kind == 'adaptive'
+        return {
+            'scheduler': 'adaptive' if adaptive else 'fixed',
+            'key_frame_interval': None if adaptive else int(setting),
+            'key_frame_threshold': float(setting) if adaptive else None,
+            'gmac_per_frame': 1.0,
+            'miou_percent': 50.0,
+        }
+
+    return {name: entry(name) for name in names}
+
+
+def test_names_that_begin_with_an_underscore_are_in_every_legend(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    for row in content['rows']:
+        row['name'] = f'_{row["name"]}'
+    content['rows'][0]['schedules'] = schedules('every 2', 'adaptive 0.5')
+    names = ['_tiny', '_tiny, warp only', '_tiny, per frame']
+    assert legends(plots.draw_pda(content)) == legends(plots.draw_cca(content)) == names
+    assert legends(plots.draw_classes(content)) == [*names, 'key frame']
+    assert [text.split(':')[0] for text in legends(plots.draw_reliability(content))] == [
+        *names,
+        '_tiny',
+        '_tiny, warp only',
+    ]
+    assert legends(plots.draw_schedules(content)) == ['_tiny, fixed', '_tiny, adaptive']
+
+
+def test_a_kind_of_schedule_that_did_not_run_is_not_drawn(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    content['rows'][0]['schedules'] = schedules('every 2', 'every 5')
+    figure = plots.draw_schedules(content)
+    assert legends(figure) == ['tiny, fixed']
+    assert figure.axes[0].get_legend().get_title().get_text() == 'numbers: interval'
+
+
+def test_plots_are_pictures_with_something_in_them(report):
+    for path in report.glob('*.png'):
+        assert np.ptp(cv2.imread(str(path))) > 100
+
+
+def test_plots_show_nothing_as_a_key_frame_or_propagated_that_is_not(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    assert plots.draw_classes(content).axes[0].collections
+    model, _, per_frame = content['rows']
+    for row in content['rows']:
+        row['distance'] = {'2': row['distance'].get('2', row['distance'].get('0'))}
+        del row['deployment']
+    assert not plots.draw_classes(content).axes[0].collections
+    content['rows'] = [model, per_frame]
+    (legend,) = [axes.get_legend() for axes in plots.draw_reliability(content).axes if axes.get_legend()]
+    assert [text.get_text().split(':')[0] for text in legend.get_texts()] == ['tiny']
