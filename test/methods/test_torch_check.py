@@ -17,7 +17,7 @@ from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model_folder import load_model
 from vss_ros.core.settings import EngineSettings
-from vss_ros.methods import torch_engine
+from vss_ros.methods import torch_check, torch_engine
 
 
 class PaperGpu(CpuDevice):
@@ -39,8 +39,8 @@ def checks(monkeypatch):
         made.append(precision)
         return check(model, engine, reference, precision)
 
-    check = torch_engine.self_check
-    monkeypatch.setattr(torch_engine, 'self_check', counted)
+    check = torch_check.self_check
+    monkeypatch.setattr(torch_check, 'self_check', counted)
     return made
 
 
@@ -112,15 +112,15 @@ def test_auto_goes_on_where_the_gpu_computes_something_else(model, settings, wro
 def test_another_driver_precision_model_or_way_to_launch_is_another_check(model, settings, monkeypatch):
     graphs = {**model.graphs, 'warp': replace(model.graphs['warp'], sha256='0' * 64)}
     keys = {
-        torch_engine._key(model, settings, PaperGpu()),
-        torch_engine._key(model, replace(settings, precision='bf16'), PaperGpu()),
-        torch_engine._key(model, replace(settings, cuda_graphs=True), PaperGpu()),
-        torch_engine._key(replace(model, weights_sha256='0' * 64), settings, PaperGpu()),
-        torch_engine._key(replace(model, graphs=graphs), settings, PaperGpu()),
-        torch_engine._key(model, settings, CpuDevice()),
+        torch_check._key(model, settings, PaperGpu()),
+        torch_check._key(model, replace(settings, precision='bf16'), PaperGpu()),
+        torch_check._key(model, replace(settings, cuda_graphs=True), PaperGpu()),
+        torch_check._key(replace(model, weights_sha256='0' * 64), settings, PaperGpu()),
+        torch_check._key(replace(model, graphs=graphs), settings, PaperGpu()),
+        torch_check._key(model, settings, CpuDevice()),
     }
-    monkeypatch.setattr(torch_engine, 'driver_version', lambda: 'another')
-    keys.add(torch_engine._key(model, settings, PaperGpu()))
+    monkeypatch.setattr(torch_check, 'driver_version', lambda: 'another')
+    keys.add(torch_check._key(model, settings, PaperGpu()))
     assert len(keys) == 7
 
 
@@ -145,7 +145,7 @@ def test_on_a_full_disk_the_engine_is_checked_and_used(model, settings, monkeypa
     def full(file, data):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(torch_engine, 'write_private', full)
+    monkeypatch.setattr(torch_check, 'write_private', full)
     assert load_engine(model, settings).describe()['self_check'] == 'passed'
     assert 'No space left on device' in caplog.text
 

@@ -23,7 +23,6 @@ came of the images that were sent, latency by kind of frame, and what of it the 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -32,13 +31,12 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import date
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
 from vss_ros.cli.options import add_correction_argument, add_region_arguments, region_settings
-from vss_ros.core.paths import user_path
+from vss_ros.core.paths import real_path, user_path
 from vss_ros.core.settings import (
     ENGINES,
     MOTIONS,
@@ -189,7 +187,7 @@ def _check(args: Namespace) -> None:
     files = [file for file in (args.json, args.markdown) if file is not None]
     for file in files:
         check_file(file, args.overwrite)
-        path, source = file.resolve(), Path(os.path.realpath(user_path(args.source or '')))
+        path, source = file.resolve(), real_path(user_path(args.source or ''))
         if args.source and (path == source or (path.exists() and source in path.parents)):
             raise SettingsError(f'{file} is where the source lies; name another')
     if len(files) == 2 and files[0].resolve() == files[1].resolve():

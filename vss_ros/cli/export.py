@@ -14,20 +14,18 @@ With --precision, and without -o, graphs of that precision are added to the mode
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.model_folder import load_model
-from vss_ros.core.paths import user_path
+from vss_ros.core.paths import real_path, user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +104,7 @@ def main(args: Namespace) -> int:
         made = export(
             load_method(model, dict(args.set), args.method),
             args.output,
-            name=args.name or Path(os.path.realpath(args.output)).name,
+            name=args.name or real_path(args.output).name,
             class_set=args.classes or model.classes,
             image_size=args.size or model.image_size,
             training=dict(model.training),

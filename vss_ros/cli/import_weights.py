@@ -11,15 +11,13 @@ become the memory of st-memory. No code in any of them is run. Examples:
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from vss_ros.cli.export import add_set_argument, image_size
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import MissingLibraryError, ModelError
-from vss_ros.core.paths import user_path
+from vss_ros.core.paths import real_path, user_path
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -64,7 +62,7 @@ def main(args: Namespace) -> int:
     made = export(
         method,
         args.output,
-        name=args.name or Path(os.path.realpath(args.output)).name,
+        name=args.name or real_path(args.output).name,
         class_set=args.classes,
         image_size=args.size,
         training={'imported_from': [file.name for file in args.weights], 'untrained': untrained},

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.paths import real_path
 
 PREFIX = '.unfinished-'
 
@@ -108,7 +109,7 @@ def _is_device(path: Path) -> bool:
 
 def _linked(path: Path) -> Path:
     """What a link points to, and any other path as it is."""
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    target = real_path(path) if path.is_symlink() else path
     if target.is_symlink():
         raise SettingsError(f'{path} is a link that leads back to itself; name another')
     return target

@@ -12,3 +12,8 @@ def user_path(name: str | Path) -> Path:
     The shell does that for most words of a command, but not within `--labels=~/labels`.
     """
     return Path(os.path.expanduser(name))
+
+
+def real_path(path: Path) -> Path:
+    """An absolute path without links. Where links lead in circles `Path.resolve` raises in some Pythons."""
+    return Path(os.path.realpath(path))

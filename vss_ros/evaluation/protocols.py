@@ -18,6 +18,7 @@ from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Answer, Frame, Segmentation
 from vss_ros.core.metrics import TemporalConsistency
+from vss_ros.core.motion.dis import extended
 from vss_ros.core.resets import why_unrelated
 from vss_ros.core.settings import StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip, Sample
@@ -369,10 +370,7 @@ class _BackwardFlow:
     def update(self, image: np.ndarray) -> np.ndarray | None:
         """float32 (H, W, 2), pixels, x then y; None on the first image. All have one size."""
         height, width = image.shape[:2]
-        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        below, beside = max(LEAST_SIDE - height, 0), max(LEAST_SIDE - width, 0)
-        if below or beside:  # tiny images go on as their last row and column do
-            grey = cv2.copyMakeBorder(grey, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+        grey = extended(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), LEAST_SIDE)
         previous, self._previous = self._previous, grey
         if previous is None:
             return None

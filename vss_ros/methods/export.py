@@ -27,7 +27,7 @@ from vss_ros.core.drafts import Draft, check_writable
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.model_files import sha256_of
 from vss_ros.core.model_folder import FORMAT, MODEL_FILE, ModelFolder, load_model
-from vss_ros.core.paths import user_path
+from vss_ros.core.paths import real_path, user_path
 from vss_ros.methods import METHODS
 from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.methods.method import GraphExample, Method
@@ -72,7 +72,7 @@ def export(
         MissingLibraryError: ONNX Runtime is not installed.
     """
     report = progress or (lambda line: None)
-    folder = Path(os.path.realpath(user_path(folder)))
+    folder = real_path(user_path(folder))
     check_target(folder)
     classes = load_classes(class_set) if isinstance(class_set, str) else class_set
     if len(classes) != method.classes:
@@ -261,8 +261,8 @@ def check_target(folder: Path) -> None:
         ModelError: there is something else, or it is where we are.
         SettingsError: nothing can be written there.
     """
-    folder = Path(os.path.realpath(folder))
-    if folder in ((here := Path(os.path.realpath('.'))), *here.parents):
+    folder, here = real_path(folder), real_path(Path())
+    if folder in (here, *here.parents):
         raise ModelError(f'{folder} would be replaced as a whole, and is where you are; name another folder')
     if folder.is_dir():
         free = (folder / MODEL_FILE).is_file() or not any(folder.iterdir())

@@ -22,6 +22,14 @@ def cells_of(image: np.ndarray, finer: int = 1) -> np.ndarray:
     return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def extended(image: np.ndarray, least: int) -> np.ndarray:
+    """An image with sides of so many pixels at least: a tiny one goes on as its last row and column do."""
+    below, beside = (max(least - side, 0) for side in image.shape[:2])
+    if not below and not beside:
+        return image
+    return cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+
+
 class DisFlow:
     """DIS flow, ULTRAFAST preset, between the grey images of one stream, shrunk to the 1/4 map.
 
@@ -57,12 +65,7 @@ class DisFlow:
     def between(self, grey: np.ndarray, previous: np.ndarray) -> np.ndarray:
         """Two maps, as `cells_of` -> flow from the first to the second, float32 (1, 2, h, w), in cells."""
         height, width = grey.shape
-        below, beside = max(LEAST - height, 0), max(LEAST - width, 0)
-        if below or beside:  # tiny images go on as their last row and column do
-            grey, previous = (
-                cv2.copyMakeBorder(each, 0, below, 0, beside, cv2.BORDER_REPLICATE)
-                for each in (grey, previous)
-            )
+        grey, previous = extended(grey, LEAST), extended(previous, LEAST)
         self._found = self._dis.calc(grey, previous, self._start(grey.shape))
         flow = self._found[:height, :width]
         if self.finer > 1:
