@@ -20,13 +20,14 @@ from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.share import named_file, share_names
 from vss_ros.core.sources.images import read_image, read_labels
+from vss_ros.core.sources.open import MOST_RATE
 from vss_ros.evaluation.clips import FileClip, FrameFile
 
 _log = logging.getLogger(__name__)
 FOLDER = 'config/datasets'
 LEAD_S = 1.0  # before the first label that a split may have
 MAX_GAP_S = StreamSettings.max_frame_gap_s  # a longer gap ends a clip, as it ends a live stream
-LEAST_RATE, MOST_RATE = 1e-6, 1e6  # frames per second
+LEAST_RATE = 1e-6  # frames per second
 MISTAKES = (  # what comes of a file that describes no data set
     OSError,
     yaml.YAMLError,
