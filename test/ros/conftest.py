@@ -54,7 +54,7 @@ def slow_model(tmp_path_factory):
     """The same, with key frames that take a while, on ONNX Runtime: OpenVINO sees through idle loops."""
     from echo_model import write_echo_model
 
-    return write_echo_model(tmp_path_factory.mktemp('models') / 'slow', rounds=60_000)
+    return write_echo_model(tmp_path_factory.mktemp('models') / 'slow', rounds=100_000)
 
 
 @pytest.fixture(scope='module')

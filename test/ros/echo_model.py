@@ -32,7 +32,7 @@ def write_echo_model(
     """Writes the folder and returns it.
 
     Args:
-        rounds: of a loop that does nothing, to make key frames slow (about 5 us each).
+        rounds: of a loop that does nothing, to make key frames slow (0.7 to 5 us each).
         black_is_quick: no rounds for a black image, as that of the warm-up; more for more blue.
         fails_at: from this blue on the graphs end in an error of the runtime.
     """

@@ -58,6 +58,35 @@ def changed(*lines: str) -> tuple[str, str]:
     return '-c', '\n'.join([imports, *lines, 'sys.exit(main.main())'])
 
 
+class Gate:
+    """Holds every run of ONNX Runtime in a node process while it is shut.
+
+    A model that is slow for a while would do, but on some machine that while is too short for a test.
+
+    Attributes:
+        lines: of Python that put the gate there, for `changed`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._shut = folder / 'gate_is_shut'
+        self.lines = [
+            'import pathlib, time',
+            'from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine',
+            f'shut, run = pathlib.Path({str(self._shut)!r}), OnnxRuntimeEngine.run',
+            'def held(*arguments):',
+            '    while shut.exists():',
+            '        time.sleep(0.01)',
+            '    return run(*arguments)',
+            'OnnxRuntimeEngine.run = held',
+        ]
+
+    def shut(self) -> None:
+        self._shut.touch()
+
+    def open(self) -> None:
+        self._shut.unlink()
+
+
 class NodeProcess:
     """`segmentation_node` as a user starts it, or another program; its output is kept in a file."""
 
@@ -247,12 +276,16 @@ class Robot:
             self._until_clients_are_known()
         return self.probe.call(ChangeState, name, request).success
 
-    def begin(self, verb: str):
-        """Asks for a transition; returns its answer to come once it is under way."""
+    def ask(self, verb: str):
+        """Asks for a transition; returns its answer to come."""
         client = self.probe.node.create_client(ChangeState, f'{self.name}/change_state')
         self.probe.until(client.service_is_ready, client.srv_name)
         self._until_clients_are_known()
-        answer = client.call_async(ChangeState.Request(transition=Transition(id=TRANSITIONS[verb])))
+        return client.call_async(ChangeState.Request(transition=Transition(id=TRANSITIONS[verb])))
+
+    def begin(self, verb: str):
+        """Asks for a transition; returns its answer to come once it is under way."""
+        answer = self.ask(verb)
         self.probe.until(lambda: self.state == BETWEEN[verb], BETWEEN[verb])
         return answer
 

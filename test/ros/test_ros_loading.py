@@ -6,21 +6,24 @@ import time
 
 import pytest
 from echo_model import write_echo_model
-from ros_harness import DEADLINE_S, NodeProcess, changed, values_of
+from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, values_of
 
-A_WHILE, FOR_EVER = 2_000_000, 500_000_000  # rounds of a loop in each key step; a round takes 2 us or more
+FOR_EVER = 10**9  # rounds of a loop in each key step
 
 
-@pytest.fixture(scope='module')
-def lasting_model(tmp_path_factory):
-    """A real model whose first run, which is part of loading it, takes a while."""
-    return write_echo_model(tmp_path_factory.mktemp('models') / 'lasting', rounds=A_WHILE)
+@pytest.fixture
+def shut_gate(tmp_path):
+    """Holds the first run of a model, which is part of loading it, until it is opened."""
+    gate = Gate(tmp_path)
+    gate.shut()
+    return gate
 
 
 def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
-    tmp_path, lasting_model, robot_in
+    tmp_path, echo_model, shut_gate, robot_in
 ):
-    with NodeProcess(tmp_path, 'patient', model=lasting_model, engine='onnxruntime') as node:
+    program = changed(*shut_gate.lines)
+    with NodeProcess(tmp_path, 'patient', program=program, model=echo_model, engine='onnxruntime') as node:
         robot = robot_in('patient')
         answer = robot.begin('configure')
         assert robot.set(overlay_alpha=0.25) == ''
@@ -30,6 +33,7 @@ def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
         assert status.message.startswith('configuring: ')
         assert values_of(status)['state'] == 'configuring'
         assert not answer.done()  # all of this was answered before
+        shut_gate.open()
         robot.probe.until(answer.done, 'the end of the transition')
         assert answer.result().success
         assert robot.state == 'inactive'
@@ -82,15 +86,17 @@ rclpy.try_shutdown()
 
 
 def test_other_nodes_of_the_executor_go_on_while_one_loads_its_model_and_do_not_log_its_lines(
-    tmp_path, lasting_model, robot_in
+    tmp_path, echo_model, shut_gate, robot_in
 ):
-    options = {'model': lasting_model, 'engine': 'onnxruntime', 'program': ('-c', TWO_NODES)}
+    program = ('-c', '\n'.join([*shut_gate.lines, TWO_NODES]))
+    options = {'model': echo_model, 'engine': 'onnxruntime', 'program': program}
     with NodeProcess(tmp_path, 'shared', **options) as node:
         robot, other = robot_in('shared'), robot_in('shared')
         other.name = '/shared/beside'
         answer = robot.begin('configure')
         assert other.state == 'unconfigured'
         assert not answer.done()
+        shut_gate.open()
         robot.probe.until(answer.done, 'the end of the transition')
         assert answer.result().success
         assert robot.state == 'inactive'
@@ -99,12 +105,17 @@ def test_other_nodes_of_the_executor_go_on_while_one_loads_its_model_and_do_not_
         assert '[shared.beside]: loading model' not in node.log
 
 
-def test_a_transition_asked_for_meanwhile_waits_for_its_turn(tmp_path, lasting_model, robot_in):
-    with NodeProcess(tmp_path, 'queued', model=lasting_model, engine='onnxruntime', autostart=True):
+def test_a_transition_asked_for_meanwhile_waits_for_its_turn(tmp_path, echo_model, shut_gate, robot_in):
+    options = {'model': echo_model, 'engine': 'onnxruntime', 'autostart': True}
+    with NodeProcess(tmp_path, 'queued', program=changed(*shut_gate.lines), **options):
         robot = robot_in('queued')
-        # On a busy machine the model may be loaded before the first question is answered.
-        robot.probe.until(lambda: robot.state != 'unconfigured', 'the automatic start')
-        assert robot.change('deactivate')  # after the start has configured and activated
+        robot.probe.until(lambda: robot.state == 'configuring', 'the automatic start')
+        answer = robot.ask('deactivate')
+        robot.probe.spin_for(0.2)
+        assert not answer.done()
+        shut_gate.open()
+        robot.probe.until(answer.done, 'the end of the transitions')  # the start configures and activates
+        assert answer.result().success
         assert robot.state == 'inactive'
 
 

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from echo_model import KEY_CONFIDENCE, PROPAGATED_CONFIDENCE, write_echo_model
-from ros_harness import OUTPUTS, Robot, pixels, values_of
+from echo_model import KEY_CONFIDENCE, PROPAGATED_CONFIDENCE
+from ros_harness import OUTPUTS, Gate, NodeProcess, Robot, changed, pixels, values_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -207,16 +207,21 @@ def test_images_that_waited_in_a_queue_have_their_own_camera_info(robot):
         assert info.k[0] == 200 + stamps.index(info.header.stamp)
 
 
-def test_a_camera_info_that_is_sent_after_its_image_is_that_of_the_image(robot, tmp_path):
-    model = write_echo_model(tmp_path / 'model', rounds=200_000)
-    assert robot.set(model=str(model), engine='onnxruntime', key_frame_interval=1) == ''
-    robot.listen_to_all()
-    robot.start()
-    image = robot.image(3, SIZE)
-    robot.camera.publish(image)
-    robot.probe.spin_for(0.1)  # the image is in work
-    robot.camera_info.publish(camera_info(image.header))
-    robot.answer(image.header, 'camera_info')
+def test_a_camera_info_that_is_sent_after_its_image_is_that_of_the_image(tmp_path, echo_model, robot_in):
+    gate = Gate(tmp_path)
+    options = {'program': changed(*gate.lines), 'model': echo_model, 'engine': 'onnxruntime'}
+    with NodeProcess(tmp_path, 'late_info', **options):
+        robot = robot_in('late_info')
+        robot.listen_to_all()
+        robot.start()
+        gate.shut()
+        image = robot.image(3, SIZE)
+        robot.camera.publish(image)
+        robot.diagnostics(lambda status: values_of(status).get('received') == '1', 'the image')
+        robot.camera_info.publish(camera_info(image.header))
+        robot.probe.spin_for(0.2)
+        gate.open()
+        robot.answer(image.header, 'camera_info')
 
 
 def test_confidence_can_be_a_float_image(robot):

@@ -11,7 +11,7 @@ from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
-from ros_harness import DEADLINE_S, NodeProcess, changed, pixels, values_of
+from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, pixels, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -60,17 +60,19 @@ def test_an_engine_that_hangs_neither_freezes_the_node_nor_keeps_it_from_being_e
 
 
 def test_a_deactivation_that_failed_leaves_a_node_that_says_so_until_it_is_deactivated_again(
-    tmp_path, robot_in
+    tmp_path, echo_model, robot_in
 ):
-    model = write_echo_model(tmp_path / 'model', rounds=1_000_000, black_is_quick=True)
-    impatient = changed('stream.STOP_S = 0.1')
-    with NodeProcess(tmp_path, 'deaf', program=impatient, model=model, engine='onnxruntime') as node:
+    gate = Gate(tmp_path)
+    impatient = changed('stream.STOP_S = 0.1', *gate.lines)
+    with NodeProcess(tmp_path, 'deaf', program=impatient, model=echo_model, engine='onnxruntime') as node:
         robot = robot_in('deaf')
         robot.listen('mask', Image)
         robot.start()
-        robot.camera.publish(image := robot.image(1))
+        gate.shut()
+        robot.camera.publish(image := robot.image())
         robot.diagnostics(lambda status: values_of(status).get('received') == '1', 'the image')
         assert not robot.change('deactivate')
+        gate.open()
         robot.answer(image.header)  # the frame came to its end after all
         robot.received['diagnostics'].clear()
         status = robot.diagnostics(lambda status: status.level == DiagnosticStatus.ERROR, 'an error')
@@ -80,7 +82,7 @@ def test_a_deactivation_that_failed_leaves_a_node_that_says_so_until_it_is_deact
         assert robot.change('deactivate')
         assert robot.change('activate')
         robot.until_connected()
-        robot.show(robot.image(0))
+        robot.show()
         assert node.is_alive
 
 
@@ -160,13 +162,17 @@ def time_before_zero(robot):
 
 @pytest.mark.parametrize('connect', [parameter_of_unknown_type, time_before_zero])
 @pytest.mark.parametrize('while_loading', [False, True], ids=['active', 'loading'])
-def test_a_message_that_rclpy_raises_at_does_not_end_the_node(tmp_path, robot_in, connect, while_loading):
-    model = write_echo_model(tmp_path / 'model', rounds=2_000_000 if while_loading else 0)
-    with NodeProcess(tmp_path, 'raised_at', model=model, engine='onnxruntime', use_sim_time=True) as node:
+def test_a_message_that_rclpy_raises_at_does_not_end_the_node(
+    tmp_path, echo_model, robot_in, connect, while_loading
+):
+    gate = Gate(tmp_path)
+    options = {'model': echo_model, 'engine': 'onnxruntime', 'use_sim_time': True}
+    with NodeProcess(tmp_path, 'raised_at', program=changed(*gate.lines), **options) as node:
         robot = robot_in('raised_at')
         robot.listen('mask', Image)
         send = connect(robot)
         if while_loading:
+            gate.shut()
             loaded = robot.begin('configure')
         else:
             robot.start()
@@ -179,6 +185,7 @@ def test_a_message_that_rclpy_raises_at_does_not_end_the_node(tmp_path, robot_in
         robot.probe.until(error_comes, 'the error')
         if while_loading:
             assert not loaded.done()
+            gate.open()
             robot.probe.until(loaded.done, 'the end of loading')
             assert robot.change('activate')
             robot.until_connected()
