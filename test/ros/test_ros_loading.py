@@ -79,6 +79,9 @@ try:
     executor.spin()
 except (KeyboardInterrupt, ExternalShutdownException):
     pass
+except Exception:
+    if rclpy.ok():  # rclpy may raise "context is not valid" when a signal comes
+        raise
 for node in nodes:
     node.destroy_node()
 rclpy.try_shutdown()

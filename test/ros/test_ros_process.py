@@ -340,6 +340,9 @@ try:
     rclpy.spin(node)
 except (KeyboardInterrupt, ExternalShutdownException):
     pass
+except Exception:
+    if rclpy.ok():  # rclpy may raise "context is not valid" when a signal comes
+        raise
 finally:
     node.destroy_node()
     rclpy.try_shutdown()
