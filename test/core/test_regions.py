@@ -223,7 +223,7 @@ def test_the_pipeline_runs_regions_and_their_times_add_up(model, engine, street)
     [
         ({'regions': '2'}, "regions is '2'; use one of 1x1, 2x1"),
         ({'regions': '5x1'}, "regions is '5x1'; use one of"),
-        ({'region_overlap': 0.6}, 'region_overlap is 0.6; use a share from 0 to 0.5'),
+        ({'region_overlap': 0.6}, 'region_overlap is 0.6; use 0 to 0.5'),
         ({'region_overlap': float('nan')}, 'region_overlap is nan'),
         (
             {'regions': '2x2', 'motion': 'stream'},

@@ -98,7 +98,7 @@ def test_the_command_scores_regions_and_says_so(tiny_model, tmp_path, capsys):
     rows = json.loads((tmp_path / 'out' / 'report.json').read_text())['rows']
     assert [row['regions'] for row in rows] == ['2x2', '2x2']
     assert rows[0]['distance']['3']['miou_percent'] != rows[1]['distance']['3']['miou_percent']
-    assert main([*words[:-2], '--background-delay', '2']) == 2
+    assert main([*words[:-2], '--background-delay-frames', '2']) == 2
     assert 'background_key_frames is true and regions is 2x2' in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vss_ros.ros.parameters import TABLE
+from vss_ros.ros.parameters import TABLE, Entry
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / 'docs' / 'ros_interface.md').read_text()
@@ -18,15 +18,25 @@ def yaml_of(value: bool | int | float | str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value) or "''"
 
 
-def test_the_page_lists_every_parameter_with_its_default():
-    rows = dict(re.findall(r'^\| `([\w.]+)` \| `(.*?)` \| (?:live)? ?\|', PAGE, re.MULTILINE))
-    expected = {entry.name: yaml_of(entry.default) for entry in TABLE}
-    assert rows == expected
+def row_of(entry: Entry) -> str:
+    text, choices = entry.description.text, entry.description.choices
+    if entry.name == 'regions':
+        text += f' ({choices[0]} to {choices[-1]})'
+    elif not all(f'{choice}:' in text for choice in choices):
+        text += f' ({", ".join(choices)})'
+    live = 'live' if entry.description.live else ''
+    return f'| `{entry.name}` | `{yaml_of(entry.default)}` | {live} | {text} |'
 
 
-def test_the_page_says_which_parameters_are_live():
-    live = set(re.findall(r'^\| `([\w.]+)` \| `.*?` \| live \|', PAGE, re.MULTILINE))
-    assert live == {entry.name for entry in TABLE if entry.live}
+def test_the_page_says_of_every_parameter_what_the_settings_say():
+    rows = re.findall(r'^\| `[\w.]+` \| `.*?` \| (?:live)? ?\| .*$', PAGE, re.MULTILINE)
+    assert rows == [row_of(entry) for entry in TABLE]
+
+
+def test_the_example_file_marks_what_is_live():
+    example = (ROOT / 'config' / 'segmentation.yaml').read_text()
+    live = re.findall(r'^ +(\w+): .*# live', example, re.MULTILINE)
+    assert sorted(live) == sorted(entry.setting for entry in TABLE if entry.description.live)
 
 
 def test_the_page_names_every_output_topic():

@@ -38,8 +38,8 @@ def test_every_number_has_a_range_and_every_choice_its_constraint():
             continue
         if isinstance(entry.default, (int, float)):
             assert descriptor.integer_range or descriptor.floating_point_range, entry.name
-        if entry.choices:
-            assert all(choice in descriptor.additional_constraints for choice in entry.choices)
+        if entry.description.choices:
+            assert all(choice in descriptor.additional_constraints for choice in entry.description.choices)
 
 
 def test_the_defaults_are_those_of_the_settings():
@@ -61,10 +61,10 @@ def test_live_parameters_change_while_configured():
     assert (settings.node.overlay_alpha, settings.stream.key_frame_interval) == (0.25, 9)
 
 
-@pytest.mark.parametrize('entry', [e for e in TABLE if not e.live], ids=lambda e: e.name)
+@pytest.mark.parametrize('entry', [e for e in TABLE if not e.description.live], ids=lambda e: e.name)
 def test_structural_parameters_change_only_while_unconfigured(entry):
-    if entry.choices:
-        other = entry.choices[-1]
+    if entry.description.choices:
+        other = entry.description.choices[-1]
     else:
         other = {bool: not entry.default, int: 7, float: 0.25, str: 'other'}[type(entry.default)]
     with pytest.raises(SettingsError, match=f'{entry.name} can change only while'):

@@ -35,16 +35,9 @@ from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
-from vss_ros.cli.options import add_correction_argument, add_region_arguments, region_settings
+from vss_ros.cli.options import REGIONS, add_settings, given
 from vss_ros.core.paths import real_path, user_path
-from vss_ros.core.settings import (
-    ENGINES,
-    MOTIONS,
-    PRECISIONS,
-    PROVIDERS,
-    EngineSettings,
-    StreamSettings,
-)
+from vss_ros.core.settings import ENGINES, EngineSettings, StreamSettings
 from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -68,14 +61,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--engine', action='append', choices=(*ENGINES, EAGER), help='may be repeated (default: auto)'
     )
-    parser.add_argument(
-        '--precision', action='append', choices=PRECISIONS, help='may be repeated (default: fp32)'
-    )
-    parser.add_argument('--provider', choices=PROVIDERS, default='cpu', help='of engine onnxruntime')
-    parser.add_argument(
-        '--cuda-graphs', action='store_true', help='record the launches of a graph and replay them (GPU)'
-    )
-    parser.add_argument('--gpu-id', type=int, default=0, metavar='N')
+    engine = ('precision', 'provider', 'cuda_graphs', 'gpu_id', 'threads')
+    add_settings(parser, EngineSettings, engine, repeated=('precision',))
     parser.add_argument(
         '--key-frame-interval',
         action='append',
@@ -91,12 +78,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar='P',
         help='beside the intervals, scheduler adaptive with this threshold; may be repeated',
     )
-    parser.add_argument(
-        '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
-    )
-    add_correction_argument(parser)
-    add_region_arguments(parser)
-    parser.add_argument('--threads', type=int, default=0, metavar='N', help='CPU threads; 0: one per core')
+    add_settings(parser, StreamSettings, ('correction_interval', 'motion', *REGIONS))
     parser.add_argument('--frames', type=int, default=60, metavar='N', help='default: 60')
     parser.add_argument(
         '--network-size',
@@ -207,7 +189,7 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
     contenders = []
     with models_of(args.models, args.network_size or [], precisions) as models:
         for model, engine_name, precision in product(models, args.engine or ['auto'], precisions):
-            costs = _costs(model, StreamSettings(motion=args.motion, **region_settings(args)))
+            costs = _costs(model, StreamSettings(motion=args.motion, **given(args, REGIONS)))
             before = memory_mb()
             engine = StageEngine(_load(model, engine_name, precision, args))
             warm_up(model, engine)
@@ -249,7 +231,7 @@ def _schedules(args: Namespace) -> dict[int | str, StreamSettings]:
             correction_interval=args.correction_interval,
             max_frame_gap_s=float('inf'),
             motion=args.motion,
-            **region_settings(args),
+            **given(args, REGIONS),
         )
         for name, settings in (fixed | adaptive).items()
     }

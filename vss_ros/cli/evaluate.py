@@ -36,14 +36,14 @@ from typing import TYPE_CHECKING, Any
 from vss_ros.cli.evaluate_data import add_data_arguments, data_for, file_states, named_data
 from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import (
-    add_correction_argument,
+    REGIONS,
     add_engine_arguments,
-    add_region_arguments,
+    add_settings,
     engines_settings,
-    region_settings,
+    given,
 )
 from vss_ros.core.paths import user_path
-from vss_ros.core.settings import MOTIONS, StreamSettings
+from vss_ros.core.settings import StreamSettings
 from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar='N',
         help='of the deployment protocol (default: %(default)s)',
     )
-    add_correction_argument(parser)
     parser.add_argument(
         '--intervals',
         type=int,
@@ -108,17 +107,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f'of the protocol {SCHEDULES}: adaptive schedules (default: {" ".join(map(str, THRESHOLDS))})',
     )
     parser.add_argument(
-        '--background-delay',
+        '--background-delay-frames',
         type=int,
         default=0,
         metavar='N',
         help='of the deployment protocol: key frames are computed in the background and take effect N frames '
         'later; 0: in the foreground (default)',
     )
-    parser.add_argument(
-        '--motion', choices=MOTIONS, default='model', help='where the optical flow comes from'
-    )
-    add_region_arguments(parser)
+    add_settings(parser, StreamSettings, ('correction_interval', 'motion', *REGIONS))
     parser.add_argument('-o', '--output', type=user_path, metavar='FOLDER', help='write the report there')
     parser.add_argument('--overwrite', action='store_true', help='replace a report that exists')
     parser.add_argument(
@@ -141,11 +137,11 @@ def main(args: Namespace) -> int:
     _check_output(args)
     named = named_data(args)
     names = args.model or [DEFAULT_MODEL]
-    regions = region_settings(args)
+    regions = given(args, REGIONS)
     StreamSettings(
         correction_interval=args.correction_interval,
         motion=args.motion,
-        background_key_frames=args.background_delay > 0,
+        background_key_frames=args.background_delay_frames > 0,
         **regions,
     )  # or refuse
     subjects = load_subjects(
@@ -236,7 +232,7 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
         protocols.append(DistanceProtocol(subjects, classes, args.distances, film))
     if 'deployment' in wanted:
         film = Filmstrip(classes) if args.output else None
-        delay = args.background_delay
+        delay = args.background_delay_frames
         protocols.append(DeploymentProtocol(subjects, classes, args.key_frame_interval, film, delay))
     if SCHEDULES in wanted:
         from vss_ros.evaluation.schedules import ScheduleProtocol
@@ -267,13 +263,13 @@ def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dic
             [engine[key] for key in ('engine', 'version', 'device', 'precision')] for engine in engines
         ],
         'motion': args.motion,
-        'regions': region_settings(args),
+        'regions': given(args, REGIONS),
         'protocols': list(args.protocol or PROTOCOLS),
         'distances': args.distances,
         'interval': args.key_frame_interval,
         'correction_interval': args.correction_interval,
         'schedules': [args.intervals, args.thresholds],
-        'background_delay': args.background_delay,
+        'background_delay': args.background_delay_frames,
     }
 
 

@@ -17,9 +17,10 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vss_ros.core.described import check_setting
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.paths import user_path
-from vss_ros.core.settings import MOST_THREADS
+from vss_ros.core.settings import EngineSettings
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +62,7 @@ def main(args: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingLibraryError(error.name or 'torch', 'train') from error
 
-    if not 0 <= args.threads <= MOST_THREADS:
-        raise SettingsError(f'threads is {args.threads}; use 0 (all cores) to {MOST_THREADS}')
+    check_setting(EngineSettings, 'threads', args.threads)
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = load_recipe(args.recipe)

@@ -81,7 +81,7 @@ class VideoSegmenter:
     def configure(self, settings: StreamSettings) -> None:
         """Takes new settings for the frames to come.
 
-        What is named in AT_START cannot change while a stream runs.
+        Those that are not live stay as they are.
 
         Raises:
             ModelError: this model cannot be run with them; nothing has changed then.

@@ -1,10 +1,12 @@
-"""Settings of the runtime. Field names are also the ROS parameters and the YAML keys."""
+"""Settings of the runtime. Field names are also the ROS parameters, the YAML keys and, with dashes, the
+options of the command line."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
+from vss_ros.core.described import Described, descriptions, setting
 from vss_ros.core.errors import SettingsError
 
 ENGINES = ('auto', 'tensorrt', 'torch', 'openvino', 'onnxruntime')
@@ -14,16 +16,8 @@ BUILDS = ('never', 'if_missing', 'always')
 OUTPUT_SIZES = ('input', 'network')
 MOTIONS = ('model', 'network', 'dis', 'dis_half', 'motion_vectors', 'stream')
 SCHEDULERS = ('fixed', 'adaptive')
-MOST_THREADS = 1024
-MOST_DELAY_FRAMES = 60  # of a key frame in the background
 REGIONS = tuple(f'{columns}x{rows}' for rows in range(1, 5) for columns in range(1, 5))
-AT_START = (  # of StreamSettings: what cannot change while a stream runs
-    'motion',
-    'background_key_frames',
-    'background_delay_frames',
-    'regions',
-    'region_overlap',
-)
+FRAMES = (1, 100_000)
 
 SCHEDULE = (  # of StreamSettings: what says when a frame is a key frame
     'key_frame_interval',
@@ -36,88 +30,104 @@ SCHEDULE = (  # of StreamSettings: what says when a frame is a key frame
 )
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises SettingsError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise SettingsError(f'{name} is {value!r}; use one of {", ".join(choices)}')
-
-
 @dataclass(frozen=True)
-class EngineSettings:
+class EngineSettings(Described):
     """Which engine runs the graphs, and how."""
 
-    engine: str = 'auto'
-    precision: str = 'fp32'
-    gpu_id: int = 0
-    threads: int = 0  # 0: one per core that the process may use
-    engine_cache: str = ''  # folder of engines built here; empty: vss_ros/ in the user's cache folder
-    build: str = 'if_missing'  # whether a TensorRT engine that is not in the cache may be built
-    cuda_graphs: bool = False  # record the launches of a graph once and replay them
-    provider: str = 'cpu'  # of engine onnxruntime
-    spinning: bool = False  # whether idle threads of ONNX Runtime wait busily for the next graph
+    engine: str = setting('auto', 'runtime of the networks', choices=ENGINES)
+    precision: str = setting('fp32', 'arithmetic of the networks', choices=PRECISIONS)
+    gpu_id: int = setting(0, 'which GPU, from 0', range=(0, 255))
+    threads: int = setting(0, 'CPU threads of the engine; 0: one per core', range=(0, 1024))
+    engine_cache: str = setting('', 'folder of engines built here; empty: the cache folder of the user')
+    build: str = setting('if_missing', 'whether a TensorRT engine may be built', choices=BUILDS)
+    cuda_graphs: bool = setting(False, 'record the launches of a graph once and replay them (GPU)')
+    provider: str = setting('cpu', 'how engine onnxruntime computes', choices=PROVIDERS)
+    spinning: bool = setting(False, 'let idle threads of ONNX Runtime wait busily for the next graph')
 
     def __post_init__(self) -> None:
-        check_choice('engine', self.engine, ENGINES)
-        check_choice('precision', self.precision, PRECISIONS)
-        check_choice('build', self.build, BUILDS)
-        check_choice('provider', self.provider, PROVIDERS)
+        super().__post_init__()
         if self.provider != 'cpu' and self.engine != 'onnxruntime':
             raise SettingsError(
                 f'provider is {self.provider!r} and engine is {self.engine!r}; only engine '
                 'onnxruntime has providers, set engine to it'
             )
-        if self.gpu_id < 0:
-            raise SettingsError(f'gpu_id is {self.gpu_id}; use 0 for the first GPU')
-        if not 0 <= self.threads <= MOST_THREADS:
-            raise SettingsError(f'threads is {self.threads}; use 0 (all cores) to {MOST_THREADS}')
 
 
 @dataclass(frozen=True)
-class StreamSettings:
-    """How one camera stream is segmented. All but AT_START may change while the stream runs."""
+class StreamSettings(Described):
+    """How one camera stream is segmented. Those that are live may change while the stream runs."""
 
-    key_frame_interval: int = 5  # scheduler fixed: 1 makes every frame a key frame
-    scheduler: str = 'fixed'  # key frames at an interval, or where propagating is expected to fail
-    key_frame_threshold: float = 0.93  # adaptive: least expected share of pixels as if computed in full
-    min_interval: int = 2  # adaptive: from a key frame to the next, in frames
-    max_interval: int = 15  # adaptive: the same
-    max_key_share: float = 1.0  # adaptive: the compute budget, largest share of key frames ...
-    key_share_window: int = 30  # adaptive: ... in so many frames in a row
-    correction_interval: int = 0  # of the frames between, each n-th is corrected; 0: as the model says
-    max_frame_gap_s: float = 0.5  # a longer silence starts a new stream
-    confidence_threshold: float = 0.0  # below it the mask says 255
-    output_size: str = 'input'  # of the mask: that of the camera image, or that of the network
-    motion: str = 'model'  # where the flow comes from; `model` takes what the model was made for
-    background_key_frames: bool = False  # no frame waits for a key frame; it is computed on a second thread
-    background_delay_frames: int = 0  # until it takes effect; 0: as soon as it is there
-    regions: str = '1x1'  # columns x rows of parts of the image that are decided on one by one
-    region_overlap: float = 0.1  # how much more a region sees, as a share of what it would be without
+    key_frame_interval: int = setting(
+        5,
+        'scheduler fixed: every n-th processed frame is computed in full; 1: every frame',
+        range=FRAMES,
+        live=True,
+    )
+    scheduler: str = setting(
+        'fixed',
+        'how key frames are chosen: at an interval, or where propagating is expected to fail',
+        choices=SCHEDULERS,
+        live=True,
+    )
+    key_frame_threshold: float = setting(
+        0.93,
+        'scheduler adaptive: a frame of which a smaller share of pixels is expected to be as if computed in '
+        'full is a key frame',
+        range=(0, 1),
+        live=True,
+    )
+    min_interval: int = setting(
+        2, 'scheduler adaptive: fewest frames from a key frame to the next', range=FRAMES, live=True
+    )
+    max_interval: int = setting(
+        15, 'scheduler adaptive: most frames from a key frame to the next', range=FRAMES, live=True
+    )
+    max_key_share: float = setting(
+        1.0,
+        'scheduler adaptive: largest share of key frames in key_share_window frames; 1: no limit',
+        range=(1e-5, 1),
+        live=True,
+    )
+    key_share_window: int = setting(
+        30, 'scheduler adaptive: frames in which max_key_share is kept', range=FRAMES, live=True
+    )
+    correction_interval: int = setting(
+        0,
+        'of the frames between key frames each n-th is corrected, the others are only warped; 0: as the '
+        'model says',
+        range=(0, FRAMES[1]),
+        live=True,
+    )
+    max_frame_gap_s: float = setting(
+        0.5, 'a longer gap between stamps starts a new stream, in seconds', range=(1e-3, math.inf), live=True
+    )
+    confidence_threshold: float = setting(
+        0.0, 'pixels less confident than this become 255, unlabelled', range=(0, 1), live=True
+    )
+    output_size: str = setting('input', 'size of the mask', choices=OUTPUT_SIZES)
+    motion: str = setting('model', 'where the flow of propagated frames comes from', choices=MOTIONS)
+    background_key_frames: bool = setting(
+        False, 'compute key frames on a second thread; until one is there, frames rest on the one before'
+    )
+    background_delay_frames: int = setting(
+        0, 'frames until such a key frame takes effect; 0: as soon as it is there', range=(0, 60)
+    )
+    regions: str = setting(
+        '1x1',
+        'columns x rows of parts of the image that are segmented and decided on one by one',
+        choices=REGIONS,
+    )
+    region_overlap: float = setting(
+        0.1,
+        'how much more a region sees, as a share of what it would be without overlap',
+        range=(0, 0.5),
+    )
 
     def __post_init__(self) -> None:
-        if self.key_frame_interval < 1:
-            raise SettingsError(
-                f'key_frame_interval is {self.key_frame_interval}; use 1 (every frame is a key frame) or more'
-            )
-        self._check_adaptive()
-        if self.correction_interval < 0:
-            raise SettingsError(
-                f'correction_interval is {self.correction_interval}; use 0 (as the model says), 1 (every '
-                'frame between key frames is corrected) or more'
-            )
-        if not self.max_frame_gap_s > 0:
-            raise SettingsError(f'max_frame_gap_s is {self.max_frame_gap_s}; use a time above 0')
-        if not 0 <= self.confidence_threshold <= 1:
-            raise SettingsError(
-                f'confidence_threshold is {self.confidence_threshold}; use a value from 0 to 1'
-            )
-        check_choice('output_size', self.output_size, OUTPUT_SIZES)
-        check_choice('motion', self.motion, MOTIONS)
-        if not 0 <= self.background_delay_frames <= MOST_DELAY_FRAMES:
-            raise SettingsError(
-                f'background_delay_frames is {self.background_delay_frames}; '
-                f'use 0 (as soon as possible) to {MOST_DELAY_FRAMES}'
-            )
-        self._check_regions()
+        super().__post_init__()
+        self._check_budget()
+        if self.region_count > 1:
+            self._check_regions()
 
     @property
     def region_grid(self) -> tuple[int, int]:
@@ -136,39 +146,14 @@ class StreamSettings:
 
     def changed_to(self, new: StreamSettings) -> StreamSettings:
         """New settings, as far as a stream that runs with these can take them."""
-        return replace(new, **{name: getattr(self, name) for name in AT_START})
+        kept = [name for name, description in descriptions(self).items() if not description.live]
+        return replace(new, **{name: getattr(self, name) for name in kept})
 
-    def _check_regions(self) -> None:
-        check_choice('regions', self.regions, REGIONS)
-        if not 0 <= self.region_overlap <= 0.5:
-            raise SettingsError(f'region_overlap is {self.region_overlap}; use a share from 0 to 0.5')
-        if self.region_count == 1:
-            return
-        for name, value, reason in (
-            ('motion', 'stream', 'the motion vectors of a video are those of whole images'),
-            ('output_size', 'network', 'each region has the size of the network, the whole has none'),
-            ('background_key_frames', True, 'only one stream has a second thread'),
-        ):
-            if getattr(self, name) == value:
-                raise SettingsError(
-                    f'{name} is {str(value).lower()} and regions is {self.regions}, which do not go '
-                    f'together: {reason}; set regions to 1x1 or change {name}'
-                )
-
-    def _check_adaptive(self) -> None:
-        check_choice('scheduler', self.scheduler, SCHEDULERS)
-        if not 0 <= self.key_frame_threshold <= 1:
-            raise SettingsError(f'key_frame_threshold is {self.key_frame_threshold}; use a share from 0 to 1')
-        if self.min_interval < 1:
-            raise SettingsError(
-                f'min_interval is {self.min_interval}; use 1 (key frames may follow each other) or more'
-            )
+    def _check_budget(self) -> None:
         if self.max_interval < self.min_interval:
             raise SettingsError(
                 f'max_interval is {self.max_interval}; use min_interval ({self.min_interval}) or more'
             )
-        if not 0 < self.max_key_share <= 1:
-            raise SettingsError(f'max_key_share is {self.max_key_share}; use a share above 0, up to 1')
         if not self.max_key_share * self.key_share_window >= 1:
             least = math.ceil(1 / self.max_key_share)
             raise SettingsError(
@@ -180,3 +165,15 @@ class StreamSettings:
                 f'max_key_share is {self.max_key_share}, and max_interval {self.max_interval} alone makes '
                 f'one frame in {self.max_interval} a key frame; raise one of them'
             )
+
+    def _check_regions(self) -> None:
+        for name, value, reason in (
+            ('motion', 'stream', 'the motion vectors of a video are those of whole images'),
+            ('output_size', 'network', 'each region has the size of the network, the whole has none'),
+            ('background_key_frames', True, 'only one stream has a second thread'),
+        ):
+            if getattr(self, name) == value:
+                raise SettingsError(
+                    f'{name} is {str(value).lower()} and regions is {self.regions}, which do not go '
+                    f'together: {reason}; set regions to 1x1 or change {name}'
+                )

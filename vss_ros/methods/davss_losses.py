@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vss_ros.core.described import check_choice
 from vss_ros.core.errors import ShapeError
-from vss_ros.core.settings import check_choice
 from vss_ros.methods.davss import Davss
 from vss_ros.methods.evss_losses import IGNORE, mean_cross_entropy
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vss_ros.core.settings import check_choice
+from vss_ros.core.described import check_choice
 from vss_ros.methods.blocks.glance import GLANCES, Glance, LiteCorrection
 from vss_ros.methods.evss import Evss
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vss_ros.core.settings import check_choice
+from vss_ros.core.described import check_choice
 from vss_ros.methods.blocks.flownet import FlowNet
 from vss_ros.methods.blocks.image import STRIDE, to_rgb
 from vss_ros.methods.blocks.warp import compose

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vss_ros.core.settings import check_choice
+from vss_ros.core.described import check_choice
 from vss_ros.methods.key_frames import CHOICES, KeyFrames
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError, ShapeError
-from vss_ros.core.settings import check_choice
 from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite_features import LiteFeatures

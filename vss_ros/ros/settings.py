@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.settings import EngineSettings, StreamSettings, check_choice
+from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.share import DEFAULT_MODEL
 
 IMAGE_TRANSPORTS = ('raw', 'compressed', 'ffmpeg', 'foxglove')
@@ -16,44 +17,42 @@ LEAST_PERIOD_S = 0.1  # of the labels, which a shorter one would publish without
 
 
 @dataclass(frozen=True)
-class NodeSettings:
+class NodeSettings(Described):
     """How the node takes images, what it publishes and when it complains."""
 
-    model: str = DEFAULT_MODEL  # a name under models/ or a path
-    image_transport: str = 'raw'
-    confidence_encoding: str = 'mono8'
-    publish_confidence: bool = True
-    overlay_alpha: float = 0.5  # 0 shows the camera image, 1 the colours
-    drop_policy: str = 'latest'
-    queue_size: int = 30  # frames that may wait with drop_policy: queue
-    max_rate: float = 0.0  # frames per second; 0 is no limit
-    label_info_period: float = 10.0  # seconds; 0 publishes the labels only at configure
-    autostart: bool = False
-    input_timeout_s: float = 2.0  # a longer silence on the image topic is reported
-    max_consecutive_bad_frames: int = 10  # from here on a bad frame is an error, not a warning
-    max_allowed_processing_time_ms: float = 200.0
-    max_acceptable_consecutive_delay_ms: float = 2000.0
+    model: str = setting(DEFAULT_MODEL, 'name of a model under models/, or the path of a model folder')
+    image_transport: str = setting('raw', 'how images arrive', choices=IMAGE_TRANSPORTS)
+    confidence_encoding: str = setting('mono8', 'mono8: 0..255, 32FC1: 0..1', choices=CONFIDENCE_ENCODINGS)
+    publish_confidence: bool = setting(True, 'publish ~/confidence', live=True)
+    overlay_alpha: float = setting(0.5, 'weight of the colours in ~/overlay', range=(0, 1), live=True)
+    drop_policy: str = setting(
+        'latest',
+        'latest: the newest image wins (live cameras); queue: images wait, reliably received (replay)',
+        choices=DROP_POLICIES,
+    )
+    queue_size: int = setting(30, 'images that may wait with drop_policy queue', range=(1, 10_000))
+    max_rate: float = setting(0.0, 'most frames per second; 0: no limit', range=(0, 1000), live=True)
+    label_info_period: float = setting(
+        10.0, 'seconds between repeats of the labels; 0: published once', range=(0, 3600)
+    )
+    autostart: bool = setting(False, 'configure and activate at start')
+    input_timeout_s: float = setting(
+        2.0, 'a longer silence on the image topic is reported, in seconds', range=(0.1, 3600), live=True
+    )
+    max_consecutive_bad_frames: int = setting(
+        10, 'from this many bad frames in a row on they are an error', range=(1, 100_000), live=True
+    )
+    max_allowed_processing_time_ms: float = setting(
+        200.0, 'slower frames are a warning', range=(0, 1e6), live=True
+    )
+    max_acceptable_consecutive_delay_ms: float = setting(
+        2000.0, 'frames slower than allowed for this long are an error', range=(0, 1e7), live=True
+    )
 
     def __post_init__(self) -> None:
-        check_choice('image_transport', self.image_transport, IMAGE_TRANSPORTS)
-        check_choice('confidence_encoding', self.confidence_encoding, CONFIDENCE_ENCODINGS)
-        check_choice('drop_policy', self.drop_policy, DROP_POLICIES)
+        super().__post_init__()
         if not self.model:
             raise SettingsError('model is empty; use a name under models/ or the path of a model folder')
-        if not 0 <= self.overlay_alpha <= 1:
-            raise SettingsError(f'overlay_alpha is {self.overlay_alpha}; use a value from 0 to 1')
-        for name in ('queue_size', 'max_consecutive_bad_frames'):
-            if getattr(self, name) < 1:
-                raise SettingsError(f'{name} is {getattr(self, name)}; use 1 or more')
-        for name in (
-            'max_rate',
-            'label_info_period',
-            'input_timeout_s',
-            'max_allowed_processing_time_ms',
-            'max_acceptable_consecutive_delay_ms',
-        ):
-            if not getattr(self, name) >= 0:
-                raise SettingsError(f'{name} is {getattr(self, name)}; use 0 or more')
         for name, least in (('max_rate', LEAST_RATE), ('label_info_period', LEAST_PERIOD_S)):
             if 0 < getattr(self, name) < least:
                 raise SettingsError(f'{name} is {getattr(self, name)}; use 0, or {least} and more')

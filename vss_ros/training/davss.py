@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.settings import check_choice
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.warp import compose
 from vss_ros.methods.davss import Davss

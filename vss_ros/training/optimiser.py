@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.settings import check_choice
 
 OPTIMISERS = ('adamw', 'sgd')
 SCHEDULES = {

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import yaml
 
 from vss_ros.core.classes import ClassSet, load_classes
+from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.motion import CELL
 from vss_ros.core.paths import user_path
-from vss_ros.core.settings import check_choice
 from vss_ros.core.share import named_file
 from vss_ros.methods.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
