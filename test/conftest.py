@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.methods.method import Method
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -73,7 +73,7 @@ def shared_folder(tmp_path_factory):
 @pytest.fixture(scope='session')
 def shared_model(shared_folder):
     """Exports methods, each once for all workers, because that takes a while."""
-    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.model.folder import load_model
     from vss_ros.methods.export import export
 
     def make(name: str, build: Callable[[], Method], size: tuple[int, int] = TINY_SIZE) -> ModelFolder:

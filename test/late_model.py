@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vss_ros.core.model_files import sha256_of
+from vss_ros.core.model.files import sha256_of
 
 onnx = pytest.importorskip('onnx')
 from onnx import TensorProto, helper  # noqa: E402

@@ -112,7 +112,7 @@ def test_the_node_imports_without_torch():
 
 
 def test_the_segmenter_loads_neither_torch_nor_ros_nor_a_runtime():
-    code = 'import sys, vss_ros.core.segmenter; print(*{name.split(".")[0] for name in sys.modules})'
+    code = 'import sys, vss_ros.core.stream.segmenter; print(*{name.split(".")[0] for name in sys.modules})'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     loaded = set(result.stdout.split())
     assert 'vss_ros' in loaded

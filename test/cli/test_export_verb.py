@@ -1,7 +1,7 @@
 import pytest
 
 from vss_ros.cli.main import main
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 
 pytest.importorskip('onnxscript')
 

@@ -8,10 +8,10 @@ from vss_ros.benchmark.machine import peak_memory_mb
 from vss_ros.benchmark.models import models_of
 from vss_ros.benchmark.tables import contender_name
 from vss_ros.cli.main import main
-from vss_ros.core.cost import count_macs, graph_costs, step_macs
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.cost import count_macs, graph_costs, step_macs
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from vss_ros.cli.main import VERBS, main
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.share import share_names, share_path, version
+from vss_ros.core.files.share import share_names, share_path, version
 
 HEAVY = ('torch', 'onnxruntime', 'onnx', 'cv2', 'av', 'rosbags', 'rclpy', 'matplotlib')
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vss_ros.core.engines import load_engine
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 
 

@@ -9,10 +9,10 @@ import yaml
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import FrameError, SettingsError, SourceError
 from vss_ros.core.frame import Frame, Segmentation
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.sinks.open import open_sink
 from vss_ros.core.sources.open import SourceSettings, open_source
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 rosbags = pytest.importorskip('rosbags.rosbag2')
 from rosbags.highlevel import AnyReader  # noqa: E402

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import yaml
 
-from vss_ros.core import share
 from vss_ros.core.classes import classes_of, load_classes
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.share import share_path
+from vss_ros.core.files import share
+from vss_ros.core.files.share import share_path
 
 
 @pytest.mark.parametrize(('name', 'count'), [('camvid11', 11), ('cityscapes19', 19)])

@@ -12,10 +12,10 @@ import pytest
 from vss_ros.core.engines import AUTO_ORDER, ENGINE_CLASSES, engine_class, load_engine
 from vss_ros.core.errors import EngineError, MissingLibraryError, ModelError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_files import sha256_of
-from vss_ros.core.model_folder import load_model
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.files import sha256_of
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 ENGINES = sorted(ENGINE_CLASSES)
 MASK_BOUNDS = {'tensorrt': 0.01}  # multiplies in TF32, and weights that are random make classes nearly equal

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from vss_ros.core.classes import load_classes
-from vss_ros.core.drafts import Draft, write_file
 from vss_ros.core.drawing import overlay, overlay_result
 from vss_ros.core.errors import SettingsError, ShapeError
+from vss_ros.core.files.drafts import Draft, write_file
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.sinks.open import open_sink, open_sinks
 from vss_ros.core.sinks.scores import ScoreSink

@@ -15,11 +15,11 @@ import pytest
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import FrameError
 from vss_ros.core.frame import CodedPicture
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.motion import make_motion
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.open import open_source
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.core.synthetic import StreetClip
 
 av = pytest.importorskip('av')

@@ -13,7 +13,7 @@ import pytest
 from vss_ros.cli.main import main
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.evaluation.data import open_data
 from vss_ros.evaluation.reference import judged_by

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from vss_ros.cli.main import main
-from vss_ros.core.accuracy_model import SIGNALS, AccuracyModel
-from vss_ros.core.cost import graph_costs, step_macs
 from vss_ros.core.errors import ModelError, SettingsError, SourceError
 from vss_ros.core.metrics import ConfusionMatrix
-from vss_ros.core.model_folder import MODEL_FILE, load_model
+from vss_ros.core.model.accuracy_model import SIGNALS, AccuracyModel
+from vss_ros.core.model.cost import graph_costs, step_macs
+from vss_ros.core.model.folder import MODEL_FILE, load_model
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.evaluation.calibrate import Samples, collect, cross_validate, fit, quality

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from vss_ros.cli.main import main
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.sources.synthetic import SyntheticSource
 
 pytest.importorskip('torch')

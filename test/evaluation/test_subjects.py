@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vss_ros.core.cost import Cost
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_files import TensorSpec
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.cost import Cost
+from vss_ros.core.model.files import TensorSpec
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.motion.dis import DisMotion
 from vss_ros.core.resize import fit, fit_labels
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.evaluation.subjects import carried_by_warp, decide, load_subjects, without_correction
 
 INTERVAL = 4

@@ -10,8 +10,8 @@ from torch import nn
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.methods import build_method
 from vss_ros.methods.accel import Fusion
 from vss_ros.methods.blocks.decide import decide

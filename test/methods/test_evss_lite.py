@@ -7,7 +7,7 @@ from torch import nn
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods import build_method, options_of
 from vss_ros.methods.blocks.camera_bytes import CameraConvolution

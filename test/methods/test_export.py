@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError, SettingsError, ShapeError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods import METHODS, build_method
 from vss_ros.methods.export import export, export_again, method_name

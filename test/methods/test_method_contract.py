@@ -13,8 +13,8 @@ from method_models import SIZE, VARIANTS, method_model
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.methods.onnx_rules import broken_rules
 from vss_ros.methods.verify import example_frames, verify
 from vss_ros.methods.weights import load_method

@@ -12,11 +12,11 @@ from onnx import TensorProto, numpy_helper
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, ModelError
+from vss_ros.core.files.share import DEFAULT_MODEL
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
-from vss_ros.core.share import DEFAULT_MODEL
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 pytest.importorskip('onnxscript')
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vss_ros.core.model_folder import list_models, load_model
+from vss_ros.core.model.folder import list_models, load_model
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.methods.weights import load_method
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from vss_ros.core.cost import count_macs
 from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.cost import count_macs
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.methods.st_memory import StMemory
 from vss_ros.methods.verify import example_frames
 

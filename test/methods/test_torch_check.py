@@ -15,7 +15,7 @@ pytest.importorskip('onnxruntime')
 from vss_ros.core.engines import load_engine
 from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods import torch_check, torch_engine
 

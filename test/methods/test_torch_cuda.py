@@ -7,9 +7,9 @@ import pytest
 
 from vss_ros.core.engines import DeviceEngine, load_engine
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 torch = pytest.importorskip('torch')
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='PyTorch finds no CUDA GPU here')

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from vss_ros.core.model_files import sha256_of
+from vss_ros.core.model.files import sha256_of
 
 onnx = pytest.importorskip('onnx')
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

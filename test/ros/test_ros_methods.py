@@ -11,8 +11,8 @@ from sensor_msgs.msg import Image
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.core.synthetic import StreetClip
 
 pytest.importorskip('torch')

@@ -16,9 +16,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from vss_ros.core.files.share import DEFAULT_MODEL
 from vss_ros.core.frame import Frame
 from vss_ros.core.open_segmenter import open_segmenter
-from vss_ros.core.share import DEFAULT_MODEL
 from vss_ros.ros.conversions import image_message
 
 

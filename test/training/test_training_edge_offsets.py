@@ -12,11 +12,11 @@ from vss_ros.cli.main import main
 from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import ModelError, SourceError
 from vss_ros.core.metrics import ConfusionMatrix
-from vss_ros.core.model_folder import load_model
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.sources.open import open_source
 from vss_ros.core.sources.synthetic import SyntheticSource
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.methods import build_method
 from vss_ros.methods.export import export
 from vss_ros.methods.torch_engine import TorchEngine

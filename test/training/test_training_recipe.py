@@ -7,7 +7,7 @@ import yaml
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.share import share_path
+from vss_ros.core.files.share import share_path
 from vss_ros.methods import build_method
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.recipe import load_recipe, parse_recipe

@@ -11,7 +11,7 @@ import yaml
 
 from vss_ros.cli.main import main
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.training.gather import Gathered
 from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.report import write_card

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.core.cost import step_macs
+from vss_ros.core.model.cost import step_macs
 from vss_ros.core.sinks.timings import TOTAL, TimingSink
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vss_ros.benchmark.ceilings import Ceilings
-    from vss_ros.core.cost import Cost
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Answer, Frame
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.cost import Cost
+    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.core.open_segmenter import Segmenter
     from vss_ros.core.settings import EngineSettings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vss_ros.core.errors import MissingLibraryError
-from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.model.folder import ModelFolder, load_model
 
 Size = tuple[int, int]
 

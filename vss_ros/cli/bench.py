@@ -36,16 +36,16 @@ from typing import TYPE_CHECKING
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
 from vss_ros.cli.options import REGIONS, add_settings, given
-from vss_ros.core.paths import real_path, user_path
+from vss_ros.core.files.paths import real_path, user_path
+from vss_ros.core.files.share import DEFAULT_MODEL
 from vss_ros.core.settings import ENGINES, EngineSettings, StreamSettings
-from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from vss_ros.benchmark.contenders import Contender
-    from vss_ros.core.cost import Cost
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Frame
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.cost import Cost
+    from vss_ros.core.model.folder import ModelFolder
 
 EAGER = 'eager'
 WARM_UP = 3  # frames before the first turn
@@ -111,7 +111,7 @@ def main(args: Namespace) -> int:
     from vss_ros.benchmark.keys import metadata
     from vss_ros.benchmark.machine import describe_machine, peak_memory_mb, peak_pytorch_gpu_memory_mb
     from vss_ros.cli.console_table import draw
-    from vss_ros.core.drafts import write_file
+    from vss_ros.core.files.drafts import write_file
 
     frames = _read_frames(args)
     with _contenders(args, frames) as contenders:
@@ -156,8 +156,8 @@ def main(args: Namespace) -> int:
 
 def _check(args: Namespace) -> None:
     """Refuses what would do nothing, or could not be written in the end."""
-    from vss_ros.core.drafts import check_file
     from vss_ros.core.errors import SettingsError
+    from vss_ros.core.files.drafts import check_file
 
     for name in ONLY_WITHOUT_ROS if args.ros else ONLY_WITH_ROS:
         if getattr(args, name):
@@ -182,8 +182,8 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
     from vss_ros.benchmark.contenders import Contender, StageEngine
     from vss_ros.benchmark.machine import memory_mb
     from vss_ros.benchmark.models import models_of
+    from vss_ros.core.model.warm_up import warm_up
     from vss_ros.core.open_segmenter import make_segmenter
-    from vss_ros.core.warm_up import warm_up
 
     precisions = args.precision or ['fp32']
     contenders = []
@@ -271,8 +271,8 @@ def _read_frames(args: Namespace) -> list[Frame]:
 
 def _costs(model: ModelFolder, settings: StreamSettings) -> dict[str, Cost] | None:
     """What each graph that runs costs in all regions together; None where that cannot be counted."""
-    from vss_ros.core.cost import frame_costs, graph_costs
     from vss_ros.core.errors import MissingLibraryError, ModelError
+    from vss_ros.core.model.cost import frame_costs, graph_costs
 
     try:
         return frame_costs(graph_costs(model), model, settings)

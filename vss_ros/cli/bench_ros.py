@@ -71,8 +71,8 @@ def main(args: Namespace) -> int:
 
     from vss_ros.benchmark.keys import metadata
     from vss_ros.benchmark.machine import describe_machine
-    from vss_ros.core.drafts import write_file
     from vss_ros.core.errors import MissingLibraryError, SettingsError
+    from vss_ros.core.files.drafts import write_file
 
     if find_spec('rclpy') is None:
         raise MissingLibraryError('rclpy', 'ros')
@@ -124,7 +124,7 @@ def _runs(args: Namespace) -> Iterator[Run]:
 
 def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
     from vss_ros.core.errors import VssError
-    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.model.folder import load_model
     from vss_ros.ros.bench_client import BenchClient
     from vss_ros.ros.node_client import NodeProcess, private_namespace
 

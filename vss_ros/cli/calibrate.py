@@ -46,12 +46,12 @@ from vss_ros.cli.options import (
 )
 from vss_ros.cli.stills import add_stills_arguments, check_stills_are_named, drives, in_words, share_of_stills
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.evaluation.calibrate import Samples
 
 
@@ -86,9 +86,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     from rich.console import Console
 
-    from vss_ros.core.drafts import check_writable
     from vss_ros.core.engines import load_engine
-    from vss_ros.core.model_folder import find_model, load_model
+    from vss_ros.core.files.drafts import check_writable
+    from vss_ros.core.model.folder import find_model, load_model
     from vss_ros.evaluation.calibrate import collect, cross_validate, fit, quality
 
     if not args.sources and args.stills is None:
@@ -160,9 +160,9 @@ def write_entry(folder: Path, entry: dict[str, Any]) -> Path:
     """Puts the weights into model.yaml, in place of those that are there; the rest stays byte for byte."""
     import yaml
 
-    from vss_ros.core.accuracy_model import EXPECTED_ACCURACY
-    from vss_ros.core.drafts import write_file
-    from vss_ros.core.model_folder import MODEL_FILE, load_model
+    from vss_ros.core.files.drafts import write_file
+    from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
+    from vss_ros.core.model.folder import MODEL_FILE, load_model
 
     file = folder / MODEL_FILE
     before = file.read_bytes().decode()

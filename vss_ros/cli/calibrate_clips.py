@@ -13,7 +13,7 @@ from vss_ros.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
 
 
 def numbered_clips(

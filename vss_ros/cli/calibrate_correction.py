@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vss_ros.core.frame import Frame
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.training.edge_offsets import Samples
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vss_ros.core.frame import Frame
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
 
 
 @dataclass(frozen=True)

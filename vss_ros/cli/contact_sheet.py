@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from vss_ros.core.classes import ClassSet
-from vss_ros.core.drafts import Draft
 from vss_ros.core.drawing import overlay
+from vss_ros.core.files.drafts import Draft
 from vss_ros.core.metrics import ConfusionMatrix
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.export import image_size
-from vss_ros.core.paths import user_path
-from vss_ros.core.share import DEFAULT_MODEL
+from vss_ros.core.files.paths import user_path
+from vss_ros.core.files.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from vss_ros.core.classes import ClassSet
     from vss_ros.core.frame import Frame
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.core.sinks.scores import ScoreSink
     from vss_ros.ros.demo_client import DemoClient, Reply
 
@@ -70,7 +70,7 @@ def main(args: Namespace) -> int:
     from rich.console import Console
 
     from vss_ros.core.errors import SettingsError
-    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.model.folder import load_model
     from vss_ros.core.settings import StreamSettings
 
     _check_libraries()

@@ -17,7 +17,7 @@ from typing import Any
 from vss_ros.core.engines import openvino_cache
 from vss_ros.core.engines.engine_cache import SUFFIX, CachedEngine, EngineCache
 from vss_ros.core.errors import EngineError, SettingsError
-from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.model.folder import ModelFolder, load_model
 from vss_ros.core.settings import EngineSettings
 
 ACTIONS = {

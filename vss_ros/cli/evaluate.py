@@ -42,9 +42,9 @@ from vss_ros.cli.options import (
     engines_settings,
     given,
 )
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
+from vss_ros.core.files.share import DEFAULT_MODEL
 from vss_ros.core.settings import StreamSettings
-from vss_ros.core.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from vss_ros.evaluation.data import DataSet
@@ -180,8 +180,8 @@ def main(args: Namespace) -> int:
 
 def _check_output(args: Namespace) -> None:
     """Finds out before the work, not after it, that the report cannot be written."""
-    from vss_ros.core.drafts import check_writable
     from vss_ros.core.errors import SettingsError
+    from vss_ros.core.files.drafts import check_writable
 
     if args.output is None:
         if args.resume:
@@ -245,8 +245,8 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
 
 def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dict[str, Any]:
     """Everything that the scores depend on, but for the files to score on."""
-    from vss_ros.core.model_files import sha256_of
-    from vss_ros.core.model_folder import MODEL_FILE
+    from vss_ros.core.model.files import sha256_of
+    from vss_ros.core.model.folder import MODEL_FILE
 
     engines = [subject.engine.describe() for subject in subjects]
     paths = [user_path(name) for name in (*args.data, args.labels or '', args.stills or '')]
@@ -333,7 +333,7 @@ def _ages_without_labels(report: dict[str, Any]) -> list[int]:
 
 def _write(args: Namespace, report: dict[str, Any], samples: list[Sample]) -> None:
     """Writes the report; report.json comes last, for it is what marks a folder as complete."""
-    from vss_ros.core.drafts import write_file
+    from vss_ros.core.files.drafts import write_file
     from vss_ros.evaluation.html import page
 
     plots: dict[str, bytes] = {}

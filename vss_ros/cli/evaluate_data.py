@@ -18,7 +18,7 @@ from vss_ros.cli.stills import (
     warn_of_fitted,
 )
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
-from vss_ros.core.model_folder import load_model
-from vss_ros.core.paths import real_path, user_path
+from vss_ros.core.files.paths import real_path, user_path
+from vss_ros.core.model.folder import load_model
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,7 +17,7 @@ from argparse import ArgumentParser, Namespace
 from vss_ros.cli.export import add_set_argument, image_size
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import MissingLibraryError, ModelError
-from vss_ros.core.paths import real_path, user_path
+from vss_ros.core.files.paths import real_path, user_path
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from vss_ros.core.classes import ClassSet
-    from vss_ros.core.model_files import TensorSpec
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.files import TensorSpec
+    from vss_ros.core.model.folder import ModelFolder
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     from rich.console import Console
 
-    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.model.folder import load_model
 
     console = Console(markup=False)
     if args.model is None:
@@ -42,7 +42,7 @@ def _show_models(console: Console) -> None:
     from rich.text import Text
 
     from vss_ros.core.errors import VssError
-    from vss_ros.core.model_folder import list_models, load_model
+    from vss_ros.core.model.folder import list_models, load_model
 
     table = Table('model', 'method', 'classes', 'image', 'flow', title='Models')
     for name in list_models():
@@ -65,8 +65,8 @@ def _show_models(console: Console) -> None:
 def _show_model(console: Console, name: str, model: ModelFolder) -> None:
     from rich.table import Table
 
-    from vss_ros.core.cost import count_parameters
-    from vss_ros.core.model_folder import find_model
+    from vss_ros.core.model.cost import count_parameters
+    from vss_ros.core.model.folder import find_model
 
     folder = find_model(name)
     height, width = model.image_size
@@ -93,8 +93,8 @@ def _show_model(console: Console, name: str, model: ModelFolder) -> None:
 def _graph_table(model: ModelFolder) -> Table:
     from rich.table import Table
 
-    from vss_ros.core.cost import count_macs
     from vss_ros.core.errors import MissingLibraryError, ModelError
+    from vss_ros.core.model.cost import count_macs
 
     table = Table('graph', 'takes', 'gives', title='Graphs (GMAC: 10^9 multiply-adds)')
     table.add_column('MB', justify='right')

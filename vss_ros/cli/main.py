@@ -13,7 +13,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 
 from vss_ros.core.errors import VssError
-from vss_ros.core.share import version
+from vss_ros.core.files.share import version
 
 # One file per verb. A verb's file is imported when the verb is used.
 VERBS = {

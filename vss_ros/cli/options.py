@@ -9,7 +9,7 @@ from typing import Any
 
 from vss_ros.core.described import Described, descriptions
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
 ENGINE = ('engine', 'precision', 'gpu_id', 'threads', 'provider', 'spinning', 'cuda_graphs')

@@ -37,7 +37,7 @@ from vss_ros.cli.options import (
     engine_settings,
     stream_settings,
 )
-from vss_ros.core.share import DEFAULT_MODEL
+from vss_ros.core.files.share import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,8 +72,8 @@ def main(args: Namespace) -> int:
 
     from vss_ros.core import pipeline
     from vss_ros.core.errors import SettingsError, SourceError
+    from vss_ros.core.files.paths import user_path
     from vss_ros.core.open_segmenter import open_segmenter
-    from vss_ros.core.paths import user_path
     from vss_ros.core.sinks.open import check_apart, is_bag, is_video, open_sinks
     from vss_ros.core.sinks.scores import ScoreSink
     from vss_ros.core.sinks.timings import TimingSink

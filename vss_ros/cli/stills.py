@@ -7,12 +7,12 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import MissingLibraryError, SettingsError
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.training.driven_stills import DrivenClip
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from vss_ros.core.described import check_setting
 from vss_ros.core.errors import MissingLibraryError, SettingsError
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
 from vss_ros.core.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def main(args: Namespace) -> int:
 
 def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: Processes) -> None:
     """Train, report and export, in the one process that writes."""
-    from vss_ros.core.share import version
+    from vss_ros.core.files.share import version
     from vss_ros.methods.export import export
     from vss_ros.training.progress import Progress
     from vss_ros.training.report import copy_report, write_card, write_report

@@ -11,8 +11,8 @@ import numpy as np
 import yaml
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.share import named_file, share_names
 from vss_ros.core.frame import UNLABELLED
-from vss_ros.core.share import named_file, share_names
 
 FOLDER = 'config/classes'
 EXPECTED = 'expected `classes:` with a list of {name, colour: [r, g, b]}'

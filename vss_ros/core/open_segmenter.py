@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from vss_ros.core.engines import Engine, load_engine
-from vss_ros.core.model_folder import ModelFolder, load_model
-from vss_ros.core.regions import RegionSegmenter
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.folder import ModelFolder, load_model
+from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.settings import EngineSettings, StreamSettings
-from vss_ros.core.warm_up import warm_up
+from vss_ros.core.stream.regions import RegionSegmenter
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 Segmenter = VideoSegmenter | RegionSegmenter
 

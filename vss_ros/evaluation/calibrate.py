@@ -1,4 +1,4 @@
-"""Fits what predicts the accuracy of propagated frames (`core/expected_accuracy.py`) to a model.
+"""Fits what predicts the accuracy of propagated frames (`core/stream/expected_accuracy.py`) to a model.
 
 Needs no labels: accuracy is the share of pixels in which a propagated mask agrees with the mask of the same
 frame computed in full. How well the fit holds is measured on clips that it has not seen.
@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.accuracy_model import AccuracyModel
 from vss_ros.core.engines import Engine
 from vss_ros.core.errors import ModelError, SourceError
-from vss_ros.core.expected_accuracy import accuracy_graph_of, signals_of
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.accuracy_model import AccuracyModel
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import StreamSettings
+from vss_ros.core.stream.expected_accuracy import accuracy_graph_of, signals_of
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.evaluation.folds import folds_of
 
 LEAST_SAMPLES = 30

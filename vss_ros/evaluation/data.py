@@ -7,8 +7,8 @@ from functools import partial
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.sources.images import SUFFIXES
 from vss_ros.core.sources.open import BAG_SUFFIXES, SYNTHETIC, SourceSettings, open_source
 from vss_ros.core.synthetic import STREET_CLASSES

@@ -13,8 +13,8 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.drafts import write_file
 from vss_ros.evaluation.clips import Clip
 from vss_ros.evaluation.protocols import ScoringProtocol
 

@@ -16,9 +16,9 @@ import yaml
 
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.files.share import named_file, share_names
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.settings import StreamSettings
-from vss_ros.core.share import named_file, share_names
 from vss_ros.core.sources.images import read_image, read_labels
 from vss_ros.core.sources.open import MOST_RATE
 from vss_ros.evaluation.clips import FileClip, FrameFile

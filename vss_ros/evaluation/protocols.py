@@ -19,8 +19,8 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Answer, Frame, Segmentation
 from vss_ros.core.metrics import TemporalConsistency
 from vss_ros.core.motion.dis import extended
-from vss_ros.core.resets import why_unrelated
 from vss_ros.core.settings import StreamSettings
+from vss_ros.core.stream.resets import why_unrelated
 from vss_ros.evaluation.filmstrip import Filmstrip, Sample
 from vss_ros.evaluation.scores import Scores, percent, total
 from vss_ros.evaluation.subjects import MODEL, Stream, Subject

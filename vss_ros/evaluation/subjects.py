@@ -18,12 +18,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vss_ros.core.cost import Cost, frame_costs, graph_costs, step_macs
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import MissingLibraryError, ModelError, SettingsError
 from vss_ros.core.frame import Answer, Frame
-from vss_ros.core.model_folder import ModelFolder, load_model
-from vss_ros.core.model_steps import CARRIED
+from vss_ros.core.model.cost import Cost, frame_costs, graph_costs, step_macs
+from vss_ros.core.model.folder import ModelFolder, load_model
+from vss_ros.core.model.steps import CARRIED
 from vss_ros.core.open_segmenter import make_segmenter
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings

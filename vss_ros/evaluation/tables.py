@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from vss_ros.core.model_steps import STEPS
+from vss_ros.core.model.steps import STEPS
 from vss_ros.core.rows import Rows
 from vss_ros.evaluation.report import (
     at_distance,

@@ -5,7 +5,7 @@ says how much of the result is expected to agree with what the segmenter would h
 confidence score; where that is too little the frame is a key frame instead. What is too little is the
 scheduler's business (`scheduler: adaptive`, `key_frame_threshold`); the graph gives `expected_accuracy`.
 The paper's four regions are the runtime's business, too: `regions: 2x2`, which serves every method, see
-`core/regions.py`. Each region is then an image to this one.
+`core/stream/regions.py`. Each region is then an image to this one.
 Departures: by default a frame is one region, and the recipe trains on whole frames. The network looks at what
 the flow step leaves, not at features inside a flow network, so it serves every source of flow: the flow, the
 small copy of the key frame that is warped along with the scores beside the current image (as in DAVSS), and

@@ -14,7 +14,7 @@ import torch
 from vss_ros.core.engines import take_inputs
 from vss_ros.core.engines.torch_device import compute_in_fp32
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods.weights import load_method
 

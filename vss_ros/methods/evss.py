@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.model_steps import CARRIED
+from vss_ros.core.model.steps import CARRIED
 from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.decide import check_decision, labels_of
 from vss_ros.methods.blocks.merge import merge

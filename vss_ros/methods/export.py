@@ -21,13 +21,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import ClassSet, load_classes
-from vss_ros.core.drafts import Draft, check_writable
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.model_files import sha256_of
-from vss_ros.core.model_folder import FORMAT, MODEL_FILE, ModelFolder, load_model
-from vss_ros.core.paths import real_path, user_path
+from vss_ros.core.files.drafts import Draft, check_writable
+from vss_ros.core.files.paths import real_path, user_path
+from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
+from vss_ros.core.model.files import sha256_of
+from vss_ros.core.model.folder import FORMAT, MODEL_FILE, ModelFolder, load_model
 from vss_ros.methods import METHODS
 from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.methods.method import GraphExample, Method

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.model_steps import AGE, CARRIED
+from vss_ros.core.model.steps import AGE, CARRIED
 from vss_ros.methods.blocks.decide import decide
 
 

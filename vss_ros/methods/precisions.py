@@ -24,11 +24,11 @@ from onnx import TensorProto
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.errors import EngineError, ModelError
-from vss_ros.core.model_files import GraphSpec, sha256_of
-from vss_ros.core.model_folder import MODEL_FILE, ModelFolder, load_model
+from vss_ros.core.model.files import GraphSpec, sha256_of
+from vss_ros.core.model.folder import MODEL_FILE, ModelFolder, load_model
+from vss_ros.core.model.walk import walk
 from vss_ros.core.resize import fit
 from vss_ros.core.settings import EngineSettings
-from vss_ros.core.walk import walk
 from vss_ros.methods.export import _Row, _write_graph, _write_yaml
 from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.methods.lower_precision import lower_precision

@@ -14,9 +14,9 @@ from vss_ros.core.engines.engine_cache import EngineCache, write_private
 from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.engines.torch_device import CpuDevice, driver_version
 from vss_ros.core.errors import VssError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.files.share import version
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
-from vss_ros.core.share import version
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from vss_ros.core.engines.torch_device import (
     why_no_cuda,
 )
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods.channels_last import channels_last
 from vss_ros.methods.fused_norms import fuse_norms

@@ -9,10 +9,10 @@ from torch import Tensor
 from vss_ros.core.engines import Engine
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.errors import ModelError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.walk import walk
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.synthetic import StreetClip
-from vss_ros.core.walk import walk
 from vss_ros.methods.method import Method
 
 FRAMES = 5

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vss_ros.core.described import check_choice
 from vss_ros.core.errors import ModelError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.methods import build_method, method_class
 from vss_ros.methods.method import Method
 

@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from vss_ros.core.resets import GAP
+from vss_ros.core.stream.resets import GAP
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.fast_dds import VARIABLES
 from vss_ros.ros.statistics import StreamStatistics

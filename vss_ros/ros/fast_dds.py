@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from vss_ros.core.share import share_path
+from vss_ros.core.files.share import share_path
 
 PROFILE = 'config/fastdds_images.xml'
 VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')  # Fast DDS 2; 3, since Kilted

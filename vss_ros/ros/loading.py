@@ -16,9 +16,9 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from vss_ros.core.engines import Engine, load_engine
-from vss_ros.core.model_folder import ModelFolder, load_model
+from vss_ros.core.model.folder import ModelFolder, load_model
+from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.open_segmenter import Segmenter, make_segmenter
-from vss_ros.core.warm_up import warm_up
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.spinning import spin

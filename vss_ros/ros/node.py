@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool, Trigger
 
 from vss_ros.core.errors import EngineError, VssError, error_text
-from vss_ros.core.resets import CLOCK_JUMPED, REQUESTED
+from vss_ros.core.stream.resets import CLOCK_JUMPED, REQUESTED
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.diagnostics import Diagnostics
 from vss_ros.ros.labels import Labels

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.share import DEFAULT_MODEL
 from vss_ros.core.settings import EngineSettings, StreamSettings
-from vss_ros.core.share import DEFAULT_MODEL
 
 IMAGE_TRANSPORTS = ('raw', 'compressed', 'ffmpeg', 'foxglove')
 CONFIDENCE_ENCODINGS = ('mono8', '32FC1')

@@ -9,7 +9,7 @@ from threading import Lock
 
 import numpy as np
 
-from vss_ros.core.resets import WANTED
+from vss_ros.core.stream.resets import WANTED
 
 WINDOW = 300  # frames that the latency percentiles look back
 RATE_WINDOW_S = 3.0

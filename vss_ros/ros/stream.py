@@ -8,11 +8,11 @@ from threading import Thread
 from rclpy.lifecycle import LifecycleNode
 
 from vss_ros.core import pipeline
-from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import DeviceEngine
 from vss_ros.core.errors import EngineError, error_text
-from vss_ros.core.resets import ACTIVATED, BAD_FRAME, ENABLED, ERROR
-from vss_ros.core.warm_up import warm_up
+from vss_ros.core.model.warm_up import warm_up
+from vss_ros.core.stream.background import BackgroundKeyFrames
+from vss_ros.core.stream.resets import ACTIVATED, BAD_FRAME, ENABLED, ERROR
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.loading import Loaded
 from vss_ros.ros.settings import Settings

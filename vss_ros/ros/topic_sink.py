@@ -13,7 +13,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vss_ros.core.frame import Frame, Segmentation
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.resize import fit
 from vss_ros.ros.camera_infos import scaled_camera_info
 from vss_ros.ros.conversions import image_message, png_message

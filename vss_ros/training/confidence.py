@@ -17,7 +17,7 @@ from torch import Tensor
 from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.metrics import Calibration
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.resize import fit_labels
 from vss_ros.evaluation.folds import folds_of
 from vss_ros.methods.blocks.decide import DECISIONS

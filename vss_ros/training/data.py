@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from vss_ros.core.errors import SourceError
-from vss_ros.core.model_files import sha256_of
+from vss_ros.core.model.files import sha256_of
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.sources.images import images_in, read_image, read_labels
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.training.clips import SceneClasses, StillDriver
 from vss_ros.training.data import load_folder
 

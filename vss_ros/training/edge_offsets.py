@@ -18,7 +18,7 @@ from torch import Tensor
 from vss_ros.core.errors import ModelError, SourceError
 from vss_ros.core.frame import Frame
 from vss_ros.core.metrics import ConfusionMatrix
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.evaluation.folds import folds_of
 from vss_ros.methods.evss import Evss

@@ -13,9 +13,9 @@ import yaml
 from vss_ros.core.classes import ClassSet, load_classes
 from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.paths import user_path
+from vss_ros.core.files.share import named_file
 from vss_ros.core.motion import CELL
-from vss_ros.core.paths import user_path
-from vss_ros.core.share import named_file
 from vss_ros.methods.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.loop import FitSettings

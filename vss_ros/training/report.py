@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import torch
 
-from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import MissingLibraryError
-from vss_ros.core.model_files import sha256_of
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.files.drafts import write_file
+from vss_ros.core.model.files import sha256_of
+from vss_ros.core.model.folder import load_model
 from vss_ros.training.checkpoint import precision_of
 from vss_ros.training.processes import Processes
 from vss_ros.training.stages import stage_class

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.methods.method import Method
 from vss_ros.methods.weights import stored_tensors
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.drafts import write_file
 
 BY_DISTANCE = re.compile(r'([a-z_]+)_(\d+)')
 

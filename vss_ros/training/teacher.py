@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import ModelError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.channels_last import channels_last
 from vss_ros.methods.weights import load_method

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.drafts import write_file
 from vss_ros.methods import build_method
 from vss_ros.methods.method import Method
 from vss_ros.training import checkpoint

@@ -9,9 +9,9 @@ import numpy as np
 
 from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.frame import Answer, Frame
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.methods.method import Method
 from vss_ros.methods.torch_engine import TorchEngine
 

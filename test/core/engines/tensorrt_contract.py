@@ -44,7 +44,7 @@ class Cases:
     def __init__(self, trt, table: dict, model_path: Path, is_real: bool) -> None:
         from vss_ros.core.engines import onnx_runtime
         from vss_ros.core.engines.torch_device import CpuDevice
-        from vss_ros.core.model_folder import load_model
+        from vss_ros.core.model.folder import load_model
         from vss_ros.core.settings import EngineSettings
         from vss_ros.core.synthetic import StreetClip
 
@@ -72,7 +72,7 @@ class Cases:
 
     def segment(self, engine, backwards=False):
         from vss_ros.core.frame import Frame
-        from vss_ros.core.segmenter import VideoSegmenter
+        from vss_ros.core.stream.segmenter import VideoSegmenter
 
         segmenter = VideoSegmenter(self.model, engine)
         for number, image in enumerate(self.images[::-1] if backwards else self.images):
@@ -104,8 +104,8 @@ class Cases:
 
     def case_key_frames_in_the_background_run_in_contexts_of_their_own(self):
         from vss_ros.core.frame import Frame
-        from vss_ros.core.segmenter import VideoSegmenter
         from vss_ros.core.settings import StreamSettings
+        from vss_ros.core.stream.segmenter import VideoSegmenter
 
         settings = StreamSettings(3, background_key_frames=True, background_delay_frames=1)
         found, expected = (
@@ -154,7 +154,7 @@ class Cases:
             assert 'Give a graph that does something else another name' in text
 
     def tensor_spec(self, shape):
-        from vss_ros.core.model_files import TensorSpec
+        from vss_ros.core.model.files import TensorSpec
 
         return TensorSpec('float32', shape)
 
@@ -189,7 +189,7 @@ class Cases:
         assert load.call_args.args[1].threads == 3
 
     def case_an_engine_says_which_version_of_ours_built_it(self):
-        from vss_ros.core.share import version
+        from vss_ros.core.files.share import version
 
         self.load()
         sidecars = [json.loads(file.read_text()) for file in Path(self.cache).glob('*.json')]

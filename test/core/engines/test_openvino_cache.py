@@ -16,8 +16,8 @@ pytest.importorskip('openvino')
 from vss_ros.cli.main import main
 from vss_ros.core.engines.openvino import OpenVinoEngine
 from vss_ros.core.engines.openvino_cache import cache_folder
-from vss_ros.core.model_files import sha256_of
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.files import sha256_of
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 
 

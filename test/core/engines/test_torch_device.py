@@ -83,7 +83,7 @@ def test_a_gpu_that_pytorch_sees_and_cannot_compute_on_is_refused_with_the_reaso
 
 def test_auto_goes_on_to_the_next_engine_where_the_gpu_cannot_be_used(useless_gpu, tiny_model, monkeypatch):
     from vss_ros.core import engines
-    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.model.folder import load_model
     from vss_ros.core.settings import EngineSettings
 
     useless_gpu(RuntimeError('CUDA error: no kernel image is available'))
@@ -94,7 +94,7 @@ def test_auto_goes_on_to_the_next_engine_where_the_gpu_cannot_be_used(useless_gp
 
 
 def test_an_error_of_pytorch_in_a_graph_is_an_error_of_the_engine(tiny_model):
-    from vss_ros.core.model_folder import load_model
+    from vss_ros.core.model.folder import load_model
     from vss_ros.core.settings import EngineSettings
     from vss_ros.methods.torch_engine import TorchEngine
 

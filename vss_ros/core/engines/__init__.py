@@ -20,8 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from vss_ros.core.errors import EngineError, MissingLibraryError, VssError
-from vss_ros.core.model_files import GraphSpec
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.files import GraphSpec
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
 Tensors = dict[str, Any]  # name -> an array of the engine's own kind; may live on a GPU

@@ -17,9 +17,9 @@ import numpy as np
 from vss_ros.core.engines import Engine, engine_class, usable_cores
 from vss_ros.core.engines.engine_cache import EngineCache, write_private
 from vss_ros.core.errors import VssError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.walk import walk
 from vss_ros.core.settings import EngineSettings
-from vss_ros.core.walk import walk
 
 CONTENDERS = ('onnxruntime', 'openvino')
 ROUNDS = 7  # the engines take turns, so that whatever else the machine does meets both

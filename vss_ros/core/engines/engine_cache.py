@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from vss_ros.core.errors import EngineError, SettingsError
-from vss_ros.core.paths import user_path
-from vss_ros.core.share import version
-from vss_ros.core.user_cache import cache_path, held
+from vss_ros.core.files.paths import user_path
+from vss_ros.core.files.share import version
+from vss_ros.core.files.user_cache import cache_path, held
 
 FORMAT = 1  # of the sidecars; another number makes every older engine stale
 SUFFIX = '.engine'

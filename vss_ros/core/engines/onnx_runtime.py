@@ -31,9 +31,9 @@ from vss_ros.core.engines.onnx_providers import (
 )
 from vss_ros.core.engines.openvino_cache import guarded
 from vss_ros.core.errors import EngineError, MissingLibraryError
-from vss_ros.core.model_files import GraphSpec
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.model_steps import WARPS
+from vss_ros.core.model.files import GraphSpec
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import WARPS
 from vss_ros.core.settings import EngineSettings
 
 try:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from vss_ros.core.engines.engine_cache import EngineCache, write_private
 from vss_ros.core.errors import VssError
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.user_cache import all_made, held, made_from
+from vss_ros.core.files.user_cache import all_made, held, made_from
+from vss_ros.core.model.folder import ModelFolder
 
 FOLDER = 'openvino'  # in the engine cache
 _log = logging.getLogger(__name__)

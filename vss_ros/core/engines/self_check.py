@@ -14,9 +14,9 @@ import numpy as np
 
 from vss_ros.core.engines import Engine
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.walk import walk
 from vss_ros.core.synthetic import StreetClip
-from vss_ros.core.walk import walk
 
 FRAMES = 3  # one for each step that a model may have
 FEW_CELLS = 3  # may differ even where they are more than their share, in maps of some hundred

@@ -36,9 +36,9 @@ from vss_ros.core.engines.torch_device import (
     warp,
 )
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_files import GraphSpec
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.model_steps import WARPS
+from vss_ros.core.model.files import GraphSpec
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import WARPS
 from vss_ros.core.settings import EngineSettings
 
 PRECISIONS = ('fp32', 'fp16', 'int8')  # those of which there can be ONNX files

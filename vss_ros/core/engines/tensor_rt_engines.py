@@ -18,8 +18,8 @@ from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.engines.tensor_rt_build import BUILD_OPTIONS, Progress, build, check_version
 from vss_ros.core.engines.torch_device import CpuDevice, driver_version, torch
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_files import GraphSpec
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.files import GraphSpec
+from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
 KEPT = 1  # engines of an older model or TensorRT that stay beside a new one, for the way back

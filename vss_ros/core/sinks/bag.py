@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vss_ros.core.classes import ClassSet
-from vss_ros.core.drafts import Draft
 from vss_ros.core.errors import FrameError, MissingLibraryError
+from vss_ros.core.files.drafts import Draft
 from vss_ros.core.frame import Frame, Segmentation
 
 try:

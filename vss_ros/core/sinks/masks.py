@@ -7,8 +7,8 @@ from pathlib import Path
 
 import cv2
 
-from vss_ros.core.drafts import write_file
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.drafts import write_file
 from vss_ros.core.frame import Frame, Segmentation
 
 OWN_NAME = re.compile(r'\d{6,}\.png')

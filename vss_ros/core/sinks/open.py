@@ -10,7 +10,7 @@ from typing import Any
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
 from vss_ros.core.sinks import FileSink
 from vss_ros.core.sources.images import SUFFIXES
 from vss_ros.core.sources.open import holds_bag

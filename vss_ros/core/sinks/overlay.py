@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from vss_ros.core.classes import ClassSet
-from vss_ros.core.drafts import Draft
 from vss_ros.core.drawing import overlay_result
 from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.files.drafts import Draft
 from vss_ros.core.frame import Frame, Segmentation
 
 try:

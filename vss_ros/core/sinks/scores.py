@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vss_ros.core.classes import ClassSet
-from vss_ros.core.drafts import Draft
+from vss_ros.core.files.drafts import Draft
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.resize import fit_labels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vss_ros.core.errors import SettingsError, SourceError
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
 from vss_ros.core.sources import Source
 from vss_ros.core.sources.images import DEFAULT_RATE, SUFFIXES, ImageSource
 

@@ -5,8 +5,8 @@ import pytest
 from vss_ros.cli.main import _parser
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError, SourceError
-from vss_ros.core.model_folder import find_model
-from vss_ros.core.paths import user_path
+from vss_ros.core.files.paths import user_path
+from vss_ros.core.model.folder import find_model
 from vss_ros.core.sinks.open import open_sink
 from vss_ros.core.sources.open import open_source
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from vss_ros.core.engines import Engine
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.walk import walk
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.walk import walk
 
 FRAMES = 3  # one for each step: key, carried, propagated
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vss_ros.core.accuracy_model import DEFAULT, EXPECTED_ACCURACY, NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.errors import ModelError
+from vss_ros.core.model.accuracy_model import DEFAULT, EXPECTED_ACCURACY, NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.motion.dis import cells_of
 from vss_ros.core.motion.followed import difference
 
 if TYPE_CHECKING:
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
 
 
 class Expectation:

@@ -15,9 +15,9 @@ from vss_ros.core import pipeline
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, ModelError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 FRAME_NS = 100_000_000
 SIZE = (48, 64)

@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vss_ros.core import background
-from vss_ros.core.background import MAX_AGE
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.motion import dis
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream import background
+from vss_ros.core.stream.background import MAX_AGE
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 FRAME_NS = 100_000_000
 BACKGROUND = StreamSettings(key_frame_interval=4, background_key_frames=True)

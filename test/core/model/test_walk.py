@@ -9,10 +9,10 @@ import pytest
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model
-from vss_ros.core.segmenter import VideoSegmenter
+from vss_ros.core.model.folder import load_model
+from vss_ros.core.model.walk import walk
 from vss_ros.core.settings import EngineSettings, StreamSettings
-from vss_ros.core.walk import walk
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 pytest.importorskip('onnxruntime')
 

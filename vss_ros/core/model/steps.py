@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import ModelError
-from vss_ros.core.model_files import TensorSpec
+from vss_ros.core.model.files import TensorSpec
 from vss_ros.core.motion import CELL
 
 if TYPE_CHECKING:
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
 
 STEPS = ('key', 'propagated', 'carried')
 CARRIED = STEPS[2]  # of a frame that is only warped from the last one that was computed

@@ -23,7 +23,7 @@ def share_folders() -> list[Path]:
     prefix of the ament index (colcon workspaces, pip installs), then this Python environment, and where pip
     puts files that are installed for all users of Debian's Python, or for one user.
     """
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
     prefixes += [sys.prefix, sysconfig.get_path('data'), site.getuserbase()]
     folders = [Path(prefix) / 'share' / PACKAGE for prefix in dict.fromkeys(prefixes)]

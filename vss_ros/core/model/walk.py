@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.model_steps import AGE, CARRIED
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import AGE, CARRIED
 from vss_ros.core.motion import Motion, make_motion
 
 Run = Callable[[str, dict[str, Any]], Mapping[str, Any]]

@@ -4,9 +4,9 @@ import struct
 import numpy as np
 import pytest
 
-from vss_ros.core.cost import count_macs, count_parameters, graph_costs, step_macs
 from vss_ros.core.errors import ModelError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.cost import count_macs, count_parameters, graph_costs, step_macs
+from vss_ros.core.model.folder import load_model
 
 onnx = pytest.importorskip('onnx')
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

@@ -11,12 +11,12 @@ from vss_ros.core.drawing import overlay_result
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, FrameError, ModelError, SettingsError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
 from vss_ros.core.open_segmenter import make_segmenter
-from vss_ros.core.regions import RegionSegmenter, merge, split
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sinks.timings import TimingSink
+from vss_ros.core.stream.regions import RegionSegmenter, merge, split
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 FRAME_NS = 100_000_000
 FOUR = StreamSettings(regions='2x2')

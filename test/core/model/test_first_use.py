@@ -17,10 +17,10 @@ import yaml
 
 from vss_ros.cli.calibrate import write_entry
 from vss_ros.cli.main import main
-from vss_ros.core import first_use
 from vss_ros.core.errors import MissingLibraryError, ModelError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import MODEL_FILE, load_model
+from vss_ros.core.model import first_use
+from vss_ros.core.model.folder import MODEL_FILE, load_model
 from vss_ros.core.open_segmenter import open_segmenter
 from vss_ros.core.settings import EngineSettings
 

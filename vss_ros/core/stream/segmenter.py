@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.accuracy_model import EXPECTED_ACCURACY
-from vss_ros.core.answers import Owed, answer_to, expected_accuracy_in, read
-from vss_ros.core.background import BackgroundKeyFrames
 from vss_ros.core.engines import Engine
 from vss_ros.core.errors import ModelError
-from vss_ros.core.expected_accuracy import Expectation, accuracy_graph_of
 from vss_ros.core.frame import Answer, Frame, Segmentation
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.model_steps import AGE, CARRIED, HOST_FLOWS
+from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import AGE, CARRIED, HOST_FLOWS
+from vss_ros.core.model.walk import age_tensor
 from vss_ros.core.motion import Motion, make_motion
-from vss_ros.core.resets import ERROR, FIRST_FRAME, GAP, REQUESTED, why_unrelated
 from vss_ros.core.resize import fit
-from vss_ros.core.scheduler import Scheduler, make_scheduler
 from vss_ros.core.settings import StreamSettings
-from vss_ros.core.stopwatch import Stopwatch
-from vss_ros.core.walk import age_tensor
+from vss_ros.core.stream.answers import Owed, answer_to, expected_accuracy_in, read
+from vss_ros.core.stream.background import BackgroundKeyFrames
+from vss_ros.core.stream.expected_accuracy import Expectation, accuracy_graph_of
+from vss_ros.core.stream.resets import ERROR, FIRST_FRAME, GAP, REQUESTED, why_unrelated
+from vss_ros.core.stream.scheduler import Scheduler, make_scheduler
+from vss_ros.core.stream.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import pytest
 from vss_ros.core import open_segmenter
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import load_model
+from vss_ros.core.model.folder import load_model
+from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.settings import EngineSettings
-from vss_ros.core.warm_up import warm_up
 
 
 class Watched:

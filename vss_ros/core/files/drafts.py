@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.paths import real_path
+from vss_ros.core.files.paths import real_path
 
 PREFIX = '.unfinished-'
 

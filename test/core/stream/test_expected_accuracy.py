@@ -13,15 +13,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vss_ros.core.accuracy_model import NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError
-from vss_ros.core.expected_accuracy import Expectation
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import MODEL_FILE, load_model
+from vss_ros.core.model.accuracy_model import NEEDS, SIGNALS, AccuracyModel
+from vss_ros.core.model.folder import MODEL_FILE, load_model
 from vss_ros.core.motion import dis
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.expected_accuracy import Expectation
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 ADAPTIVE = StreamSettings(scheduler='adaptive', key_frame_threshold=0.5, min_interval=1)
 FALLING = AccuracyModel(2.5, {'age': -1.0})  # 0.82, 0.62, 0.38: a key frame every third

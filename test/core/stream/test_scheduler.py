@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vss_ros.core.scheduler import Adaptive, FixedInterval, make_scheduler
 from vss_ros.core.settings import StreamSettings
+from vss_ros.core.stream.scheduler import Adaptive, FixedInterval, make_scheduler
 
 
 def places(scheduler, frames, expected=lambda age: None):

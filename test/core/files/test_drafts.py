@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from vss_ros.core.drafts import Draft, check_file, write_file
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.drafts import Draft, check_file, write_file
 
 
 def interrupt():

@@ -16,15 +16,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vss_ros.core.drafts import remove_unfinished
 from vss_ros.core.errors import MissingLibraryError, ModelError, VssError
-from vss_ros.core.user_cache import all_made, cache_folder, cache_path, held, made_from
+from vss_ros.core.files.drafts import remove_unfinished
+from vss_ros.core.files.user_cache import all_made, cache_folder, cache_path, held, made_from
 
 if TYPE_CHECKING:
-    from vss_ros.core.model_folder import ModelFolder
+    from vss_ros.core.model.folder import ModelFolder
 
 MAKER = 'vss_ros.methods.export'  # imported when it is needed
-METHODS = Path(__file__).parents[1] / 'methods'
+METHODS = Path(__file__).parents[2] / 'methods'
 OUTDATED_S = 30 * 24 * 3600  # after which graphs are removed when others of that name are made
 _log = logging.getLogger(__name__)
 

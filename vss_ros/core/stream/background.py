@@ -17,7 +17,7 @@ import numpy as np
 
 from vss_ros.core.engines import DeviceEngine, Engine
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model_folder import ModelFolder
+from vss_ros.core.model.folder import ModelFolder
 
 MAX_AGE = 60  # frames after which a key frame that is still in work is given up
 CLOSE_S = 5.0  # within which the graph that runs should end

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vss_ros.core.errors import ModelError
-from vss_ros.core.model_files import sha256_of
-from vss_ros.core.model_folder import MODEL_FILE, find_model, load_model
+from vss_ros.core.model.files import sha256_of
+from vss_ros.core.model.folder import MODEL_FILE, find_model, load_model
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ import numpy as np
 
 from vss_ros.core.errors import FrameError, ModelError
 from vss_ros.core.frame import Answer, Frame, Segmentation
-from vss_ros.core.resets import ERROR, REQUESTED, SIZE_CHANGED
 from vss_ros.core.settings import StreamSettings
-from vss_ros.core.stopwatch import Stopwatch
+from vss_ros.core.stream.resets import ERROR, REQUESTED, SIZE_CHANGED
+from vss_ros.core.stream.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from vss_ros.core.background import BackgroundKeyFrames
-    from vss_ros.core.segmenter import VideoSegmenter
+    from vss_ros.core.stream.background import BackgroundKeyFrames
+    from vss_ros.core.stream.segmenter import VideoSegmenter
 
 
 class RegionSegmenter:

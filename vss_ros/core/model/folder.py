@@ -16,14 +16,14 @@ from typing import Any
 
 import yaml
 
-from vss_ros.core import first_use
-from vss_ros.core.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.classes import ClassSet, classes_of, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.model_files import GraphSpec, TensorSpec, checked_file, read_checked
-from vss_ros.core.model_steps import CARRIED, check_steps
-from vss_ros.core.paths import user_path
-from vss_ros.core.share import share_path
+from vss_ros.core.files.paths import user_path
+from vss_ros.core.files.share import share_path
+from vss_ros.core.model import first_use
+from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
+from vss_ros.core.model.files import GraphSpec, TensorSpec, checked_file, read_checked
+from vss_ros.core.model.steps import CARRIED, check_steps
 
 FORMAT = 1
 MODEL_FILE = 'model.yaml'

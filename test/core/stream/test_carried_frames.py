@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model_folder import MODEL_FILE, load_model
+from vss_ros.core.model.folder import MODEL_FILE, load_model
 from vss_ros.core.motion import dis
 from vss_ros.core.open_segmenter import make_segmenter
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 FRAME_NS = 100_000_000
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.engines import Engine
 from vss_ros.core.frame import UNLABELLED, Answer, Frame, Segmentation
+from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.settings import StreamSettings
-from vss_ros.core.stopwatch import Stopwatch
+from vss_ros.core.stream.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vss_ros.core.errors import MissingLibraryError, ModelError
-from vss_ros.core.model_folder import ModelFolder
-from vss_ros.core.model_steps import HOST_FLOWS
+from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import HOST_FLOWS
 from vss_ros.core.settings import StreamSettings
 
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # kept by norms, not learnt

@@ -11,8 +11,8 @@ from vss_ros.core.errors import EngineError, FrameError, ModelError
 from vss_ros.core.frame import UNLABELLED, Frame
 from vss_ros.core.open_segmenter import open_segmenter
 from vss_ros.core.resize import fit, fit_labels
-from vss_ros.core.segmenter import VideoSegmenter
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.segmenter import VideoSegmenter
 
 FRAME_NS = 100_000_000
 
