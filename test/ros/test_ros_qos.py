@@ -91,8 +91,8 @@ def test_the_topic_that_is_named_is_the_one_that_is_subscribed_to(
     kind = next(iter(source._subscriptions.values())).msg_type
     camera = rclpy.create_node('camera', context=node.context, use_global_arguments=False)
     camera.create_publisher(kind, topic, 1)
-    spin_until(node, lambda: (source.look_for_publishers(), source.publishers)[1])
-    assert '/camera' in source.publishers[0]
+    spin_until(node, lambda: (source.look_for_publishers(), source.publishers.names)[1])
+    assert '/camera' in source.publishers.names[0]
     source.close()
     camera.destroy_node()
 

@@ -181,30 +181,30 @@ def test_a_camera_that_sends_nothing_usable_is_a_pause_like_silence(probe):
 
 
 def test_what_is_missing_in_the_numbers_of_several_publishers_says_nothing(source):
-    source.publishers = ['/front (Image, reliable)', '/rear (Image, reliable)']
+    source.publishers.names = ['/front (Image, reliable)', '/rear (Image, reliable)']
     for number in (7, 1007, 8, 1008):
         source._on_numbered_image(image(number), {'publication_sequence_number': number})
     assert source._statistics.counts == {'received': 4}
 
 
 def test_images_of_several_publishers_are_told_by_their_numbers_and_one_that_died_is_none(source):
-    source.publishers = ['/front (Image, reliable)', '/front (Image, reliable)']
+    source.publishers.names = ['/front (Image, reliable)', '/front (Image, reliable)']
     for number in (7, 8, 1, 2, 3, 4, 5, 6, 7, 8):  # the driver was started again
         source._on_numbered_image(image(number), {'publication_sequence_number': number})
-    assert not source.is_shared
+    assert not source.publishers.take_turns
     for number in (1000, 9, 1001, 10, 1002, 11):
         source._on_numbered_image(image(number), {'publication_sequence_number': number})
-    assert source.is_shared
-    source.publishers = source.publishers[:1]
-    assert not source.is_shared
+    assert source.publishers.take_turns
+    source.publishers.names = source.publishers.names[:1]
+    assert not source.publishers.take_turns
 
 
 def test_where_images_are_not_numbered_several_publishers_are_taken_at_their_word(source):
-    source.publishers = ['/front (Image, reliable)', '/rear (Image, reliable)']
-    assert not source.is_shared
+    source.publishers.names = ['/front (Image, reliable)', '/rear (Image, reliable)']
+    assert not source.publishers.take_turns
     for number in range(3):
         source._on_unnumbered_image(image(number))
-    assert source.is_shared
+    assert source.publishers.take_turns
 
 
 def test_images_that_a_new_publisher_sent_before_it_was_heard_are_not_missed(source, probe):
@@ -214,12 +214,12 @@ def test_images_that_a_new_publisher_sent_before_it_was_heard_are_not_missed(sou
 
     def is_another():
         source.look_for_publishers()
-        return len(source.publishers) == 1 and source._publisher_ids != ids
+        return len(source.publishers.names) == 1 and source.publishers._ids != ids
 
-    ids = source._publisher_ids
+    ids = source.publishers._ids
     first = probe.node.create_publisher(Image, '/image_raw', 1)
     probe.until(is_another, 'the first one')
-    ids = source._publisher_ids
+    ids = source.publishers._ids
     send(7, 8)
     probe.node.destroy_publisher(first)
     second = probe.node.create_publisher(Image, '/image_raw', 1)

@@ -156,7 +156,7 @@ class Diagnostics:
         silence_s = time.monotonic() - since_s
         if stream.source is None or silence_s < stream.settings.node.input_timeout_s:
             return []
-        publishers = stream.source.publishers
+        publishers = stream.source.publishers.names
         seen = f'publishers on it: {", ".join(publishers)}' if publishers else 'nobody publishes on it'
         text = f'no image on {stream.source.topic} for {silence_s:.0f} s; {seen}'
         self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
@@ -164,9 +164,9 @@ class Diagnostics:
 
     def _shared(self, stream: CameraStream) -> list[Problem]:
         """Images of two cameras would be taken for one stream, whose masks are those of both in turn."""
-        if stream.source is None or not stream.source.is_shared:
+        if stream.source is None or not stream.source.publishers.take_turns:
             return []
-        publishers = stream.source.publishers
+        publishers = stream.source.publishers.names
         text = (
             f'{len(publishers)} publishers are on {stream.source.topic}: {", ".join(publishers)}; masks may '
             'be carried from images of one to those of another. Let one publish, or give each its own topic'

@@ -20,7 +20,7 @@ from vss_ros.ros.conversions import image_message, png_message
 from vss_ros.ros.qos_events import create_lifecycle_publisher
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
-from vss_ros.ros.topic_source import TopicFrame
+from vss_ros.ros.topic_frame import TopicFrame
 
 
 class TopicSink:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,35 +19,18 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from vss_ros.core.frame import CodedPicture, Frame
+from vss_ros.core.frame import CodedPicture
 from vss_ros.ros.camera_infos import CameraInfos, camera_info_names
 from vss_ros.ros.conversions import compressed_to_bgr, image_to_bgr
 from vss_ros.ros.inbox import Inbox
+from vss_ros.ros.publishers import Publishers
 from vss_ros.ros.qos_events import create_subscription
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.topic_frame import TopicFrame, stamp_ns
 from vss_ros.ros.video_topic import PACKETS, VIDEO_TRANSPORTS, VideoTopic, message_type
 
 PAUSE_S = 0.5  # of silence, after which nobody should wait for the next image
-MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
-SHARED_S = 10.0  # within which images of several publishers show that these take turns
-TURNS = 3  # a publisher that was started again is one
-
-
-@dataclass(frozen=True, eq=False)
-class TopicFrame(Frame):
-    """A frame with what its answers need: the message's own header, and when it arrived.
-
-    Attributes:
-        header: goes out on every answer, unchanged.
-        received_s: arrival in the callback, `time.monotonic()`.
-        find_camera_info: gives the camera_info of this image, or None where there is none. Cameras send it
-            after the image, so ask as late as possible.
-    """
-
-    header: Header = field(default_factory=Header)
-    received_s: float = 0.0
-    find_camera_info: Callable[[], CameraInfo | None] = lambda: None
 
 
 class _Waiting(NamedTuple):
@@ -90,14 +71,10 @@ class TopicSource:
         self._latched_infos: set[str] = set()  # names of those that are subscribed to as latched
         self._subscriptions: dict[str, Subscription] = {}  # by name
         self._paced_s = -math.inf  # when the image taken last was due, see `_due_s`
-        self._last_number = 0
-        self._turns: deque[float] = deque(maxlen=TURNS)  # when images came that do not follow from the last
-        self._publisher_ids: set[tuple[int, ...]] = set()
-        self._publishers_changed = False  # so the next image may be numbered by another one
         self._begun_s: float | None = None  # when the frame in work was taken
         self._name = image_name(node, settings.image_transport)
         self.topic = node.resolve_topic_name(self._name)
-        self.publishers: list[str] = []  # on the topic, see `look_for_publishers`
+        self.publishers = Publishers(node, self._name)
 
     def configure(self, settings: NodeSettings) -> None:
         """Takes a new `max_rate`; what shapes the subscription cannot change."""
@@ -125,7 +102,7 @@ class TopicSource:
     def _subscribe_to_all(self) -> None:
         transport = self._settings.image_transport
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
-        self._last_number = 0
+        self.publishers.start_over()
         self._camera_infos.clear()  # only now: frames that were in work at the end still asked for theirs
         # Again: a packet in work when this was unsubscribed may have taken the mark for its own.
         self._hole_before_oldest, self._hole_before_next = True, False
@@ -169,15 +146,6 @@ class TopicSource:
         return 0.0 if begun_s is None else time.monotonic() - begun_s
 
     @property
-    def is_shared(self) -> bool:
-        """Whether images of several publishers come, as far as is known.
-
-        One that died stays among them for a while, and one may have nothing to say.
-        """
-        takes_turns = len(self._turns) == TURNS and time.monotonic() - self._turns[0] < SHARED_S
-        return len(self.publishers) > 1 and takes_turns
-
-    @property
     def camera_info_topic(self) -> str:
         """The topic that camera_infos come on; while none has come, those that they may come on."""
         topics = [self._node.resolve_topic_name(name) for name in self._info_names]
@@ -190,19 +158,11 @@ class TopicSource:
         return self._camera_infos.misfit
 
     def look_for_publishers(self) -> None:
-        """Notes in `publishers` the nodes that publish on the image topic, with their reliability.
+        """Notes who publishes the images.
 
         Also subscribes to camera_infos that are sent only once, for whoever comes later.
         """
-        infos = self._node.get_publishers_info_by_topic(self._name)  # which it remaps, once
-        ids = {tuple(info.endpoint_gid) for info in infos}
-        self._publishers_changed |= ids != self._publisher_ids
-        self._publisher_ids = ids
-        self.publishers = [
-            f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
-            f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
-            for info in infos
-        ]
+        self.publishers.look()
         for name in self._info_names if self.is_subscribed else ():
             publishers = [info.qos_profile for info in self._node.get_publishers_info_by_topic(name)]
             latched = all(
@@ -295,16 +255,10 @@ class TopicSource:
     def _on_numbered_image(self, message: Any, info: dict[str, int]) -> None:
         """Counts what the publisher sent since the last image and what never came to this callback."""
         number = info.get('publication_sequence_number') or 0  # None where the middleware does not count
-        missed = number - self._last_number - 1
-        if self._last_number and number and missed:  # or another publisher, so another video
+        follows, missed = self.publishers.numbered(number)
+        if not follows:
             self._hole_before_next = True
-            is_of_one = len(self.publishers) <= 1 and not self._publishers_changed
-            if 0 < missed < MAX_MISSED and is_of_one:  # numbers of several say nothing
-                self._statistics.count('missed', missed)
-        if number <= self._last_number or not number:
-            self._turns.append(time.monotonic())
-        self._publishers_changed = False
-        self._last_number = number
+            self._statistics.count('missed', missed)
         self._on_image(message)
 
     def _due_s(self) -> float:
@@ -357,7 +311,7 @@ class TopicSource:
     ) -> TopicFrame:
         return TopicFrame(
             image=image,
-            stamp_ns=_stamp_ns(header, received_s),
+            stamp_ns=stamp_ns(header, received_s),
             camera=header.frame_id,
             encoding=encoding,
             coded=coded,
@@ -365,11 +319,6 @@ class TopicSource:
             received_s=received_s,
             find_camera_info=partial(self._camera_infos.find, header, image.shape[:2]),
         )
-
-
-def _stamp_ns(header: Header, received_s: float) -> int:
-    """When the image was taken; when it came, where a driver leaves the stamp at 0: a pause must be seen."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec or int(received_s * 1e9)
 
 
 def image_name(node: Node, transport: str) -> str:

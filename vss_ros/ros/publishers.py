@@ -1,0 +1,72 @@
+"""Who publishes on an image topic, and what their numbers say about images that never came."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from rclpy.node import Node
+
+MAX_MISSED = 10_000  # a larger gap in the publisher's numbers is another publisher
+SHARED_S = 10.0  # within which images of several publishers show that these take turns
+TURNS = 3  # a publisher that was started again is one
+
+
+class Publishers:
+    """The publishers of one topic.
+
+    Args:
+        name: of the topic, before it is remapped.
+    """
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._node = node
+        self._name = name
+        self._last_number = 0
+        self._turns: deque[float] = deque(maxlen=TURNS)  # when images came that do not follow from the last
+        self._ids: set[tuple[int, ...]] = set()
+        self._have_changed = False  # so the next image may be numbered by another one
+        self.names: list[str] = []  # of their nodes, with type and reliability, see `look`
+
+    @property
+    def take_turns(self) -> bool:
+        """Whether images of several publishers come, as far as is known.
+
+        One that died stays among them for a while, and one may have nothing to say.
+        """
+        turns = len(self._turns) == TURNS and time.monotonic() - self._turns[0] < SHARED_S
+        return len(self.names) > 1 and turns
+
+    def look(self) -> None:
+        """Notes in `names` who is there now."""
+        infos = self._node.get_publishers_info_by_topic(self._name)  # which it remaps, once
+        ids = {tuple(info.endpoint_gid) for info in infos}
+        self._have_changed |= ids != self._ids
+        self._ids = ids
+        self.names = [
+            f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
+            f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
+            for info in infos
+        ]
+
+    def start_over(self) -> None:
+        """The next image is the first."""
+        self._last_number = 0
+
+    def numbered(self, number: int) -> tuple[bool, int]:
+        """Notes that an image came.
+
+        Args:
+            number: which of its publisher's messages it is, from 1; 0 where the middleware does not count.
+        Returns:
+            whether it follows the image before, as far as is known, and how many between never came.
+        """
+        between = number - self._last_number - 1
+        follows = not (self._last_number and number and between)  # else: or it is another publisher's
+        is_of_one = len(self.names) <= 1 and not self._have_changed  # numbers of several say nothing
+        missed = between if not follows and 0 < between < MAX_MISSED and is_of_one else 0
+        if number <= self._last_number or not number:
+            self._turns.append(time.monotonic())
+        self._have_changed = False
+        self._last_number = number
+        return follows, missed
