@@ -258,6 +258,7 @@ class TopicSource:
         follows, missed = self.publishers.numbered(number)
         if not follows:
             self._hole_before_next = True
+        if missed:
             self._statistics.count('missed', missed)
         self._on_image(message)
 

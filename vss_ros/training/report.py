@@ -22,8 +22,6 @@ from vss_ros.training.step_log import by_distance, last_scores, read_log
 from vss_ros.training.teacher import named_teachers
 from vss_ros.training.trainer import Trainer
 
-Log = list[dict[str, Any]]
-
 
 def write_report(
     trainer: Trainer, target: Path, device: torch.device, processes: Processes, version: str

@@ -21,7 +21,6 @@ try:
 except ImportError as error:
     raise MissingLibraryError('av', 'video') from error
 
-SUFFIXES = ('.mp4', '.mkv')
 TICKS = 60_000  # per second; MPEG-4 allows at most 65535, and the usual frame rates divide this
 MAX_GAP_S = 3600  # MP4 cannot hold more than ten hours, and nobody waits that long for the next picture
 CODEC_OPTIONS = {'libx264': {'crf': '20', 'preset': 'veryfast'}, 'mpeg4': {'qmin': '3', 'qmax': '3'}}

@@ -15,7 +15,6 @@ from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.resize import fit_labels
 
-SUFFIX = '.json'
 _log = logging.getLogger(__name__)
 
 
