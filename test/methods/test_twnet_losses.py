@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.twnet_losses import Prediction, advance, consistency, own_features, start, twnet_losses
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.evss_losses import mean_cross_entropy
+from vss_ros.methods.twnet_losses import CONSISTENCY, Prediction, advance, consistency, own_features, start
 from vss_ros.methods.verify import example_frames
 
 
@@ -25,6 +27,15 @@ def twnet():
 @pytest.fixture(scope='module')
 def images():
     return [torch.from_numpy(image[None]) for image in example_frames((72, 104), 3)]
+
+
+def twnet_losses(prediction, targets):
+    """As published: cross-entropy at full size, ten times the consistency, and their sum as `total`."""
+    losses = {
+        'cross_entropy': mean_cross_entropy(resize(prediction.merged, targets.shape[1:]), targets),
+        'consistency': CONSISTENCY * consistency(prediction),
+    }
+    return losses | {'total': sum(losses.values())}
 
 
 def test_cross_entropy_and_ten_times_the_mean_square_of_the_difference():

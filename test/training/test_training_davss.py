@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from release_davss import distortion_loss, joint_losses, propagate, pseudo_labels
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.davss_losses import davss_losses, distortion_loss, propagate, pseudo_labels
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import LabelledImages
@@ -72,7 +72,7 @@ def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, deta
     frames = [to_rgb(batch['images'][:, t]) for t in range(3)]
     targets = [pseudo_labels(method, frames[1]), batch['labels'][:, 2].long()]
     predictions = propagate(method, frames, detach_distortion=detach_distortion)
-    theirs = davss_losses(predictions, targets, cue_weight=cue_weight)
+    theirs = joint_losses(predictions, targets, cue_weight=cue_weight)
     theirs['total'].backward()
     torch.testing.assert_close(sum(ours.values()), theirs['total'])
     torch.testing.assert_close(gradient, weight.grad, rtol=1e-3, atol=1e-6)

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from release_evss import evss_losses, predict, pseudo_labels
 
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.evss_losses import edge_label, evss_losses, predict, pseudo_labels
+from vss_ros.methods.evss_losses import edge_label
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
 from vss_ros.training.correction import CorrectionSettings, CorrectionStage

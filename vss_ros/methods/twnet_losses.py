@@ -10,9 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.u_shape import LAST
-from vss_ros.methods.evss_losses import mean_cross_entropy
 from vss_ros.methods.twnet import TwNet
 
 CONSISTENCY = 10.0  # lambda of the paper, the best of 0, 1, 10 and 20
@@ -61,20 +59,6 @@ def advance(
 def own_features(method: TwNet, rgb: Tensor) -> Tensor:
     """What the per-frame CNN gives, float32 (N, c, h, w)."""
     return method.cnn.interior(method.cnn.encode(rgb, LAST + 1), method.layer).float()
-
-
-def twnet_losses(prediction: Prediction, targets: Tensor, weight: float = CONSISTENCY) -> dict[str, Tensor]:
-    """Cross-entropy and `weight` times the consistency, and their sum as `total`.
-
-    Args:
-        prediction: from `advance`.
-        targets: class ids of the frame, int64 (N, H, W), 255 = ignore.
-    """
-    losses = {
-        'cross_entropy': mean_cross_entropy(resize(prediction.merged, targets.shape[1:]), targets),
-        'consistency': weight * consistency(prediction),
-    }
-    return losses | {'total': torch.stack(list(losses.values())).sum()}
 
 
 def consistency(prediction: Prediction) -> Tensor:

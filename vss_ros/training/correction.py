@@ -136,6 +136,7 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         if settings.wrong_warps:
             edge_targets |= is_wrong(prediction.warped, rest)
         predicted = prediction.edge.argmax(1) == 1
+        # The release marks pixels off the edge by class 0, and so loses class 0 itself; kept.
         on_edges = torch.where(predicted & (rest != 0), rest, IGNORE)
         terms = {
             **{name: settings.semantic * term for name, term in semantic.items()},

@@ -189,13 +189,8 @@ class JointStage(DavssStage):
         targets = (labels if at_full else labels[:, ::2, ::2]).long()
         size = targets.shape[1:]
         wide = Prediction(*(self.resize(maps, size) for maps in prediction))
-        weights = {
-            'propagation': settings.propagation,
-            'correction': settings.correction,
-            'cue': settings.cue,
-        }
-        losses = davss_losses([wide], [targets], weights, settings.cue_weight)
-        terms = {name: weight * losses[name] for name, weight in weights.items()}
+        losses = davss_losses(wide, targets, settings.cue_weight)
+        terms = {name: getattr(settings, name) * loss for name, loss in losses.items()}
         if not prediction.warped.requires_grad:  # nothing that is trained can change it
             del terms['propagation']
         if settings.jaccard:

@@ -69,14 +69,6 @@ class Mar(nn.Module):
         found = self.HEdecoder.attn(tokens, self.memory_key, self.memory_value)
         return self.HEdecoder(tokens, found).permute(0, 3, 1, 2)
 
-    def likelihood(self, features: Tensor) -> Tensor:
-        """Share of every class of the memory in what a cell finds, (N, K, h, w); sums to 1 over K.
-
-        The class likelihood of the paper. No graph gives it; by it a memory is compared with the release's.
-        """
-        weights = self.HEdecoder.attn.weights(features.permute(0, 2, 3, 1), self.memory_key)
-        return weights.unflatten(-1, (-1, self.keys_per_class)).sum(-1).permute(0, 3, 1, 2)
-
     @torch.no_grad()
     def remember(self, keys: Tensor, prototypes: Tensor) -> None:
         """Fill the memory.
