@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip('onnxruntime')
 
-from vss_ros.core.engines import load_engine
+from vss_ros.core.engines import load_engine, remembered
 from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model.folder import load_model
@@ -112,15 +112,15 @@ def test_auto_goes_on_where_the_gpu_computes_something_else(model, settings, wro
 def test_another_driver_precision_model_or_way_to_launch_is_another_check(model, settings, monkeypatch):
     graphs = {**model.graphs, 'warp': replace(model.graphs['warp'], sha256='0' * 64)}
     keys = {
-        torch_check._key(model, settings, PaperGpu()),
-        torch_check._key(model, replace(settings, precision='bf16'), PaperGpu()),
-        torch_check._key(model, replace(settings, cuda_graphs=True), PaperGpu()),
-        torch_check._key(replace(model, weights_sha256='0' * 64), settings, PaperGpu()),
-        torch_check._key(replace(model, graphs=graphs), settings, PaperGpu()),
-        torch_check._key(model, settings, CpuDevice()),
+        torch_check._facts(model, settings, PaperGpu()),
+        torch_check._facts(model, replace(settings, precision='bf16'), PaperGpu()),
+        torch_check._facts(model, replace(settings, cuda_graphs=True), PaperGpu()),
+        torch_check._facts(replace(model, weights_sha256='0' * 64), settings, PaperGpu()),
+        torch_check._facts(replace(model, graphs=graphs), settings, PaperGpu()),
+        torch_check._facts(model, settings, CpuDevice()),
     }
     monkeypatch.setattr(torch_check, 'driver_version', lambda: 'another')
-    keys.add(torch_check._key(model, settings, PaperGpu()))
+    keys.add(torch_check._facts(model, settings, PaperGpu()))
     assert len(keys) == 7
 
 
@@ -145,7 +145,7 @@ def test_on_a_full_disk_the_engine_is_checked_and_used(model, settings, monkeypa
     def full(file, data):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(torch_check, 'write_private', full)
+    monkeypatch.setattr(remembered, 'write_private', full)
     assert load_engine(model, settings).describe()['self_check'] == 'passed'
     assert 'No space left on device' in caplog.text
 

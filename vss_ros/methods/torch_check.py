@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from pathlib import Path
+from typing import Any
 
 import torch
 
 from vss_ros.core.engines import Engine, engine_class
-from vss_ros.core.engines.engine_cache import EngineCache, write_private
+from vss_ros.core.engines.remembered import Remembered
 from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.engines.torch_device import CpuDevice, driver_version
 from vss_ros.core.errors import VssError
@@ -29,12 +27,13 @@ def checked(engine: Engine, model: ModelFolder, settings: EngineSettings, device
     """
     if not model.graphs:
         return 'not made: the model has no ONNX graphs'
-    try:
-        file = EngineCache(settings.engine_cache).folder / f'torch-check-{_key(model, settings, device)}.json'
-    except VssError as error:  # a robot with a read-only disk checks at every start
-        _log.warning('%s; the self-check of engine torch is not remembered', error)
-        file = None
-    if file and _has_passed(file):
+    kept = Remembered(
+        settings.engine_cache,
+        'torch-check',
+        _facts(model, settings, device),
+        'the self-check of engine torch',
+    )
+    if kept.read(_has_passed):
         return 'passed'
     try:
         reference = engine_class('onnxruntime').load(
@@ -47,26 +46,17 @@ def checked(engine: Engine, model: ModelFolder, settings: EngineSettings, device
     results = self_check(model, engine, reference, settings.precision)
     reference.close()
     refuse_failed(results, model, f'PyTorch {torch.__version__} ({settings.precision}) on {device.name}')
-    if file:
-        try:
-            write_private(file, json.dumps(results, indent=1).encode())
-        except OSError as error:
-            _log.warning('%s cannot be written (%s); the self-check is not remembered', file, error)
+    kept.write(results)
     return 'passed'
 
 
-def _has_passed(file: Path) -> bool:
-    """Whether a result that was kept says so; one that cannot be understood is made again."""
-    try:
-        results = json.loads(file.read_text())
-        return bool(results) and all(entry['passed'] is True for entry in results.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+def _has_passed(results: Any) -> bool:
+    return bool(results) and all(entry['passed'] is True for entry in results.values())
 
 
-def _key(model: ModelFolder, settings: EngineSettings, device: CpuDevice) -> str:
+def _facts(model: ModelFolder, settings: EngineSettings, device: CpuDevice) -> tuple[Any, ...]:
     """What the outcome depends on: the model, the libraries, the GPU and how it is used."""
-    facts = [
+    return (
         model.weights_sha256,
         *(graph.sha256 for graph in model.graphs.values()),
         settings.precision,
@@ -77,5 +67,4 @@ def _key(model: ModelFolder, settings: EngineSettings, device: CpuDevice) -> str
         torch.backends.cudnn.version(),
         device.name,
         driver_version(),
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    )

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip('onnxruntime')
 pytest.importorskip('openvino')
 
-from vss_ros.core.engines import cpu_trial, engine_cache, load_engine
+from vss_ros.core.engines import cpu_trial, engine_cache, load_engine, remembered
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
@@ -82,7 +82,7 @@ def test_a_result_that_cannot_be_written_is_used_all_the_same(model, settings, m
     def full(file, data):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(cpu_trial, 'write_private', full)
+    monkeypatch.setattr(remembered, 'write_private', full)
     assert load_engine(model, settings).describe()['engine'] in cpu_trial.CONTENDERS
     assert 'No space left on device' in caplog.text
 
@@ -121,9 +121,9 @@ def test_where_onnx_runtime_is_not_installed_there_is_no_trial_and_auto_says_why
 def test_another_number_of_threads_threads_that_spin_or_other_graphs_are_another_trial(model, settings):
     graphs = {**model.graphs, 'warp': dataclasses.replace(model.graphs['warp'], sha256='0' * 64)}
     keys = {
-        cpu_trial._key(model, settings),
-        cpu_trial._key(model, dataclasses.replace(settings, threads=99)),
-        cpu_trial._key(model, dataclasses.replace(settings, spinning=True)),
-        cpu_trial._key(dataclasses.replace(model, graphs=graphs), settings),
+        cpu_trial._facts(model, settings),
+        cpu_trial._facts(model, dataclasses.replace(settings, threads=99)),
+        cpu_trial._facts(model, dataclasses.replace(settings, spinning=True)),
+        cpu_trial._facts(dataclasses.replace(model, graphs=graphs), settings),
     }
     assert len(keys) == 4

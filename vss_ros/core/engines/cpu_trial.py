@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import logging
 import platform
 import time
@@ -15,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from vss_ros.core.engines import Engine, engine_class, usable_cores
-from vss_ros.core.engines.engine_cache import EngineCache, write_private
-from vss_ros.core.errors import VssError
+from vss_ros.core.engines.remembered import Remembered
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.walk import walk
 from vss_ros.core.settings import EngineSettings
@@ -35,35 +32,21 @@ def trial(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
     """
     for name in CONTENDERS:
         engine_class(name)  # says so where one is not installed
-    try:
-        folder: Path | None = EngineCache(settings.engine_cache).folder
-    except VssError as error:  # a robot with a read-only disk measures at every start
-        _log.warning('%s; the trial of engines is not remembered', error)
-        folder = None
-    file = folder / f'cpu-trial-{_key(model, settings)}.json' if folder else None
-    known = _read(file) if file and file.is_file() else None
-    if known:
+    kept = Remembered(settings.engine_cache, 'cpu-trial', _facts(model, settings), 'the trial of engines')
+    known = kept.read(_understood)
+    if known is not None:
         return known
     result = _measure(model, settings)
     times = ', '.join(f'{name} {ms} ms' for name, ms in result['milliseconds'].items())
     _log.info('trial of CPU engines for model %s: %s; taking %s', model.name, times, result['winner'])
-    if file:
-        try:
-            write_private(file, json.dumps(result, indent=1).encode())
-        except OSError as error:
-            _log.warning('%s cannot be written (%s); the trial of engines is not remembered', file, error)
+    kept.write(result)
     return result
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    """The result that was remembered; None if it cannot be understood, and is measured again."""
-    try:
-        known = json.loads(file.read_text())
-        if known['winner'] in CONTENDERS and set(known['milliseconds']) == set(CONTENDERS):
-            return {'winner': known['winner'], 'milliseconds': dict(known['milliseconds'])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return None
+def _understood(known: Any) -> dict[str, Any]:
+    if known['winner'] not in CONTENDERS or set(known['milliseconds']) != set(CONTENDERS):
+        raise ValueError('the result is of other engines')
+    return {'winner': known['winner'], 'milliseconds': dict(known['milliseconds'])}
 
 
 def _measure(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
@@ -101,9 +84,9 @@ def _seconds_of_all_steps(model: ModelFolder, engine: Engine) -> float:
     return seconds
 
 
-def _key(model: ModelFolder, settings: EngineSettings) -> str:
+def _facts(model: ModelFolder, settings: EngineSettings) -> tuple[Any, ...]:
     """What the outcome depends on: the graphs, the precision, the processor, its threads, the versions."""
-    facts = [
+    return (
         *(graph.sha256 for files in _files(settings.precision) for graph in model.graphs_in(files).values()),
         settings.precision,
         settings.threads or usable_cores(),
@@ -111,8 +94,7 @@ def _key(model: ModelFolder, settings: EngineSettings) -> str:
         _processor(),
         # Of the modules: ONNX Runtime may have come in a package of another name.
         *(importlib.import_module(name).__version__ for name in CONTENDERS),
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    )
 
 
 def _files(precision: str) -> tuple[str, ...]:
