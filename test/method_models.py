@@ -70,13 +70,23 @@ def lifelike(method):
     return method
 
 
+def run_step(method, kind, tensors):
+    """Runs a step; returns `tensors` and all that the graphs added."""
+    tensors = dict(tensors)
+    for graph in method.graphs_of(kind):
+        tensors |= method.run(graph, tensors)
+    return tensors
+
+
 def two_steps(method, batch):
     """A key step of the first four images and a propagated one of the next: four streams at once."""
     first, then = batch.split(4)
-    key = method.step('key', {'image': first, **method.host_tensors(first)})
+    key = run_step(method, 'key', {'image': first, **method.host_tensors(first)})
     if 'propagated' not in method.steps:
         return key
-    return method.step('propagated', {'image': then, **method.host_tensors(then), **method.state_of(key)})
+    return run_step(
+        method, 'propagated', {'image': then, **method.host_tensors(then), **method.state_of(key)}
+    )
 
 
 def classifiers(method, batch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 from torch import nn
 
 from vss_ros.core.engines import load_engine
@@ -45,10 +46,10 @@ def built(name, **options):
 @torch.no_grad()
 def two_frames(method, images, flow=None):
     """What a key frame and the next frame gave."""
-    key = method.step('key', {'image': images[0], **method.host_tensors(images[0])})
+    key = run_step(method, 'key', {'image': images[0], **method.host_tensors(images[0])})
     flows = {} if flow is None else {'flow': flow}
     tensors = {'image': images[1], **method.host_tensors(images[1]), **flows, **method.state_of(key)}
-    return key, method.step('propagated', tensors)
+    return key, run_step(method, 'propagated', tensors)
 
 
 @torch.no_grad()
@@ -61,9 +62,9 @@ def step_gmacs(method, size=(360, 480)):
                 lambda layer, _, output: counts.append(output.numel() * layer.weight[0].numel())
             )
     image = torch.zeros(1, *size, 3, dtype=torch.uint8)
-    key = method.step('key', {'image': image, **method.host_tensors(image)})
+    key = run_step(method, 'key', {'image': image, **method.host_tensors(image)})
     of_key = sum(counts)
-    method.step('propagated', {'image': image, **method.host_tensors(image), **method.state_of(key)})
+    run_step(method, 'propagated', {'image': image, **method.host_tensors(image), **method.state_of(key)})
     return of_key / 1e9, (sum(counts) - of_key) / 1e9
 
 
@@ -74,7 +75,7 @@ def test_a_key_frame_is_that_of_evss_lite_with_its_weights_unchanged(name, tiny_
     method, evss = built(name, **ALL[name], decision='full'), built('evss-lite', decision='full')
     for each in (method, evss):
         start_from(each, start)
-    found, expected = (each.step('key', {'image': images[0]}) for each in (method, evss))
+    found, expected = (run_step(each, 'key', {'image': images[0]}) for each in (method, evss))
     assert torch.equal(found['mask'], expected['mask'])
     assert torch.equal(found['confidence'], expected['confidence'])
 

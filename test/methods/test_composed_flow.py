@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_models import run_step
 
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.methods import build_method
@@ -107,10 +108,10 @@ def methods(request):
 def run(method, images, flows):
     """What each step of a stream gave."""
     image = images[0]
-    steps = [method.step('key', {'image': image, **method.host_tensors(image)})]
+    steps = [run_step(method, 'key', {'image': image, **method.host_tensors(image)})]
     for image, flow in zip(images[1:], flows, strict=True):
         state = method.state_of(steps[-1])
-        steps.append(method.step('propagated', {'image': image, 'flow': flow, **state}))
+        steps.append(run_step(method, 'propagated', {'image': image, 'flow': flow, **state}))
     return steps
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from method_models import run_step
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -172,7 +173,7 @@ def test_decision_changes_only_the_mask_and_its_confidence(light, tensors, monke
 
 
 def test_a_still_scene_is_not_corrected(light, images):
-    key = light.step('key', {'image': images[0]})
+    key = run_step(light, 'key', {'image': images[0]})
     still = {'image': images[0], **light.state_of(key), 'flow': torch.zeros(1, 2, 23, 35)}
     with torch.no_grad():
         for graph in ('warp', 'correction'):

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 
 from vss_ros.methods.blocks.image import to_rgb
 
@@ -59,9 +60,9 @@ def sequence(request, run):
     davss, arrays, images = run
     davss.options['align_corners'] = request.param
     with torch.no_grad():
-        steps = [davss.step('key', {'image': images[0]})]
+        steps = [run_step(davss, 'key', {'image': images[0]})]
         for image in images[1:]:
-            steps.append(davss.step('propagated', {'image': image, **davss.state_of(steps[-1])}))
+            steps.append(run_step(davss, 'propagated', {'image': image, **davss.state_of(steps[-1])}))
     prefix = f'{CORNERS[request.param]}/'
     of_this = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
     return davss, arrays | of_this, steps

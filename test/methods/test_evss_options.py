@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from method_models import run_step
 
 from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.methods import METHODS, build_method
@@ -137,7 +138,7 @@ def test_results_and_state_stay_float32_where_networks_compute_in_bfloat16(evss)
 
 def test_a_stream_cannot_start_with_a_propagated_step(evss):
     with pytest.raises(ModelError, match=r"'flow' needs previous_image; .* key step"):
-        evss.step('propagated', {'image': torch.zeros(1, 64, 96, 3, dtype=torch.uint8)})
+        run_step(evss, 'propagated', {'image': torch.zeros(1, 64, 96, 3, dtype=torch.uint8)})
 
 
 @pytest.mark.parametrize('reference', ['key', 'previous'])
@@ -243,11 +244,11 @@ def test_where_nothing_moved_a_carried_frame_shows_the_result_of_the_last_correc
     method = build_method('evss', 11, {'carry': carry, 'flow': 'dis'}).eval()
     method.load_state_dict(evss.state_dict(), strict=False)  # but for the flow network
     with torch.no_grad():
-        key = method.step('key', {'image': images[0]})
+        key = run_step(method, 'key', {'image': images[0]})
         given = {'image': images[1], **method.host_tensors(images[1])}
-        corrected = method.step('propagated', {**given, **method.state_of(key)})
+        corrected = run_step(method, 'propagated', {**given, **method.state_of(key)})
         for computed in (key, corrected):
-            shown = method.step('carried', {**given, **method.state_of(computed)})
+            shown = run_step(method, 'carried', {**given, **method.state_of(computed)})
             assert torch.equal(shown['mask'], computed['mask'])
             assert torch.equal(shown['confidence'], computed['confidence'])
     assert (corrected['mask'] != key['mask']).any()

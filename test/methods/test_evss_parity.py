@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
@@ -32,9 +33,9 @@ def sequence(request, filled_evss, reference_arrays):
     evss = filled_evss(FILES[request.param])
     images = torch.from_numpy(arrays['frames'][..., ::-1].copy()).split(1)
     with torch.no_grad():
-        steps = [evss.step('key', {'image': images[0]})]
+        steps = [run_step(evss, 'key', {'image': images[0]})]
         for image in images[1:]:
-            steps.append(evss.step('propagated', {'image': image, **evss.state_of(steps[-1])}))
+            steps.append(run_step(evss, 'propagated', {'image': image, **evss.state_of(steps[-1])}))
     return evss, arrays, steps
 
 

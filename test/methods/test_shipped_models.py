@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 
 from vss_ros.core.model.folder import list_models, load_model
 from vss_ros.core.sources.synthetic import SyntheticSource
@@ -46,9 +47,9 @@ def test_each_sees_a_street_on_a_key_frame_and_on_one_after_it(name):
     height, width = model.image_size
     key, later = SyntheticSource(7, 2, height=height, width=width)
     images = [torch.from_numpy(frame.image[None]) for frame in (key, later)]
-    first = method.step('key', {'image': images[0]})
+    first = run_step(method, 'key', {'image': images[0]})
     found = {'image': images[1], **method.host_tensors(images[1]), **method.state_of(first)}  # no motion
-    second = method.step('propagated', found)
+    second = run_step(method, 'propagated', found)
     for frame, result in ((key, first), (later, second)):
         mask = result['mask'][0].numpy()
         cell = height // mask.shape[0]

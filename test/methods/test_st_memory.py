@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_models import run_step
 from torch import nn
 from torch.nn import functional as F
 
@@ -42,9 +43,9 @@ def images():
 def stream(method, images):
     """The tensors of every step of a stream."""
     with torch.no_grad():
-        steps = [method.step('key', {'image': images[0]})]
+        steps = [run_step(method, 'key', {'image': images[0]})]
         for image in images[1:]:
-            steps.append(method.step('propagated', {'image': image, **method.state_of(steps[-1])}))
+            steps.append(run_step(method, 'propagated', {'image': image, **method.state_of(steps[-1])}))
     return steps
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from method_models import run_step
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SettingsError
@@ -56,7 +57,7 @@ def run(method, images):
         tensors = {'image': torch.from_numpy(image[None]), **state}
         tensors |= method.host_tensors(tensors['image']) | {'age': torch.full((1, 1, 1, 1), float(number))}
         with torch.no_grad():
-            tensors = method.step('propagated' if number else 'key', tensors)
+            tensors = run_step(method, 'propagated' if number else 'key', tensors)
         state = method.state_of(tensors)
         found.append((*seen[-1], tensors))
     return found

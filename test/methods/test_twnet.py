@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 from torch import nn
 
 from vss_ros.core.errors import SettingsError
@@ -60,7 +61,7 @@ def gmacs(options, size, classes=19):
     for kind in method.steps:
         counts.clear()
         with torch.no_grad():
-            tensors = method.step(kind, {'image': image, **method.host_tensors(image), **state})
+            tensors = run_step(method, kind, {'image': image, **method.host_tensors(image), **state})
         state = method.state_of(tensors)
         cfr, rga = (sum(n for name, n in counts.items() if name.endswith(part)) for part in ('.phi', '.psi'))
         found[kind] = {'cfr': cfr, 'rga': rga, 'rest': sum(counts.values()) - cfr - rga}
@@ -131,9 +132,9 @@ def test_without_motion_and_correction_a_propagated_frame_is_what_the_key_frame_
     torch.manual_seed(1)
     method = build_method('twnet', 5, {'encoder': encoder, 'layer': layer, 'flow': 'dis'}).eval()
     with torch.no_grad():
-        key = method.step('key', {'image': images[0]})
+        key = run_step(method, 'key', {'image': images[0]})
         still = {'image': images[0], **method.host_tensors(images[0]), **method.state_of(key)}
-        propagated = method.step('propagated', still)
+        propagated = run_step(method, 'propagated', still)
     assert torch.allclose(propagated['features'], key['features'], atol=1e-6)
     assert (propagated['mask'] != key['mask']).float().mean() < 1e-3
     if layer < 3:
@@ -187,7 +188,7 @@ def test_the_residual_is_the_mean_difference_of_the_images_at_the_resolution_wan
     method = build_method('twnet', 5, {**LITE, 'layer': layer, 'residual': residual}).eval()
     with torch.no_grad():
         key, then = (to_rgb(image)[0].numpy() for image in images)
-        previous = method.step('key', {'image': images[0]})
+        previous = run_step(method, 'key', {'image': images[0]})
         flow = method.host_tensors(images[1])
         found = method.run('compensation', {'image': images[1], **flow, **method.state_of(previous)})
     size = -(-72 // stride), -(-104 // stride)
@@ -217,9 +218,9 @@ def test_rectification_adds_what_phi_says_as_far_as_the_residual_lets_it():
 
 def test_the_next_frame_starts_from_the_corrected_features(twnet, images):
     with torch.no_grad():
-        key = twnet.step('key', {'image': images[0]})
+        key = run_step(twnet, 'key', {'image': images[0]})
         frame = {'image': images[1], **twnet.host_tensors(images[1])}
-        second = twnet.step('propagated', {**frame, **twnet.state_of(key)})
+        second = run_step(twnet, 'propagated', {**frame, **twnet.state_of(key)})
     state = twnet.state_of(second)
     assert torch.equal(state['previous_features'], second['features'])
     assert not torch.allclose(second['features'], second['warped_features'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from method_models import run_step
 from torch import nn
 from torch.nn import functional as F
 
@@ -58,10 +59,10 @@ def test_training_runs_frames_as_the_graphs_do(twnet, images):
     flow = torch.randn(1, 2, 18, 26)
     with torch.no_grad():
         handed = start(twnet, to_rgb(images[0]))
-        tensors = twnet.step('key', {'image': images[0]})
+        tensors = run_step(twnet, 'key', {'image': images[0]})
         for image in images[1:]:
             handed, prediction = advance(twnet, handed, to_rgb(image), flow, compared=False)
-            tensors = twnet.step('propagated', {'image': image, 'flow': flow, **twnet.state_of(tensors)})
+            tensors = run_step(twnet, 'propagated', {'image': image, 'flow': flow, **twnet.state_of(tensors)})
             torch.testing.assert_close(prediction.features, tensors['features'])
             torch.testing.assert_close(handed.features, tensors['features'])
             torch.testing.assert_close(handed.picture, tensors['picture'])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
@@ -150,12 +151,12 @@ def test_training_runs_clips_as_the_exported_graphs_do(clips, name, carry):
         torch.nn.init.normal_(method.flownet.predict_scale.weight, std=0.1)
     batch = tensors(stage)
     run = list(stage.run(batch, range(1, FRAMES)))
-    state = method.state_of(method.step('key', {'image': batch['images'][:, 0]}))
+    state = method.state_of(run_step(method, 'key', {'image': batch['images'][:, 0]}))
     for index, frame in enumerate(run, 1):
         given = {'image': batch['images'][:, index], **state}
         if name != 'dff':
             given['flow'] = batch['flows'][:, index - 1]
-        step = method.step('propagated', given)
+        step = run_step(method, 'propagated', given)
         state = method.state_of(step)
         if name != 'dvsnet':
             assert torch.equal(labels_of(frame.prediction.merged)[:, 0].byte(), step['mask'])

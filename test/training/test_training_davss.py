@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 from release_davss import distortion_loss, joint_losses, propagate, pseudo_labels
 
 from vss_ros.core.errors import SettingsError
@@ -139,11 +140,11 @@ def test_streams_run_like_the_graphs_of_the_method(clips, carry):
     stage = make(JointStage, JointSettings, method, clips, hops=0, intervals=())
     stage.module.eval()
     batch = tensors(stage)
-    state = method.state_of(method.step('key', {'image': batch['images'][:, 0]}))
+    state = method.state_of(run_step(method, 'key', {'image': batch['images'][:, 0]}))
     with torch.no_grad():
         for frame in stage.run(batch, [1, 2]):
             inputs = {'image': batch['images'][:, frame.place], 'flow': frame.flow, **state}
-            step = method.step('propagated', inputs)
+            step = run_step(method, 'propagated', inputs)
             state = method.state_of(step)
             torch.testing.assert_close(frame.prediction.warped, step['warped'], rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(frame.prediction.distortion, step['distortion'], rtol=1e-3, atol=1e-4)

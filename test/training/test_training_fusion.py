@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 from torch.nn import functional
 
 from vss_ros.core.classes import load_classes
@@ -97,9 +98,11 @@ def test_clips_run_like_the_graphs_of_the_method(street, frames):
     images = torch.from_numpy(street.images)
     with torch.no_grad():
         found = stage.scores(images[None])
-        tensors = method.step('key', {'image': images[:1]})
+        tensors = run_step(method, 'key', {'image': images[:1]})
         for number in range(1, len(images)):
-            tensors = method.step('propagated', {'image': images[number, None], **method.state_of(tensors)})
+            tensors = run_step(
+                method, 'propagated', {'image': images[number, None], **method.state_of(tensors)}
+            )
             if number >= 2:
                 torch.testing.assert_close(found[number - 2 : number - 1], tensors['scores'])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from method_models import run_step
 from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
@@ -204,10 +205,10 @@ def test_clips_run_like_the_graphs_of_the_method(streets, carry):
     stage.module.eval()
     with torch.no_grad():
         frames = list(stage.run(batch, [1, 2, 3]))
-        state = method.state_of(method.step('key', {'image': batch['images'][:, 0]}))
+        state = method.state_of(run_step(method, 'key', {'image': batch['images'][:, 0]}))
         for index, frame in enumerate(frames, 1):
             inputs = {'image': batch['images'][:, index], 'flow': batch['flows'][:, index - 1], **state}
-            step = method.step('propagated', inputs)
+            step = run_step(method, 'propagated', inputs)
             state = method.state_of(step)
             assert torch.allclose(frame.prediction.warped, step['warped'], atol=1e-4)
     last = frames[-1].prediction

@@ -155,13 +155,6 @@ class Method(nn.Module):
                 'give one'
             )
 
-    def step(self, kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Run a step; returns `tensors` and all that the graphs added."""
-        tensors = dict(tensors)
-        for graph in self.graphs_of(kind):
-            tensors |= self.run(graph, tensors)
-        return tensors
-
     def state_of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the next frame takes from this one, under the next frame's names."""
         return {later: tensors[name] for name, later in self.state.items()}
