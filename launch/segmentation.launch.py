@@ -17,6 +17,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
+from vss_ros.core.settings import ENGINES, PRECISIONS
 from vss_ros.ros.fast_dds import use_image_profile
 from vss_ros.ros.launch_arguments import is_true
 from vss_ros.ros.settings import IMAGE_TRANSPORTS
@@ -31,8 +32,8 @@ ARGUMENTS = (
     ('input_image_topic', 'image_raw', 'the image topic; camera_info is expected beside it'),
     ('image_transport', '', f'{", ".join(IMAGE_TRANSPORTS)}, or any that image_transport can turn into raw'),
     ('model', '', 'name of a model or path of a model folder'),
-    ('engine', '', 'auto, tensorrt, torch, openvino or onnxruntime'),
-    ('precision', '', 'fp32, fp16, bf16 or int8'),
+    ('engine', '', ', '.join(ENGINES)),
+    ('precision', '', ', '.join(PRECISIONS)),
     ('gpu_id', '', 'which GPU, from 0'),
     ('use_sim_time', '', 'take the time from /clock'),
     ('autostart', 'true', 'configure and activate the node; false leaves that to a lifecycle manager'),

@@ -73,7 +73,7 @@ def test_a_schedule_scores_what_its_stream_gives(subjects, report):
 
 def test_of_frames_in_regions_those_are_counted_that_were_computed_in_full(tiny_model):
     [subject] = load_subjects(
-        [str(tiny_model)], [EngineSettings(threads=1)], 'model', False, False, {'regions': '2x1'}
+        [str(tiny_model)], [EngineSettings(threads=1)], StreamSettings(regions='2x1'), False, False
     )
     once = step_macs(subject.model.steps, graph_costs(subject.model))
     macs = {step: 2 * count / 1e9 for step, count in once.items()}
@@ -191,7 +191,7 @@ def test_samples_are_the_propagated_frames_against_the_same_in_full(subjects):
 
 def test_drives_into_the_same_stills_are_left_out_together(tiny_model, tmp_path):
     pytest.importorskip('torch')
-    from vss_ros.cli.calibrate import _clips
+    from vss_ros.cli.calibrate_scheduler import _clips
 
     for kind in ('images', 'labels'):
         (tmp_path / kind).mkdir()

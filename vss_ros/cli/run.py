@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vss_ros.core.frame import Frame, Segmentation
+    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.core.sinks.scores import ScoreSink
     from vss_ros.core.sinks.timings import TimingSink
 
@@ -68,8 +69,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
-    from rich.console import Console
-
     from vss_ros.core import pipeline
     from vss_ros.core.errors import SettingsError, SourceError
     from vss_ros.core.files.paths import user_path
@@ -109,15 +108,31 @@ def main(args: Namespace) -> int:
             FrameProgress(total) as progress,
         ):
             pipeline.run(frames, segmenter, [*outputs, timings, scores, _ProgressSink(progress)])
-            if not (count := sum(map(timings.count, timings.ms))):
+            if not any(map(timings.count, timings.ms)):
                 raise SourceError(f'{args.source} gave no frames')
         seconds = time.perf_counter() - start
+    _report(args, segmenter.model, engine, timings, scores, seconds)
+    return 0
+
+
+def _report(
+    args: Namespace,
+    model: ModelFolder,
+    engine: dict[str, str],
+    timings: TimingSink,
+    scores: ScoreSink,
+    seconds: float,
+) -> None:
+    """Prints how fast it was, how good where the truth is known, and what was written."""
+    from rich.console import Console
+
+    count = sum(map(timings.count, timings.ms))
     console = Console(highlight=False, markup=False)
     console.print(
         f'{count} frames in {seconds:.1f} s, {count / seconds:.1f} frames/s with reading and writing'
     )
     used = ' '.join(engine[key] for key in ('engine', 'precision', 'device'))
-    console.print(f'{segmenter.model.name} on {used}', soft_wrap=True)
+    console.print(f'{model.name} on {used}', soft_wrap=True)
     console.print(_timing_table(timings))
     if scores.frames:
         console.print(f'scored on {scores.frames} frames with truth')
@@ -126,11 +141,10 @@ def main(args: Namespace) -> int:
             _log.warning(
                 '%s: all ids of its truth are unlabelled or no class of %s; nothing was scored',
                 args.source,
-                classes.name,
+                model.classes.name,
             )
     for output in args.output:
         console.print(f'written: {output}', soft_wrap=True)
-    return 0
 
 
 class _ProgressSink:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from vss_ros.cli.calibrate import write_entry
+from vss_ros.cli.calibrate_scheduler import write_entry
 from vss_ros.cli.main import main
 from vss_ros.core.errors import MissingLibraryError, ModelError
 from vss_ros.core.frame import Frame
