@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vss_ros.cli.main import main
-from vss_ros.core.settings import EngineSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings
 
 
 @pytest.fixture(scope='session')
@@ -15,7 +15,7 @@ def subjects(tiny_model):
     from vss_ros.evaluation.subjects import load_subjects
 
     return load_subjects(
-        [str(tiny_model)], [EngineSettings(threads=1)], 'model', warp_only=True, per_frame=True
+        [str(tiny_model)], [EngineSettings(threads=1)], StreamSettings(), warp_only=True, per_frame=True
     )
 
 

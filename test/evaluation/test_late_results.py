@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vss_ros.core.frame import Frame
-from vss_ros.core.settings import EngineSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.evaluation.clips import FileClip, FrameFile
 from vss_ros.evaluation.evaluate import evaluate
 from vss_ros.evaluation.filmstrip import Filmstrip
@@ -21,7 +21,9 @@ FRAMES = 9
 def late_subjects(late_models):
     """Rows of models that are late by 1, 2 and 3 frames."""
     names = [str(folder) for folder in late_models.values()]
-    return load_subjects(names, [EngineSettings('onnxruntime')], 'model', warp_only=False, per_frame=False)
+    return load_subjects(
+        names, [EngineSettings('onnxruntime')], StreamSettings(), warp_only=False, per_frame=False
+    )
 
 
 def frame(number, labelled=True):

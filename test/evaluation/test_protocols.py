@@ -13,7 +13,7 @@ import pytest
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
-from vss_ros.core.settings import EngineSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.evaluation.evaluate import evaluate
 from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol, _BackwardFlow
@@ -177,7 +177,8 @@ def test_the_cost_is_that_of_the_graphs_that_were_run(subjects):
 def test_the_cost_of_key_frames_in_the_background_is_that_of_the_graphs_that_were_run(tiny_model):
     pytest.importorskip('onnx')
     settings = [EngineSettings(threads=1)]
-    [model] = load_subjects([str(tiny_model)], settings, 'model', False, False, None, 3)
+    every_third = StreamSettings(correction_interval=3)
+    [model] = load_subjects([str(tiny_model)], settings, every_third, False, False)
     protocol = DeploymentProtocol([model], model.model.classes, 5, None, background_delay=2)
     evaluate([StreetClips(13)], [protocol])
     # Due at 5, takes effect at 7; due at 10, takes effect at 12.

@@ -97,13 +97,16 @@ def test_flow_that_the_host_brings_costs_nothing(subjects):
     )
     propagated = model.gmacs['propagated']
     assert with_flow.gmacs['propagated'] == pytest.approx(propagated + 7)
-    assert replace(with_flow, motion='dis').gmacs['propagated'] == pytest.approx(propagated)
+    assert replace(with_flow, settings=StreamSettings(motion='dis')).gmacs['propagated'] == pytest.approx(
+        propagated
+    )
 
 
 def test_where_every_nth_frame_is_corrected_all_rows_go_from_the_same_frames_and_the_model_costs_less(
     tiny_model, street
 ):
-    rows = load_subjects([str(tiny_model)], [EngineSettings(threads=1)], 'model', True, True, None, 3)
+    every_third = StreamSettings(correction_interval=3)
+    rows = load_subjects([str(tiny_model)], [EngineSettings(threads=1)], every_third, True, True)
     streams = [row.stream(interval=7) for row in rows]
     kinds = [[step(stream, frame).kind[0] for frame in frames_of(street)[:7]] for stream in streams]
     assert [''.join(row) for row in kinds] == ['kccpccp', 'kccpccp', 'kkkkkkk']
@@ -117,7 +120,8 @@ def test_where_every_nth_frame_is_corrected_all_rows_go_from_the_same_frames_and
 def test_before_the_first_correction_a_model_carries_its_mask_to_where_warping_alone_carries_scores(
     tiny_model, street
 ):
-    rows = load_subjects([str(tiny_model)], [EngineSettings(threads=1)], 'model', True, False, None, 3)
+    every_third = StreamSettings(correction_interval=3)
+    rows = load_subjects([str(tiny_model)], [EngineSettings(threads=1)], every_third, True, False)
     model, warp_only = (row.stream(interval=7) for row in rows)
     for number, frame in enumerate(frames_of(street)[:4]):
         ours, theirs = step(model, frame), step(warp_only, frame)
@@ -157,7 +161,9 @@ def test_a_warp_of_features_is_no_warp_of_scores(subjects):
 def test_two_models_of_one_name_are_refused(tiny_model, tmp_path):
     copy = shutil.copytree(tiny_model, tmp_path / 'copy')
     with pytest.raises(SettingsError, match='two models are called tiny'):
-        load_subjects([str(tiny_model), str(copy)], [EngineSettings(threads=1)], 'model', False, False)
+        load_subjects(
+            [str(tiny_model), str(copy)], [EngineSettings(threads=1)], StreamSettings(), False, False
+        )
 
 
 @pytest.mark.parametrize('decision', ['full', 'half', 'quarter'])

@@ -56,6 +56,7 @@ PROTOCOLS = ('distance', 'deployment')  # those that run if none is named
 SCHEDULES = 'schedules'
 INTERVALS, THRESHOLDS = (2, 3, 5, 8, 12), (0.9, 0.92, 0.93, 0.94, 0.95)
 DISTANCES = (0, 1, 3, 5, 9)
+OF_STREAMS = ('correction_interval', 'motion', *REGIONS)  # settings that all protocols share
 REPORT, PAGE, PROGRESS = 'report.json', 'report.html', 'progress.npz'
 
 
@@ -114,7 +115,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='of the deployment protocol: key frames are computed in the background and take effect N frames '
         'later; 0: in the foreground (default)',
     )
-    add_settings(parser, StreamSettings, ('correction_interval', 'motion', *REGIONS))
+    add_settings(parser, StreamSettings, OF_STREAMS)
     parser.add_argument('-o', '--output', type=user_path, metavar='FOLDER', help='write the report there')
     parser.add_argument('--overwrite', action='store_true', help='replace a report that exists')
     parser.add_argument(
@@ -137,30 +138,18 @@ def main(args: Namespace) -> int:
     _check_output(args)
     named = named_data(args)
     names = args.model or [DEFAULT_MODEL]
-    regions = given(args, REGIONS)
-    StreamSettings(
-        correction_interval=args.correction_interval,
-        motion=args.motion,
-        background_key_frames=args.background_delay_frames > 0,
-        **regions,
-    )  # or refuse
-    subjects = load_subjects(
-        names,
-        engines_settings(args),
-        args.motion,
-        args.warp_only,
-        args.per_frame,
-        regions,
-        args.correction_interval,
+    settings = StreamSettings(
+        background_key_frames=args.background_delay_frames > 0, **given(args, OF_STREAMS)
     )
+    subjects = load_subjects(names, engines_settings(args), settings, args.warp_only, args.per_frame)
     classes = subjects[0].model.classes
     data, judges = data_for(subjects, named, args)
     protocols = _protocols(args, subjects)
     checkpoint = None
     if args.output:
-        settings = _fingerprint(args, data, [*subjects, *judges]) | {'files': file_states(named, args)}
+        fingerprint = _fingerprint(args, data, [*subjects, *judges]) | {'files': file_states(named, args)}
         args.output.mkdir(parents=True, exist_ok=True)
-        checkpoint = Checkpoint(args.output / PROGRESS, settings, args.resume)
+        checkpoint = Checkpoint(args.output / PROGRESS, fingerprint, args.resume)
     console = Console(highlight=False, markup=False)
     lengths = [operator.length_hint(clip) for clip in data.clips]
     done = sum(lengths[: checkpoint.clips_done]) if checkpoint is not None else 0

@@ -10,7 +10,6 @@ from vss_ros.core.files.share import version
 from vss_ros.core.metrics import BOUNDARY_TOLERANCE, RELIABILITY_BINS
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import MODEL_FILE
-from vss_ros.core.settings import StreamSettings
 from vss_ros.evaluation.data import DataSet
 from vss_ros.evaluation.protocols import FLOW_SOURCE, ScoringProtocol
 from vss_ros.evaluation.subjects import MODEL, PER_FRAME, Subject
@@ -72,10 +71,10 @@ def make_report(
                 'image': list(subject.model.image_size),
                 'delay_frames': subject.model.delay_frames,
                 'engine': subject.engine.describe(),
-                'motion': subject.model.flow_of(subject.motion),
-                'regions': subject.regions.get('regions', StreamSettings.regions),
-                'region_overlap': subject.regions.get('region_overlap', StreamSettings.region_overlap),
-                'correction_interval': subject.correction_interval if _corrects(subject) else None,
+                'motion': subject.model.flow_of(subject.settings.motion),
+                'regions': subject.settings.regions,
+                'region_overlap': subject.settings.region_overlap,
+                'correction_interval': subject.settings.correction_interval if _corrects(subject) else None,
                 'gmac': None if subject.gmacs is None else dict(subject.gmacs),
                 **{protocol.name: protocol.report(subject) for protocol in protocols},
             }

@@ -19,7 +19,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.open_segmenter import Segmenter, make_segmenter
-from vss_ros.core.settings import StreamSettings
+from vss_ros.core.settings import SCHEDULE, StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip
 from vss_ros.evaluation.protocols import phase_of
 from vss_ros.evaluation.scores import percent
@@ -30,7 +30,7 @@ class ScheduleProtocol:
     """Scores models that propagate, and give their results in time, under each of the schedules.
 
     Args:
-        schedules: settings of the streams.
+        schedules: of their settings those of SCHEDULE count, the others are those of the subject.
     """
 
     name = 'schedules'
@@ -58,14 +58,8 @@ class ScheduleProtocol:
         self._clip, self._frame = number, 0
         for (subject_name, number), tally in self._tallies.items():
             subject = self._subjects[subject_name]
-            # Frames of a clip follow each other, whatever their stamps say.
-            settings = replace(
-                self._schedules[number],
-                correction_interval=subject.correction_interval,
-                max_frame_gap_s=float('inf'),
-                motion=subject.motion,
-                **subject.regions,
-            )
+            schedule = self._schedules[number]
+            settings = replace(subject.settings, **{name: getattr(schedule, name) for name in SCHEDULE})
             engine = Counting(subject.engine, tally.runs)
             self._streams[subject_name, number] = make_segmenter(subject.model, engine, settings)
 

@@ -10,8 +10,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -42,20 +42,18 @@ class Subject:
     Attributes:
         name: unique among the subjects.
         kind: `model`, `warp only` or `per frame`.
-        motion: where the flow comes from, see `StreamSettings`.
+        settings: of its streams; when a frame is a key frame, and whether that is computed in the background,
+            is for the protocols to say. `correction_interval` is that of the model where none was asked for,
+            and 1 where it has no step for frames between.
         costs: of one run of each graph; None where onnx is not installed.
-        regions: those of `StreamSettings` that concern regions, by name.
-        correction_interval: see `StreamSettings`; 1 where the model has no step for frames between.
     """
 
     name: str
     kind: str
     model: ModelFolder
     engine: Engine
-    motion: str
+    settings: StreamSettings
     costs: Mapping[str, Cost] | None
-    regions: Mapping[str, Any] = field(default_factory=dict)
-    correction_interval: int = 1
 
     @property
     def propagates(self) -> bool:
@@ -66,8 +64,7 @@ class Subject:
         """10^9 multiply-adds of each step, in all regions; without flow that the host brings."""
         if self.costs is None:
             return None
-        settings = StreamSettings(motion=self.motion, **self.regions)
-        macs = step_macs(self.model.steps, frame_costs(self.costs, self.model, settings))
+        macs = step_macs(self.model.steps, frame_costs(self.costs, self.model, self.settings))
         return {step: count / 1e9 for step, count in macs.items()}
 
     def stream(self, interval: int, background_delay: int = 0, runs: Counter[str] | None = None) -> Stream:
@@ -88,7 +85,7 @@ class Subject:
         gmacs = self.gmacs
         if gmacs is None:
             return None
-        corrected = distance // self.correction_interval
+        corrected = distance // self.settings.correction_interval
         propagated = gmacs.get('propagated', gmacs['key'])
         carried = (distance - corrected) * gmacs.get(CARRIED, 0.0)
         return (gmacs['key'] + corrected * propagated + carried) / (distance + 1)
@@ -106,15 +103,11 @@ class Stream:
 
     def __init__(self, subject: Subject, interval: int, background_delay: int, runs: Counter[str]) -> None:
         self._recorder = _Recorder(subject.engine, runs)
-        # Frames of a clip follow each other, whatever their stamps say.
-        settings = StreamSettings(
-            interval,
-            correction_interval=subject.correction_interval,
-            max_frame_gap_s=float('inf'),
-            motion=subject.motion,
+        settings = replace(
+            subject.settings,
+            key_frame_interval=interval,
             background_key_frames=background_delay > 0,
             background_delay_frames=background_delay,
-            **subject.regions,
         )
         self._segmenter = make_segmenter(subject.model, self._recorder, settings)
         self._is_whole = settings.region_count == 1
@@ -159,31 +152,25 @@ class Stream:
 def load_subjects(
     names: list[str],
     engines: list[EngineSettings],
-    motion: str,
+    settings: StreamSettings,
     warp_only: bool,
     per_frame: bool,
-    regions: Mapping[str, Any] | None = None,
-    correction_interval: int = 0,
 ) -> list[Subject]:
     """Loads models, and makes of each the rows that were asked for, once for each engine.
 
     With several engines a model carries the engine's name, as if it were several models.
 
     Args:
-        motion, regions: see `Subject`.
-        correction_interval: see `StreamSettings`; models without a step for frames between keep theirs.
+        settings: see `Subject`; rows of every frame in full have no motion but that of the model.
 
     Raises:
         ModelError, EngineError, MissingLibraryError: a model cannot be loaded.
         SettingsError: the models do not share one set of classes, or two have one name.
     """
     subjects: list[Subject] = []
-    subject_of = partial(
-        _subject, motion=motion, regions=regions or {}, correction_interval=correction_interval
-    )
-    for name, settings in product(names, engines):
+    for name, engine in product(names, engines):
         model = load_model(name)
-        loaded = load_engine(model, settings)
+        loaded = load_engine(model, engine)
         if len(engines) > 1:
             described = loaded.describe()
             model = replace(model, name=f'{model.name}, {described["engine"]} {described["precision"]}')
@@ -191,13 +178,14 @@ def load_subjects(
             _check_same_classes(model, subjects[0].model)
         if any(model.name == subject.name for subject in subjects):
             raise SettingsError(f'two models are called {model.name}; give each its own name')
-        subjects.append(subject_of(model, MODEL, loaded))
+        subjects.append(_subject(model, MODEL, loaded, settings))
         if warp_only and (variant := without_correction(model)) is not None:
-            subjects.append(subject_of(variant, WARP_ONLY, _Decider(loaded, variant)))
+            subjects.append(_subject(variant, WARP_ONLY, _Decider(loaded, variant), settings))
         elif warp_only:
             _log.warning('%s has no stage that warps scores; there is no row of warping alone', model.name)
         if per_frame and model.propagates:
-            subjects.append(subject_of(in_full(model), PER_FRAME, loaded, motion='model'))
+            own_motion = replace(settings, motion=StreamSettings.motion)
+            subjects.append(_subject(in_full(model), PER_FRAME, loaded, own_motion))
     return subjects
 
 
@@ -211,7 +199,7 @@ def load_reference(name: str, settings: EngineSettings, judged: ModelFolder) -> 
     model = load_model(name)
     _check_same_classes(model, judged)
     model = in_full(model) if model.propagates else model
-    return _subject(model, PER_FRAME, load_engine(model, settings), 'model', {}, 0)
+    return _subject(model, PER_FRAME, load_engine(model, settings), StreamSettings())
 
 
 def _check_same_classes(model: ModelFolder, other: ModelFolder) -> None:
@@ -222,21 +210,19 @@ def _check_same_classes(model: ModelFolder, other: ModelFolder) -> None:
         )
 
 
-def _subject(
-    model: ModelFolder,
-    kind: str,
-    engine: Engine,
-    motion: str,
-    regions: Mapping[str, Any],
-    correction_interval: int,
-) -> Subject:
+def _subject(model: ModelFolder, kind: str, engine: Engine, settings: StreamSettings) -> Subject:
     name = model.name if kind == MODEL else f'{model.name}, {kind}'
     try:
         costs = graph_costs(model)
     except (MissingLibraryError, ModelError):
         costs = None
-    interval = model.corrects_every(correction_interval)
-    return Subject(name, kind, model, engine, motion, costs, regions, interval)
+    settings = replace(
+        settings,
+        correction_interval=model.corrects_every(settings.correction_interval),
+        max_frame_gap_s=float('inf'),  # frames of a clip follow each other, whatever their stamps say
+        background_key_frames=False,
+    )
+    return Subject(name, kind, model, engine, settings, costs)
 
 
 def in_full(model: ModelFolder) -> ModelFolder:
