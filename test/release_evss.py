@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.evss import Evss, labels_of
@@ -51,7 +52,7 @@ def evss_losses(prediction: Prediction, targets: Tensor, edge_labels: Tensor) ->
         edge_labels: 1 at edges and thin objects, else 0, int64 (N, H, W); see `edge_label`.
     """
     predicted_edge = prediction.edge.argmax(1) == 1
-    edge_targets = torch.where(predicted_edge & (targets != 0), targets, 255)
+    edge_targets = torch.where(predicted_edge & (targets != 0), targets, UNLABELLED)
     losses = {
         'warp': mean_cross_entropy(prediction.warped, targets),
         'semantic': mean_cross_entropy(prediction.merged, targets),

@@ -8,8 +8,9 @@ import pytest
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.frame import CELL
 from vss_ros.training.clip_sources import ClipLibrary, read_video
-from vss_ros.training.clips import CELL, Clip, SceneClasses, StillDriver, cut_out, inverse_depth, to_cells
+from vss_ros.training.clips import Clip, SceneClasses, StillDriver, cut_out, inverse_depth, to_cells
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.flow import FlowSettings, look_through, random_field
 from vss_ros.training.streets import draw_street

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from vss_ros.core.errors import SourceError
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.training.augment import paste_objects, random_window, recolour, recolour_clip, view
-from vss_ros.training.data import IGNORE, LabelledImages, class_frequencies, load_folder
+from vss_ros.training.data import LabelledImages, class_frequencies, load_folder
 
 
 def write_pair(folder, name, height=24, width=32, label_size=None):
@@ -91,7 +92,7 @@ def test_an_image_without_a_label_is_refused_by_name(tmp_path):
 
 
 def test_frequencies_leave_unlabelled_pixels_out():
-    label = np.array([[0, 1], [1, IGNORE]], np.uint8)
+    label = np.array([[0, 1], [1, UNLABELLED]], np.uint8)
     assert class_frequencies([label], 3) == pytest.approx([1 / 3, 2 / 3, 0])
 
 
@@ -111,7 +112,7 @@ def test_what_lies_beyond_the_image_is_unlabelled():
     window = np.array([[0.5, 0, 0], [0, 0.5, 0]])
     _, known = view(np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8), window)
     assert (known[:8, :8] == 0).all()
-    assert (known[12:] == IGNORE).all()
+    assert (known[12:] == UNLABELLED).all()
 
 
 def test_pasting_copies_pixels_and_labels_of_the_chosen_classes_only():

@@ -10,10 +10,11 @@ from torch import nn
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.training.data import IGNORE, LabelledImages
+from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import parse_recipe
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
@@ -53,7 +54,7 @@ def recipe_of(shares, **sampling):
 
 
 def unlabelled(images):
-    nothing = np.full(images[0].shape[:2], IGNORE, np.uint8)
+    nothing = np.full(images[0].shape[:2], UNLABELLED, np.uint8)
     return LabelledImages([f'a_{n}' for n in range(len(images))], images, [nothing] * len(images))
 
 

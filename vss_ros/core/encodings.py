@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 
 from vss_ros.core.errors import FrameError
-
-MAX_SIDE = 8192  # pixels; a damaged header must not make us allocate gigabytes
+from vss_ros.core.frame import MAX_SIDE
 
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 PNG_END = b'IEND'

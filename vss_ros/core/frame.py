@@ -10,7 +10,9 @@ import numpy as np
 
 from vss_ros.core.errors import FrameError
 
-UNLABELLED = 255
+UNLABELLED = 255  # in masks and labels: no class
+MAX_SIDE = 8192  # pixels of an image; a damaged header must not make us allocate gigabytes
+CELL = 4  # pixels per side of a cell of the 1/4 map, on which scores and flow live
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,11 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.cfnet import CfNet
 from vss_ros.methods.blocks.decide import DECISIONS, check_decision, labels_of
 from vss_ros.methods.blocks.deeplab import DeepLab
 from vss_ros.methods.blocks.dmnet import DmNet
-from vss_ros.methods.blocks.image import STRIDE, to_planes, to_rgb
+from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
@@ -190,7 +191,7 @@ class Davss(FlowWarping):
 
     def quarter(self, rgb: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 3, h, w)."""
-        return self.resize(rgb, (rgb.shape[2] // STRIDE, rgb.shape[3] // STRIDE))
+        return self.resize(rgb, (rgb.shape[2] // CELL, rgb.shape[3] // CELL))
 
     def resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         return resize(maps, size, self.options['align_corners'])

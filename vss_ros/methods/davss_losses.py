@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vss_ros.core.described import check_choice
-from vss_ros.methods.evss_losses import IGNORE, mean_cross_entropy
+from vss_ros.core.frame import UNLABELLED
+from vss_ros.methods.evss_losses import mean_cross_entropy
 
 DISTORTION_STAGE = ('dmnet',)
 JOINT_STAGE = ('flownet', 'cfnet')
@@ -55,8 +56,8 @@ def cue_loss(cue: Tensor, distortion: Tensor, targets: Tensor, cue_weight: str =
             what broadcasting makes of it in the release. With one image they are the same.
     """
     check_choice('cue_weight', cue_weight, CUE_WEIGHTS)
-    targets = targets.masked_fill(targets >= cue.shape[1], IGNORE)
-    errors = F.cross_entropy(cue, targets, ignore_index=IGNORE, reduction='none')
+    targets = targets.masked_fill(targets >= cue.shape[1], UNLABELLED)
+    errors = F.cross_entropy(cue, targets, ignore_index=UNLABELLED, reduction='none')
     if cue_weight == 'batch':
         return (errors.mean(0) * distortion[:, 0].mean(0)).mean()
     return (errors * distortion[:, 0]).mean()

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.flownet import FEATURES, FlowNet
-from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 from vss_ros.methods.key_frames import CHOICES, KeyFrames
@@ -115,7 +116,7 @@ class Dff(FlowWarping, KeyFrames):
             mask, confidence: see `decided`.
         """
         scores = warped if scale is None else warped * scale
-        height, width = (STRIDE * side for side in warped.shape[2:])
+        height, width = (CELL * side for side in warped.shape[2:])
         return {
             **self.carried_on(scores=scores),
             **self.decided(scores, (height, width), age),

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.core.frame import CELL
+from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.lite import convolution
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
@@ -114,7 +115,7 @@ class DvsNet(FlowWarping, KeyFrames):
         self, warped: Tensor, warped_appearance: Tensor, age: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Warped scores (N, K, h, w) -> mask, confidence; and what the next frame takes."""
-        height, width = (STRIDE * side for side in warped.shape[2:])
+        height, width = (CELL * side for side in warped.shape[2:])
         return {
             **self.carried_on(scores=warped, appearance=warped_appearance),
             **self.decided(warped, (height, width), age),
@@ -141,4 +142,4 @@ class DecisionNetwork(nn.Module):
 
 def quarter(rgb: Tensor) -> Tensor:
     """RGB in [0, 1], (N, 3, H, W) -> the same at 1/4, (N, 3, h, w)."""
-    return resize(rgb, (rgb.shape[2] // STRIDE, rgb.shape[3] // STRIDE))
+    return resize(rgb, (rgb.shape[2] // CELL, rgb.shape[3] // CELL))

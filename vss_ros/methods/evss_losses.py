@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORE = 255
+from vss_ros.core.frame import UNLABELLED
 
 
 class Prediction(NamedTuple):
@@ -33,9 +33,9 @@ def mean_cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
 
     Ids that are no class, 11 in the release's labels of CamVid, are ignored like 255.
     """
-    targets = targets.masked_fill(targets >= scores.shape[1], IGNORE)
-    total = F.cross_entropy(scores, targets, ignore_index=IGNORE, reduction='sum')
-    return total / (targets != IGNORE).sum().clamp(min=1)
+    targets = targets.masked_fill(targets >= scores.shape[1], UNLABELLED)
+    total = F.cross_entropy(scores, targets, ignore_index=UNLABELLED, reduction='sum')
+    return total / (targets != UNLABELLED).sum().clamp(min=1)
 
 
 def edge_loss(logits: Tensor, edge_labels: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def edge_loss(logits: Tensor, edge_labels: Tensor) -> Tensor:
     return total / weights[edge_labels].sum().clamp(min=1)
 
 
-def edge_label(labels: np.ndarray, thin_classes: Sequence[int], ignore: int = IGNORE) -> np.ndarray:
+def edge_label(labels: np.ndarray, thin_classes: Sequence[int], ignore: int = UNLABELLED) -> np.ndarray:
     """Where edges and thin objects are, uint8 (H, W) of 0 and 1.
 
     A pixel is an edge if its class differs from that of the pixel above, to the right, below right

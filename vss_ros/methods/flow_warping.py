@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.described import check_choice
+from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.flownet import FlowNet
-from vss_ros.methods.blocks.image import STRIDE, to_rgb
+from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.warp import compose
 from vss_ros.methods.method import Method
 
@@ -71,7 +72,7 @@ class FlowWarping(Method):
     def host_tensors(self, image: Tensor) -> dict[str, Tensor]:
         tensors = super().host_tensors(image)
         if self.host_stages:
-            height, width = image.shape[1] // STRIDE, image.shape[2] // STRIDE
+            height, width = image.shape[1] // CELL, image.shape[2] // CELL
             tensors['flow'] = torch.zeros(len(image), 2, height, width, device=image.device)
         return tensors
 

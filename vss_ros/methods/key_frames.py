@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.decide import DECISIONS
-from vss_ros.methods.blocks.image import STRIDE, to_planes, to_rgb
+from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
@@ -66,7 +67,7 @@ class KeyFrames(Method):
 
     def in_cells(self, scores: Tensor, size: Sequence[int]) -> Tensor:
         """Key frame's scores (N, K, h', w') as they are carried, (N, K, h, w); `size`: the image's (H, W)."""
-        return resize(scores, [side // STRIDE for side in size])
+        return resize(scores, [side // CELL for side in size])
 
     def segment(self, rgb: Tensor) -> Tensor:
         return self.in_cells(super().segment(rgb), rgb.shape[2:])

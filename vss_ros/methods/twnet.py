@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.decide import DECISIONS
-from vss_ros.methods.blocks.image import STRIDE, to_planes, to_rgb
+from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.light_fpn import ENCODERS, LightFpn
 from vss_ros.methods.blocks.lite_u_shape import LiteUShape
 from vss_ros.methods.blocks.nonkey import NonKeyCnn, halve, shrink
@@ -187,7 +188,7 @@ class TwNet(FlowWarping):
         """
         cells = 2 ** (LAST - self.layer)  # side of a cell of the features, in cells of the flow
         warped = warp(previous_features, self.reduced(flow) / cells)
-        pixels = STRIDE // self.part  # side of a cell of the flow, in pixels of the picture
+        pixels = CELL // self.part  # side of a cell of the flow, in pixels of the picture
         seen = warp(previous_picture, pixels * self.enlarged(flow, picture.shape[2:]))
         return warped, shrink((picture - seen).abs(), cells * pixels)
 
@@ -218,5 +219,5 @@ class TwNet(FlowWarping):
 
     def decide(self, scores: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
         """Scores (N, K, H/4, W/4) -> mask, confidence, see `decided`."""
-        size = STRIDE * scores.shape[2], STRIDE * scores.shape[3]
+        size = CELL * scores.shape[2], CELL * scores.shape[3]
         return self.decided(scores.float(), size, age)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.motion import CELL
-from vss_ros.training.data import IGNORE, LabelledImages
+from vss_ros.core.frame import CELL, UNLABELLED
+from vss_ros.training.data import LabelledImages
 
 
 def random_window(
@@ -49,7 +49,7 @@ def view(
     size = width, height
     return (
         cv2.warpAffine(image, window, size, flags=cv2.INTER_LINEAR, borderValue=(114, 114, 114)),
-        cv2.warpAffine(label, window, size, flags=cv2.INTER_NEAREST, borderValue=IGNORE),
+        cv2.warpAffine(label, window, size, flags=cv2.INTER_NEAREST, borderValue=UNLABELLED),
     )
 
 

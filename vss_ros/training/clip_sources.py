@@ -11,10 +11,11 @@ import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.resize import fit_labels
 from vss_ros.training.augment import recolour_clip
 from vss_ros.training.clips import Clip
-from vss_ros.training.data import IGNORE, LabelledImages
+from vss_ros.training.data import LabelledImages
 
 _log = logging.getLogger(__name__)
 
@@ -98,4 +99,4 @@ def read_video(path: Path, height: int) -> Clip:
     if len(images) < (expected := int(capture.get(cv2.CAP_PROP_FRAME_COUNT))):
         _log.warning('%s ends after %d of %d frames', path, len(images), expected)
     stack = np.stack(images)
-    return Clip(stack, np.full(stack.shape[:3], IGNORE, np.uint8))
+    return Clip(stack, np.full(stack.shape[:3], UNLABELLED, np.uint8))

@@ -16,10 +16,9 @@ from numpy.random import Generator
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.training.augment import random_place, recolour_clip
-from vss_ros.training.data import IGNORE, LabelledImages
-
-CELL = 4  # geometry is computed on every fourth pixel
+from vss_ros.training.data import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class StillDriver:
             x, y = camera.source(t, self._depths[index])
             seen = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
             known = cv2.remap(
-                label, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE
+                label, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=UNLABELLED
             )
             for mover in movers:
                 mover.draw(t, seen, known)

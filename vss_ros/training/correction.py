@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.evss import Evss, labels_of
 from vss_ros.methods.evss_losses import Prediction, edge_label, edge_loss, mean_cross_entropy
-from vss_ros.training.data import IGNORE
 from vss_ros.training.losses import segmentation_losses
 from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
 
@@ -97,7 +97,7 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
 
     def judge(self, frame: Judged, truth: Tensor) -> dict[str, Tensor]:
         labels = self.targets(truth, frame.image)
-        known = (truth != IGNORE).flatten(1).any(1)
+        known = (truth != UNLABELLED).flatten(1).any(1)
         emphasis = self.settings.emphasis
         if self.settings.emphasis_grows:
             emphasis *= frame.place / (self.settings.frames - 1)
@@ -130,14 +130,14 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         importance = 1 + emphasis * is_wrong(prediction.warped, fused)
         semantic = segmentation_losses(prediction.merged, fused, self._balance, settings.jaccard, importance)
 
-        no_edges = -1 if settings.void_edges else IGNORE
+        no_edges = -1 if settings.void_edges else UNLABELLED
         edges = [edge_label(label, settings.thin_classes, no_edges) for label in outlined.cpu().numpy()]
         edge_targets = torch.from_numpy(np.stack(edges)).long().to(labels.device)
         if settings.wrong_warps:
             edge_targets |= is_wrong(prediction.warped, rest)
         predicted = prediction.edge.argmax(1) == 1
         # The release marks pixels off the edge by class 0, and so loses class 0 itself; kept.
-        on_edges = torch.where(predicted & (rest != 0), rest, IGNORE)
+        on_edges = torch.where(predicted & (rest != 0), rest, UNLABELLED)
         terms = {
             **{name: settings.semantic * term for name, term in semantic.items()},
             'edge': settings.edge * edge_loss(prediction.edge, edge_targets),
@@ -151,4 +151,4 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
 def is_wrong(warped: Tensor, labels: Tensor) -> Tensor:
     """Where the class of the warped scores is not the labelled one: bool (N, H, W), as `labels`."""
     found = resize(warped.detach(), labels.shape[1:]).argmax(1)
-    return (found != labels) & (labels != IGNORE)
+    return (found != labels) & (labels != UNLABELLED)

@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 
 from vss_ros.core.errors import SourceError
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.sources.images import images_in, read_image, read_labels
-
-IGNORE = 255
 
 
 class Joined(Sequence[np.ndarray]):
@@ -89,10 +88,10 @@ def load_folder(folder: Path, height: int, width: int, classes: int) -> Labelled
         image, label = read_image(path), read_labels(label_path)
         if label.shape != image.shape[:2]:
             raise SourceError(f'{label_path} must be of the size of its image')
-        if (unknown := label[(label >= classes) & (label != IGNORE)]).size:
+        if (unknown := label[(label >= classes) & (label != UNLABELLED)]).size:
             raise SourceError(
                 f'{label_path} has the class id {unknown[0]}; use 0 to {classes - 1}, '
-                f'or {IGNORE} for unlabelled'
+                f'or {UNLABELLED} for unlabelled'
             )
         if label.shape != (height, width):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.methods.blocks.decide import labels_of
-from vss_ros.methods.blocks.image import STRIDE
 from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.dvsnet import REGION, DvsNet, quarter
-from vss_ros.training.data import IGNORE
 from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
 
 
@@ -70,7 +69,7 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
         return handed, Prediction(warped, self.method.regions(quarter(image), warped, appearance, flow))
 
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
-        right, known = agreement(prediction.merged, labels), middles(labels) != IGNORE
+        right, known = agreement(prediction.merged, labels), middles(labels) != UNLABELLED
         found, share = (
             functional.avg_pool2d(cells.float(), REGION, ceil_mode=True, count_include_pad=False)
             for cells in (right * known, known)
@@ -89,7 +88,7 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
 
         def judge(frame: Judged, truth: Tensor) -> None:
             labels = self.targets(truth, frame.image)
-            right = _mean_of(agreement(frame.prediction.merged, labels), middles(labels) != IGNORE)
+            right = _mean_of(agreement(frame.prediction.merged, labels), middles(labels) != UNLABELLED)
             pairs.append((float(frame.prediction.regions.mean()), float(right.mean())))
 
         self.run_aside(average, judge)
@@ -111,8 +110,8 @@ def agreement(scores: Tensor, labels: Tensor) -> Tensor:
 
 def middles(labels: Tensor) -> Tensor:
     """The label in the middle of each cell, uint8 (N, 1, h, w)."""
-    middle = STRIDE // 2
-    return labels[:, None, middle::STRIDE, middle::STRIDE]
+    middle = CELL // 2
+    return labels[:, None, middle::CELL, middle::CELL]
 
 
 def _mean_of(cells: Tensor, known: Tensor) -> Tensor:

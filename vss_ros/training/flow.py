@@ -16,7 +16,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.motion import CELL
+from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.method import Method
 from vss_ros.training.augment import check_crop, random_place, recolour_clip

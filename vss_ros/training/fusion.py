@@ -18,6 +18,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.methods.blocks.mar import Mar
 from vss_ros.methods.blocks.resize import resize
@@ -25,7 +26,6 @@ from vss_ros.methods.blocks.stf import FRAMES
 from vss_ros.methods.st_memory import StMemory
 from vss_ros.methods.st_memory_building import build_memory
 from vss_ros.training.clips import Clip
-from vss_ros.training.data import IGNORE
 from vss_ros.training.labelled_video import LabelledVideo
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance, segmentation_losses
@@ -134,7 +134,7 @@ class FusionStage:
         frames = self.settings.frames
         clips = [self._clips.clip(np.random.default_rng([self._seed, step, i]), frames) for i in indices]
         labels = np.stack([clip.labels for clip in clips])
-        if (labelled(self.method, labels) == IGNORE).all():
+        if (labelled(self.method, labels) == UNLABELLED).all():
             raise SettingsError(
                 f'with frames: {self.method.options["frames"]} the frame {self.method.delay_frames} before '
                 'the last of three must have labels, and in these clips it has none'

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.sources.images import read_image
 from vss_ros.evaluation.clips import FileClip
 from vss_ros.evaluation.layouts import load_layout
 from vss_ros.training.augment import recolour_clip
 from vss_ros.training.clips import Clip
-from vss_ros.training.data import IGNORE, LabelledImages
+from vss_ros.training.data import LabelledImages
 
 Place = tuple[FileClip, int]  # a video, and the number of a labelled frame in it
 
@@ -94,7 +95,7 @@ class LabelledVideo:
         """The clip that ends at a labelled frame, as it is."""
         video, labelled = place
         images = [_image(video, number, self._size) for number in self._numbers(labelled, frames, backwards)]
-        labels = np.full((frames, *self._size), IGNORE, np.uint8)
+        labels = np.full((frames, *self._size), UNLABELLED, np.uint8)
         labels[-1 - self._following] = _label(video, labelled, self._size)
         return Clip(np.stack(images), labels)
 

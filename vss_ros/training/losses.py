@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.training.data import IGNORE
 
 
 class ClassBalance(NamedTuple):
@@ -89,7 +89,7 @@ def segmentation_losses(
         balance = balance.to(scores.device)
         scores = scores + balance.offsets[:, None, None]
     logarithms = scores.log_softmax(1)
-    known = labels != IGNORE
+    known = labels != UNLABELLED
     labels = labels.where(known, 0)
     of_truth = logarithms.gather(1, labels[:, None])[:, 0]
     importance = known.float() if balance is None else balance.weights[labels] * known

@@ -22,6 +22,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.motion import make_motion
 from vss_ros.methods.blocks.image import to_rgb
@@ -30,7 +31,6 @@ from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.method import Method
 from vss_ros.training.augment import check_crop
 from vss_ros.training.clips import Clip
-from vss_ros.training.data import IGNORE
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance
 
@@ -245,7 +245,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
     @torch.no_grad()
     def targets(self, labels: Tensor, image: Tensor) -> Tensor:
         """True classes, and the segmenter's own where there are none; uint8 (N, H, W)."""
-        unknown = (labels == IGNORE).flatten(1).all(1)
+        unknown = (labels == UNLABELLED).flatten(1).all(1)
         if self.settings.pseudo_labels or bool(unknown.all()):
             return self.resize(self.method.segment(image), image.shape[2:]).argmax(1).byte()
         if bool(unknown.any()):
@@ -272,7 +272,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
             nonlocal only_warped
             if frame.flow is not None:
                 only_warped = warp(frame.key_scores if frame.place == 1 else only_warped, frame.flow)
-            if bool((truth != IGNORE).any()):
+            if bool((truth != UNLABELLED).any()):
                 count(f'corrected_{frame.place}', frame.prediction.merged, truth)
                 if frame.flow is not None:
                     count(f'warped_{frame.place}', only_warped, truth)
@@ -324,5 +324,5 @@ def host_flows(kind: str, images: np.ndarray) -> np.ndarray:
     """Flow of each frame but the first to the one before, float32 (T - 1, 2, h, w), in cells."""
     motion = make_motion(kind)
     flows = [motion.update(image, wanted=index > 0) for index, image in enumerate(images)]
-    still = np.zeros((2, -(-images.shape[1] // 4), -(-images.shape[2] // 4)), np.float32)
+    still = np.zeros((2, -(-images.shape[1] // CELL), -(-images.shape[2] // CELL)), np.float32)
     return np.stack([still if flow is None else flow[0] for flow in flows[1:]])

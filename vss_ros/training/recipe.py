@@ -15,7 +15,7 @@ from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.files.share import named_file
-from vss_ros.core.motion import CELL
+from vss_ros.core.frame import CELL, MAX_SIDE
 from vss_ros.methods.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.loop import FitSettings
@@ -24,7 +24,6 @@ from vss_ros.training.streets import StreetSettings
 
 FOLDER = 'config/train'  # of the recipes that came with the package
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
-MOST_PIXELS = 8192  # of a side
 MOST_SEED = 2**32 - 1
 SCALES = (0.01, 100.0)  # of a view; beyond them nothing is seen of an image, or nothing but a few pixels
 NOT_WRITTEN = ('name', 'height', 'width', 'text')  # of a Recipe, that its file does not have as entries
@@ -78,8 +77,8 @@ class Recipe:
             raise SettingsError(f'image is {self.width}x{self.height}; use multiples of {CELL}')
         if not 0 <= self.held_out < 1:
             raise SettingsError(f'held_out is {self.held_out}; use a share of 0 to below 1')
-        if max(self.height, self.width) > MOST_PIXELS:
-            raise SettingsError(f'image is {self.width}x{self.height}; use sides of {MOST_PIXELS} at most')
+        if max(self.height, self.width) > MAX_SIDE:
+            raise SettingsError(f'image is {self.width}x{self.height}; use sides of {MAX_SIDE} at most')
         if not 0 <= self.seed <= MOST_SEED:
             raise SettingsError(f'seed is {self.seed}; use 0 to {MOST_SEED}')
 

@@ -20,6 +20,7 @@ from vss_ros.core.classes import ClassSet, classes_of, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.files.share import share_path
+from vss_ros.core.frame import MAX_SIDE
 from vss_ros.core.model import first_use
 from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.model.files import GraphSpec, TensorSpec, checked_file, read_checked
@@ -28,7 +29,6 @@ from vss_ros.core.model.steps import CARRIED, check_steps
 FORMAT = 1
 MODEL_FILE = 'model.yaml'
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
-MAX_IMAGE_SIDE = 8192
 MAX_DELAY_FRAMES = 8
 
 
@@ -198,8 +198,8 @@ def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
     if content['format'] != FORMAT:
         raise ValueError(f'format is {content["format"]}; this version reads {FORMAT}')
     height, width = int(content['image']['height']), int(content['image']['width'])
-    if not (0 < height <= MAX_IMAGE_SIDE and 0 < width <= MAX_IMAGE_SIDE):
-        raise ValueError(f'image is {width}x{height}; expected sides of 1 to {MAX_IMAGE_SIDE}')
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise ValueError(f'image is {width}x{height}; expected sides of 1 to {MAX_SIDE}')
     delay_frames = content.get('delay_frames', 0)
     if type(delay_frames) is not int or not 0 <= delay_frames <= MAX_DELAY_FRAMES:
         raise ValueError(f'delay_frames is {delay_frames!r}; expected 0 to {MAX_DELAY_FRAMES}')

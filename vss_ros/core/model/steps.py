@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import ModelError
+from vss_ros.core.frame import CELL
 from vss_ros.core.model.files import TensorSpec
-from vss_ros.core.motion import CELL
 
 if TYPE_CHECKING:
     from vss_ros.core.model.folder import ModelFolder

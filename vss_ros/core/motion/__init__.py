@@ -15,7 +15,6 @@ import numpy as np
 
 from vss_ros.core.frame import CodedPicture
 
-CELL = 4  # pixels per cell of the 1/4 map
 DIS_FINER = {'dis': 1, 'dis_half': 2}  # how many times the size of the 1/4 map DIS searches at
 
 

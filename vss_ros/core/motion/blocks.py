@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from vss_ros.core.frame import CELL
+
 BLOCK = 8  # pixels; the finest vectors cover 8x8
 SMOOTHING = 5  # blocks
 
@@ -40,8 +42,8 @@ def flow_of_blocks(vectors: np.ndarray, height: int, width: int, least_covered: 
     covered = field[..., 2].mean()
     if covered == 0 or covered < least_covered:
         return None
-    flow = _fill(field) * np.float32(0.25)
-    flow = flow.repeat(2, axis=0).repeat(2, axis=1)[: -(-height // 4), : -(-width // 4)]
+    flow, cells = _fill(field) / np.float32(CELL), BLOCK // CELL
+    flow = flow.repeat(cells, axis=0).repeat(cells, axis=1)[: -(-height // CELL), : -(-width // CELL)]
     return np.ascontiguousarray(flow.transpose(2, 0, 1)[None])
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vss_ros.core.frame import CodedPicture
-from vss_ros.core.motion import CELL
+from vss_ros.core.frame import CELL, CodedPicture
 
 LEAST = 12  # pixels; OpenCV refuses maps whose sides are both shorter, or one shorter than a patch
 REACH = 0.25  # of the map's longer side: what flow is tried at most

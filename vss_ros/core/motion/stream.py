@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from vss_ros.core.frame import CodedPicture
+from vss_ros.core.frame import CELL, CodedPicture
 from vss_ros.core.motion.blocks import flow_of_blocks
 from vss_ros.core.motion.dis import DisFlow, cells_of
 from vss_ros.core.motion.followed import compose, difference
@@ -77,7 +77,7 @@ class StreamMotion:
             flow = flow_of_blocks(picture.vectors, height, width, MIN_COVERED)
             if flow is None:
                 return None
-            flow = _resized(flow, cells, (height / 4, width / 4))
+            flow = _resized(flow, cells, (height / CELL, width / CELL))
             total = flow if total is None else compose(flow, total)
         return total
 

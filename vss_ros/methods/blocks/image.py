@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import ShapeError
+from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.resize import resize
-
-STRIDE = 4  # all maps live at a quarter of the image
 
 
 def to_planes(image: Tensor) -> Tensor:
@@ -18,8 +17,8 @@ def to_planes(image: Tensor) -> Tensor:
         ShapeError: H or W is not a multiple of 4, so that maps and image would not align.
     """
     height, width = image.shape[1:3]
-    if height % STRIDE or width % STRIDE:
-        raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {STRIDE}')
+    if height % CELL or width % CELL:
+        raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {CELL}')
     # Cast before moving axes: TensorRT takes uint8 only as the input of a cast.
     return image.float().permute(0, 3, 1, 2)
 
@@ -37,7 +36,7 @@ def magnified(image: Tensor, factor: float) -> Tensor:
     """Planes (N, 3, H, W) enlarged bilinearly, each side to the nearest multiple of 4."""
     if factor == 1:
         return image
-    return resize(image, [STRIDE * round(factor * side / STRIDE) for side in image.shape[2:]])
+    return resize(image, [CELL * round(factor * side / CELL) for side in image.shape[2:]])
 
 
 class Normalise(nn.Module):
