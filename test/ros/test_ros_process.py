@@ -86,6 +86,32 @@ def test_a_deactivation_that_failed_leaves_a_node_that_says_so_until_it_is_deact
         assert node.is_alive
 
 
+def test_a_key_frame_that_does_not_come_out_of_the_background_is_an_error(tmp_path, echo_model, robot_in):
+    hanging = changed(
+        'from vss_ros.core.stream.background import BackgroundKeyFrames',
+        'run = BackgroundKeyFrames._run',
+        'class Hanging:',
+        '    name = "hanging"',
+        '    def run(self, graph, tensors): threading.Event().wait()',
+        'def hang(self, tensors):',
+        '    self._engine = Hanging()',
+        '    return run(self, tensors)',
+        'BackgroundKeyFrames._run = hang',
+    )
+    options = {'model': echo_model, 'engine': 'onnxruntime', 'background_key_frames': True}
+    limits = {'key_frame_interval': 2, 'diagnostics__max_acceptable_consecutive_delay_ms': 100.0}
+    node = NodeProcess(tmp_path, 'hung', program=hanging, **options, **limits)
+    robot = robot_in('hung')
+    robot.listen('mask', Image)
+    robot.start()
+    for _ in range(3):
+        robot.show()  # frames are answered all the same
+    status = robot.diagnostics(lambda status: 'in the background for' in status.message, 'what is wrong')
+    assert status.level == DiagnosticStatus.ERROR
+    node.process.kill()
+    node.wait()
+
+
 def test_a_node_whose_worker_has_ended_cannot_be_enabled(tmp_path, echo_model, robot_in):
     broken = changed('stream.pipeline.run = None')
     with NodeProcess(tmp_path, 'broken', program=broken, model=echo_model, engine='onnxruntime'):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from vss_ros.core.errors import FrameError
+from vss_ros.core.resize import fit
 
 UNLABELLED = 255  # in masks and labels: no class
 MAX_SIDE = 8192  # pixels of an image; a damaged header must not make us allocate gigabytes
@@ -77,7 +79,7 @@ class Segmentation:
 
     Attributes:
         mask: class ids, uint8 (H, W); 255 = unlabelled.
-        confidence: 255 times the largest class probability, uint8 (H, W).
+        model_confidence: 255 times the largest class probability, uint8, as large as the model gave it.
         is_key: True where the frame was computed in full.
         age_frames: processed frames since the key frame; 0 on a key frame.
         age_ns: time since the key frame.
@@ -97,7 +99,7 @@ class Segmentation:
     """
 
     mask: np.ndarray
-    confidence: np.ndarray
+    model_confidence: np.ndarray
     is_key: bool
     age_frames: int
     age_ns: int
@@ -118,6 +120,11 @@ class Segmentation:
         if any(self.key_regions):
             return 'mixed'
         return 'carried' if self.is_carried else 'propagated'
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """255 times the largest class probability, uint8 (H, W). Resized when somebody asks for it."""
+        return fit(self.model_confidence, self.mask.shape)
 
     def distortion(self) -> np.ndarray:
         """The fine distortion map, 255 times the trust put in the correction, uint8 (H, W).

@@ -52,7 +52,7 @@ class Reply:
         """The reply as the pipeline would have given it. Only for complete replies."""
         return Segmentation(
             mask=self.pictures['mask'],
-            confidence=self.pictures['confidence'],
+            model_confidence=self.pictures['confidence'],
             is_key=self.info['kind'] == 'key',
             age_frames=int(self.info['age_frames']),
             age_ns=round(float(self.info['age_ms']) * 1e6),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -13,7 +14,6 @@ from rclpy.node import Node
 from vss_ros.core.stream.resets import GAP
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.fast_dds import VARIABLES
-from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.stream import CameraStream
 from vss_ros.ros.video_topic import VIDEO_TRANSPORTS
 
@@ -21,6 +21,7 @@ PERIOD_S = 1.0
 THROTTLE_S = 10.0
 QOS_NEWS_S = 30.0
 RESTARTS = 3  # new streams in a row that are no accident
+BACKGROUND_FAILURES = 'background_failures'
 MISSED_SHARE = 0.05  # of the images of the last period; below it is the noise of best effort
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -53,7 +54,7 @@ class Diagnostics:
     def activated(self) -> None:
         """Starts to expect images from now on; what was before is no news."""
         self._active_since_s = time.monotonic()
-        self._before = {} if self.stream is None else dict(self.stream.statistics.counts)
+        self._before = {} if self.stream is None else _totals(self.stream)
 
     def publish(self) -> None:
         """Publishes the state of now."""
@@ -112,7 +113,7 @@ class Diagnostics:
         }
         if stream.background is not None:
             values['background_key_frames'] = stream.background.handed_over
-            values['background_failures'] = stream.background.failed
+            values[BACKGROUND_FAILURES] = stream.background.failed
         values |= {f'resets.{reason}': count for reason, count in stream.resets.items()}
         values |= {
             'given_up': stream.given_up,
@@ -149,6 +150,7 @@ class Diagnostics:
             problems += self._slowness(stream)
             problems += self._restarts(stream)
             problems += self._geometry(stream)
+            problems += self._background(stream)
         return problems
 
     def _stall(self, stream: CameraStream) -> list[Problem]:
@@ -176,7 +178,7 @@ class Diagnostics:
 
     def _bad_frames(self, stream: CameraStream) -> list[Problem]:
         statistics = stream.statistics
-        skipped = self._new('bad', statistics) + self._new('failed', statistics)
+        skipped = self._new('bad', stream) + self._new('failed', stream)
         if statistics.bad_in_a_row >= stream.settings.node.max_consecutive_bad_frames:
             return [
                 (ERROR, f'{statistics.bad_in_a_row} bad frames in a row, the last: {statistics.last_error}')
@@ -186,9 +188,9 @@ class Diagnostics:
         return []
 
     def _losses(self, stream: CameraStream) -> list[Problem]:
-        statistics, problems = stream.statistics, []
-        received, dropped = self._new('received', statistics), self._new('dropped', statistics)
-        lost, missed = self._new('lost', statistics), self._new('missed', statistics)
+        problems: list[Problem] = []
+        received, dropped = self._new('received', stream), self._new('dropped', stream)
+        lost, missed = self._new('lost', stream), self._new('missed', stream)
         if stream.source is None:
             return []
         missed = max(missed, lost)
@@ -200,7 +202,10 @@ class Diagnostics:
                     'set to config/fastdds_images.xml of vss_ros'
                 )
             else:
-                text += 'newer ones replaced them before this process took them; the machine is overloaded'
+                text += (
+                    'newer ones replaced them before this process took them, as on a machine that is '
+                    'overloaded, or they could not be read'
+                )
             self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
             problems.append((WARN, text))
         if dropped and stream.settings.node.drop_policy == 'queue':
@@ -282,9 +287,31 @@ class Diagnostics:
         self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
         return [(WARN, text)]
 
-    def _new(self, what: str, statistics: StreamStatistics) -> int:
+    def _background(self, stream: CameraStream) -> list[Problem]:
+        """Key frames that do not come out of the background, while frames go on resting on an older one."""
+        background, settings = stream.background, stream.settings.node
+        if background is None:
+            return []
+        failed, in_work_s = self._new(BACKGROUND_FAILURES, stream), background.in_work_s
+        if in_work_s * 1e3 > settings.max_acceptable_consecutive_delay_ms:
+            text = (
+                f'a key frame has been in work in the background for {in_work_s:.0f} s; masks rest '
+                'on an older one until it is there'
+            )
+            self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
+            return [(ERROR, text)]
+        if failed:
+            return [(WARN, f'{failed} key frames failed in the background; masks rested on older ones')]
+        return []
+
+    def _new(self, what: str, stream: CameraStream) -> int:
         """How much of something came since it was last asked for."""
-        total = statistics.counts[what]
+        total = _totals(stream)[what]
         new = total - self._before.get(what, 0)
         self._before[what] = total
         return new
+
+
+def _totals(stream: CameraStream) -> Counter[str]:
+    failures = 0 if stream.background is None else stream.background.failed
+    return stream.statistics.counts | Counter({BACKGROUND_FAILURES: failures})

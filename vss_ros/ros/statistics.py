@@ -95,6 +95,11 @@ class StreamStatistics:
             self.restarts = Counter()
             self.slow_for_s = self.unanswered_since_s = None
 
+    def forget_restarts(self) -> None:
+        """What began new streams so far does not count any more."""
+        with self._lock:
+            self.restarts = Counter()
+
     def bad_frame(self, what: str, error: str) -> int:
         """Counts a `bad` or `failed` frame and returns how many came in a row."""
         with self._lock:

@@ -151,6 +151,8 @@ class CameraStream:
 
     def configure(self, settings: Settings) -> None:
         """Takes what may change while frames are coming in."""
+        if settings.stream.max_frame_gap_s != self.settings.stream.max_frame_gap_s:
+            self.statistics.forget_restarts()  # frames that came too late by the old one are no news
         self.settings = settings
         self._segmenter.configure(settings.stream)
         self._sink.configure(settings.node)

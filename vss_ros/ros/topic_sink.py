@@ -60,7 +60,7 @@ class TopicSink:
         self._mask.publish(image_message(mask, 'mono8', header))
         latency_ms = (time.monotonic() - frame.received_s) * 1e3
         dropped = self._statistics.good_frame(latency_ms, segmentation.reset_reason)
-        if self._settings.publish_confidence:
+        if self._settings.publish_confidence and _wanted(self._confidence):
             self._confidence.publish(self._confidence_message(frame, segmentation))
         info = frame.find_camera_info()
         if info is not None:
@@ -126,7 +126,7 @@ def frame_info(
         'engine_ms': f'{sum(ms for stage, ms in timings.items() if stage in model.graphs):.3f}',
         **{f'{stage}_ms': f'{ms:.3f}' for stage, ms in timings.items()},
         'dropped': dropped,
-        'mean_confidence': f'{cv2.mean(segmentation.confidence)[0] / 255:.4f}',
+        'mean_confidence': f'{cv2.mean(segmentation.model_confidence)[0] / 255:.4f}',
     }
     if segmentation.key_regions:
         values['regions'] = len(segmentation.key_regions)

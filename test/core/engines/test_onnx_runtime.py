@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -283,3 +285,15 @@ def test_a_graph_that_gives_another_type_or_shape_than_model_yaml_says_is_refuse
     wrong = {**model.graphs, 'segmenter': dataclasses.replace(graph, outputs=outputs)}
     with pytest.raises(EngineError, match=told):
         load_engine(dataclasses.replace(model, graphs=wrong), EngineSettings(engine))
+
+
+def test_nobody_is_told_that_onnx_runtime_is_used(model, tmp_path):
+    code = (
+        'import vss_ros.core.engines.onnx_runtime as engine\n'
+        'from vss_ros.core.model.folder import load_model\n'
+        'from vss_ros.core.settings import EngineSettings\n'
+        f'engine.OnnxRuntimeEngine.load(load_model({str(model.path)!r}), EngineSettings("onnxruntime"))\n'
+    )
+    cache = {'XDG_CACHE_HOME': str(tmp_path)}
+    subprocess.run([sys.executable, '-c', code], env=os.environ | cache, check=True, timeout=120)
+    assert not [path for path in tmp_path.rglob('*') if 'Microsoft' in str(path)]

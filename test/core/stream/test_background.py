@@ -1,6 +1,7 @@
 """Key frames computed beside the stream: whenever they are done, each answer is that of its own key frame."""
 
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -245,6 +246,21 @@ def test_a_key_frame_that_is_not_there_after_long_is_given_up_with_the_reason(
     assert kinds.index(True, 1) == 4 + MAX_AGE + 2
     assert segmenter.background.failed == 1
     assert 'set background_key_frames to false' in caplog.text
+
+
+def test_images_that_wait_for_a_thread_that_does_not_come_back_are_not_kept(open_stream, gated, street):
+    segmenter = open_stream(BACKGROUND, gated)
+    images = []
+    for frame in long_drive([image.copy() for image in street], 40):
+        own = Frame(frame.image.copy(), frame.stamp_ns)
+        images.append(weakref.ref(own.image))
+        segmenter.step(own)
+        if len(images) % 7 == 0:
+            segmenter.reset()
+    del own, frame
+    assert segmenter.background.in_work_s > 0
+    alive = sum(image() is not None for image in images)
+    assert alive <= 4  # the one in work, the one that waits for it, the newest, and the anchor
 
 
 @given(

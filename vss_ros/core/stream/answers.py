@@ -36,7 +36,7 @@ def answer_to(
     image_size: tuple[int, int],
     clock: Stopwatch,
 ) -> Answer:
-    """Reads mask and confidence from the engine and gives them at the size of the frame.
+    """Reads mask and confidence from the engine and gives the mask at the size of the frame.
 
     Args:
         tensors: of the step whose results are those of the frame.
@@ -51,14 +51,14 @@ def answer_to(
     corrected_share = None if corrected is None else float(engine.to_host(corrected).item())
     expected_accuracy = expected_accuracy_in(tensors, engine)
     clock.lap('download')
-    mask, confidence = fit_labels(mask, size), fit(confidence, size)
+    mask = fit_labels(mask, size)
     if settings.confidence_threshold > 0:
-        doubtful = confidence < settings.confidence_threshold * 255
+        doubtful = fit(confidence, size) < settings.confidence_threshold * 255
         mask = np.where(doubtful, np.uint8(UNLABELLED), mask)
     clock.lap('output')
     segmentation = Segmentation(
         mask=mask,
-        confidence=confidence,
+        model_confidence=confidence,
         is_key=owed.is_key,
         is_carried=owed.is_carried,
         age_frames=owed.age_frames,

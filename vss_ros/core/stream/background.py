@@ -8,6 +8,7 @@ carried the frames between. The price: until then they rest on the key frame bef
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class BackgroundKeyFrames:
         self._delay_frames = delay_frames
         self._work: _KeyFrame | None = None
         self._is_closed = False
+        self._begun_s: float | None = None  # when the thread took up what it runs now
         self.handed_over = self.failed = 0
         if isinstance(self._engine, DeviceEngine):  # cuDNN chooses its kernels anew in each thread
             grey = np.zeros((1, *model.image_size, 3), np.uint8)
@@ -73,6 +75,12 @@ class BackgroundKeyFrames:
         """Whether a key frame is in work."""
         return self._work is not None
 
+    @property
+    def in_work_s(self) -> float:
+        """For how long the thread has had the key frame that it runs, also one that was dropped."""
+        begun_s = self._begun_s
+        return 0.0 if begun_s is None else time.monotonic() - begun_s
+
     def begin(self, tensors: Mapping[str, Any], stamp_ns: int) -> None:
         """Starts the key step of the newest frame.
 
@@ -80,7 +88,8 @@ class BackgroundKeyFrames:
             tensors: what the host gives the step: `image`.
         """
         self.drop()
-        self._work = _KeyFrame(self._pool.submit(self._run, dict(tensors)), stamp_ns)
+        given = dict(tensors)
+        self._work = _KeyFrame(self._pool.submit(self._run, given), given, stamp_ns)
 
     def follow(self) -> None:
         """Is told of every later frame that is no key frame."""
@@ -103,7 +112,7 @@ class BackgroundKeyFrames:
             tensors = work.running.result(None if self._delay_frames else 0)
         except TimeoutError as error:
             self.failed += 1
-            work.running.cancel()
+            work.cancel()
             raise EngineError(
                 f'a key frame in the background is not there {work.age_frames} frames later; the machine is '
                 'too slow for it, set background_key_frames to false or lower the rate'
@@ -118,7 +127,7 @@ class BackgroundKeyFrames:
     def drop(self) -> None:
         """Forgets the key frame in work; the step that runs for it runs to its end."""
         if self._work is not None:
-            self._work.running.cancel()
+            self._work.cancel()
             self._work = None
 
     def close(self) -> None:
@@ -142,8 +151,12 @@ class BackgroundKeyFrames:
 
     def _run(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """Runs the key step, on the pool's thread."""
-        for stage in self._model.steps['key']:
-            tensors |= self._engine.run(stage, tensors)
+        self._begun_s = time.monotonic()
+        try:
+            for stage in self._model.steps['key']:
+                tensors |= self._engine.run(stage, tensors)
+        finally:
+            self._begun_s = None
         return tensors
 
 
@@ -152,5 +165,11 @@ class _KeyFrame:
     """One key frame in work."""
 
     running: Future[dict[str, Any]]
+    tensors: dict[str, Any]
     stamp_ns: int
     age_frames: int = 0
+
+    def cancel(self) -> None:
+        """Keeps it from being run, if it waits; one that runs does so to its end."""
+        if self.running.cancel():  # the pool keeps it until its turn comes, which may be never
+            self.tensors.clear()

@@ -202,7 +202,7 @@ def _merged(parts: Sequence[Segmentation], regions: Sequence[Region], cropping: 
     reads_distortion = any(part.read_distortion is not None for part in parts)
     return Segmentation(
         mask=mask,
-        confidence=confidence,
+        model_confidence=confidence,
         is_key=all(part.is_key for part in parts),
         is_carried=all(part.is_carried for part in parts),
         age_frames=max(part.age_frames for part in parts),
