@@ -18,7 +18,6 @@ from vss_ros.training.clips import Clip
 from vss_ros.training.fusion import (
     FusionSettings,
     FusionStage,
-    Mixture,
     RefinementSettings,
     RefinementStage,
     labelled,
@@ -50,7 +49,7 @@ def lite(**options):
 def fusion_stage(method, clips, kind=FusionStage, **settings):
     small = kind.settings_class(**{'batch': 2, 'frames': 4, **settings})
     library = ClipLibrary(clips, HEIGHT, WIDTH)
-    return kind(method, Mixture([(library, 1.0)]), clips[:1], np.full(CLASSES, 1 / CLASSES), small)
+    return kind(method, [(library, 1.0)], clips[:1], np.full(CLASSES, 1 / CLASSES), small)
 
 
 def train(stage, folder, steps):

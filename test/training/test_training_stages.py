@@ -23,6 +23,7 @@ from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.propagation import Judged, host_flows
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
+from vss_ros.training.shares import Shares
 from vss_ros.training.streets import draw_street
 
 CPU = torch.device('cpu')
@@ -168,7 +169,7 @@ def test_a_share_of_the_streams_runs_back_in_time(streets):
 
     for share in (0.0, 0.5, 1.0):
         stage = correction_stage(lite(flow='dis'), streets, backwards=share)
-        stage._sources = [Watched(streets, HEIGHT, WIDTH)]
+        stage._sources = Shares([(Watched(streets, HEIGHT, WIDTH), 1.0)])
         for step in range(10):
             stage.batch(step)
         assert abs(sum(ways) / 20 - share) < 0.3 * (share == 0.5) + 1e-9

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from vss_ros.methods.accel import Accel
-from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.training.losses import segmentation_losses
-from vss_ros.training.propagation import PropagationSettings, PropagationStage
+from vss_ros.training.propagation import PropagationSettings, PropagationStage, follow
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,9 @@ class UpdateStage(PropagationStage[Accel, Handed]):
         self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
     ) -> tuple[Handed, Prediction | None]:
         assert flow is not None
-        composes, carry = self.method.composes, self.method.options['carry']
-        key_flow = compose(flow, state.key_flow) if composes else state.key_flow
-        warped = warp(state.scores, key_flow if composes else flow)
-        handed = Handed(state.scores if composes else warped.detach(), key_flow.detach())
+        carry = self.method.options['carry']
+        warped, kept, key_flow = follow(self.method, state.scores, flow, state.key_flow)
+        handed = Handed(kept, key_flow)
         if not judged and carry != 'merged':
             return handed, None  # nothing of the update reaches the next frame
         updated = self.method.update_branch(image).float()

@@ -12,11 +12,10 @@ from torch import Tensor
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.evss import Evss, labels_of
 from vss_ros.methods.evss_losses import Prediction, edge_label, edge_loss, mean_cross_entropy
 from vss_ros.training.losses import segmentation_losses
-from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
+from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage, follow
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,8 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
     ) -> tuple[Handed, Prediction | None]:
         assert flow is not None
         options = self.method.options
-        key_flow = compose(flow, state.key_flow) if self.method.composes else state.key_flow
-        warped = warp(state.scores, key_flow if self.method.composes else flow)
-        handed = Handed(
-            state.scores if self.method.composes else warped.detach(), state.reference, key_flow.detach()
-        )
+        warped, kept, key_flow = follow(self.method, state.scores, flow, state.key_flow)
+        handed = Handed(kept, state.reference, key_flow)
         if not judged and options['carry'] != 'merged' and options['reference'] == 'key':
             return handed, None  # nothing of the correction reaches the next frame
         edge, updated = self.method.look_again(image, warped)

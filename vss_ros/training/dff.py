@@ -15,10 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.dff import Dff, ScalingFlowNet
 from vss_ros.training.losses import segmentation_losses
-from vss_ros.training.propagation import PropagationSettings, PropagationStage
+from vss_ros.training.propagation import PropagationSettings, PropagationStage, follow
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,11 @@ class ScalingStage(PropagationStage[Dff, Handed]):
         self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
     ) -> tuple[Handed, Prediction | None]:
         flow, scale = self._flow_and_scale(image, state.image)
-        composes = self.method.composes
-        key_flow = compose(flow, state.key_flow) if composes else state.key_flow
-        scores = warp(state.scores, key_flow if composes else flow)
-        if scale is not None:
+        scores, kept, key_flow = follow(self.method, state.scores, flow, state.key_flow)
+        if scale is not None:  # then the flow is not composed
             scores = scores * scale
-        handed = Handed(image, state.scores if composes else scores.detach(), key_flow.detach())
-        return handed, Prediction(scores) if judged else None
+            kept = scores.detach()
+        return Handed(image, kept, key_flow), Prediction(scores) if judged else None
 
     def _flow_and_scale(self, image: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
         network = self.method.flownet

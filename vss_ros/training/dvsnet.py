@@ -16,9 +16,8 @@ from torch.nn import functional
 
 from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.methods.blocks.decide import labels_of
-from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.dvsnet import REGION, DvsNet, quarter
-from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
+from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage, follow
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,9 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
         self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
     ) -> tuple[Handed, Prediction | None]:
         assert flow is not None
-        flow, composes = flow.detach(), self.method.composes
-        key_flow = compose(flow, state.key_flow) if composes else state.key_flow
-        both = warp(state.carried, key_flow if composes else flow)
-        handed = Handed(state.carried if composes else both, key_flow)
+        flow = flow.detach()
+        both, kept, key_flow = follow(self.method, state.carried, flow, state.key_flow)
+        handed = Handed(kept, key_flow)
         if not judged:
             return handed, None
         warped, appearance = both.split((self.method.classes, 3), 1)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
@@ -30,6 +29,7 @@ from vss_ros.training.labelled_video import LabelledVideo
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance, segmentation_losses
 from vss_ros.training.propagation import ClipSource
+from vss_ros.training.shares import Shares
 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
@@ -75,17 +75,6 @@ class RefinementSettings(FusionSettings):
     memory_clips: int = 300
 
 
-class Mixture:
-    """Clips of several sources, each with its share."""
-
-    def __init__(self, sources: Sequence[tuple[ClipSource, float]]) -> None:
-        self._sources = [source for source, _ in sources]
-        self._shares = np.array([share for _, share in sources]) / sum(share for _, share in sources)
-
-    def clip(self, rng: Generator, frames: int) -> Clip:
-        return self._sources[rng.choice(len(self._sources), p=self._shares)].clip(rng, frames)
-
-
 class FusionStage:
     """Trains STF, and the classifier with it; nothing is refined yet."""
 
@@ -97,15 +86,15 @@ class FusionStage:
     def __init__(
         self,
         method: StMemory,
-        clips: Mixture,
+        sources: Sequence[tuple[ClipSource, float]],
         aside: Sequence[Clip],
         frequencies: np.ndarray,
         settings: FusionSettings,
         seed: int = 0,
     ) -> None:
-        """`aside`: clips to score on; `frequencies`: of the classes."""
+        """`sources`: of clips, with their shares; `aside`: to score on; `frequencies`: of the classes."""
         self.method, self.settings, self.size, self._seed = method, settings, settings.batch, seed
-        self._clips, self._aside = clips, aside
+        self._sources, self._aside = Shares(sources), aside
         self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
         method.requires_grad_(False).eval()
         classifier = nn.ModuleList(method.pspnet.get_submodule(name) for name in method.pspnet.classifier)
@@ -121,7 +110,7 @@ class FusionStage:
     def create(cls, method: StMemory, data: Gathered, recipe: StageRecipe) -> FusionStage:
         sampling, delay = recipe.sampling, method.delay_frames
         data.check_labelled(recipe.shares)
-        clips = Mixture(data.clips(recipe.shares, sampling.recolour, delay))
+        clips = data.clips(recipe.shares, sampling.recolour, delay)
         aside = data.clips_aside(sampling.frames, delay)
         return cls(method, clips, aside, data.frequencies, sampling, data.seed)
 
@@ -131,8 +120,8 @@ class FusionStage:
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
         indices = range(self.size) if samples is None else samples
-        frames = self.settings.frames
-        clips = [self._clips.clip(np.random.default_rng([self._seed, step, i]), frames) for i in indices]
+        rngs = [np.random.default_rng([self._seed, step, index]) for index in indices]
+        clips = [self._sources.pick(rng).clip(rng, self.settings.frames) for rng in rngs]
         labels = np.stack([clip.labels for clip in clips])
         if (labelled(self.method, labels) == UNLABELLED).all():
             raise SettingsError(
@@ -205,9 +194,10 @@ def clips_to_remember(sources: Sequence[tuple[ClipSource, float]], count: int, s
     for video in videos:
         yield from video.in_order(FRAMES)
     if not videos:
-        mixture = Mixture(sources)
+        shares = Shares(sources)
         for i in range(count):
-            yield mixture.clip(np.random.default_rng([seed, 2, i]), FRAMES)
+            rng = np.random.default_rng([seed, 2, i])
+            yield shares.pick(rng).clip(rng, FRAMES)
 
 
 def labelled(method: StMemory, frames: Any) -> Any:

@@ -28,6 +28,7 @@ from vss_ros.training import augment
 from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
+from vss_ros.training.shares import Shares
 from vss_ros.training.teacher import load_teacher
 
 if TYPE_CHECKING:
@@ -76,9 +77,8 @@ class GrowthStage:
         """`sets`: images, whose labels are not needed, and the share of every batch drawn from them."""
         self.module, self._light, self._settings, self._seed = wide, light, settings, seed
         self.size = settings.batch
-        self._sets, self._aside = [images for images, _ in sets], aside
-        self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
-        largest = self._sets[int(self._shares.argmax())].images
+        self._sets, self._aside = Shares(sets), aside
+        largest = self._sets.largest.images
         places = np.linspace(0, len(largest) - 1, min(EXAMPLES, len(largest))).astype(int)
         examples = torch.from_numpy(np.stack([largest[place] for place in places]))
         grow(wide, light, to_rgb(examples.to(next(wide.parameters()).device)))
@@ -109,7 +109,7 @@ class GrowthStage:
 
     def _view(self, step: int, index: int) -> np.ndarray:
         rng = np.random.default_rng([self._seed, step, index])
-        chosen = self._sets[rng.choice(len(self._sets), p=self._shares)]
+        chosen = self._sets.pick(rng)
         image, _ = augment.random_view(rng, chosen, self._settings.scales, self._settings.crop)
         return augment.recolour(rng, image)
 

@@ -27,12 +27,14 @@ from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.motion import make_motion
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import warp
+from vss_ros.methods.blocks.warp import compose, warp
+from vss_ros.methods.flow_warping import FlowWarping
 from vss_ros.methods.method import Method
 from vss_ros.training.augment import check_crop
 from vss_ros.training.clips import Clip
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance
+from vss_ros.training.shares import Shares
 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
@@ -133,8 +135,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
         self.method, self.settings, self._seed = method, settings, seed
         self.module: nn.Module = train_only(method, self.trained)
         self.size: int = settings.batch
-        self._sources = [source for source, _ in sources]
-        self._shares = np.array([share for _, share in sources]) / sum(s for _, s in sources)
+        self._sources = Shares(sources)
         self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
         self._aside = [self._arrays([clip]) for clip in aside]
 
@@ -194,7 +195,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
     def _clip(self, step: int, index: int) -> Clip:
         settings = self.settings
         rng = np.random.default_rng([self._seed, step, index])
-        source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+        source = self._sources.pick(rng)
         if settings.hops:
             interval = int(rng.choice(settings.intervals))
             clip = source.clip(rng, abs(interval) + 1, interval < 0)
@@ -289,6 +290,25 @@ class PropagationStage(ABC, Generic[Trained, State]):
                 batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
                 for frame in self.run(batch, range(1, batch['images'].shape[1])):
                     judge(frame, batch['labels'][:, frame.place])
+
+
+def follow(
+    method: FlowWarping, maps: Tensor, flow: Tensor, key_flow: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Go on along the flow: the warped maps, what is handed on of them, and the flow to the key frame.
+
+    Gradients end at what is handed on.
+
+    Args:
+        maps: what the frame before handed on, (N, C, h, w); the key frame's where the flow is composed.
+        flow: to the frame before, (N, 2, h, w).
+        key_flow: of the frame before, to the key frame; of use where the flow is composed.
+    """
+    if not method.composes:
+        warped = warp(maps, flow)
+        return warped, warped.detach(), key_flow
+    key_flow = compose(flow, key_flow)
+    return warp(maps, key_flow), maps, key_flow.detach()
 
 
 def train_only(method: Method, names: Sequence[str]) -> nn.ModuleDict:

@@ -22,6 +22,7 @@ from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages, class_frequencies
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance, segmentation_losses
+from vss_ros.training.shares import Shares
 from vss_ros.training.teacher import answers_of, distillation_loss, load_teachers
 
 if TYPE_CHECKING:
@@ -89,12 +90,11 @@ class SegmenterStage:
         self.module, self._classes, self._settings, self._seed = network, classes, settings, seed
         network.requires_grad_(True)  # a correction trained before has frozen it
         self.size = settings.batch
-        self._sets, self._aside = [images for images, _ in sets], aside
-        self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
+        self._sets, self._aside = Shares(sets), aside
         self._teacher = teacher
         frequencies = np.zeros(classes)
         if settings.weight_softness:  # counting takes a look at every label
-            counted = (class_frequencies(images.labels, classes) for images in self._sets)
+            counted = (class_frequencies(images.labels, classes) for images in self._sets.sources)
             frequencies = next((found for found in counted if found.any()), frequencies)
         self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
 
@@ -114,7 +114,7 @@ class SegmenterStage:
 
     def _view(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self._seed, step, index])
-        chosen = self._sets[rng.choice(len(self._sets), p=self._shares)]
+        chosen = self._sets.pick(rng)
         image, label = self._window(rng, chosen)
         if rng.random() < self._settings.paste:
             other = self._window(rng, chosen)
