@@ -100,17 +100,7 @@ def export(
         report(f'writing {WEIGHTS_FILE} ({weights_dtype})')
         save_weights(state, draft.path / WEIGHTS_FILE)
         content = {
-            'format': FORMAT,
-            'name': name,
-            'method': method_name(method),
-            'options': dict(method.options),
-            'classes': classes.as_entry(),
-            'image': {'height': image_size[0], 'width': image_size[1]},
-            'flow': str(method.options.get('flow', 'none')),
-            'steps': {step: list(stages) for step, stages in method.steps.items()},
-            'state': dict(method.state),
-            'delay_frames': method.delay_frames,
-            'correction_interval': method.correction_interval,
+            **_description(method, name, classes, image_size),
             'graphs': graphs,
             'weights': {'file': WEIGHTS_FILE, 'sha256': sha256_of(draft.path / WEIGHTS_FILE)},
             'training': training or {},
@@ -141,6 +131,23 @@ def export_again(model: ModelFolder, folder: Path) -> None:
         weights_dtype=stored_dtype(model),
         expected_accuracy=model.expected_accuracy,
     )
+
+
+def _description(method: Method, name: str, classes: ClassSet, image_size: tuple[int, int]) -> dict[str, Any]:
+    """What model.yaml says of a method, its graphs and weights left out."""
+    return {
+        'format': FORMAT,
+        'name': name,
+        'method': method_name(method),
+        'options': dict(method.options),
+        'classes': classes.as_entry(),
+        'image': {'height': image_size[0], 'width': image_size[1]},
+        'flow': str(method.options.get('flow', 'none')),
+        'steps': {step: list(stages) for step, stages in method.steps.items()},
+        'state': dict(method.state),
+        'delay_frames': method.delay_frames,
+        'correction_interval': method.correction_interval,
+    }
 
 
 def _drop_graphs(content: dict[str, Any], folder: Path) -> None:

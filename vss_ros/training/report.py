@@ -33,24 +33,7 @@ def write_report(
     """
     recipe = trainer.recipe
     logs = {stage.name: read_log(trainer.folder / f'{stage.name}.jsonl') for stage in recipe.stages}
-    facts = {
-        'Recipe': f'{recipe.name} (recipe.yaml), {recipe.method} with {dict(recipe.options)}',
-        **{f'Started from: {name}': _origin(origin) for name, origin in recipe.start.items()},
-        **{
-            f'Teacher of {stage.name}': ' and '.join(
-                _origin(origin) for origin in named_teachers(stage.sampling.teacher)
-            )
-            for stage in recipe.stages
-            if getattr(stage.sampling, 'teacher', '')
-        },
-        **{f'Data: {name}': what for name, what in trainer.data.describe().items()},
-        'Seed': str(recipe.seed),
-        'vss_ros': f'{version}, {_commit() or "no git commit"}',
-        'Libraries': f'Python {platform.python_version()}, PyTorch {torch.__version__}, '
-        f'NumPy {np.__version__}, OpenCV {cv2.__version__}',
-        'Machine': f'{_machine(device)}; {processes.count} process{"es" * (processes.count > 1)}, '
-        f'{torch.get_num_threads()} CPU threads each',
-    }
+    facts = _facts(trainer, device, processes, version)
     lines = [f'# Training of {recipe.name}', '', *_table(('', ''), facts.items()), '', '## Stages', '']
     columns = ('stage', 'steps', 'batch', 'precision', 'minutes', 'loss at first', 'loss in the end')
     rows = []
@@ -115,6 +98,29 @@ def write_card(trainer: Trainer, folder: Path) -> None:
         'Check the licence of the training data before you use it in a product.',
     ]
     write_file(folder / 'README.md', '\n'.join(lines) + '\n')
+
+
+def _facts(trainer: Trainer, device: torch.device, processes: Processes, version: str) -> dict[str, str]:
+    """What the training was made of."""
+    recipe = trainer.recipe
+    return {
+        'Recipe': f'{recipe.name} (recipe.yaml), {recipe.method} with {dict(recipe.options)}',
+        **{f'Started from: {name}': _origin(origin) for name, origin in recipe.start.items()},
+        **{
+            f'Teacher of {stage.name}': ' and '.join(
+                _origin(origin) for origin in named_teachers(stage.sampling.teacher)
+            )
+            for stage in recipe.stages
+            if getattr(stage.sampling, 'teacher', '')
+        },
+        **{f'Data: {name}': what for name, what in trainer.data.describe().items()},
+        'Seed': str(recipe.seed),
+        'vss_ros': f'{version}, {_commit() or "no git commit"}',
+        'Libraries': f'Python {platform.python_version()}, PyTorch {torch.__version__}, '
+        f'NumPy {np.__version__}, OpenCV {cv2.__version__}',
+        'Machine': f'{_machine(device)}; {processes.count} process{"es" * (processes.count > 1)}, '
+        f'{torch.get_num_threads()} CPU threads each',
+    }
 
 
 def _scores(scores: dict[str, float]) -> list[str]:
