@@ -1,15 +1,49 @@
 """Outputs appear complete or not at all."""
 
+import errno
+import fcntl
 import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.drafts import Draft, check_file, write_file
 
+WRITER = """
+import sys
+from pathlib import Path
+from vss_ros.core.files.drafts import Draft
+
+draft = Draft(Path(sys.argv[1]))
+draft.path.with_suffix('').mkdir()  # as bags do, whose one file gets its name at the end
+(draft.path.with_suffix('') / 'data').write_bytes(bytes(2_000_000))
+print('ready', flush=True)
+sys.stdin.read()
+"""
+
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+@contextmanager
+def writer_of(target):
+    """Another process that writes a target and does not come to an end; it is killed."""
+    command = [sys.executable, '-c', WRITER, str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b'ready\n'
+            yield
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def drafts_in(folder):
+    return sorted(folder.glob('.unfinished-*'))
 
 
 def test_a_draft_replaces_a_folder_as_a_whole(tmp_path):
@@ -114,3 +148,56 @@ def test_a_link_to_itself_is_refused_in_one_line(tmp_path, write):
     (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
     with pytest.raises(SettingsError, match='leads back to itself'):
         write(tmp_path / 'loop')
+
+
+def test_what_a_killed_process_left_is_removed_when_its_target_is_written_again(tmp_path, caplog):
+    with writer_of(tmp_path / 'out.mcap'), writer_of(tmp_path / 'other.mcap'):
+        pass
+    assert len(drafts_in(tmp_path)) == 2
+    Draft(tmp_path / 'out.mcap').discard()
+    assert caplog.text.count('2.0 MB, was left from a process that was ended while it wrote') == 1
+    (left,) = drafts_in(tmp_path)
+    assert (left / 'other').is_dir()
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path, caplog):
+    with writer_of(tmp_path / 'out.mcap'):
+        (held,) = drafts_in(tmp_path)
+        draft = Draft(tmp_path / 'out.mcap')
+        assert held in drafts_in(tmp_path)
+        draft.discard()
+        assert drafts_in(tmp_path) == [held]
+        assert (held / 'out' / 'data').stat().st_size == 2_000_000
+    assert not caplog.text
+
+
+def test_where_files_have_no_locks_what_may_be_left_is_named_and_stays(tmp_path, caplog, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', no_locks)
+    with writer_of(tmp_path / 'out.mcap'):
+        (left,) = drafts_in(tmp_path)
+    draft = Draft(tmp_path / 'out.mcap')
+    draft.path.write_text('new')
+    draft.publish()
+    assert f'{left}, 2.0 MB, may be left' in caplog.text
+    assert drafts_in(tmp_path) == [left]
+
+
+def test_what_was_being_replaced_when_a_process_was_killed_is_put_back(tmp_path):
+    left = tmp_path / '.unfinished-killed'
+    for name in ('out', 'out.replaced'):
+        (left / name).mkdir(parents=True)
+    (left / 'out.replaced' / 'old').touch()
+    with pytest.raises(SettingsError, match='out exists'):
+        Draft(tmp_path / 'out')
+    assert os.listdir(tmp_path) == ['out']
+    assert os.listdir(tmp_path / 'out') == ['old']
+
+
+def test_a_draft_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, 'flock', lambda *_: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        Draft(tmp_path / 'out')
+    assert os.listdir(tmp_path) == []

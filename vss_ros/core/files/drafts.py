@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.paths import real_path
 
 PREFIX = '.unfinished-'
+MARK = '.held-for'  # in such a folder: the name of its target, locked as long as the process lives
+_log = logging.getLogger(__name__)
 
 
 class Draft:
     """A file or folder that is written in a hidden folder and moved to its place when it is complete.
 
-    Write to `path`, which has the name the result will have, then `publish` or `discard`.
+    Write to `path`, which has the name the result will have, then `publish` or `discard`. What processes left
+    that were ended while they wrote the same target is removed.
 
     Args:
         target: the final place; its folder is made if it does not exist.
         overwrite: whether what lies there may be replaced.
+        tidy: whether such leftovers are looked for, which takes longer the more files lie beside the target.
 
     Raises:
         SettingsError: there is something at the target already, and it may not be replaced.
     """
 
-    def __init__(self, target: Path, overwrite: bool = False) -> None:
+    def __init__(self, target: Path, overwrite: bool = False, tidy: bool = True) -> None:
+        if tidy:
+            remove_unfinished(target)
         if target.exists() and not overwrite:
             raise SettingsError(f'{target} exists; choose another name or add --overwrite')
         target.parent.mkdir(parents=True, exist_ok=True)
         self.target = target
         self._may_replace = overwrite
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
+        try:
+            self._mark = _held_mark(self._folder, target)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
         self.path = self._folder / target.name
 
     def publish(self) -> None:
@@ -43,7 +58,7 @@ class Draft:
         """
         if self.target.exists() and not self._may_replace:
             raise SettingsError(f'{self.target} was written by another meanwhile; choose another name')
-        replaced = self._folder / f'{self.path.name}.replaced'
+        replaced = _replaced(self._folder, self.target)
         try:
             if self.target.is_dir():  # the one case that os.replace cannot do
                 self.target.rename(replaced)
@@ -56,14 +71,75 @@ class Draft:
 
     def discard(self) -> None:
         """Removes what is not published."""
+        self._mark.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def remove_unfinished(target: Path) -> None:
-    """Removes what processes left that were ended while they wrote a target. Nobody may be writing it now."""
+    """Removes what processes left that were ended while they wrote a target, and tells how much it was.
+
+    What a living process holds stays. So does, with a warning, what may be held where files have no locks.
+    """
     for folder in target.parent.glob(f'{PREFIX}*'):
+        with suppress(OSError):  # somebody else's, or just removed by another
+            _remove_if_left(folder, target)
+
+
+def _remove_if_left(folder: Path, target: Path) -> None:
+    mark = folder / MARK
+    if not mark.exists():  # of an older version
         if (folder / target.name).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, target)
+        return
+    with mark.open('r+b') as file:  # some network file systems lock only what can be written
+        if file.read() != os.fsencode(target.name):
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:
+            _log.warning(
+                '%s, %.1f MB, may be left from a process that was ended while it wrote %s; remove it if '
+                'nobody writes there',
+                folder,
+                _megabytes(folder),
+                target,
+            )
+            return
+        _remove(folder, target)
+
+
+def _remove(folder: Path, target: Path) -> None:
+    replaced = _replaced(folder, target)
+    if replaced.exists() and not target.exists():  # it was ended between the two moves of `publish`
+        replaced.rename(target)
+    size = _megabytes(folder)
+    shutil.rmtree(folder)
+    _log.warning(
+        '%s, %.1f MB, was left from a process that was ended while it wrote %s; it is removed',
+        folder,
+        size,
+        target,
+    )
+
+
+def _held_mark(folder: Path, target: Path) -> BinaryIO:
+    """Says whose draft lies in a folder, and holds it until the file is closed or the process ends."""
+    mark = (folder / MARK).open('wb', buffering=0)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    mark.write(os.fsencode(target.name))  # once it is held: without a name nobody takes it for a leftover
+    return mark
+
+
+def _replaced(folder: Path, target: Path) -> Path:
+    """Where a folder lies while another takes its place."""
+    return folder / f'{target.name}.replaced'
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.lstat().st_size for path in folder.rglob('*')) / 1e6
 
 
 def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
@@ -81,7 +157,7 @@ def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
         with path.open('wb') as device:
             device.write(content)
         return
-    draft = Draft(_linked(path), overwrite)
+    draft = Draft(_linked(path), overwrite, tidy=False)
     try:
         draft.path.write_bytes(content)
         draft.publish()
@@ -120,7 +196,7 @@ def check_writable(folder: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        Draft(folder / 'draft').discard()
+        Draft(folder / 'draft', tidy=False).discard()
     except OSError as error:
         raise SettingsError(f'{folder} cannot be written to: {error.strerror}; name another') from error
 
