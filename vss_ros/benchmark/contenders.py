@@ -9,19 +9,16 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.core.engines import DeviceEngine, Engine
+from vss_ros.core.engines.wrapper import EngineWrapper
 from vss_ros.core.model.cost import step_macs
 from vss_ros.core.sinks.timings import TOTAL, TimingSink
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from vss_ros.benchmark.ceilings import Ceilings
-    from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Answer, Frame
     from vss_ros.core.model.cost import Cost
-    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.core.open_segmenter import Segmenter
-    from vss_ros.core.settings import EngineSettings
 
 INTERVALS = (1, 3, 5, 9, 10)  # that averages are given for
 TURN = 10  # frames a contender takes before the next one
@@ -29,7 +26,7 @@ UPLOAD = 'upload'
 BYTES = {'fp32': 4, 'fp16': 2, 'bf16': 2, 'int8': 1}  # of the numbers that networks compute with
 
 
-class StageEngine:
+class StageEngine(EngineWrapper):
     """An engine that, where its device works on after `run`, is made to finish each stage before the next.
 
     So stages can be timed, the upload of the image apart; together they take longer than the frame. Other
@@ -37,19 +34,10 @@ class StageEngine:
     """
 
     def __init__(self, engine: Engine) -> None:
-        from vss_ros.core.engines import DeviceEngine
-
-        self._engine = engine
+        super().__init__(engine)
         self._device = engine if isinstance(engine, DeviceEngine) else None
-        self.name, self.notes = engine.name, engine.notes
         self.finishes_stages = False
         self.uploads_ms: dict[str, float] = {}
-
-    @classmethod
-    def load(cls, model: ModelFolder, settings: EngineSettings) -> StageEngine:
-        from vss_ros.core.engines import load_engine
-
-        return cls(load_engine(model, settings))
 
     @property
     def is_on_gpu(self) -> bool:
@@ -74,17 +62,8 @@ class StageEngine:
         self._device.synchronise()
         return {**uploaded, **outputs}
 
-    def to_host(self, tensor: Any) -> np.ndarray:
-        return self._engine.to_host(tensor)
-
     def second(self) -> Engine:
         return self._engine.second()
-
-    def describe(self) -> dict[str, str]:
-        return self._engine.describe()
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 @dataclass

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 
 from vss_ros.core.engines import Engine, load_engine
+from vss_ros.core.engines.wrapper import EngineWrapper
 from vss_ros.core.errors import MissingLibraryError, ModelError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.cost import Cost, frame_costs, graph_costs, step_macs
@@ -307,36 +307,7 @@ def _between(given: int, wanted: int) -> np.ndarray:
     return np.maximum(1 - np.abs(place[:, None] - np.arange(given)), 0).astype(np.float32)
 
 
-class _Wrapper:
-    """An engine that hands everything on to another."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.name, self.notes = engine.name, engine.notes
-
-    @classmethod
-    def load(cls, model: ModelFolder, settings: EngineSettings) -> _Wrapper:
-        return cls(load_engine(model, settings))
-
-    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        return self._engine.run(graph, tensors)
-
-    def to_host(self, tensor: Any) -> np.ndarray:
-        return tensor if isinstance(tensor, np.ndarray) else self._engine.to_host(tensor)
-
-    def second(self) -> _Wrapper:
-        second = copy(self)
-        second._engine = self._engine.second()
-        return second
-
-    def describe(self) -> dict[str, str]:
-        return self._engine.describe()
-
-    def close(self) -> None:
-        self._engine.close()
-
-
-class Counting(_Wrapper):
+class Counting(EngineWrapper):
     """Counts the graphs that are run, on a second thread too."""
 
     def __init__(self, engine: Engine, runs: Counter[str]) -> None:
@@ -359,7 +330,7 @@ class _Recorder(Counting):
         return outputs
 
 
-class _Decider(_Wrapper):
+class _Decider(EngineWrapper):
     """Knows one stage more: `decide`, which takes the warped scores for the result."""
 
     def __init__(self, engine: Engine, model: ModelFolder) -> None:
@@ -373,3 +344,6 @@ class _Decider(_Wrapper):
         mask, confidence = decide(self.to_host(tensors[WARPED])[0], self._model)
         carried = {output: tensors[warped] for output, warped in self._carried.items()}
         return {**carried, 'mask': mask[None], 'confidence': confidence[None]}
+
+    def to_host(self, tensor: Any) -> np.ndarray:
+        return tensor if isinstance(tensor, np.ndarray) else super().to_host(tensor)

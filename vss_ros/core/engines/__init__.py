@@ -54,16 +54,6 @@ class Engine(Protocol):
     name: str
     notes: dict[str, str]
 
-    @classmethod
-    def load(cls, model: ModelFolder, settings: EngineSettings) -> Engine:
-        """Makes every graph of `model` ready to run.
-
-        Raises:
-            MissingLibraryError: the runtime is not installed.
-            EngineError: the runtime cannot run this model as asked for on this machine.
-        """
-        ...
-
     def run(self, graph: str, tensors: Mapping[str, Any]) -> Tensors:
         """Runs one graph on the tensors it names and returns its outputs by name.
 
@@ -95,6 +85,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what the engine holds. The engine is not used afterwards."""
+        ...
+
+
+class EngineClass(Protocol):
+    """Makes engines of one runtime."""
+
+    def load(self, model: ModelFolder, settings: EngineSettings) -> Engine:
+        """Makes every graph of `model` ready to run.
+
+        Raises:
+            MissingLibraryError: the runtime is not installed.
+            EngineError: the runtime cannot run this model as asked for on this machine.
+        """
         ...
 
 
@@ -255,7 +258,7 @@ def _described(entry: tuple[str, tuple[int, ...]] | None) -> str:
     return 'not there' if entry is None else f'{entry[0]} {list(entry[1])}'
 
 
-def engine_class(name: str) -> type[Engine]:
+def engine_class(name: str) -> EngineClass:
     """The class of an engine of ENGINE_CLASSES.
 
     Raises:
