@@ -1,5 +1,6 @@
 import array
 import resource
+import struct
 
 import cv2
 import numpy as np
@@ -203,6 +204,16 @@ def test_a_progressive_jpeg_is_decoded_and_one_of_a_thousand_empty_scans_is_refu
     scan = b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00\x7f'  # nothing but a run to the end of the band
     with pytest.raises(FrameError, match='scans; expected at most 100'):
         encodings.decode_compressed(coded[:-2] + 1000 * scan + coded[-2:])
+
+
+def test_the_orientation_that_a_jpeg_asks_for_is_not_applied():
+    """The camera's calibration speaks of the image as it is."""
+    jpeg = cv2.imencode('.jpg', picture())[1].tobytes()
+    a_quarter_turn = b'Exif\0\0II*\0' + struct.pack('<IHHHIII', 8, 1, 0x0112, 3, 1, 6, 0)
+    turned = jpeg[:2] + b'\xff\xe1' + struct.pack('>H', len(a_quarter_turn) + 2) + a_quarter_turn + jpeg[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (64, 48, 3)
+    for described in ('', 'bayer_rggb8; jpeg compressed bayer_rggb8'):
+        assert np.array_equal(decode_compressed(turned, described), decode_compressed(jpeg, described))
 
 
 def test_a_jpeg_with_a_film_behind_its_end_is_decoded():

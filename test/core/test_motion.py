@@ -162,10 +162,14 @@ def test_dis_never_begins_where_it_could_not_come_back_from(start, finer):
     assert np.median(found[0, 0]) == pytest.approx(-2, abs=0.1)
 
 
-def test_dis_starts_over_with_images_of_another_size():
-    motion = make_motion('dis')
-    motion.update(cut(texture(8), (96, 128)), wanted=False)
-    assert motion.update(cut(texture(8), (64, 80)), wanted=True) is None
+@pytest.mark.parametrize('kind', [*DIS, 'stream'])
+def test_dis_starts_over_with_images_of_another_size(kind):
+    motion, image = make_motion(kind), texture(8)
+    for right in (0, 4):
+        motion.update(cut(image, (96, 128), right), wanted=True)
+    assert motion.update(cut(image, (64, 80)), wanted=True) is None
+    flow = motion.update(cut(image, (64, 80), right=4), wanted=True)
+    assert np.median(flow[0, 0]) == pytest.approx(-1, abs=0.1)
 
 
 def test_motion_vectors_adapt_to_a_new_image_size():

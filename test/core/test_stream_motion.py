@@ -216,6 +216,13 @@ def test_several_reference_pictures_do_no_harm_where_the_picture_before_is_the_b
         assert middle(flow) == pytest.approx([-1.25, 0], abs=0.2)
 
 
+def test_where_the_encoder_began_anew_in_a_picture_that_was_left_out_there_is_no_flow_either(tmp_path):
+    frames = frames_of(write(tmp_path / 'street.mp4', drift(4), gop=2))
+    assert kinds(frames) == 'IPIP'
+    seen = [frames[0], frames[1], replace(frames[3], coded=frames[2].coded + frames[3].coded)]
+    assert [flow is None for flow in flows(seen)] == [True, False, True]
+
+
 def test_over_pictures_that_were_left_out_vectors_are_composed(tmp_path):
     frames = frames_of(write(tmp_path / 'v.mkv', drift(7, right=3)))
     motion = make_motion('stream')

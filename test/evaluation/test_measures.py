@@ -122,6 +122,13 @@ def test_where_a_flow_is_no_number_nothing_is_fetched_and_nothing_warned_of(recw
     assert not recwarn.list
 
 
+def test_corrected_labels_are_the_mean_over_the_frames():
+    measured = CorrectedLabels()
+    for share in (0.1, 0.2, 0.6):
+        measured.update(share)
+    assert measured.mean() == pytest.approx(0.3)
+
+
 def test_a_clip_that_follows_its_flow_is_fully_consistent():
     consistency = TemporalConsistency(3)
     flow = np.zeros((3, 4, 2), np.float32)

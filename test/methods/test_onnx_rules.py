@@ -135,8 +135,8 @@ def size_known_later():
     return graph([node], [value('x', FLOAT, 1, 'height')], [value('y', FLOAT, 1, 'height')])
 
 
-def operator_of_a_vendor():
-    node = helper.make_node('FusedMatMul', ['x', 'x'], ['y'], domain='com.microsoft')
+def operator_of_a_vendor(name='FusedMatMul'):
+    node = helper.make_node(name, ['x', 'x'], ['y'], domain='com.microsoft')
     square = [value('x', FLOAT, 2, 2)], [value('y', FLOAT, 2, 2)]
     return graph([node], *square, domains=['com.microsoft'])
 
@@ -149,6 +149,15 @@ def shape_that_depends_on_data():
 def doubles():
     node = helper.make_node('Relu', ['x'], ['y'])
     return graph([node], [value('x', DOUBLE, 4)], [value('y', DOUBLE, 4)])
+
+
+def weights_in_doubles():
+    return graph(
+        [helper.make_node('Cast', ['w'], ['y'], to=FLOAT)],
+        [],
+        [value('y', FLOAT, 2)],
+        constants=[numpy_helper.from_array(np.ones(2), 'w')],
+    )
 
 
 def node_without_input():
@@ -180,8 +189,10 @@ def node_without_input():
         (notes_of_the_exporter(), 'carries notes of the exporter'),
         (size_known_later(), 'x has no fixed shape'),
         (operator_of_a_vendor(), 'com.microsoft:FusedMatMul, which not every runtime'),
+        (operator_of_a_vendor('MatMul'), 'com.microsoft:MatMul, which not every runtime'),
         (shape_that_depends_on_data(), 'NonZero, which not every runtime'),
         (doubles(), 'x is DOUBLE'),
+        (weights_in_doubles(), 'w is DOUBLE'),
         (node_without_input(), 'no valid ONNX graph'),
     ],
 )
@@ -195,6 +206,7 @@ def test_a_graph_that_breaks_a_rule_is_found(model, finding):
     [
         segmenter_like(),
         grid_sample(),
+        grid_sample(opset=19),
         softmax(axis=-1),
         resize(mode='linear'),
         resize(mode='linear', coordinate_transformation_mode='align_corners'),

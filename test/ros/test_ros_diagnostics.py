@@ -1,10 +1,20 @@
 """What `/diagnostics` calls a warning or an error, and when it stops to."""
 
+import re
+import time
+from types import SimpleNamespace
+
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_harness import kind_and_reason, show, values_of
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+
+from vss_ros.ros.core_log import CoreLog
+from vss_ros.ros.diagnostics import QOS_NEWS_S, Diagnostics
+from vss_ros.ros.settings import NodeSettings, Settings
+from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.topic_source import TopicSource
 
 
 def test_frames_that_take_too_long_are_a_warning_and_then_an_error(stream):
@@ -151,3 +161,56 @@ def test_camera_infos_of_another_camera_or_size_are_a_warning_until_one_fits(str
     stream.probe.until(
         lambda: [s for s in show_with('camera_optical', 48) if text not in s.message], 'the end of it'
     )
+
+
+@pytest.fixture
+def watched(probe):
+    """The diagnostics of an active stream whose topic nobody publishes on; tests count what came."""
+    source = TopicSource(probe.node, NodeSettings(), StreamStatistics(), pytest.fail)
+    log = CoreLog(probe.node)
+    log.close()
+    watched = Diagnostics(probe.node, log)
+    watched.state = 'active'
+    watched.stream = SimpleNamespace(
+        source=source,
+        statistics=source._statistics,
+        settings=Settings(node=source._settings),
+        model=SimpleNamespace(propagates=True),
+        is_running=True,
+    )
+    watched.activated()
+    yield watched
+    probe.node.destroy_timer(watched._timer)
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ('counts', 'reasons'),
+    [
+        ({'missed': 4}, []),  # the noise of best effort
+        ({'missed': 10}, ['10 images on .* 90 did: newer ones replaced them']),
+        ({'missed': 10, 'lost': 6}, ['10 images on .*: 6 were lost on the way; start the PUBLISHER']),
+        ({'lost': 10}, ['10 images on .*: 10 were lost on the way']),  # where nobody numbers them
+        ({'missed': 10, 'dropped': 10}, []),  # it could not have segmented them anyway
+    ],
+)
+def test_images_that_did_not_reach_the_node_are_a_warning_once_with_the_reason(watched, counts, reasons):
+    for what, number in {'received': 90, **counts}.items():
+        watched.stream.statistics.count(what, number)
+    problems = watched._problems()
+    assert [level for level, _ in problems] == [DiagnosticStatus.WARN] * len(reasons)
+    for (_, text), reason in zip(problems, reasons, strict=True):
+        assert re.match(reason, text)
+    assert watched._problems() == []
+
+
+def test_why_a_topic_does_not_connect_is_told_for_as_long_as_nothing_comes_and_a_while_otherwise(watched):
+    statistics, text = watched.stream.statistics, 'reliability does not fit'
+    statistics.qos_problem('/image_raw', text)
+    assert watched._problems() == [(DiagnosticStatus.WARN, text)]
+    statistics._qos_problems['/image_raw'] = (time.monotonic() - QOS_NEWS_S - 1, text)
+    assert watched._problems() == []
+    watched._active_since_s -= 100
+    (_, silence), *others = watched._problems()
+    assert 'no image on /image_raw for 100 s; nobody publishes on it' in silence
+    assert others == [(DiagnosticStatus.WARN, text)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vss_ros.ros.statistics import Rate, StreamStatistics
+from vss_ros.ros.statistics import WINDOW, Rate, StreamStatistics
 
 
 def rates(hz: float, end_s: float, looked_at: np.ndarray) -> list[float]:
@@ -49,3 +49,21 @@ def test_latencies_are_those_since_the_last_beginning():
     assert statistics.latency_ms() == (0, 0)
     statistics.good_frame(20, None)
     assert statistics.latency_ms() == (20, 20)
+
+
+def test_latencies_are_those_of_the_newest_frames_however_long_the_stream_is():
+    statistics = StreamStatistics()
+    for latency_ms in (*[900] * 50, *[20] * WINDOW):
+        statistics.good_frame(latency_ms, None)
+    assert statistics.latency_ms() == (20, 20)
+
+
+@pytest.mark.parametrize('end', ['start_over', 'good_frame'])
+def test_what_frames_in_a_row_have_in_common_ends_at_a_new_beginning_and_with_a_frame_that_is_well(end):
+    statistics = StreamStatistics()
+    for _ in range(2):
+        statistics.good_frame(1, 'gap')
+    assert [statistics.bad_frame('bad', error) for error in ('one', 'another')] == [1, 2]
+    assert (statistics.restarts, statistics.last_error) == ({'gap': 2}, 'another')
+    statistics.start_over() if end == 'start_over' else statistics.good_frame(1, None)
+    assert (statistics.restarts, statistics.bad_in_a_row) == ({}, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import deque
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.ros.camera_infos import CameraInfos, described_size, scaled_camera_info
+from vss_ros.ros.publishers import SHARED_S, TURNS
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
@@ -101,9 +104,20 @@ def test_the_geometry_of_another_camera_or_another_size_is_never_given_and_that_
     frame = frame_of(source, image(3))
     assert frame.find_camera_info() is None
     assert source._statistics.counts['camera_info_unmatched'] == 1
+    assert 'the images of' in source.camera_info_misfit
     source._camera_infos.keep(camera_info(1))
     assert frame.find_camera_info() == camera_info(1)
     assert source._statistics.counts['camera_info_unmatched'] == 2
+    assert source.camera_info_misfit == ''
+
+
+def test_why_an_image_has_no_camera_info_is_no_news_once_its_own_comes(source):
+    source._camera_infos.keep(camera_info(1, camera='rear'))
+    frame = frame_of(source, image(3))
+    assert frame.find_camera_info() is None
+    source._camera_infos.keep(camera_info(3))
+    assert frame.find_camera_info() == camera_info(3)
+    assert source.camera_info_misfit == ''
 
 
 def test_a_camera_info_of_before_a_pause_is_there_for_what_is_in_work_and_forgotten_at_the_new_beginning(
@@ -141,6 +155,8 @@ def test_a_bag_that_plays_again_and_again_keeps_as_many_camera_infos_as_before()
         kept.keep(camera_info(number))
     assert len(kept._by_stamp) == 5 + 300
     assert kept.find(header(5000), SIZE) == camera_info(999)
+    kept.keep(camera_info(900))
+    assert kept.find(header(5000), SIZE) == camera_info(900)  # the newest one again
 
 
 def test_a_camera_info_may_speak_of_a_part_of_the_sensor_and_of_binned_pixels():
@@ -180,6 +196,42 @@ def test_a_camera_that_sends_nothing_usable_is_a_pause_like_silence(probe):
     source.close()
 
 
+def test_a_source_that_could_subscribe_only_to_a_part_has_not_subscribed(source, monkeypatch):
+    def refuse(name):
+        raise SettingsError('no such policy')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, '_subscribe_to_infos', refuse)
+        with pytest.raises(SettingsError, match='no such policy'):
+            source.subscribe()
+    assert not source.is_subscribed
+    source.subscribe()
+    assert set(source._subscriptions) == {source._name, *source._info_names}
+
+
+@pytest.mark.parametrize(
+    ('drop_policy', 'reliability'),
+    [('latest', ReliabilityPolicy.BEST_EFFORT), ('queue', ReliabilityPolicy.RELIABLE)],
+)
+def test_a_replay_is_heard_reliably_and_a_live_camera_as_it_comes(probe, drop_policy, reliability):
+    source = TopicSource(probe.node, NodeSettings(drop_policy=drop_policy), StreamStatistics(), pytest.fail)
+    source.subscribe()
+    [end] = probe.node.get_subscriptions_info_by_topic('/image_raw')
+    assert end.qos_profile.reliability == reliability
+    source.close()
+
+
+def test_a_worker_that_waits_for_an_image_has_none_in_work(source, monkeypatch):
+    waited, take = [], source._inbox.take
+    monkeypatch.setattr(source._inbox, 'take', lambda *times: waited.append(source.in_work_s) or take(*times))
+    frames = iter(source)
+    for number in range(2):
+        source._on_image(image(number))
+        assert next(frames) is not None
+        assert source.in_work_s > 0
+    assert waited == [0, 0]
+
+
 def test_what_is_missing_in_the_numbers_of_several_publishers_says_nothing(source):
     source.publishers.names = ['/front (Image, reliable)', '/rear (Image, reliable)']
     for number in (7, 1007, 8, 1008):
@@ -194,9 +246,13 @@ def test_images_of_several_publishers_are_told_by_their_numbers_and_one_that_die
     assert not source.publishers.take_turns
     for number in (1000, 9, 1001, 10, 1002, 11):
         source._on_numbered_image(image(number), {'publication_sequence_number': number})
-    assert source.publishers.take_turns
-    source.publishers.names = source.publishers.names[:1]
-    assert not source.publishers.take_turns
+    publishers = source.publishers
+    assert publishers.take_turns
+    publishers.names = publishers.names[:1]
+    assert not publishers.take_turns
+    publishers.names = 2 * publishers.names
+    publishers._turns = deque((time_s - SHARED_S for time_s in publishers._turns), maxlen=TURNS)
+    assert not publishers.take_turns  # any more
 
 
 def test_where_images_are_not_numbered_several_publishers_are_taken_at_their_word(source):

@@ -299,12 +299,34 @@ def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source
 def test_a_packet_that_a_full_queue_dropped_is_not_built_upon(source, packets, images):
     topic, errors = source(drop_policy='queue')
     topic._inbox = Inbox(2)
-    for number in range(4):
+    topic._on_image(message('ffmpeg', 0, packets[0]))
+    assert seen(topic, packets, images) == [0]
+    for number in range(1, 4):
         topic._on_image(message('ffmpeg', number, packets[number]))
     assert seen(topic, packets, images) == []  # 2 and 3, without what they build upon
-    for number in (4, 5, 6):
+    for number in (5, 6):
         topic._on_image(message('ffmpeg', number, packets[number]))
     assert seen(topic, packets, images) == [5, 6]
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ('waiting', 'later', 'pictures'),
+    [((2,), (3, 5, 6), [5, 6]), ((5,), (7, 10, 11), [5, 10, 11])],
+    ids=['before what waits', 'before what comes next'],
+)
+def test_wherever_a_packet_was_lost_nothing_is_built_upon_the_hole(
+    source, packets, images, waiting, later, pictures
+):
+    topic, errors = source(drop_policy='queue')
+    topic._on_image(message('ffmpeg', 0, packets[0]))
+    assert seen(topic, packets, images) == [0]
+    for number in waiting:
+        topic._on_image(message('ffmpeg', number, packets[number]))
+    topic._on_lost(1)
+    for number in later:
+        topic._on_image(message('ffmpeg', number, packets[number]))
+    assert seen(topic, packets, images) == pictures
     assert errors == []
 
 

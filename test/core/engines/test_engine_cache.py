@@ -127,6 +127,15 @@ def test_an_engine_that_others_can_write_is_refused(cache):
         cache.read(engine)
 
 
+def test_a_cache_and_an_engine_of_another_user_are_refused(cache, monkeypatch):
+    engine = cache.store(KEY, b'engine', {})
+    monkeypatch.setattr('os.getuid', lambda: cache.folder.stat().st_uid + 1)
+    with pytest.raises(EngineError, match='belongs to another user'):
+        cache.read(engine)
+    with pytest.raises(EngineError, match='belongs to another user'):
+        EngineCache(cache.folder)
+
+
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(EngineError, match=r'engine cache .*file cannot be made.*set engine_cache'):
@@ -141,6 +150,13 @@ def test_a_failed_write_leaves_the_old_engine_and_no_draft(cache, monkeypatch):
     assert [file.read_bytes() for file in cache.folder.glob('*.engine')] == [b'old']
     assert not list(cache.folder.glob('.unfinished-*'))
     assert cache.find(KEY) is None  # and what lies there is not taken for the new one
+
+
+def test_engines_are_listed_from_the_newest_to_the_oldest(cache):
+    for created in ('2026-01-02', '2026-03-01', '2025-12-31'):
+        cache.store(replace(KEY, onnx_sha256=created), b'engine', {'created': created})
+    listed = [entry.facts['created'] for entry in cache.entries()]
+    assert listed == ['2026-03-01', '2026-01-02', '2025-12-31']
 
 
 def test_pruning_removes_what_is_not_kept_and_what_has_no_sidecar(cache):
@@ -215,7 +231,7 @@ def test_pruning_takes_locks_and_measurements_along_that_no_engine_needs(cache):
 
 def test_the_default_folder_follows_the_cache_folder_of_the_desktop(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    assert default_folder() == tmp_path / 'vss_ros' / 'engines'
+    assert EngineCache().folder == default_folder() == tmp_path / 'vss_ros' / 'engines'
 
 
 def test_a_second_process_waits_for_the_lock(cache):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 pytest.importorskip('onnxruntime')
@@ -22,6 +25,42 @@ class Differing(OnnxRuntimeEngine):
             labels = given['labels'] = given['labels'].copy()
             labels.flat[: self.cells] += 1
         return given
+
+
+class Changing(OnnxRuntimeEngine):
+    """Changes what the graphs give."""
+
+    def run(self, graph, tensors):
+        return {name: self.change(name, array.copy()) for name, array in super().run(graph, tensors).items()}
+
+
+def results_of(model, change):
+    """Whether all graphs passed, and their results."""
+    reference, engine = (
+        each.load(model, EngineSettings('onnxruntime')) for each in (OnnxRuntimeEngine, Changing)
+    )
+    engine.change = change
+    results = self_check(model, engine, reference, 'fp32')
+    return all(entry['passed'] for entry in results.values()), results
+
+
+@pytest.mark.parametrize(('steps', 'passes'), [(4, True), (5, False)])
+def test_small_steps_of_confidence_are_no_difference(model, steps, passes):
+    def change(name, array):
+        return np.where(array > 127, array - steps, array + steps) if name == 'confidence' else array
+
+    assert results_of(model, change)[0] is passes
+
+
+def test_floats_that_are_no_numbers_do_not_pass_and_can_be_kept_as_json(model):
+    def change(name, array):
+        array.flat[:1] = np.nan if np.issubdtype(array.dtype, np.floating) else array.flat[:1]
+        return array
+
+    passed, results = results_of(model, change)
+    assert not passed
+    assert results['segmenter']['worst'] != 'none'
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
 
 
 @pytest.mark.parametrize(('cells', 'passes'), [(0, True), (3, True), (4, False)])

@@ -207,6 +207,17 @@ def test_a_reset_forgets_the_key_frame_in_work(model, open_stream, gated, street
     assert segmenter.background.handed_over == 0
 
 
+def test_a_new_stream_does_not_wait_for_a_key_frame_of_the_old_one(open_stream, gated, street):
+    segmenter = open_stream(replace(BACKGROUND, background_delay_frames=1), gated)
+    stream = frames(street)
+    for frame in stream[:5]:
+        segmenter.step(frame)
+    assert segmenter.background.is_busy  # and the frame after would wait for it
+    segmenter.reset()
+    assert segmenter.step(stream[5]).is_key
+    assert (segmenter.background.handed_over, segmenter.background.failed) == (0, 0)
+
+
 def test_a_requested_key_frame_is_taken_at_once_and_replaces_the_one_in_work(open_stream, gated, street):
     segmenter = open_stream(BACKGROUND, gated)
     stream = frames(street)

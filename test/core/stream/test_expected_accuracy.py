@@ -133,6 +133,33 @@ def test_signals_add_up_from_frame_to_frame_and_begin_anew_with_a_key_frame(mode
     assert set(follower.signals.values()) == {0.0}
 
 
+def test_after_a_key_frame_of_the_background_the_signals_are_those_of_a_stream_that_began_with_it(model):
+    rng, (height, width) = np.random.default_rng(0), model.image_size
+    images = rng.integers(0, 256, (4, height, width, 3), np.uint8)
+    flows = [np.full((1, 2, height // 4, width // 4), length, np.float32) for length in range(4)]
+    confident = dict(enumerate(np.uint8([255, 230, 210, 200])))
+    predicting_all = predicting(model, 0.0, age=1.0, path=1.0, residual=1.0, doubt=1.0)
+    stream, beside = Expectation(predicting_all), Expectation(predicting_all)
+
+    def go_on(follower, number, is_anchor):
+        follower.look(images[number], lambda name: flows[number])
+        follower.note(images[number], False, is_anchor, lambda name: confident[number])
+
+    stream.note(images[0], True, True, lambda name: confident[0])
+    go_on(stream, 1, is_anchor=True)
+    stream.mark()
+    go_on(stream, 2, is_anchor=True)
+    beside.note(images[1], True, True, lambda name: np.uint8(240))  # that frame, computed in full
+    go_on(beside, 2, is_anchor=False)
+    stream.hand_over(lambda: np.uint8(240))
+    assert stream.signals == pytest.approx(beside.signals)
+    for follower in (stream, beside):
+        go_on(follower, 3, is_anchor=True)
+    assert stream.signals == pytest.approx(beside.signals)
+    assert stream.signals['doubt'] == pytest.approx((240 - 200) / 255)
+    assert stream.signals['path'] == pytest.approx(math.hypot(3, 3) / (width // 4))
+
+
 def test_what_was_corrected_behind_the_key_frame_before_says_nothing_after_one_of_the_background(model):
     follower = Expectation(predicting(model, 0.0, distortion=-1.0, corrected=-1.0))
     image = np.zeros((*model.image_size, 3), np.uint8)
@@ -180,6 +207,19 @@ def test_every_signal_of_a_real_stream_can_be_asked_for(model, engine, street):
     found = [segmenter.step(frame) for frame in frames(street[:5])]
     assert line_of(found) == 'K....'
     assert all(0.5 < each.expected_accuracy < 1 for each in found[1:])
+
+
+def test_what_is_expected_is_the_same_with_an_engine_whose_tensors_are_not_arrays(model, engine, street):
+    pytest.importorskip('torch')
+    asked = predicting(model, 9.0, **dict.fromkeys(SIGNALS, -1.0))
+    arrays, tensors = (
+        VideoSegmenter(asked, each, ADAPTIVE)
+        for each in (engine, load_engine(model, EngineSettings('torch')))
+    )
+    for frame in frames(street[:4]):
+        expected, found = (segmenter.step(frame).expected_accuracy for segmenter in (arrays, tensors))
+        assert found == (None if expected is None else pytest.approx(expected, abs=1e-3))
+    assert expected is not None
 
 
 def test_the_default_weights_serve_a_model_without_weights_of_its_own(model, engine, street):
@@ -237,8 +277,9 @@ def test_a_signal_the_model_does_not_give_is_refused_by_name(model, engine, sign
 def test_a_change_that_is_refused_changes_nothing(model, engine, street):
     poor = dataclasses.replace(model, steps={'key': ('segmenter',), 'propagated': ('segmenter', 'warp')})
     segmenter = VideoSegmenter(poor, engine, StreamSettings(7))
-    with pytest.raises(ModelError, match='scheduler adaptive needs'):
-        segmenter.configure(ADAPTIVE)
+    for change in (segmenter.check, segmenter.configure):
+        with pytest.raises(ModelError, match='scheduler adaptive needs'):
+            change(ADAPTIVE)
     assert segmenter.settings == StreamSettings(7)
 
 

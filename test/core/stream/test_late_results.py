@@ -262,7 +262,14 @@ def test_a_delay_that_makes_no_sense_is_refused(late_models, tmp_path, value):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize('steps', [{'key': ['start', 'echo']}, {'key': ['start'], 'propagated': ['echo']}])
+@pytest.mark.parametrize(
+    'steps',
+    [
+        {'key': ['start', 'echo']},
+        {'key': ['start'], 'propagated': ['echo']},
+        {'key': ['start', 'flow', 'echo'], 'propagated': ['flow', 'echo']},
+    ],
+)
 def test_late_results_need_a_propagated_step_that_the_key_step_contains(late_models, tmp_path, steps):
     edit(late_models[1], tmp_path / 'model.yaml', {'steps': steps})
     with pytest.raises(ModelError, match='delay_frames is 1; expected a propagated step whose stages'):

@@ -1,5 +1,7 @@
 """A frame in regions: where they lie, what each of them sees and decides, and how they come together."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -161,6 +163,15 @@ def test_what_is_asked_of_the_stream_happens_in_all_regions_with_the_next_frame(
     assert segmenter.settings == StreamSettings(key_frame_interval=2, regions='2x2')
 
 
+def test_a_change_that_the_model_cannot_follow_is_refused_at_once_and_changes_nothing(model, engine, street):
+    plain = replace(model, steps={name: model.steps[name] for name in ('key', 'propagated')})
+    segmenter = make_segmenter(plain, engine, FOUR)
+    with pytest.raises(ModelError, match='correction_interval is 2, but tiny has no step'):
+        segmenter.configure(replace(FOUR, correction_interval=2))
+    assert segmenter.settings == FOUR
+    assert segmenter.step(Frame(street[0], 0)).is_key
+
+
 def test_a_new_size_starts_a_new_stream_even_where_the_regions_keep_theirs(model, engine, street):
     segmenter = make_segmenter(model, engine, FOUR)
     sizes = [(101, 100), (101, 100), (102, 100), (40, 60)]
@@ -176,6 +187,14 @@ def test_a_gap_starts_a_new_stream(model, engine, street):
     found = [segmenter.step(Frame(street[0], stamp)) for stamp in (0, 1, 10**10, 5)]
     assert [s.reset_reason for s in found] == ['first frame', None, 'gap', 'stamp went back']
     assert segmenter.resets == {'first frame': 1, 'gap': 1, 'stamp went back': 1}
+
+
+def test_another_camera_or_encoding_starts_a_new_stream_in_all_regions(model, engine, street):
+    segmenter = make_segmenter(model, engine, FOUR)
+    sources = [('front', 'bgr8'), ('front', 'bgr8'), ('rear', 'bgr8'), ('rear', 'rgb8')]
+    found = [segmenter.step(Frame(street[0], stamp, *source)) for stamp, source in enumerate(sources)]
+    assert [s.reset_reason for s in found] == ['first frame', None, 'camera changed', 'encoding changed']
+    assert line(found) == ['K.KK'] * 4
 
 
 def test_an_error_in_one_region_starts_a_new_stream_in_all(model, engine, street):
@@ -198,6 +217,16 @@ def test_an_error_in_one_region_starts_a_new_stream_in_all(model, engine, street
         segmenter.step(stream[1])
     found = [segmenter.step(frame) for frame in stream[2:]]
     assert [(s.kind, s.reset_reason) for s in found] == [('key', 'error'), ('propagated', None)]
+
+
+def test_the_time_of_a_frame_is_that_of_all_its_regions(model, engine, street):
+    segmenter, parts = make_segmenter(model, engine, FOUR), []
+    for each in segmenter._segmenters:
+        each.step = lambda frame, step=each.step: parts.append(step(frame)) or parts[-1]
+    found = segmenter.step(Frame(doubled(street[:1])[0], 0))
+    assert len(parts) == 4
+    assert found.timings_ms['segmenter'] == pytest.approx(sum(part.timings_ms['segmenter'] for part in parts))
+    assert found.timings_ms['resize'] > sum(part.timings_ms['resize'] for part in parts)  # they are cut out
 
 
 def test_the_pipeline_runs_regions_and_their_times_add_up(model, engine, street):

@@ -46,6 +46,7 @@ def test_a_frame_is_a_key_frame_from_the_interval_on_whatever_is_expected_of_it(
         ({'key_frame_threshold': 0.0}, 'K.........'),
         ({'max_key_share': 0.2, 'key_share_window': 10}, 'K..K......'),
         ({'max_key_share': 0.5, 'key_share_window': 4}, 'K..K..K..K'),
+        ({'max_key_share': 0.25, 'key_share_window': 4}, 'K...K...K.'),  # as soon as the window allows it
     ],
 )
 def test_adaptive_places_key_frames_where_too_little_is_expected(changes, line):
@@ -59,6 +60,11 @@ def test_where_nothing_is_expected_adaptive_waits_for_its_longest_interval():
 
 def test_what_is_not_a_number_is_no_promise():
     assert places(adaptive(min_interval=1), 4, lambda age: math.nan) == 'KKKK'
+
+
+def test_a_frame_of_which_just_enough_is_expected_is_propagated():
+    assert not adaptive(min_interval=1, key_frame_threshold=0.75).is_key(1, 0.75)
+    assert adaptive(min_interval=1, key_frame_threshold=0.75).is_key(1, 0.7499)
 
 
 def test_asking_twice_about_a_frame_changes_nothing():

@@ -177,6 +177,19 @@ def test_a_flow_network_that_the_model_does_not_have_is_refused(model, engine):
         VideoSegmenter(model, engine, StreamSettings(motion='network'))
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [{'motion': 'network'}, {'motion': 'dis'}, {'scheduler': 'adaptive'}, {'background_key_frames': True}],
+)
+def test_a_model_that_cannot_propagate_computes_every_frame_in_full_and_nothing_beside(
+    model, engine, street, changes
+):
+    alone = dataclasses.replace(model, steps={'key': model.steps['key']}, state={})
+    segmenter = VideoSegmenter(alone, engine, StreamSettings(**changes))
+    assert (segmenter._motion, segmenter.expectation, segmenter.background) == (None, None, None)
+    assert places(segmenter, frames(street[:3])) == 'KKK'
+
+
 def test_the_estimator_stays_while_a_stream_runs(segmenter):
     segmenter.configure(StreamSettings(motion='motion_vectors', confidence_threshold=0.5))
     assert segmenter.settings == StreamSettings(motion='model', confidence_threshold=0.5)
