@@ -59,15 +59,10 @@ class Inbox(Generic[T]):
         with self._changed:
             count = len(self._items)
             self._items.clear()
-            self._changed.notify_all()
         return count
 
     def close(self) -> None:
         """Ends every `take`, now and later."""
         with self._changed:
             self._closed = True
-            self._items.clear()
             self._changed.notify_all()
-
-    def __len__(self) -> int:
-        return len(self._items)

@@ -65,7 +65,7 @@ class StreamMotion:
         return self._dis.between(grey, previous)
 
     def reset(self) -> None:
-        self._previous = self._next = None
+        self._previous = None
         self._dis.reset()
 
     def _composed(self, coded: Sequence[CodedPicture], cells: tuple[int, ...]) -> np.ndarray | None:

@@ -82,12 +82,11 @@ class BackgroundKeyFrames:
         return 0.0 if begun_s is None else time.monotonic() - begun_s
 
     def begin(self, tensors: Mapping[str, Any], stamp_ns: int) -> None:
-        """Starts the key step of the newest frame.
+        """Starts the key step of the newest frame, while no other is in work.
 
         Args:
             tensors: what the host gives the step: `image`.
         """
-        self.drop()
         given = dict(tensors)
         self._work = _KeyFrame(self._pool.submit(self._run, given), given, stamp_ns)
 

@@ -37,10 +37,6 @@ class Expectation:
         self._model = accuracy_model_of(model)
         self._wanted = set(self._model.weights)
         self.stage = 'flow' if 'flow' in model.steps['propagated'] else model.steps['propagated'][0]
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets the stream."""
         self._newest: np.ndarray | None = None
         self._start(0.0)
         self.seen = dict(self.signals)

@@ -182,8 +182,7 @@ def _spans(length: int, parts: int, overlap: float) -> list[tuple[slice, slice]]
 
 def _crop(frame: Frame, region: Region) -> Frame:
     """What a region sees, as a frame; without motion vectors of a video, which are those of whole images."""
-    image = np.ascontiguousarray(frame.image[region.seen])  # engines take no views with holes
-    return Frame(image, frame.stamp_ns, frame.camera, frame.encoding)
+    return Frame(frame.image[region.seen], frame.stamp_ns, frame.camera, frame.encoding)
 
 
 def _merged(parts: Sequence[Segmentation], regions: Sequence[Region], cropping: Stopwatch) -> Segmentation:

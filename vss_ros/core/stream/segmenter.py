@@ -348,8 +348,6 @@ class VideoSegmenter:
             self.background.drop()
         if self._motion is not None:
             self._motion.reset()
-        if self.expectation is not None:
-            self.expectation.reset()
 
     def _check_correction(self, settings: StreamSettings) -> None:
         if settings.correction_interval > 1 and CARRIED not in self.model.steps:
