@@ -1,3 +1,4 @@
+import re
 import struct
 from pathlib import Path
 
@@ -107,6 +108,50 @@ def test_the_truth_is_the_mask_with_exactly_the_same_stamp(tmp_path):
     path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks})
     truths = [frame.truth for frame in read(path, mask_topic='/mask')]
     assert [None if truth is None else int(truth[0, 0]) for truth in truths] == [0, None, 2, 4]
+
+
+@pytest.mark.parametrize('late', [[2, 4], [0, 1, 2, 3, 4], [4], [0], []])
+def test_masks_that_belong_to_no_image_are_told_with_one_of_their_stamps(tmp_path, caplog, late):
+    images = [image_message(picture(i), 'bgr8', STAMP_NS + 100 * i) for i in range(5)]
+    stamps = [STAMP_NS + 100 * i + (i in late) for i in range(5)]
+    masks = [image_message(np.zeros((24, 32), np.uint8), 'mono8', stamp) for stamp in stamps]
+    path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks})
+    source = open_source(str(path), SourceSettings(topic='/camera', mask_topic='/mask'))
+    for number in (1, 2):  # a second pass counts anew
+        assert sum(frame.truth is not None for frame in source) == 5 - len(late)
+        assert len(caplog.records) == number * bool(late)
+    source.close()
+    if late:
+        found = re.search(
+            r'bag: (.*) masks of /mask were used for no image, that at (\S+) s for', caplog.text
+        )
+        assert found.groups() == (f'{len(late)} of 5', f'1700000000.{stamps[late[0]] % 10**9}')
+
+
+def test_an_image_with_the_stamp_of_the_one_before_is_told_once(tmp_path, caplog):
+    images = [image_message(picture(i), 'bgr8', stamp) for i, stamp in enumerate((1, 2, 2, 2, 5))]
+    masks = [image_message(np.full((24, 32), i, np.uint8), 'mono8', 1 + i) for i in range(5)]
+    path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks})
+    truths = [frame.truth for frame in read(path, topic='/camera', mask_topic='/mask')]
+    assert [int(truth[0, 0]) for truth in truths] == [0, 1, 1, 1, 4]
+    assert caplog.text.count('two images have the stamp 0.000000002 s') == 1
+    assert '2 of 5 masks of /mask were used for no image, that at 0.000000003 s for example' in caplog.text
+
+
+def test_a_mask_that_cannot_be_decoded_is_told(tmp_path, caplog, monkeypatch):
+    images = [image_message(picture(i), 'bgr8', 1 + i) for i in range(3)]
+    masks = [image_message(np.zeros((24, 32), np.uint8), 'mono8', 1 + i) for i in range(3)]
+    path = write_bag(tmp_path / 'bag', {'/camera': images, '/mask': masks})
+    decode = AnyReader.deserialize
+    mask = STORE.serialize_cdr(masks[1], IMAGE).tobytes()
+    monkeypatch.setattr(
+        AnyReader, 'deserialize', lambda *args: decode(*args) if bytes(args[1]) != mask else {}['lost']
+    )
+    frames = read(path, topic='/camera', mask_topic='/mask')
+    assert [frame.truth is None for frame in frames] == [False, True, False]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: the mask of /mask at 0.000 s is left out: it cannot be decoded: 'lost'"
+    ]
 
 
 @pytest.mark.parametrize('stamps', [(7, 7, 7), (1, 5, 5)])

@@ -48,7 +48,8 @@ class BagSource:
         topic: the image topic; None takes the only one there is.
         mask_topic: topic of mono8 masks, as they are or as PNG, in order of their stamps; a mask is the truth
             of the image with the same stamp, or of the image recorded at the same time where both have none.
-            One that cannot be used is left out, which is told in the same way.
+            One that cannot be used is left out, which is told in the same way; at the end it is told how many
+            belong to no image.
 
     Raises:
         SourceError: the bag is missing or damaged, the topic is missing or must be chosen; while
@@ -165,9 +166,11 @@ class _Masks:
         """Begins with the first mask; called before `label`."""
         self._messages = _messages(self._path, self._reader, self._topic)
         self._latest: dict[str, Moment] = {}
-        self._left_out = 0
-        self._in_order = self._all_stamped = True
+        self._count = self._left_out = self._unused = 0
+        self._first_unused: Moment = 0, 0  # if there is one
+        self._in_order = self._all_stamped = self._all_differ = True
         self._ahead = self._next()  # the first mask not yet passed by
+        self._is_used = False  # the same one
         self._after = self._next()
 
     def label(self, frame: Frame, moment: Moment) -> Frame:
@@ -176,27 +179,31 @@ class _Masks:
             truth = self._at(moment)
             return frame if truth is None else replace(frame, truth=truth)
         except FrameError as error:
-            self._left_out += 1
-            if self._left_out == 1:
-                _log.warning(
-                    '%s: the mask of %s at %.3f s is left out: %s',
-                    self._path,
-                    self._topic,
-                    frame.stamp_ns / 1e9,
-                    error,
-                )
+            self._leave_out(frame.stamp_ns, error)
             return frame
 
     def tell_left_out(self) -> None:
-        """Tells how many masks could not be used; of one `label` has told."""
+        """Tells how many masks could not be used, where it is not told yet, and how many have no image."""
+        while self._ahead is not None:
+            self._pass_by()
         if self._left_out > 1:
             _log.warning('%s: %d masks of %s were left out', self._path, self._left_out, self._topic)
+        if self._unused:
+            _log.warning(
+                '%s: %d of %d masks of %s were used for no image, that at %s s for example; a mask is found '
+                'by the stamp of its image, to the nanosecond',
+                self._path,
+                self._unused,
+                self._count,
+                self._topic,
+                _seconds(self._first_unused),
+            )
 
     def _at(self, moment: Moment) -> np.ndarray | None:
         """The mask of this moment, uint8 (H, W), or None. Moments are asked for in rising order."""
         self._check_order('images', moment)
         while self._ahead is not None and self._ahead.moment < moment:
-            self._ahead, self._after = self._after, self._next()
+            self._pass_by()
         if self._ahead is None or self._ahead.moment != moment:
             self._tell_unstamped(moment)
             return None
@@ -206,6 +213,9 @@ class _Masks:
                 'by which that of an image is found; leave out --mask-topic, or record with the stamps of a '
                 'camera'
             )
+        if self._is_used:
+            self._tell_same(moment)
+        self._is_used = True
         mask = self._ahead.message
         if mask.__msgtype__ == COMPRESSED:
             return decode_labels(mask.data)
@@ -213,6 +223,32 @@ class _Masks:
 
     def close(self) -> None:
         self._reader.close()
+
+    def _pass_by(self) -> None:
+        """Goes on to the next mask; one that was used for no image is counted."""
+        if self._ahead is not None and not self._is_used:
+            if not self._unused:
+                self._first_unused = self._ahead.moment
+            self._unused += 1
+        self._ahead, self._after, self._is_used = self._after, self._next(), False
+
+    def _leave_out(self, at_ns: int, error: FrameError) -> None:
+        self._left_out += 1
+        if self._left_out == 1:
+            _log.warning(
+                '%s: the mask of %s at %.3f s is left out: %s', self._path, self._topic, at_ns / 1e9, error
+            )
+
+    def _tell_same(self, moment: Moment) -> None:
+        if self._all_differ:
+            self._all_differ = False
+            _log.warning(
+                '%s: two images have the stamp %s s, and the mask of %s with it counts as the truth of '
+                'both, though it may be that of one; record with the stamps of a camera',
+                self._path,
+                _seconds(moment),
+                self._topic,
+            )
 
     def _tell_unstamped(self, moment: Moment) -> None:
         stamp_ns, _ = moment
@@ -227,10 +263,13 @@ class _Masks:
 
     def _next(self) -> _Recorded | None:
         """The next mask that can be read, or None."""
-        mask = next((mask for mask in self._messages if not isinstance(mask.message, FrameError)), None)
-        if mask is not None:
-            self._check_order(self._topic, mask.moment)
-        return mask
+        for mask in self._messages:
+            self._count += 1
+            if not isinstance(mask.message, FrameError):
+                self._check_order(self._topic, mask.moment)
+                return mask
+            self._leave_out(mask.at_ns, mask.message)
+        return None
 
     def _check_order(self, what: str, moment: Moment) -> None:
         if self._in_order and moment < self._latest.get(what, moment):
@@ -319,6 +358,11 @@ def _image_connections(reader: AnyReader) -> list[Any]:
 
 def _image_topics(reader: AnyReader) -> list[str]:
     return sorted({entry.topic for entry in _image_connections(reader)})
+
+
+def _seconds(moment: Moment) -> str:
+    """To the nanosecond, which no float holds."""
+    return '{}.{:09d}'.format(*divmod(sum(moment), 10**9))
 
 
 def _fields(message: Any) -> tuple[str, np.ndarray, int, int, int]:
