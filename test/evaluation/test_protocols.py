@@ -17,7 +17,8 @@ from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.evaluation.evaluate import evaluate
 from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol, _BackwardFlow
-from vss_ros.evaluation.subjects import Counting, load_subjects
+from vss_ros.evaluation.recording import Counting
+from vss_ros.evaluation.subjects import load_subjects
 
 SIZE = {'height': 64, 'width': 96}
 

@@ -12,13 +12,13 @@ from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model.cost import Cost
-from vss_ros.core.model.files import TensorSpec
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.motion.dis import DisMotion
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
-from vss_ros.evaluation.subjects import carried_by_warp, decide, load_subjects, without_correction
+from vss_ros.evaluation.deciding import decide
+from vss_ros.evaluation.subjects import load_subjects
 
 INTERVAL = 4
 
@@ -131,61 +131,9 @@ def test_before_the_first_correction_a_model_carries_its_mask_to_where_warping_a
         assert (model.warped_mask(frame.size) is not None) == (number == 3)
 
 
-def test_a_model_that_does_not_propagate_has_no_row_of_warping(subjects):
-    assert without_correction(subjects[2].model) is None
-
-
-def with_warp(model, inputs, outputs, state):
-    """The tiny model with other tensors around its warp."""
-    warp = replace(model.graphs['warp'], inputs=dict.fromkeys(inputs), outputs=outputs)
-    return replace(model, graphs={**model.graphs, 'warp': warp}, state=state)
-
-
-def test_everything_a_warp_takes_is_carried_as_that_warp_gave_it(subjects):
-    scores, colours = TensorSpec('float32', (1, 11, 16, 24)), TensorSpec('float32', (1, 3, 16, 24))
-    state = {'image': 'previous_image', 'scores': 'previous_scores', 'look': 'previous_look'}
-    taken = ['previous_scores', 'previous_look', 'flow']
-    model = with_warp(subjects[0].model, taken, {'warped': scores, 'warped_look': colours}, state)
-    assert carried_by_warp(without_correction(model)) == {'scores': 'warped', 'look': 'warped_look'}
-    model = with_warp(subjects[0].model, taken, {'warped': scores}, state)
-    assert without_correction(model) is None
-
-
-def test_a_warp_of_features_is_no_warp_of_scores(subjects):
-    features = {'warped': TensorSpec('float32', (1, 64, 16, 24))}
-    state = {'scores': 'previous_scores'}
-    model = with_warp(subjects[0].model, ['previous_scores', 'flow'], features, state)
-    assert without_correction(model) is None
-
-
 def test_two_models_of_one_name_are_refused(tiny_model, tmp_path):
     copy = shutil.copytree(tiny_model, tmp_path / 'copy')
     with pytest.raises(SettingsError, match='two models are called tiny'):
         load_subjects(
             [str(tiny_model), str(copy)], [EngineSettings(threads=1)], StreamSettings(), False, False
         )
-
-
-@pytest.mark.parametrize('decision', ['full', 'half', 'quarter'])
-@pytest.mark.parametrize('align_corners', [False, True])
-def test_deciding_on_the_host_is_deciding_in_the_graph(subjects, decision, align_corners):
-    torch = pytest.importorskip('torch')
-    from vss_ros.methods.blocks.decide import decide as decide_in_graph
-
-    scores = torch.randn(1, 5, 16, 24, generator=torch.Generator().manual_seed(0))
-    expected = decide_in_graph(scores, (64, 96), decision, align_corners)
-    options = {'decision': decision, 'align_corners': align_corners}
-    mask, confidence = decide(scores[0].numpy(), replace(subjects[0].model, options=options))
-    assert np.mean(mask != expected['mask'][0].numpy()) < 1e-3  # ties of the last bit
-    difference = confidence.astype(int) - expected['confidence'][0].numpy()
-    assert np.abs(difference).max() <= 1
-
-
-def test_the_decisions_of_methods_are_known_here():
-    from vss_ros.evaluation.subjects import PARTS
-
-    torch = pytest.importorskip('torch')
-    assert torch is not None
-    from vss_ros.methods.blocks.decide import DECISIONS
-
-    assert PARTS == DECISIONS

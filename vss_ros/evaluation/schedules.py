@@ -22,8 +22,9 @@ from vss_ros.core.open_segmenter import Segmenter, make_segmenter
 from vss_ros.core.settings import SCHEDULE, StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip
 from vss_ros.evaluation.protocols import phase_of
+from vss_ros.evaluation.recording import Counting
 from vss_ros.evaluation.scores import percent
-from vss_ros.evaluation.subjects import MODEL, Counting, Subject
+from vss_ros.evaluation.subjects import MODEL, Subject
 
 
 class ScheduleProtocol:

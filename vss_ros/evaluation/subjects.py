@@ -10,15 +10,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
-from typing import Any
 
-import cv2
 import numpy as np
 
 from vss_ros.core.engines import Engine, load_engine
-from vss_ros.core.engines.wrapper import EngineWrapper
 from vss_ros.core.errors import MissingLibraryError, ModelError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.cost import Cost, frame_costs, graph_costs, step_macs
@@ -27,10 +23,11 @@ from vss_ros.core.model.steps import CARRIED
 from vss_ros.core.open_segmenter import make_segmenter
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.evaluation.deciding import Decider, decide
+from vss_ros.evaluation.recording import Recorder
+from vss_ros.evaluation.variants import in_full, without_correction
 
 MODEL, WARP_ONLY, PER_FRAME = 'model', 'warp only', 'per frame'
-WARP, WARPED, DECIDE = 'warp', 'warped', 'decide'  # a stage, what it gives, and the stage that is ours
-PARTS = {'full': 1, 'half': 2, 'quarter': 4}  # pixels per decision, by the model's option `decision`
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +99,7 @@ class Stream:
     """A segmenter that lets the warped scores of its last step be seen."""
 
     def __init__(self, subject: Subject, interval: int, background_delay: int, runs: Counter[str]) -> None:
-        self._recorder = _Recorder(subject.engine, runs)
+        self._recorder = Recorder(subject.engine, runs)
         settings = replace(
             subject.settings,
             key_frame_interval=interval,
@@ -180,7 +177,7 @@ def load_subjects(
             raise SettingsError(f'two models are called {model.name}; give each its own name')
         subjects.append(_subject(model, MODEL, loaded, settings))
         if warp_only and (variant := without_correction(model)) is not None:
-            subjects.append(_subject(variant, WARP_ONLY, _Decider(loaded, variant), settings))
+            subjects.append(_subject(variant, WARP_ONLY, Decider(loaded, variant), settings))
         elif warp_only:
             _log.warning('%s has no stage that warps scores; there is no row of warping alone', model.name)
         if per_frame and model.propagates:
@@ -223,127 +220,3 @@ def _subject(model: ModelFolder, kind: str, engine: Engine, settings: StreamSett
         background_key_frames=False,
     )
     return Subject(name, kind, model, engine, settings, costs)
-
-
-def in_full(model: ModelFolder) -> ModelFolder:
-    """The model that takes every frame for a key frame."""
-    return replace(model, steps={'key': model.steps['key']}, state={}, delay_frames=0, correction_interval=1)
-
-
-def without_correction(model: ModelFolder) -> ModelFolder | None:
-    """The model that warps its scores and does nothing else, as DFF does.
-
-    It goes from the same frames as the model, along the same flows. Its last stage, `decide`, is no graph:
-    the engine that knows it is made by `load_subjects`. None if the model has no stage `warp` that gives
-    scores.
-    """
-    stages = model.steps.get('propagated', ())
-    if WARP not in stages or WARP not in model.graphs:
-        return None
-    warped = model.graphs[WARP].outputs.get(WARPED)
-    if warped is None or warped.shape[1] != len(model.classes):
-        return None
-    stages = stages[: stages.index(WARP) + 1]
-    taken = {name for stage in stages if stage in model.graphs for name in model.graphs[stage].inputs}
-    state = {output: name for output, name in model.state.items() if name in taken}
-    between = {step: (*stages, DECIDE) for step in model.steps if step != 'key'}
-    variant = replace(model, steps={**model.steps, **between}, state=state)
-    known = model.graphs[WARP].outputs
-    return variant if all(warped in known for warped in carried_by_warp(variant).values()) else None
-
-
-def carried_by_warp(model: ModelFolder) -> dict[str, str]:
-    """What the next frame's warp takes -> the output of this frame's warp that it is.
-
-    `warp` gives `warped` for `previous_scores`, and `warped_x` for any other `previous_x`.
-    """
-    taken = model.graphs[WARP].inputs
-    names = {
-        output: name.removeprefix('previous_')
-        for output, name in model.state.items()
-        if name in taken and name != output  # else it stays as the key frame left it
-    }
-    return {output: WARPED if name == 'scores' else f'{WARPED}_{name}' for output, name in names.items()}
-
-
-def decide(scores: np.ndarray, model: ModelFolder) -> tuple[np.ndarray, np.ndarray]:
-    """Class and confidence of every pixel, as the graphs of a model decide them.
-
-    Args:
-        scores: class logits, float (K, h, w).
-        model: its options say where the class is decided: at the image's size H x W, a half or a quarter of
-            it, and whether the corners of both grids lie upon each other.
-
-    Returns:
-        mask: class ids, uint8 (H / part, W / part).
-        confidence: round(255 * largest class probability), uint8, of the same size.
-    """
-    height, width = model.image_size
-    part = PARTS.get(str(model.options.get('decision', 'full')), 1)
-    planes: np.ndarray = np.ascontiguousarray(scores.transpose(1, 2, 0), np.float32)
-    small = (width // part, height // part)
-    if planes.shape[1::-1] != small:
-        resized = corners_aligned if model.options.get('align_corners', False) else cv2.resize
-        planes = resized(planes, small)
-    mask = planes.argmax(axis=2).astype(np.uint8)
-    confidence = 255 / np.exp(planes - planes.max(axis=2, keepdims=True)).sum(axis=2)
-    return mask, np.rint(confidence).astype(np.uint8)
-
-
-def corners_aligned(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Planes (h, w, K) resized bilinearly to (width, height), the centres of their corners on each other."""
-    (width, height), (rows, columns) = size, planes.shape[:2]
-    wide = np.tensordot(_between(columns, width), planes, (1, 1))  # (width, h, K)
-    return np.ascontiguousarray(np.tensordot(_between(rows, height), wide, (1, 1)))
-
-
-@lru_cache(maxsize=8)
-def _between(given: int, wanted: int) -> np.ndarray:
-    """Shares of `given` values in each of `wanted` ones, float32 (wanted, given), ends on ends.
-
-    Not by `cv2.remap`, which rounds places to 1/32 before OpenCV 4.12.
-    """
-    place = np.linspace(0, given - 1, wanted)
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(given)), 0).astype(np.float32)
-
-
-class Counting(EngineWrapper):
-    """Counts the graphs that are run, on a second thread too."""
-
-    def __init__(self, engine: Engine, runs: Counter[str]) -> None:
-        super().__init__(engine)
-        self._runs = runs
-
-    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        self._runs[graph] += 1
-        return super().run(graph, tensors)
-
-
-class _Recorder(Counting):
-    """Keeps the warped scores that pass by."""
-
-    warped: Any = None
-
-    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = super().run(graph, tensors)
-        self.warped = outputs.get(WARPED, self.warped)
-        return outputs
-
-
-class _Decider(EngineWrapper):
-    """Knows one stage more: `decide`, which takes the warped scores for the result."""
-
-    def __init__(self, engine: Engine, model: ModelFolder) -> None:
-        super().__init__(engine)
-        self._model = model
-        self._carried = carried_by_warp(model)
-
-    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        if graph != DECIDE:
-            return super().run(graph, tensors)
-        mask, confidence = decide(self.to_host(tensors[WARPED])[0], self._model)
-        carried = {output: tensors[warped] for output, warped in self._carried.items()}
-        return {**carried, 'mask': mask[None], 'confidence': confidence[None]}
-
-    def to_host(self, tensor: Any) -> np.ndarray:
-        return tensor if isinstance(tensor, np.ndarray) else super().to_host(tensor)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.model.decisions import DECISIONS
 from vss_ros.methods.blocks.resize import resize
-
-DECISIONS = {'full': 1, 'half': 2, 'quarter': 4}
 
 
 def decide(
