@@ -80,6 +80,37 @@ def test_a_coloured_label_is_refused_because_colours_are_not_ids(tmp_path):
         ImageSource(tmp_path, labels=tmp_path / 'labels')
 
 
+def test_a_label_with_a_palette_is_refused_with_the_way_to_its_indices(tmp_path):
+    image = pytest.importorskip('PIL.Image')
+    write(tmp_path / 'images' / 'a.png', 5)
+    label = tmp_path / 'labels' / 'a.png'
+    label.parent.mkdir()
+    ids = np.arange(96, dtype=np.uint8).reshape(8, 12) % 3
+    indexed = image.fromarray(ids, mode='P')
+    indexed.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])  # as VOC has it
+    indexed.save(label)
+    with pytest.raises(
+        SourceError, match=r'a.png is no label: .* it has a palette.* Image.fromarray'
+    ) as told:
+        ImageSource(tmp_path, labels=label.parent)
+    advice = str(told.value).split('Pillow: ')[1]
+    exec(advice, {'Image': image, 'numpy': np, 'FILE': label, 'OTHER_FILE': label})
+    (frame,) = ImageSource(tmp_path)
+    assert np.array_equal(frame.truth, ids)
+
+
+def test_two_images_or_labels_of_one_name_are_refused(tmp_path):
+    for name in ('a.png', 'b.png'):
+        write(tmp_path / 'images' / name, 5)
+        write(tmp_path / 'labels' / name, 1, (8, 12))
+    (tmp_path / 'labels' / 'b.png').rename(tmp_path / 'labels' / 'a.PNG')
+    with pytest.raises(SourceError, match=r'labels/a.PNG and \S+labels/a.png have one name.* take one away'):
+        ImageSource(tmp_path / 'images', labels=tmp_path / 'labels')
+    write(tmp_path / 'images' / 'b.jpg', 5)
+    with pytest.raises(SourceError, match=r'images/b.jpg and \S+images/b.png have one name.* take one away'):
+        open_source(str(tmp_path))
+
+
 @pytest.mark.parametrize('name', ['a.png', 'b.png', 'a.txt'], ids=['colours', 'another name', 'text'])
 def test_labels_that_nobody_asked_for_and_that_are_none_are_passed_over(tmp_path, caplog, name):
     write(tmp_path / 'images' / 'a.png', 5)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from vss_ros.core.encodings import decode_file, decode_labels
+from vss_ros.core.encodings import PNG_MAGIC, decode_file, decode_labels
 from vss_ros.core.errors import FrameError, SettingsError, SourceError
 from vss_ros.core.frame import Frame
 
@@ -18,6 +18,7 @@ SUFFIXES = ('.png', '.jpg', '.jpeg')
 DEFAULT_RATE = 15.0  # Hz
 MOST_BYTES = 2**29  # of a file; 8192 x 8192 pixels of 16 bit take 400 MB before they are compressed
 LEAST_RATE = 1e-6
+PNG_PALETTE = b'\x03'  # a colour type, which lies at byte 25
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +33,8 @@ class ImageSource:
             of images it is said how many labels have none.
 
     Raises:
-        SourceError: there are no images, or no image has a label; while iterating, a file cannot be read.
+        SourceError: there are no images, two have one name, or no image has a label; while iterating, a file
+            cannot be read.
     """
 
     def __init__(self, path: Path, rate: float = DEFAULT_RATE, labels: Path | None = None) -> None:
@@ -117,10 +119,21 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         SourceError: it cannot be read, or is not an 8 bit grey PNG (colours are not ids).
     """
+    data = _read(path)
     try:
-        return decode_labels(_read(path))
+        return decode_labels(data)
     except FrameError as error:
-        raise SourceError(f'{path} is no label: {error}') from error
+        raise SourceError(f'{path} is no label: {error}{_palette_advice(data)}') from error
+
+
+def _palette_advice(data: bytes) -> str:
+    """How a PNG that has a palette becomes a label. OpenCV gives its colours, not their indices."""
+    if not data.startswith(PNG_MAGIC) or data[25:26] != PNG_PALETTE:
+        return ''
+    return (
+        '; it has a palette, as labels of VOC and DAVIS do: if its indices are class ids, write these with '
+        'Pillow: Image.fromarray(numpy.array(Image.open(FILE))).save(OTHER_FILE)'
+    )
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
@@ -143,20 +156,32 @@ def images_in(folder: Path) -> list[Path]:
     """The image files of a folder in natural order.
 
     Raises:
-        SourceError: there are none.
+        SourceError: there are none, or two have one name, by which labels are found.
     """
     if not folder.is_dir():
         raise SourceError(f'{folder} does not exist; give an image or a folder of images')
     images = [path for path in _files_in(folder) if path.suffix.lower() in SUFFIXES]
     if not images:
         raise SourceError(f'{folder} holds no images; expected files ending in {", ".join(SUFFIXES)}')
-    return sorted(images, key=natural_order)
+    return sorted(_by_name(images).values(), key=natural_order)
 
 
 def _labels_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise SourceError(f'{folder} does not exist; give a folder of label PNGs')
-    return {path.stem: path for path in _files_in(folder) if path.suffix.lower() == '.png'}
+    return _by_name(path for path in _files_in(folder) if path.suffix.lower() == '.png')
+
+
+def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Raises SourceError where two files have one name but for the suffix."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if (other := found.setdefault(path.stem, path)) != path:
+            first, second = sorted((other, path))
+            raise SourceError(
+                f'{first} and {second} have one name, by which images and labels are matched; take one away'
+            )
+    return found
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
