@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from vss_ros.core.described import descriptions
 from vss_ros.core.errors import SettingsError
 from vss_ros.training import optimiser
 from vss_ros.training.loop import fit
@@ -165,6 +168,16 @@ def test_whether_a_precision_is_fast_here_is_measured_without_touching_what_trai
 def test_settings_of_no_use_are_refused(wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         FitSettings(**{'steps': 1, **wrong})
+
+
+def test_the_docs_name_all_settings_of_a_fit_and_their_choices():
+    docs = (Path(__file__).parents[2] / 'docs' / 'training.md').read_text()
+    named = re.search(r'^`fit`: (.*?)\. The', docs, re.DOTALL | re.MULTILINE)
+    written = [
+        f'`{name}`' + (f' ({", ".join(f"`{choice}`" for choice in each.choices)})' if each.choices else '')
+        for name, each in descriptions(FitSettings).items()
+    ]
+    assert ' '.join(named[1].split()) == ', '.join(written)
 
 
 def test_tensorboard_gets_every_step(tmp_path):

@@ -174,7 +174,7 @@ def test_a_teacher_of_other_classes_is_refused(tiny_model):
 @pytest.mark.parametrize(
     ('sampling', 'message'),
     [
-        ({'teacher_weight': -1}, 'teacher_weight is -1; use 0 or more'),
+        ({'teacher_weight': -1}, 'segmenter: sampling: teacher_weight is -1; use 0 or more'),
         ({'teacher_temperature': 0}, 'teacher_temperature is 0; use more than 0'),
         ({'teachers': 'a/b'}, 'has no entry teachers'),
     ],

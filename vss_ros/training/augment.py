@@ -13,6 +13,8 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.training.data import LabelledImages
 
+SCALES = (0.01, 100)  # of a view; beyond them nothing is seen of an image, or nothing but a few pixels
+
 
 def random_window(
     rng: Generator, height: int, width: int, scales: tuple[float, float], size: Sequence[int] = ()
@@ -65,9 +67,10 @@ def random_view(
 
 def check_scales(scales: Sequence[float]) -> None:
     """Raises SettingsError unless these are the smallest and the largest scale of a view."""
-    if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+    least, most = SCALES
+    if len(scales) != 2 or not least <= scales[0] <= scales[1] <= most:
         raise SettingsError(
-            f'scales is {list(scales)}; use the smallest and the largest, above 0: [0.6, 2.0]'
+            f'scales is {list(scales)}; use the smallest and the largest, of {least} to {most}: [0.6, 2.0]'
         )
 
 

@@ -5,6 +5,7 @@ Drawn streets bring theirs; a real image gets a smooth random field and is looke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
+from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.image import to_rgb
@@ -30,22 +32,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FlowSettings:
+class FlowSettings(Described):
     """Sampling of the flow stage."""
 
-    batch: int = 8
-    crop: tuple[int, ...] = ()  # height, width of the pairs; that of the images if not given
-    shift: float = 6.0  # deviation of the shift of a random field, in pixels
-    growth: float = 0.04  # deviation of its change of scale
-    bumps: float = 3.0  # deviation of its local motion, in pixels
+    batch: int = setting(8, 'pairs', range=(1, math.inf))
+    crop: tuple[int, ...] = setting((), 'height, width of the pairs; that of the images if not given')
+    shift: float = setting(6.0, 'deviation of the shift of a random field, in pixels', range=(0, math.inf))
+    growth: float = setting(0.04, 'deviation of its change of scale', range=(0, math.inf))
+    bumps: float = setting(3.0, 'deviation of its local motion, in pixels', range=(0, math.inf))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_crop(self.crop)
-        if self.batch < 1:
-            raise SettingsError(f'batch is {self.batch}; use 1 or more')
-        for name in ('shift', 'growth', 'bumps'):
-            if getattr(self, name) < 0:
-                raise SettingsError(f'{name} is {getattr(self, name)}; use 0 or more')
 
 
 class FlowStage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vss_ros.core.described import setting
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.evss_lite import EvssLite
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GlanceSettings(SegmenterSettings):
-    """As those of the segmenter; the teacher is the method's own segmenter, if none is named.
+    """As those of the segmenter; the teacher is the method's own segmenter, if none is named."""
 
-    Attributes:
-        begin_as_segmenter: with its weights; otherwise as the glance is, which may `start` from a model.
-    """
-
-    begin_as_segmenter: bool = True
+    begin_as_segmenter: bool = setting(
+        True, 'with its weights; otherwise as the glance is, which may `start` from a model'
+    )
 
 
 class GlanceStage(SegmenterStage):

@@ -11,6 +11,7 @@ which the light network makes a good teacher.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.image import magnified, to_rgb
@@ -43,17 +45,16 @@ Part = Any  # of a network: PyTorch does not say of what type
 
 
 @dataclass(frozen=True)
-class GrowthSettings:
-    """What the network grows from, `light: MODEL/PREFIX` as in `start`, and the views its stem sees."""
+class GrowthSettings(Described):
+    """What the network grows from, and the views its stem sees."""
 
-    light: str = ''
-    batch: int = 8
-    crop: tuple[int, ...] = ()  # height, width of a view; that of the images if not given
-    scales: tuple[float, float] = (0.6, 2.0)
+    light: str = setting('', 'what it grows from, MODEL/PREFIX as in start')
+    batch: int = setting(8, 'views, of which batch norm needs two', range=(2, math.inf))
+    crop: tuple[int, ...] = setting((), 'height, width of a view; that of the images if not given')
+    scales: tuple[float, float] = setting((0.6, 2.0), 'the smallest and the largest one of a view')
 
     def __post_init__(self) -> None:
-        if self.batch < 2:
-            raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
+        super().__post_init__()
         check_crop(self.crop)
         check_scales(self.scales)
 

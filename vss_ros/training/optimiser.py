@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from functools import lru_cache
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from vss_ros.core.described import check_choice
+from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SettingsError
 
 OPTIMISERS = ('adamw', 'sgd')
@@ -28,39 +28,34 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FitSettings:
+class FitSettings(Described):
     """How a stage is optimised: a linear warm-up, then the schedule."""
 
-    steps: int
-    optimiser: str = 'adamw'  # without weight_decay it is Adam
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05  # of kernels; norms and biases never decay
-    momentum: float = 0.9  # of sgd
-    warmup_steps: int = 200
-    schedule: str = 'cosine'
-    power: float = 0.9  # of the polynomial schedule
-    final_share: float = 0.0  # of learning_rate, at which cosine and polynomial end
-    averaging: float = 0.998  # decay of the moving average of the weights, which is kept in the end; 0: off
-    clip_gradient: float = 10.0  # largest norm of the gradient; 0: any
-    save_every_steps: int = 500
-    precision: str = 'bf16'  # of the networks: fp32, bf16, or fp16 with a scaled loss
+    steps: int = setting(MISSING, 'of the whole stage', range=(1, math.inf))
+    optimiser: str = setting('adamw', 'adamw without weight_decay is Adam', choices=OPTIMISERS)
+    learning_rate: float = setting(2e-3, 'at its height')
+    weight_decay: float = setting(0.05, 'of kernels; norms and biases never decay', range=(0, math.inf))
+    momentum: float = setting(0.9, 'of sgd')
+    warmup_steps: int = setting(200, 'in which the rate rises', range=(0, math.inf))
+    schedule: str = setting('cosine', 'how the rate falls after them', choices=tuple(SCHEDULES))
+    power: float = setting(0.9, 'of the polynomial schedule', range=(0, math.inf))
+    final_share: float = setting(
+        0.0, 'of learning_rate, at which cosine and polynomial end', range=(0, math.inf)
+    )
+    averaging: float = setting(0.998, 'decay of the mean of the weights, which is kept in the end; 0: off')
+    clip_gradient: float = setting(10.0, 'largest norm of the gradient; 0: any', range=(0, math.inf))
+    save_every_steps: int = setting(500, 'for --resume', range=(1, math.inf))
+    precision: str = setting(
+        'bf16', 'of the networks; fp16 comes with a scaled loss', choices=tuple(PRECISIONS)
+    )
 
     def __post_init__(self) -> None:
-        check_choice('optimiser', self.optimiser, OPTIMISERS)
-        check_choice('schedule', self.schedule, tuple(SCHEDULES))
-        check_choice('precision', self.precision, tuple(PRECISIONS))
-        if self.steps < 1 or self.save_every_steps < 1:
-            raise SettingsError(
-                f'steps is {self.steps}, save_every_steps is {self.save_every_steps}; use 1 or more'
-            )
+        super().__post_init__()
         if not self.learning_rate > 0:
             raise SettingsError(f'learning_rate is {self.learning_rate}; use more than 0')
         for name in ('averaging', 'momentum'):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f'{name} is {getattr(self, name)}; use 0 (off) to below 1')
-        for name in ('weight_decay', 'warmup_steps', 'power', 'final_share', 'clip_gradient'):
-            if not getattr(self, name) >= 0:
-                raise SettingsError(f'{name} is {getattr(self, name)}; use 0 or more')
 
     def rate_at(self, step: int) -> float:
         """Learning rate of one step."""

@@ -25,7 +25,6 @@ from vss_ros.training.streets import StreetSettings
 FOLDER = 'config/train'  # of the recipes that came with the package
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
 MOST_SEED = 2**32 - 1
-SCALES = (0.01, 100.0)  # of a view; beyond them nothing is seen of an image, or nothing but a few pixels
 NOT_WRITTEN = ('name', 'height', 'width', 'text')  # of a Recipe, that its file does not have as entries
 KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     'int': (int, 'a whole number'),
@@ -184,17 +183,12 @@ def _stage(name: str, content: Any, class_set: ClassSet) -> StageRecipe:
     defaults = {entry: classes for entry, classes in of_class_set.items() if entry in known}
     sampling = {**defaults, **_mapping(f'{name}: sampling', entries.get('sampling', {}))}
     built = _build(settings_class, f'{name}: sampling', sampling)
-    _check_sampling(f'{name}: sampling', built, class_set)
+    _check_classes(f'{name}: sampling', built, class_set)
     return StageRecipe(name, _build(FitSettings, f'{name}: fit', entries.get('fit', {})), built, shares)
 
 
-def _check_sampling(where: str, sampling: Any, class_set: ClassSet) -> None:
-    """Raises SettingsError for values that would train something else than was meant."""
-    if not 0 <= getattr(sampling, 'paste', 0) <= 1:
-        raise SettingsError(f'{where}: paste is {sampling.paste}; use a share from 0 to 1')
-    least, most = SCALES
-    if not all(least <= scale <= most for scale in getattr(sampling, 'scales', ())):
-        raise SettingsError(f'{where}: scales is {list(sampling.scales)}; use {least} to {most}')
+def _check_classes(where: str, sampling: Any, class_set: ClassSet) -> None:
+    """Raises SettingsError for ids that are no classes."""
     for entry in ('thin_classes', 'paste_classes'):
         ids = getattr(sampling, entry, ())
         if strange := [each for each in ids if each not in range(len(class_set))]:
@@ -218,7 +212,7 @@ def _build(kind: type[Settings], where: str, content: Any) -> Settings:
             entries[name] = _numbers(where, name, value)
     try:
         return kind(**entries)
-    except TypeError as error:
+    except (TypeError, SettingsError) as error:
         raise SettingsError(f'{where}: {error}') from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.methods.blocks.glance import Glimpse
@@ -33,33 +35,29 @@ AUXILIARY = 0.4  # weight of the cross-entropy of PSPNet's auxiliary head, as pu
 
 
 @dataclass(frozen=True)
-class SegmenterSettings:
+class SegmenterSettings(Described):
     """Sampling and losses of the segmenter stage.
 
-    With a `teacher`, MODEL/PREFIX as in `start` or several joined by ` + `, the network also learns to give
-    the scores of that model's, on all pixels, so videos without labels may have a share; see
-    `training/teacher.py`.
+    With a `teacher` the network also learns to give the scores of that model's, on all pixels, so videos
+    without labels may have a share; see `training/teacher.py`.
     """
 
-    batch: int = 8
-    crop: tuple[int, ...] = ()  # height, width of a view; that of the images if not given
-    scales: tuple[float, float] = (0.6, 2.0)
-    paste: float = 0.5  # share of views that get objects of another view
-    paste_classes: tuple[int, ...] = ()  # in a recipe by default the `objects` of the class set
-    weight_softness: float = 1.05  # of class weights, see `class_weights`; 0: all the same
-    logit_adjustment: float = 0.0  # how much of them scores are without, see `class_balance`
-    jaccard: float = 1.0
-    teacher: str = ''
-    teacher_weight: float = 1.0
-    teacher_temperature: float = 2.0
+    batch: int = setting(8, 'views, of which batch norm needs two', range=(2, math.inf))
+    crop: tuple[int, ...] = setting((), 'height, width of a view; that of the images if not given')
+    scales: tuple[float, float] = setting((0.6, 2.0), 'the smallest and the largest one of a view')
+    paste: float = setting(0.5, 'share of views that get objects of another view', range=(0, 1))
+    paste_classes: tuple[int, ...] = setting((), 'in a recipe by default the `objects` of the class set')
+    weight_softness: float = setting(1.05, 'of class weights, see `class_weights`; 0: all the same')
+    logit_adjustment: float = setting(0.0, 'how much of them scores are without, see `class_balance`')
+    jaccard: float = setting(1.0, 'weight of the Jaccard loss')
+    teacher: str = setting('', 'MODEL/PREFIX as in `start`, or several joined by ` + `')
+    teacher_weight: float = setting(1.0, 'of its loss', range=(0, math.inf))
+    teacher_temperature: float = setting(2.0, 'softens what both give')
 
     def __post_init__(self) -> None:
-        if self.batch < 2:
-            raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
+        super().__post_init__()
         check_crop(self.crop)
         check_scales(self.scales)
-        if self.teacher_weight < 0:
-            raise SettingsError(f'teacher_weight is {self.teacher_weight}; use 0 or more')
         if not self.teacher_temperature > 0:
             raise SettingsError(f'teacher_temperature is {self.teacher_temperature}; use more than 0')
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
+import math
 import multiprocessing
 import os
 import zipfile
@@ -19,8 +20,9 @@ import cv2
 import numpy as np
 
 import vss_ros.core.synthetic
+from vss_ros.core.described import Described, setting
 from vss_ros.core.engines import usable_cores
-from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.errors import SourceError
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.training.clips import Clip, to_cells
 
@@ -30,18 +32,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StreetSettings:
+class StreetSettings(Described):
     """Synthetic streets drawn for the training."""
 
-    clips: int = 80
-    frames: int = 10
-    seed: int = 1000
-
-    def __post_init__(self) -> None:
-        if self.clips < 1 or not 2 <= self.frames <= DRIVE:
-            raise SettingsError(
-                f'clips is {self.clips}, frames is {self.frames}; use 1 or more clips of 2 to {DRIVE} frames'
-            )
+    clips: int = setting(80, 'how many', range=(1, math.inf))
+    frames: int = setting(10, 'of a clip', range=(2, DRIVE))
+    seed: int = setting(1000, 'of the first drive')
 
 
 def draw_streets(settings: StreetSettings, height: int, width: int, cache: Path) -> list[Clip]:
