@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -6,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ShapeError
-from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.core.metrics import ConfusionMatrix, TruthIds
 
 IDS = st.sampled_from([0, 1, 2, 3, 4, 255])
 
@@ -64,3 +66,23 @@ def test_iou_is_that_of_the_definition(maps):
     np.testing.assert_allclose(matrix.iou(), expected)
     present = [value for value in expected if not math.isnan(value)]
     np.testing.assert_allclose(matrix.miou(), np.mean(present) if present else math.nan)
+
+
+@pytest.mark.parametrize(
+    ('truth', 'told'),
+    [
+        ([0, 10, 11, 30, 255, 255], '50 % of the labelled pixels have ids .* of camvid11: 11, 30; they'),
+        ([33, 33], '100 % .* of camvid11: 33; they'),
+        (999 * [0] + [254], ' 0.1 % .* of camvid11: 254; they'),
+        (range(11, 25), '11, 12, 13, 14, 15, 16, 17, 18, ...; they'),
+        ([0, 10, 255], ''),
+        ([255], ''),
+    ],
+)
+def test_ids_of_the_truth_that_are_no_class_are_told_with_their_share(caplog, truth, told):
+    ids = TruthIds(load_classes('camvid11'))
+    for part in np.array_split(np.array([truth], np.uint8), 2, axis=1):
+        ids.update(part)
+    ids.tell_strange('drive')
+    assert len(caplog.records) == bool(told)
+    assert re.search(told, caplog.text)

@@ -187,6 +187,22 @@ def test_scores_without_a_label_are_warned_of(tmp_path, caplog):
     assert 'no frame had a label; give --labels or --mask-topic' in caplog.text
 
 
+@pytest.mark.parametrize(('ids', 'told'), [([11, 30], 1), ([255, 10], 0)])
+def test_scores_against_ids_that_are_no_class_are_warned_of_once(tmp_path, caplog, ids, told):
+    sink = open_sink(str(tmp_path / 'scores.json'), CLASSES)
+    truth = np.full((48, 64), 3, np.uint8)
+    truth[:6] = ids[0]
+    truth[6:12] = ids[1]
+    for _ in range(2):
+        sink.write(frame(truth=truth), result(frame()))
+    sink.close()
+    assert len(caplog.records) == told
+    if told:
+        assert (
+            '25 % of the labelled pixels have ids that are no class of camvid11: 11, 30; they' in caplog.text
+        )
+
+
 def test_scores_of_no_frames_are_none():
     assert ScoreSink(CLASSES).report()['miou_percent'] is None
 

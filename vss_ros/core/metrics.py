@@ -2,20 +2,64 @@
 
 Every measure counts over any number of frames in one array, `counts`, of a fixed size: memory does not grow
 with a clip, two halves add up, and what was counted so far can be stored and taken up again. Masks and
-truths are class ids, uint8 (H, W). Only pixels whose truth is one of the K classes count (255 is ignored).
+truths are class ids, uint8 (H, W). Only pixels whose truth is one of the K classes count: 255 is ignored, and
+so is any other id, which `TruthIds` tells.
 """
 
 from __future__ import annotations
 
+import logging
+
 import cv2
 import numpy as np
 
+from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import ShapeError
 from vss_ros.core.frame import UNLABELLED
 
 BOUNDARY_TOLERANCE = 0.0075  # of the image's diagonal: 4.5 pixels at 480x360
 RELIABILITY_BINS = 15
-LEVELS = 256  # of confidence and distortion, which come as bytes
+LEVELS = 256  # of confidence and distortion, which come as bytes, as ids do
+MOST_TOLD = 8  # ids in a warning
+_log = logging.getLogger(__name__)
+
+
+class TruthIds:
+    """Whether the truth holds the ids of a class set.
+
+    Some data have ids of their own for void, and those of another class set look the same.
+
+    Attributes:
+        counts: int64 (256,); pixels by id.
+    """
+
+    def __init__(self, classes: ClassSet) -> None:
+        self.classes = classes
+        self.counts = np.zeros(LEVELS, np.int64)
+
+    def update(self, truth: np.ndarray) -> None:
+        """Adds one frame."""
+        self.counts += np.bincount(truth.ravel(), minlength=LEVELS)
+
+    def tell_strange(self, name: str) -> None:
+        """Warns of ids that are no class, with their share. To be called at the end, once.
+
+        Args:
+            name: of the data, or of what is written about them.
+        """
+        labelled = self.counts[:UNLABELLED]
+        strange = labelled[len(self.classes) :]
+        ids = [str(len(self.classes) + i) for i in np.flatnonzero(strange)]
+        if ids:
+            _log.warning(
+                '%s: %.3g %% of the labelled pixels have ids that are no class of %s: %s; they are not '
+                'scored; unless they mean void, give labels with the ids 0 to %d of its classes',
+                name,
+                100 * strange.sum() / labelled.sum(),
+                self.classes.name,
+                ', '.join(ids[:MOST_TOLD] + ['...'] * (len(ids) > MOST_TOLD)),
+                len(self.classes) - 1,
+            )
 
 
 class ConfusionMatrix:

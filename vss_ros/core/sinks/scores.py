@@ -12,7 +12,7 @@ from typing import Any
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.files.drafts import Draft
 from vss_ros.core.frame import Frame, Segmentation
-from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.core.metrics import ConfusionMatrix, TruthIds
 from vss_ros.core.resize import fit_labels
 
 _log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ class ScoreSink:
         total: over all frames.
         by_age: over the frames of each age; 0 are the key frames.
         frames: how many had truth.
+        truth_ids: of all of them.
 
     Raises:
         SettingsError: the file exists and may not be replaced.
@@ -37,6 +38,7 @@ class ScoreSink:
         self.total = ConfusionMatrix(len(classes))
         self.by_age: dict[int, ConfusionMatrix] = defaultdict(lambda: ConfusionMatrix(len(classes)))
         self.frames = 0
+        self.truth_ids = TruthIds(classes)
         self._classes = classes
         # Opened at the start: that it cannot be written must not be found out at the end of a long drive.
         self._draft = None if path is None else Draft(path, overwrite)
@@ -47,6 +49,7 @@ class ScoreSink:
         mask = fit_labels(segmentation.mask, frame.size)
         self.total.update(frame.truth, mask)
         self.by_age[segmentation.age_frames].update(frame.truth, mask)
+        self.truth_ids.update(frame.truth)
         self.frames += 1
 
     def report(self) -> dict[str, Any]:
@@ -67,6 +70,7 @@ class ScoreSink:
         if self._draft is not None:
             if not self.frames:
                 _log.warning('%s: no frame had a label; give --labels or --mask-topic', self._draft.target)
+            self.truth_ids.tell_strange(str(self._draft.target))
             self._draft.path.write_text(json.dumps(self.report(), indent=2) + '\n')
             self._draft.publish()
 
