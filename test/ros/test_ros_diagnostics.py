@@ -177,6 +177,7 @@ def watched(probe):
         settings=Settings(node=source._settings),
         model=SimpleNamespace(propagates=True),
         is_running=True,
+        background=None,
     )
     watched.activated()
     yield watched
@@ -214,3 +215,10 @@ def test_why_a_topic_does_not_connect_is_told_for_as_long_as_nothing_comes_and_a
     (_, silence), *others = watched._problems()
     assert 'no image on /image_raw for 100 s; nobody publishes on it' in silence
     assert others == [(DiagnosticStatus.WARN, text)]
+
+
+def test_key_frames_that_failed_in_the_background_are_a_warning_once(watched):
+    watched.stream.background = SimpleNamespace(failed=2, in_work_s=0.0)
+    [(level, text)] = watched._problems()
+    assert (level, text[:32]) == (DiagnosticStatus.WARN, '2 key frames failed in the backg')
+    assert watched._problems() == []

@@ -251,6 +251,7 @@ def diagnostics_of(topic, probe) -> Diagnostics:
         settings=Settings(node=topic._settings),
         model=SimpleNamespace(propagates=True),
         is_running=True,
+        background=None,
     )
     watched.activated()
     return watched
