@@ -137,6 +137,7 @@ def _report(
     if scores.frames:
         console.print(f'scored on {scores.frames} frames with truth')
         console.print(_score_table(scores))
+        scores.truth_ids.tell_strange(args.source)
         if not scores.total.counts.any():
             _log.warning(
                 '%s: all ids of its truth are unlabelled or no class of %s; nothing was scored',

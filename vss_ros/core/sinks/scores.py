@@ -70,7 +70,6 @@ class ScoreSink:
         if self._draft is not None:
             if not self.frames:
                 _log.warning('%s: no frame had a label; give --labels or --mask-topic', self._draft.target)
-            self.truth_ids.tell_strange(str(self._draft.target))
             self._draft.path.write_text(json.dumps(self.report(), indent=2) + '\n')
             self._draft.publish()
 
