@@ -64,6 +64,8 @@ def test_a_class_set_can_be_read_from_a_file(tmp_path):
         'classes:\n- {name: a, colour: [1, 2]}',
         'classes:\n- {name: a, colour: [1, 2, 256]}',
         'classes: [unfinished',
+        '[' * 5000,
+        'classes: [{name: a, colour: [1, 2, 3]}]\nclasses: [{name: b, colour: [1, 2, 3]}]',
         'classes: [{name: a, colour: [1, 2, 3]}]\nscene: {sky: [b]}',
         'classes:\n' + '- {name: a, colour: [1, 2, 3]}\n' * 255,
     ],

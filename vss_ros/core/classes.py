@@ -12,6 +12,7 @@ import yaml
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.share import named_file, share_names
+from vss_ros.core.files.strict_yaml import load_strictly
 from vss_ros.core.frame import UNLABELLED
 
 FOLDER = 'config/classes'
@@ -83,7 +84,7 @@ def load_classes(name: str) -> ClassSet:
     """
     path = named_file(name, FOLDER, 'class set')
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_strictly(path.read_text())
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise SettingsError(f'{path} is not a class set ({error}); {EXPECTED}') from error
     return classes_of(content, path.stem, str(path))

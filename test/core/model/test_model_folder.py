@@ -1,4 +1,5 @@
 import random
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -100,10 +101,12 @@ def test_a_link_that_leads_outside_the_folder_is_refused(folder):
         load_model(folder)
 
 
-@pytest.mark.parametrize('classes', ['../../secret', '/etc/classes.yaml', 'mine.yaml', ''])
+@pytest.mark.parametrize('classes', ['../../secret', '/etc/classes.yaml', 'mine.yaml', '', 5, ['road']])
 def test_classes_are_a_name_and_never_a_path(folder, classes):
     edit(folder, lambda content: content.update(classes=classes))
-    with pytest.raises(ModelError, match='expected a name such as camvid11'):
+    with pytest.raises(
+        ModelError, match=r'classes is .*; expected one of camvid11, cityscapes19, or all of them'
+    ):
         load_model(folder)
 
 
@@ -131,7 +134,9 @@ def test_classes_of_ones_own_that_cannot_be_read_are_refused(folder, classes):
 
 def test_an_unknown_class_set_is_refused_by_name(folder):
     edit(folder, lambda content: content.update(classes='mars'))
-    with pytest.raises(ModelError, match="there is no class set 'mars'"):
+    with pytest.raises(
+        ModelError, match=r"classes is 'mars'; .*\{name: mine, classes: \[\{name: road, colour:"
+    ):
         load_model(folder)
 
 
@@ -158,23 +163,118 @@ def test_a_description_cannot_run_code(folder, tmp_path):
 
 
 def test_a_future_format_is_refused_with_both_numbers(folder):
-    edit(folder, lambda content: content.update(format=99))
-    with pytest.raises(ModelError, match='format is 99; this version reads 1'):
+    edit(folder, lambda content: content.update(format=99, depth=3))
+    with pytest.raises(ModelError, match='format is 99; this version reads the number 1'):
         load_model(folder)
 
 
-@pytest.mark.parametrize('size', [0, -64, 100_000, 'wide', None])
-def test_an_impossible_image_size_is_refused(folder, size):
+@pytest.mark.parametrize('written', ['1', 1.0, True])
+def test_a_format_that_is_no_whole_number_is_refused_as_it_is_written(folder, written):
+    edit(folder, lambda content: content.update(format=written))
+    with pytest.raises(ModelError, match=f'format is {written!r}; this version reads the number 1'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('size', [0, -64, 100_000, 'wide', None, 96.0, 96.7, '96', True])
+def test_an_image_size_that_is_no_whole_number_in_range_is_refused(folder, size):
     edit(folder, lambda content: content['image'].update(width=size))
-    with pytest.raises(ModelError, match='not a model description'):
+    with pytest.raises(ModelError, match=f'width of image is {size!r}; expected a whole number, 1 to'):
         load_model(folder)
 
 
-@pytest.mark.parametrize('spec', [['float64', [1]], ['float32', [1, -1]], ['float32', [1, 'N']], ['float32']])
+@pytest.mark.parametrize(
+    'spec',
+    [
+        ['float64', [1]],
+        ['float32', [1, -1]],
+        ['float32', [1, 'N']],
+        ['float32', [True]],
+        ['float32'],
+        'uint8',
+    ],
+    ids=str,
+)
 def test_a_tensor_of_another_type_or_without_fixed_shape_is_refused(folder, spec):
     edit(folder, lambda content: content['graphs']['warp']['outputs'].update(warped=spec))
-    with pytest.raises(ModelError, match='not a model description'):
+    with pytest.raises(
+        ModelError, match=f'tensor warped is {re.escape(repr(spec))}; expected a type, one of'
+    ):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ('where', 'name', 'message'),
+    [
+        (
+            (),
+            'correctoin_interval',
+            'it has unknown entries: correctoin_interval; it may have format, name',
+        ),
+        ((), 'flows', 'it has unknown entries: flows; .* flow, steps'),
+        (('image',), 'depth', 'image has unknown entries: depth; .* height, width'),
+        (('graphs', 'warp'), 'precision', 'graph warp has unknown entries: precision; .* precisions'),
+        (('weights',), 'sha', 'weights has unknown entries: sha; .* file, sha256'),
+    ],
+)
+def test_an_entry_that_nothing_reads_is_refused_with_those_there_are(folder, where, name, message):
+    def change(content):
+        for each in where:
+            content = content[each]
+        content[name] = 4
+
+    edit(folder, change)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('text', ['flow: network\n', 'classes: cityscapes19\n', 'training: {a: 1, a: 2}\n'])
+def test_an_entry_that_is_given_twice_is_refused(folder, text):
+    with (folder / MODEL_FILE).open('a') as file:
+        file.write(text)
+    with pytest.raises(ModelError, match=r'model\.yaml cannot be read: \w+ is given twice'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('entry', ['image', 'steps'])
+@pytest.mark.parametrize('value', [None, 'wide', [64, 96]])
+def test_a_value_in_place_of_entries_is_named(folder, entry, value):
+    edit(folder, lambda content: content.update({entry: value}))
+    with pytest.raises(ModelError, match=f'{entry} is {re.escape(repr(value))}; expected entries'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('stages', ['segmenter', None, [['segmenter']]])
+def test_a_step_that_is_no_list_of_stages_is_refused(folder, stages):
+    edit(folder, lambda content: content.update(steps={'key': stages}))
+    with pytest.raises(ModelError, match=r'step key is .*; expected a list of stages, such as \[segmenter\]'):
+        load_model(folder)
+
+
+def test_stages_of_which_none_is_a_graph_are_told_from_a_model_without_graphs(folder):
+    edit(folder, lambda content: content.update(steps={'key': ['segmentr']}))
+    with pytest.raises(ModelError, match="step key names 'segmentr', which is no graph of this model"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize('flow', ['DIS', None, ['dis']])
+def test_a_flow_of_another_name_is_refused_with_those_there_are(folder, flow):
+    edit(folder, lambda content: content.update(flow=flow))
+    with pytest.raises(ModelError, match=r'flow is .*; expected one of none, network, dis, dis_half'):
+        load_model(folder)
+
+
+def test_a_stage_flow_without_a_flow_says_what_flow_may_be(folder):
+    edit(folder, lambda content: content.pop('flow'))
+    with pytest.raises(ModelError, match=r"names 'flow'.*, and its flow is 'none', not one of dis, dis_half"):
+        load_model(folder)
+
+
+def test_a_sha256_may_be_written_in_capitals(folder):
+    def change(content):
+        content['graphs']['warp']['sha256'] = content['graphs']['warp']['sha256'].upper()
+
+    edit(folder, change)
+    assert load_model(folder).graphs['warp'].read()
 
 
 def drop_flow(content):

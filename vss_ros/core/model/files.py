@@ -53,8 +53,8 @@ class GraphSpec:
         data = read_checked(self.file, self.sha256)
         if EXTERNAL_DATA.search(data):
             raise ModelError(
-                f'{self.file} keeps tensors in another file, for which model.yaml does not vouch; export the '
-                'model again'
+                f'{self.file} keeps tensors in another file, for which model.yaml does not vouch; save it '
+                'with all of its tensors, or export the model again'
             )
         return data
 
@@ -93,10 +93,11 @@ def _unreadable(file: Path, error: Exception) -> ModelError:
 
 
 def _check_sha256(file: Path, found: str, expected: Any) -> None:
-    if found != expected:
+    if found != str(expected).lower():
         raise ModelError(
             f'{file} is damaged or was changed: its sha256 is {found[:12]}..., model.yaml says '
-            f'{str(expected)[:12]}...; export or download the model again'
+            f'{str(expected)[:12]}...; export or download the model again, or, if you changed the file, '
+            'write what `sha256sum` says of it into model.yaml'
         )
 
 

@@ -9,25 +9,45 @@ Loading checks every file (`model_files`) and proves that every step closes (`mo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vss_ros.core.classes import ClassSet, classes_of, load_classes
+from vss_ros.core.classes import FOLDER, ClassSet, classes_of, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.files.paths import user_path
-from vss_ros.core.files.share import share_path
+from vss_ros.core.files.share import share_names, share_path
+from vss_ros.core.files.strict_yaml import load_strictly
 from vss_ros.core.frame import MAX_SIDE
 from vss_ros.core.model import first_use
 from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.model.files import GraphSpec, TensorSpec, checked_file, read_checked
-from vss_ros.core.model.steps import CARRIED, check_steps
+from vss_ros.core.model.steps import CARRIED, FLOWS, check_steps
 
 FORMAT = 1
 MODEL_FILE = 'model.yaml'
+ENTRIES = (  # of format 1; another set of entries is another format
+    'format',
+    'name',
+    'method',
+    'options',
+    'classes',
+    'image',
+    'flow',
+    'steps',
+    'state',
+    'delay_frames',
+    'correction_interval',
+    'graphs',
+    'weights',
+    'training',
+    EXPECTED_ACCURACY,
+)
+FILE_ENTRIES = ('file', 'sha256')
+GRAPH_ENTRIES = (*FILE_ENTRIES, 'inputs', 'outputs', 'precisions')
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
 MAX_DELAY_FRAMES = 8
 
@@ -174,72 +194,106 @@ def _read(path: Path) -> ModelFolder:
         # References inside the text are never written, and a few lines of them can stand for gigabytes.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ModelError('it refers to parts of itself (*name); write out what is meant')
-        content = yaml.safe_load(text)
-    except Exception as error:  # beside its own errors, whatever reading a number or a date raises
+        content = load_strictly(text)
+    except Exception as error:  # beside its own errors, whatever reading a strange character raises
         raise ModelError(f'{path / MODEL_FILE} cannot be read: {error}') from error
     try:
         model = _parse(path, content)
-        if not model.graphs and model.weights is None:
-            raise ValueError('it has neither graphs nor weights')
-        if model.graphs:
+        if content.get('graphs'):
             check_steps(model)
+        elif model.weights is None:
+            raise ValueError('it has neither graphs nor weights')
         _check_options(model)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = f'no entry {error}' if isinstance(error, KeyError) else str(error)
         raise ModelError(
-            f'{path / MODEL_FILE} is not a model description: {reason}; export the model again'
+            f'{path / MODEL_FILE} is not a model description: {reason}; mend it, or export the model again'
         ) from error
     except SettingsError as error:
         raise ModelError(f'{path / MODEL_FILE}: {error}') from error
     return model
 
 
-def _parse(path: Path, content: dict[str, Any]) -> ModelFolder:
-    if content['format'] != FORMAT:
-        raise ValueError(f'format is {content["format"]}; this version reads {FORMAT}')
-    height, width = int(content['image']['height']), int(content['image']['width'])
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise ValueError(f'image is {width}x{height}; expected sides of 1 to {MAX_SIDE}')
+def _parse(path: Path, content: Any) -> ModelFolder:
+    content = _mapping('it', content)
+    if type(content['format']) is not int or content['format'] != FORMAT:
+        raise ValueError(f'format is {content["format"]!r}; this version reads the number {FORMAT}')
+    _check_known('it', content, ENTRIES)
     delay_frames = content.get('delay_frames', 0)
     if type(delay_frames) is not int or not 0 <= delay_frames <= MAX_DELAY_FRAMES:
         raise ValueError(f'delay_frames is {delay_frames!r}; expected 0 to {MAX_DELAY_FRAMES}')
     correction_interval = content.get('correction_interval', 1)
     if type(correction_interval) is not int or correction_interval < 1:
         raise ValueError(f'correction_interval is {correction_interval!r}; expected 1 or more')
-    weights = content.get('weights')
-    steps = {name: tuple(stages) for name, stages in content['steps'].items()}
+    flow = content.get('flow', FLOWS[0])
+    if flow not in FLOWS:
+        raise ValueError(f'flow is {flow!r}; expected one of {", ".join(FLOWS)}')
+    weights = _mapping('weights', content.get('weights') or {})
+    _check_known('weights', weights, FILE_ENTRIES)
+    steps = {name: _stages(name, stages) for name, stages in _mapping('steps', content['steps']).items()}
     in_use = {stage for stages in steps.values() for stage in stages}
     return ModelFolder(
         path=path,
         name=str(content.get('name', path.resolve().name)),
         method=str(content['method']),
-        options=dict(content.get('options') or {}),
+        options=_mapping('options', content.get('options') or {}),
         classes=_classes(content['classes'], path),
-        image_size=(height, width),
-        flow=str(content.get('flow', 'none')),
+        image_size=_image_size(_mapping('image', content['image'])),
+        flow=flow,
         steps=steps,
-        state=dict(content.get('state') or {}),
+        state=_mapping('state', content.get('state') or {}),
         graphs={
-            name: GraphSpec(
-                name,
-                checked_file(path, entry),
-                entry['sha256'],
-                _tensors(entry['inputs']),
-                _tensors(entry['outputs']),
-                {
-                    precision: (checked_file(path, variant), variant['sha256'])
-                    for precision, variant in (entry.get('precisions') or {}).items()
-                },
-            )
-            for name, entry in (content.get('graphs') or {}).items()
+            name: _graph(path, name, _mapping(f'graph {name}', entry))
+            for name, entry in _mapping('graphs', content.get('graphs') or {}).items()
             if name in in_use  # no engine needs the others
         },
         weights=checked_file(path, weights) if weights else None,
         weights_sha256=weights['sha256'] if weights else '',
-        training=dict(content.get('training') or {}),
+        training=_mapping('training', content.get('training') or {}),
         delay_frames=delay_frames,
         correction_interval=correction_interval,
         expected_accuracy=_accuracy_model(content.get(EXPECTED_ACCURACY)),
+    )
+
+
+def _mapping(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f'{what} is {value!r}; expected entries, each a name and a value')
+    return value
+
+
+def _check_known(what: str, entries: Mapping[str, Any], known: Sequence[str]) -> None:
+    if unknown := [str(name) for name in entries if name not in known]:
+        raise ValueError(f'{what} has unknown entries: {", ".join(unknown)}; it may have {", ".join(known)}')
+
+
+def _image_size(image: dict[str, Any]) -> tuple[int, int]:
+    _check_known('image', image, ('height', 'width'))
+    for side in ('height', 'width'):
+        if type(image[side]) is not int or not 0 < image[side] <= MAX_SIDE:
+            raise ValueError(f'{side} of image is {image[side]!r}; expected a whole number, 1 to {MAX_SIDE}')
+    return image['height'], image['width']
+
+
+def _stages(step: str, stages: Any) -> tuple[str, ...]:
+    if not isinstance(stages, list) or not all(isinstance(stage, str) for stage in stages):
+        raise ValueError(f'step {step} is {stages!r}; expected a list of stages, such as [segmenter]')
+    return tuple(stages)
+
+
+def _graph(path: Path, name: str, entry: dict[str, Any]) -> GraphSpec:
+    _check_known(f'graph {name}', entry, GRAPH_ENTRIES)
+    precisions = _mapping('precisions', entry.get('precisions') or {})
+    return GraphSpec(
+        name,
+        checked_file(path, entry),
+        entry['sha256'],
+        _tensors(_mapping('inputs', entry['inputs'])),
+        _tensors(_mapping('outputs', entry['outputs'])),
+        {
+            precision: (checked_file(path, variant), variant['sha256'])
+            for precision, variant in precisions.items()
+        },
     )
 
 
@@ -257,29 +311,36 @@ def _check_options(model: ModelFolder) -> None:
 def _accuracy_model(entry: Any) -> AccuracyModel | None:
     if entry is None:
         return None
-    weights = {name: float(weight) for name, weight in entry['weights'].items()}
+    entry = _mapping(EXPECTED_ACCURACY, entry)
+    weights = {name: float(weight) for name, weight in _mapping('weights', entry['weights']).items()}
     notes = {name: value for name, value in entry.items() if name not in ('bias', 'weights')}
     return AccuracyModel(float(entry['bias']), weights, notes)
 
 
 def _classes(entry: Any, path: Path) -> ClassSet:
-    """The package's own by their name, any others are written out."""
+    """The package's own by their name, any others are written out. Never by a path: it may lead outside."""
     if isinstance(entry, dict):
-        return classes_of(entry, _plain_name(entry['name']), f'`classes` in {path / MODEL_FILE}')
-    return load_classes(_plain_name(entry))
-
-
-def _plain_name(name: Any) -> str:
-    """Never a path: a model must not reach outside its folder."""
-    if not re.fullmatch(r'[A-Za-z0-9_-]+', str(name)):
-        raise ValueError(f'classes is {name!r}; expected a name such as camvid11')
-    return str(name)
+        name = str(entry.get('name'))
+        if not re.fullmatch(r'[A-Za-z0-9_-]+', name):
+            raise ValueError(f'the name of classes is {name!r}; expected letters, digits, _ and -')
+        return classes_of(entry, name, f'`classes` in {path / MODEL_FILE}')
+    if entry not in (known := share_names(FOLDER)):
+        raise ValueError(
+            f'classes is {entry!r}; expected one of {", ".join(known)}, or all of them written out: '
+            '{name: mine, classes: [{name: road, colour: [128, 64, 128]}, ...]}'
+        )
+    return load_classes(entry)
 
 
 def _tensors(entries: dict[str, Any]) -> dict[str, TensorSpec]:
     tensors = {}
-    for name, (dtype, shape) in entries.items():
-        if dtype not in DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise ValueError(f'tensor {name} is {dtype} {shape}; expected one of {DTYPES} and sizes')
-        tensors[name] = TensorSpec(dtype, tuple(shape))
+    for name, spec in entries.items():
+        match spec:
+            case [dtype, [*shape]] if dtype in DTYPES and all(type(n) is int and n >= 0 for n in shape):
+                tensors[name] = TensorSpec(dtype, tuple(shape))
+            case _:
+                raise ValueError(
+                    f'tensor {name} is {spec!r}; expected a type, one of {", ".join(DTYPES)}, and sizes, '
+                    'such as [uint8, [1, 360, 480, 3]]'
+                )
     return tensors

@@ -24,6 +24,7 @@ RESULTS = ('mask', 'confidence')  # what every step must give
 WARPS = ('warp',)  # graphs that only read each tensor where `flow` points
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
 HOST_FLOWS = ('dis', 'dis_half', 'motion_vectors', 'stream')  # computed beside the engine, see core/motion
+FLOWS = ('none', 'network', *HOST_FLOWS)  # `network`: a graph
 
 
 def check_steps(model: ModelFolder) -> None:
@@ -94,7 +95,11 @@ def _walk(model: ModelFolder, step: str, state: Mapping[str, TensorSpec]) -> dic
             known['flow'] = TensorSpec('float32', (1, 2, -(-height // CELL), -(-width // CELL)))
             continue
         if stage not in model.graphs:
-            raise ModelError(f'{model.path}: step {step} names {stage!r}, which is no graph of this model')
+            hint = f', and its flow is {model.flow!r}, not one of {", ".join(HOST_FLOWS)}'
+            raise ModelError(
+                f'{model.path}: step {step} names {stage!r}, which is no graph of this model'
+                + (hint if stage == 'flow' else '')
+            )
         graph = model.graphs[stage]
         for name, spec in graph.inputs.items():
             if name not in known:
@@ -110,5 +115,5 @@ def _check_same(model: ModelFolder, what: str, taken: TensorSpec, step: str, giv
     if taken != given:
         raise ModelError(
             f'{model.path}: {what} as {taken.as_yaml()}, step {step} gives {given.as_yaml()}; '
-            'export the model again'
+            'mend model.yaml, or export the model again'
         )

@@ -1,0 +1,33 @@
+"""YAML as people write it by hand: what is given twice is a mistake, not the last one that counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+def load_strictly(text: str) -> Any:
+    """What a YAML text says.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, nested too deep, has a number or date that is none, or an entry twice.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506
+    except yaml.YAMLError:
+        raise
+    except RecursionError as error:
+        raise yaml.YAMLError('it is nested too deep') from error
+    except Exception as error:  # whatever reading a number or a date raises
+        raise yaml.YAMLError(f'a value in it cannot be read: {error}') from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses entries of one name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+        if twice := [name for name in names if name != '<<' and names.count(name) > 1]:
+            raise yaml.YAMLError(f'{twice[0]} is given twice (line {node.start_mark.line + 1} and after)')
+        return super().construct_mapping(node, deep)
