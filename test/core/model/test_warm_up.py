@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from vss_ros.core import open_segmenter
 from vss_ros.core.engines import load_engine
-from vss_ros.core.errors import EngineError
+from vss_ros.core.errors import EngineError, ModelError
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.settings import EngineSettings
@@ -56,3 +59,31 @@ def test_a_segmenter_is_opened_with_an_engine_that_has_run_every_graph(model, en
 def test_a_graph_that_cannot_be_run_is_found_before_the_first_frame(model, engine):
     with pytest.raises(EngineError, match="graph 'correction' cannot be run"):
         warm_up(model, Watched(engine, broken='correction'))
+
+
+@pytest.mark.parametrize('graph', ['segmenter', 'correction'])
+@pytest.mark.parametrize(('highest', 'is_refused'), [(10, False), (11, True), (254, True), (255, False)])
+def test_a_mask_with_ids_beyond_the_class_set_is_refused(model, engine, graph, highest, is_refused):
+    class Marked(Watched):
+        def run(self, name, tensors):
+            given = super().run(name, tensors)
+            if name != graph:
+                return given
+            mask = np.zeros_like(engine.to_host(given['mask']))
+            mask[0, 0, 0] = highest
+            return {**given, 'mask': mask}
+
+    if not is_refused:
+        warm_up(model, Marked(engine))
+        return
+    with pytest.raises(
+        ModelError, match=f'graph {graph} .* class id {highest}, .*camvid11 has 11, ids 0 to 10'
+    ):
+        warm_up(model, Marked(engine))
+
+
+def test_a_class_set_of_fewer_classes_than_the_model_was_trained_on_is_refused():
+    model = load_model('camvid-evss-lite')
+    classes = replace(model.classes, name='mine', names=model.classes.names[:3])
+    with pytest.raises(ModelError, match='set classes to what the model was trained on'):
+        warm_up(replace(model, classes=classes), load_engine(model, EngineSettings('onnxruntime')))
