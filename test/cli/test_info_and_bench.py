@@ -1,7 +1,9 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
 from vss_ros.benchmark.ceilings import measured_ceilings
 from vss_ros.benchmark.machine import peak_memory_mb
@@ -50,8 +52,20 @@ def test_info_builds_no_engine_which_would_take_minutes(monkeypatch, capsys):
         raise EngineError('not today')
 
     monkeypatch.setattr('vss_ros.core.engines.load_engine', load_engine)
-    assert main(['info', 'camvid-evss-lite']) == 0
+    assert main(['info', 'camvid-evss-lite']) == 2
     assert {entry.build for entry in settings} == {'never'}
+
+
+def test_info_fails_for_a_model_that_no_engine_takes(tiny_model, tmp_path, capsys):
+    copy = Path(shutil.copytree(tiny_model, tmp_path / 'copy'))
+    content = yaml.safe_load((copy / 'model.yaml').read_text())
+    content['graphs']['segmenter']['outputs']['mask'] = ['uint8', [1, 8, 12]]
+    content |= {'method': 'none', 'steps': {'key': ['segmenter']}, 'state': {}, 'options': {}}
+    (copy / 'model.yaml').write_text(yaml.safe_dump(content))
+    assert main(['info', str(copy)]) == 2
+    shown = capsys.readouterr()
+    assert 'complete, as model.yaml says' in shown.out
+    assert shown.err == 'vss: error: no engine here takes tiny as it is; the table of engines says why\n'
 
 
 def test_info_without_a_model_lists_the_engines(capsys):

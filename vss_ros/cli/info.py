@@ -25,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> int:
     from rich.console import Console
 
+    from vss_ros.core.errors import EngineError
     from vss_ros.core.model.folder import load_model
 
     console = Console(markup=False)
@@ -33,7 +34,10 @@ def main(args: Namespace) -> int:
         return 0
     model = load_model(args.model)
     _show_model(console, args.model, model)
-    console.print(_engine_table(model))
+    table, works = _engine_table(model)
+    console.print(table)
+    if not works:
+        raise EngineError(f'no engine here takes {model.name} as it is; the table of engines says why')
     return 0
 
 
@@ -59,7 +63,7 @@ def _show_models(console: Console) -> None:
         console.print(
             'No model came with this installation; make one with `vss train` or `vss import-weights`.'
         )
-    console.print(_engine_table(None))
+    console.print(_engine_table(None)[0])
 
 
 def _show_model(console: Console, name: str, model: ModelFolder) -> None:
@@ -120,15 +124,15 @@ def _graph_table(model: ModelFolder) -> Table:
     return table
 
 
-def _engine_table(model: ModelFolder | None) -> Table:
-    """Which engines work here: with a model they load it, without one they are only imported."""
+def _engine_table(model: ModelFolder | None) -> tuple[Table, bool]:
+    """Which engines work here, and whether any does: with a model they load it, or else are imported."""
     from rich.table import Table
 
     from vss_ros.core.engines import ENGINE_CLASSES, engine_class, load_engine
     from vss_ros.core.errors import VssError
     from vss_ros.core.settings import EngineSettings
 
-    table = Table('engine', 'here', title='Engines')
+    table, works = Table('engine', 'here', title='Engines'), False
     for name in ENGINE_CLASSES:
         try:
             if model is None:
@@ -139,10 +143,11 @@ def _engine_table(model: ModelFolder | None) -> Table:
                 described = engine.describe()
                 engine.close()
                 state = ', '.join(f'{key} {value}' for key, value in described.items() if key != 'engine')
+            works = True
         except VssError as error:
             state = f'no: {error}'
         table.add_row(name, state)
-    return table
+    return table, works
 
 
 def _swatches(classes: ClassSet) -> Text:
