@@ -10,6 +10,7 @@ import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -227,6 +228,18 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(weights_alone,
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     with pytest.raises(ModelError, match=r'graphs cannot be kept.*XDG_CACHE_HOME.*vss export .* -o FOLDER'):
         load_model(weights_alone)
+
+
+def test_a_disk_that_is_too_full_is_found_before_any_work(weights_alone, empty_cache, monkeypatch):
+    needed = 3 * (weights_alone / 'weights.safetensors').stat().st_size
+    monkeypatch.setattr(first_use, 'MAKER', 'no_module_of_this_name')
+    for free, error, message in (
+        (needed - 1, ModelError, 'No space left on device: they take about .* MB.*XDG_CACHE_HOME'),
+        (needed, MissingLibraryError, 'no_module_of_this_name'),
+    ):
+        monkeypatch.setattr(shutil, 'disk_usage', lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(error, match=message):
+            load_model(weights_alone)
 
 
 def test_a_model_with_neither_graphs_nor_weights_is_refused(weights_alone, tmp_path):

@@ -6,9 +6,11 @@ are made it is not needed any more.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 MAKER = 'vss_ros.methods.export'  # imported when it is needed
 METHODS = Path(__file__).parents[2] / 'methods'
+ROOM = 3  # times the weights: once as they are, and as fp32 in the graphs, twice as large as fp16
 OUTDATED_S = 30 * 24 * 3600  # after which graphs are removed when others of that name are made
 _log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ def _made(
 
 
 def _make(model: ModelFolder, folder: Path, read: Callable[[Path], ModelFolder]) -> ModelFolder:
+    _check_room(model, folder.parent)
     _log.warning('%s came as weights alone; making its graphs, this once', model.name)
     elsewhere = f'make a whole model elsewhere, with: vss export {model.name} -o FOLDER'
     try:
@@ -86,6 +90,17 @@ def _make(model: ModelFolder, folder: Path, read: Callable[[Path], ModelFolder])
         if time.time() - other.stat().st_mtime > OUTDATED_S:  # of other weights or code
             shutil.rmtree(other, ignore_errors=True)
     return read(folder)
+
+
+def _check_room(model: ModelFolder, folder: Path) -> None:
+    """Raises OSError if the disk is too full: making the graphs would take half a minute to find out."""
+    assert model.weights is not None
+    needed, free = ROOM * model.weights.stat().st_size, shutil.disk_usage(folder).free
+    if free < needed:
+        reason = (
+            f'{os.strerror(errno.ENOSPC)}: they take about {needed / 1e6:.0f} MB, {free / 1e6:.0f} are free'
+        )
+        raise OSError(errno.ENOSPC, reason, str(folder))
 
 
 @cache
