@@ -8,9 +8,10 @@ import pytest
 from vss_ros.core.frame import Frame
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.evaluation.clips import FileClip, FrameFile
+from vss_ros.evaluation.deployment import DeploymentProtocol
+from vss_ros.evaluation.distance import DistanceProtocol
 from vss_ros.evaluation.evaluate import evaluate
 from vss_ros.evaluation.filmstrip import Filmstrip
-from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
 from vss_ros.evaluation.subjects import load_subjects
 
 SIZE = (48, 64)

@@ -10,9 +10,10 @@ import pytest
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.sources.synthetic import SyntheticSource
+from vss_ros.evaluation.deployment import DeploymentProtocol
+from vss_ros.evaluation.distance import DistanceProtocol
 from vss_ros.evaluation.evaluate import Checkpoint, evaluate
 from vss_ros.evaluation.filmstrip import MOST, Filmstrip
-from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
 
 
 class Street:

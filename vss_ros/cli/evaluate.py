@@ -202,8 +202,9 @@ def _names() -> tuple[str, ...]:
 def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol]:
     """The protocols that were asked for, each with a film if there will be a page to show it on."""
     from vss_ros.core.errors import SettingsError
+    from vss_ros.evaluation.deployment import DeploymentProtocol
+    from vss_ros.evaluation.distance import DistanceProtocol
     from vss_ros.evaluation.filmstrip import Filmstrip
-    from vss_ros.evaluation.protocols import DeploymentProtocol, DistanceProtocol
 
     classes = subjects[0].model.classes
     wanted = args.protocol or PROTOCOLS

@@ -21,7 +21,7 @@ from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.open_segmenter import Segmenter, make_segmenter
 from vss_ros.core.settings import SCHEDULE, StreamSettings
 from vss_ros.evaluation.filmstrip import Filmstrip
-from vss_ros.evaluation.protocols import phase_of
+from vss_ros.evaluation.protocols import flat, parts, phase_of
 from vss_ros.evaluation.recording import Counting
 from vss_ros.evaluation.scores import percent
 from vss_ros.evaluation.subjects import MODEL, Subject
@@ -49,20 +49,19 @@ class ScheduleProtocol:
         if not self._subjects:
             raise SettingsError('no model here has key frames to schedule; leave out --protocol schedules')
         self._tallies = {
-            (name, number): _Tally(ConfusionMatrix(len(classes)))
-            for name in self._subjects
+            (name, number): _Tally(ConfusionMatrix(len(classes)), tuple(subject.model.graphs))
+            for name, subject in self._subjects.items()
             for number in range(len(schedules))
         }
         self._streams: dict[tuple[str, int], Segmenter] = {}
 
     def start_clip(self, name: str, number: int = 0) -> None:
         self._clip, self._frame = number, 0
-        for (subject_name, number), tally in self._tallies.items():
-            subject = self._subjects[subject_name]
-            schedule = self._schedules[number]
-            settings = replace(subject.settings, **{name: getattr(schedule, name) for name in SCHEDULE})
+        for (row, column), tally in self._tallies.items():
+            subject, schedule = self._subjects[row], self._schedules[column]
+            settings = replace(subject.settings, **{key: getattr(schedule, key) for key in SCHEDULE})
             engine = Counting(subject.engine, tally.runs)
-            self._streams[subject_name, number] = make_segmenter(subject.model, engine, settings)
+            self._streams[row, column] = make_segmenter(subject.model, engine, settings)
 
     def take(self, number: int, frame: Frame) -> None:
         for key, tally in self._tallies.items():
@@ -72,8 +71,8 @@ class ScheduleProtocol:
             ):
                 self._streams[key].request_key_frame()
             segmentation = self._streams[key].step(frame)
-            parts = segmentation.key_regions or (segmentation.is_key,)
-            tally.frames += (1, sum(parts) / len(parts), frame.truth is not None)
+            are_key = segmentation.key_regions or (segmentation.is_key,)
+            tally.frames += (1, sum(are_key) / len(are_key), frame.truth is not None)
             if frame.truth is not None:
                 tally.confusion.update(frame.truth, segmentation.mask)
         self._frame += 1
@@ -82,16 +81,11 @@ class ScheduleProtocol:
         self._streams = {}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {
-            f'{name}/{number}/{measure}': counts
-            for (name, number), tally in self._tallies.items()
-            for measure, counts in tally.arrays(self._subjects[name]).items()
-        }
+        return flat(self._tallies)
 
     def add(self, arrays: Mapping[str, np.ndarray]) -> None:
-        for path, counts in arrays.items():
-            name, number, measure = path.rsplit('/', 2)
-            self._tallies[name, int(number)].add(self._subjects[name], measure, counts)
+        for key, part in parts(arrays).items():
+            self._tallies[key].add(part)
 
     def report(self, subject: Subject) -> dict[str, Any]:
         """One entry for each schedule by its name, `every 5` or `adaptive 0.9`; none where there are none."""
@@ -126,22 +120,20 @@ class _Tally:
     """What was counted of one model under one schedule."""
 
     confusion: ConfusionMatrix
+    graphs: tuple[str, ...]  # of the model, in the order of `arrays`
 
     def __post_init__(self) -> None:
         self.frames = np.zeros(3)  # all; key frames, of one in regions those that are key; labelled
         self.runs: Counter[str] = Counter()  # of each graph
 
-    def arrays(self, subject: Subject) -> dict[str, np.ndarray]:
-        runs = np.array([self.runs[graph] for graph in subject.model.graphs], np.int64)
+    def arrays(self) -> dict[str, np.ndarray]:
+        runs = np.array([self.runs[graph] for graph in self.graphs], np.int64)
         return {'confusion': self.confusion.counts, 'frames': self.frames, 'runs': runs}
 
-    def add(self, subject: Subject, measure: str, counts: np.ndarray) -> None:
-        if measure == 'runs':
-            self.runs.update(dict(zip(subject.model.graphs, counts.tolist(), strict=True)))
-        elif measure == 'frames':
-            self.frames += counts
-        else:
-            self.confusion.counts += counts
+    def add(self, part: Mapping[str, np.ndarray]) -> None:
+        self.confusion.counts += part['confusion']
+        self.frames += part['frames']
+        self.runs.update(dict(zip(self.graphs, part['runs'].tolist(), strict=True)))
 
 
 def _is_scheduled(subject: Subject) -> bool:
