@@ -303,7 +303,7 @@ def test_the_weights_are_read_from_the_model_folder(tiny_model, tmp_path):
         ({'bias': float('nan'), 'weights': {}}, 'must be finite'),
         ({'bias': 1, 'weights': {'age': 'much'}}, 'could not convert string to float'),
         ({'weights': {}}, "no entry 'bias'"),
-        ([1, 2], 'list indices must be integers'),
+        ([1, 2], 'expected_accuracy is'),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused_with_the_reason(tiny_model, tmp_path, entry, reason):
