@@ -15,7 +15,6 @@ from vss_ros.core.sources.open import SourceSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.evaluation.clips import SourceClip, labels_by_stamp
 from vss_ros.evaluation.data import open_data
-from vss_ros.evaluation.layouts import list_layouts, load_layout, stretches
 
 H, W = 8, 12
 
@@ -250,16 +249,6 @@ def test_a_layout_of_ones_own_is_a_file(tmp_path):
     assert read(data) == {'drive_000001': [(0, 5, 3)]}
 
 
-@pytest.mark.parametrize(
-    'text',
-    ['', 'classes: camvid11', '[1, 2]', 'images: []\nlabels: []\nfoo: 1', "name: '('", '[' * 3000, 'a: ['],
-)
-def test_a_file_that_describes_no_data_set_is_refused(tmp_path, text):
-    (tmp_path / 'bad.yaml').write_text(text)
-    with pytest.raises(SettingsError, match='does not describe a data set'):
-        load_layout(str(tmp_path / 'bad.yaml'))
-
-
 OWN = {
     'classes': 'camvid11',
     'images': ['rgb/*.png'],
@@ -322,28 +311,6 @@ def test_a_data_set_without_splits_has_none_to_choose(tmp_path):
     put(tmp_path / 'labels' / '0016E5_07959.png')
     with pytest.raises(SettingsError, match='camvid-folder has no splits'):
         open_data([str(tmp_path)], split='val')
-
-
-def test_an_unknown_layout_is_refused_with_the_known_ones():
-    with pytest.raises(SettingsError, match=r'camvid-segnet.*cityscapes'):
-        load_layout('kitti')
-
-
-@pytest.mark.parametrize('name', list_layouts())
-def test_layouts_of_the_package_name_classes_that_exist(name):
-    from vss_ros.core.classes import load_classes
-
-    layout = load_layout(name)
-    names = load_classes(layout.classes).names
-    for files in layout.labels:
-        assert set(files.colours or {}) <= set(names)
-        assert set((files.ids or {}).values()) <= set(range(len(names)))
-
-
-def test_camvid_colours_are_31_classes_each_in_one_group():
-    (files,) = load_layout('camvid-video').labels
-    shades = [tuple(shade) for group in files.colours.values() for shade in group]
-    assert len(shades) == len(set(shades)) == 31
 
 
 def test_any_images_with_masks_are_one_clip(tmp_path):
@@ -414,8 +381,3 @@ def test_masks_with_the_stamp_of_no_frame_are_told(tmp_path, caplog):
     clip = SourceClip('street', lambda: SyntheticSource(0, 2, 16, 24), tmp_path / 'labels')
     assert len(list(clip.frames(None))) == 2
     assert 'street: 2 of 3 labels have the stamp of no frame' in caplog.text
-
-
-def test_numbers_are_cut_where_they_leap():
-    assert stretches([1, 2, 4, 9, 10], 2) == [[1, 2, 4], [9, 10]]
-    assert stretches([5], 2) == [[5]]

@@ -46,6 +46,14 @@ def test_every_distance_is_scored_on_the_same_frames(subjects):
     assert {scores.frames[0] for scores in protocol.scores.values()} == {2 + 0 + 3}
 
 
+def test_of_a_long_clip_no_more_frames_and_streams_are_kept_than_the_largest_distance_needs(subjects):
+    protocol = DistanceProtocol(subjects[:1], subjects[0].model.classes, [0, 2], None)
+    for number, frame in StreetClips(8).frames(before=2):
+        protocol.take(number, frame)
+        assert len(protocol._frames) <= 3
+        assert len(protocol._chains) <= 3
+
+
 def test_a_subject_that_does_not_propagate_is_scored_once(subjects):
     protocol = DistanceProtocol(subjects, subjects[0].model.classes, [0, 2], None)
     assert [distance for name, distance in protocol.scores if name == subjects[2].name] == [0]

@@ -1,27 +1,25 @@
-"""Layouts: where a data set keeps its images and labels, and what its labels mean, read from YAML."""
+"""Layouts: where a data set keeps its images and labels, read from YAML."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from vss_ros.core.classes import ClassSet, load_classes
+from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.files.share import named_file, share_names
-from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.settings import StreamSettings
-from vss_ros.core.sources.images import read_image, read_labels
 from vss_ros.core.sources.open import MOST_RATE
 from vss_ros.evaluation.clips import FileClip, FrameFile
+from vss_ros.evaluation.label_files import LabelFiles, check_text
 
 _log = logging.getLogger(__name__)
 FOLDER = 'config/datasets'
@@ -41,50 +39,6 @@ MISTAKES = (  # what comes of a file that describes no data set
 
 Key = tuple[str, int]  # sequence, number of the frame
 NEEDED = ('classes', 'images', 'labels', 'name', 'rate')  # in the file of a layout
-
-
-@dataclass(frozen=True)
-class LabelFiles:
-    """One kind of label files.
-
-    Attributes:
-        files: glob pattern.
-        ids: id in the file -> class id; None keeps ids. Ids that are no class are unlabelled.
-        colours: class name -> RGB colours, for label images in colour.
-    """
-
-    files: str
-    ids: Mapping[int, int] | None = None
-    colours: Mapping[str, list[list[int]]] | None = None
-
-    def __post_init__(self) -> None:
-        """Raises TypeError or ValueError for values that no label file can hold."""
-        _check_text(files=self.files)
-        shades = [shade for shades in (self.colours or {}).values() for shade in shades]
-        for values in [*(self.ids or {}).items(), *shades]:
-            if not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
-                raise ValueError(f'{values} are not whole numbers from 0 to 255')
-        if wrong := [shade for shade in shades if len(shade) != 3]:
-            raise ValueError(f'{wrong[0]} is no colour; write [red, green, blue]')
-
-    def reader(self, classes: ClassSet) -> Callable[[Path], np.ndarray]:
-        """What reads such a file as class ids, uint8 (H, W), 255 = unlabelled.
-
-        Raises:
-            SettingsError: a colour belongs to a class that is not in the set.
-        """
-        if self.colours is not None:
-            if strange := [name for name in self.colours if name not in classes.names]:
-                raise SettingsError(
-                    f'{strange[0]} has colours and is no class of {classes.name}; '
-                    f'use {", ".join(classes.names)}'
-                )
-            return _ColourReader(self.colours, classes)
-        table = np.full(256, UNLABELLED, np.uint8)
-        pairs = self.ids if self.ids is not None else {c: c for c in range(len(classes))}
-        for id_, c in pairs.items():
-            table[id_] = c
-        return lambda path: table[read_labels(path)]
 
 
 @dataclass(frozen=True)
@@ -118,7 +72,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Raises LookupError, TypeError or ValueError for what cannot describe a data set."""
-        _check_text(
+        check_text(
             classes=self.classes,
             name=self.name,
             image_name=self.image_name,
@@ -126,7 +80,7 @@ class Layout:
             list_file=self.list_file,
         )
         for pattern in self.images:
-            _check_text(images=pattern)
+            check_text(images=pattern)
         if not LEAST_RATE <= self.rate <= MOST_RATE:
             raise ValueError(f'rate is {self.rate}; use {LEAST_RATE} to {MOST_RATE:.0f} frames per second')
         for regex in filter(None, (self.name, self.image_name)):
@@ -174,30 +128,15 @@ class Layout:
                 f'{labels[lost[0]]} has no image of the same name in {root}; {len(lost)} labels are without'
             )
         read = files.reader(load_classes(self.classes))
-        by_sequence: dict[str, list[int]] = defaultdict(list)
-        for sequence, number in images:
-            if self._is_near(split, sequence, number):
-                by_sequence[sequence].append(number)
-        clips: list[FileClip] = []
-        uneven: list[Path] = []
-        for sequence, numbers in sorted(by_sequence.items()):
-            for stretch in stretches(sorted(numbers), MAX_GAP_S * self.rate):
-                keys = [(sequence, number) for number in stretch]
-                frames = [
-                    FrameFile(images[key], round(key[1] / self.rate * 1e9), labels.get(key)) for key in keys
-                ]
-                if any(frame.label is not None for frame in frames):
-                    clips.append(FileClip(f'{sequence}_{stretch[0]:06d}', frames, read))
-                    uneven += [frames[index].image for index in uneven_steps(stretch)]
-        if uneven:
-            _log.warning(
-                '%s: steps between frames that are not as long as most of their clip: %d, that to %s for '
-                'example; distances are counted in frames, whatever is missing between them',
-                root,
-                len(uneven),
-                uneven[0],
-            )
-        return clips
+        near = [key for key in images if self._is_near(split, *key)]
+        labelled = [keys for keys in _runs(near, MAX_GAP_S * self.rate) if not labels.keys().isdisjoint(keys)]
+        _warn_of_uneven_steps(root, labelled, images)
+        return [FileClip(_title(keys), self._frames(keys, images, labels), read) for keys in labelled]
+
+    def _frames(
+        self, keys: Sequence[Key], images: Mapping[Key, Path], labels: Mapping[Key, Path]
+    ) -> list[FrameFile]:
+        return [FrameFile(images[key], round(key[1] / self.rate * 1e9), labels.get(key)) for key in keys]
 
     def _is_near(self, split: str, sequence: str, number: int) -> bool:
         """Whether a frame is of the split, or shortly before it, where its first labels are reached from."""
@@ -270,12 +209,6 @@ def load_layout(name: str) -> Layout:
     return layout
 
 
-def _check_text(**entries: Any) -> None:
-    for name, value in entries.items():
-        if not isinstance(value, str):
-            raise TypeError(f'{name} has {value!r}, which is no text')
-
-
 def list_layouts() -> list[str]:
     """Names of the layouts that came with the package."""
     return share_names(FOLDER)
@@ -287,26 +220,42 @@ def stretches(numbers: list[int], max_step: float) -> list[list[int]]:
     return [numbers[start:end] for start, end in zip([0, *cuts], [*cuts, len(numbers)], strict=True)]
 
 
+def _runs(keys: Iterable[Key], max_step: float) -> list[list[Key]]:
+    """Frames in order, those of a sequence together, cut where their numbers leap."""
+    by_sequence: dict[str, list[int]] = defaultdict(list)
+    for sequence, number in keys:
+        by_sequence[sequence].append(number)
+    return [
+        [(sequence, number) for number in stretch]
+        for sequence, numbers in sorted(by_sequence.items())
+        for stretch in stretches(sorted(numbers), max_step)
+    ]
+
+
+def _title(keys: Sequence[Key]) -> str:
+    sequence, first = keys[0]
+    return f'{sequence}_{first:06d}'
+
+
+def _warn_of_uneven_steps(root: Path, clips: Iterable[Sequence[Key]], images: Mapping[Key, Path]) -> None:
+    places = [(keys, uneven_steps([number for _, number in keys])) for keys in clips]
+    uneven = [images[keys[place]] for keys, found in places for place in found]
+    if uneven:
+        _log.warning(
+            '%s: steps between frames that are not as long as most of their clip: %d, that to %s for '
+            'example; distances are counted in frames, whatever is missing between them',
+            root,
+            len(uneven),
+            uneven[0],
+        )
+
+
 def uneven_steps(numbers: list[int]) -> list[int]:
     """Places in rising numbers that are reached by another step than most are."""
     steps = [after - before for before, after in pairwise(numbers)]
     counts = Counter(steps)
     usual = max(counts, key=lambda step: (counts[step], -step), default=0)
     return [index for index, step in enumerate(steps, start=1) if step != usual]
-
-
-class _ColourReader:
-    """Reads label images in colour as class ids."""
-
-    def __init__(self, colours: Mapping[str, list[list[int]]], classes: ClassSet) -> None:
-        self._table = np.full(1 << 24, UNLABELLED, np.uint8)
-        for name, shades in colours.items():
-            for red, green, blue in shades:
-                self._table[red << 16 | green << 8 | blue] = classes.names.index(name)
-
-    def __call__(self, path: Path) -> np.ndarray:
-        blue, green, red = np.moveaxis(read_image(path).astype(np.uint32), 2, 0)
-        return self._table[red << 16 | green << 8 | blue]
 
 
 def _files(
