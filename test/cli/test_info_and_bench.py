@@ -12,7 +12,7 @@ from vss_ros.benchmark.tables import contender_name
 from vss_ros.cli.main import main
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
-from vss_ros.core.model.cost import count_macs, graph_costs, step_macs
+from vss_ros.core.model.cost import cost_of, graph_costs, step_macs
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 
@@ -224,7 +224,7 @@ def test_bench_counts_no_flow_network_where_the_host_gives_the_flow(shared_model
         [report] = json.loads((tmp_path / 'bench.json').read_text())['contenders']
         counted.append(report['gmac']['propagated'])
         assert ('flow' in report['roofline']['propagated']) == (motion == 'model')
-    assert counted[0] - counted[1] == pytest.approx(count_macs(model.graphs['flow'].file) / 1e9)
+    assert counted[0] - counted[1] == pytest.approx(cost_of(model.graphs['flow'].file).macs / 1e9)
 
 
 def test_bench_keeps_what_a_model_has_and_takes_no_path_from_its_name(tiny_model, tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
-from vss_ros.core.model.cost import count_macs
+from vss_ros.core.model.cost import cost_of
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.methods.st_memory import StMemory
@@ -127,5 +127,5 @@ def test_the_graphs_hold_no_more_of_the_memory_than_two_small_matrices(model):
 
 
 def test_fusing_on_the_lite_backbone_costs_less_than_its_features(model):
-    macs = {name: count_macs(graph.file) for name, graph in model.graphs.items()}
+    macs = {name: cost_of(graph.file).macs for name, graph in model.graphs.items()}
     assert 0 < macs['fusion'] < macs['features']

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vss_ros.core.engines import DeviceEngine, Engine
 from vss_ros.core.engines.wrapper import EngineWrapper
 from vss_ros.core.model.cost import step_macs
+from vss_ros.core.model.steps import STEPS
 from vss_ros.core.sinks.timings import TOTAL, TimingSink
 
 if TYPE_CHECKING:
@@ -151,9 +152,7 @@ class Contender:
 
     def _averages(self) -> dict[str, dict[str, float]]:
         """What a frame costs with a key frame every n; without n whose frames between were not measured."""
-        key, propagated, carried = (
-            self.totals.percentile(kind, 50) for kind in ('key', 'propagated', 'carried')
-        )
+        key, propagated, carried = (self.totals.percentile(step, 50) for step in STEPS)
         averages = {}
         for n in INTERVALS:
             corrected = (n - 1) // self.correction_interval

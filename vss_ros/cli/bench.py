@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from vss_ros.benchmark.contenders import Contender
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Frame
-    from vss_ros.core.model.cost import Cost
     from vss_ros.core.model.folder import ModelFolder
 
 EAGER = 'eager'
@@ -182,6 +181,7 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
     from vss_ros.benchmark.contenders import Contender, StageEngine
     from vss_ros.benchmark.machine import memory_mb
     from vss_ros.benchmark.models import models_of
+    from vss_ros.core.model.cost import frame_costs, known_costs
     from vss_ros.core.model.warm_up import warm_up
     from vss_ros.core.open_segmenter import make_segmenter
 
@@ -189,7 +189,9 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
     contenders = []
     with models_of(args.models, args.network_size or [], precisions) as models:
         for model, engine_name, precision in product(models, args.engine or ['auto'], precisions):
-            costs = _costs(model, StreamSettings(motion=args.motion, **given(args, REGIONS)))
+            costs = known_costs(model)
+            if costs is not None:
+                costs = frame_costs(costs, model, StreamSettings(motion=args.motion, **given(args, REGIONS)))
             before = memory_mb()
             engine = StageEngine(_load(model, engine_name, precision, args))
             warm_up(model, engine)
@@ -267,14 +269,3 @@ def _read_frames(args: Namespace) -> list[Frame]:
     if not frames:
         raise SourceError(f'{spec} gave no frames')
     return frames
-
-
-def _costs(model: ModelFolder, settings: StreamSettings) -> dict[str, Cost] | None:
-    """What each graph that runs costs in all regions together; None where that cannot be counted."""
-    from vss_ros.core.errors import MissingLibraryError, ModelError
-    from vss_ros.core.model.cost import frame_costs, graph_costs
-
-    try:
-        return frame_costs(graph_costs(model), model, settings)
-    except (MissingLibraryError, ModelError):
-        return None

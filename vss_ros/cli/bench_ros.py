@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 RATES_HZ = (10.0, 30.0, 60.0)
 SIZES = ((360, 480), (1080, 1920))
-KINDS = ('key', 'propagated', 'carried')
 
 
 @dataclass(frozen=True)
@@ -196,13 +195,15 @@ def times_table(reports: list[dict[str, Any]]) -> Table:
     """Times by kind of frame; those of a run of which too few masks came back are not known."""
     from rich.table import Table
 
+    from vss_ros.core.model.steps import STEPS
+
     table = Table('model, engine', 'image', 'Hz', title='ms per frame, p50 / p99')
-    for heading in (*KINDS, 'outside', 'end to end'):
+    for heading in (*STEPS, 'outside', 'end to end'):
         table.add_column(heading, justify='right')
     for report in reports:
         of_kind = report['ms']
         most = max(of_kind, key=lambda kind: report['frames'][kind], default=None)  # none: too few masks
-        times = [of_kind.get(kind, {}).get('latency') for kind in KINDS]
+        times = [of_kind.get(kind, {}).get('latency') for kind in STEPS]
         times += [of_kind[most]['outside'] if most else None, report['end_to_end_ms']]
         table.add_row(*_first_cells(report), *map(_p, times))
     return table

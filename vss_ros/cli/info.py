@@ -98,7 +98,7 @@ def _graph_table(model: ModelFolder) -> Table:
     from rich.table import Table
 
     from vss_ros.core.errors import MissingLibraryError, ModelError
-    from vss_ros.core.model.cost import count_macs
+    from vss_ros.core.model.cost import cost_of
 
     table = Table('graph', 'takes', 'gives', title='Graphs (GMAC: 10^9 multiply-adds)')
     table.add_column('MB', justify='right')
@@ -106,7 +106,7 @@ def _graph_table(model: ModelFolder) -> Table:
     macs: dict[str, int] = {}
     for graph in model.graphs.values():
         try:
-            macs[graph.name] = count_macs(graph.file)
+            macs[graph.name] = cost_of(graph.file).macs
         except (MissingLibraryError, ModelError) as error:
             table.caption = f'Not counted: {error}'
         table.add_row(

@@ -15,9 +15,9 @@ from itertools import product
 import numpy as np
 
 from vss_ros.core.engines import Engine, load_engine
-from vss_ros.core.errors import MissingLibraryError, ModelError, SettingsError
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Answer, Frame
-from vss_ros.core.model.cost import Cost, frame_costs, graph_costs, step_macs
+from vss_ros.core.model.cost import Cost, frame_costs, known_costs, step_macs
 from vss_ros.core.model.folder import ModelFolder, load_model
 from vss_ros.core.model.steps import CARRIED
 from vss_ros.core.open_segmenter import make_segmenter
@@ -209,14 +209,10 @@ def _check_same_classes(model: ModelFolder, other: ModelFolder) -> None:
 
 def _subject(model: ModelFolder, kind: str, engine: Engine, settings: StreamSettings) -> Subject:
     name = model.name if kind == MODEL else f'{model.name}, {kind}'
-    try:
-        costs = graph_costs(model)
-    except (MissingLibraryError, ModelError):
-        costs = None
     settings = replace(
         settings,
         correction_interval=model.corrects_every(settings.correction_interval),
         max_frame_gap_s=float('inf'),  # frames of a clip follow each other, whatever their stamps say
         background_key_frames=False,
     )
-    return Subject(name, kind, model, engine, settings, costs)
+    return Subject(name, kind, model, engine, settings, known_costs(model))

@@ -32,11 +32,6 @@ class Cost(NamedTuple):
     values: int
 
 
-def count_macs(file: Path) -> int:
-    """Multiply-adds of one run of an ONNX graph, see `cost_of`."""
-    return cost_of(file).macs
-
-
 def cost_of(file: Path) -> Cost:
     """What one run of an ONNX graph costs at least.
 
@@ -83,6 +78,14 @@ def cost_of(file: Path) -> Cost:
 def graph_costs(model: ModelFolder) -> dict[str, Cost]:
     """What one run of each graph of a model costs at least; raises what `cost_of` does."""
     return {name: cost_of(graph.file) for name, graph in model.graphs.items()}
+
+
+def known_costs(model: ModelFolder) -> dict[str, Cost] | None:
+    """What `graph_costs` gives; None where that cannot be counted."""
+    try:
+        return graph_costs(model)
+    except (MissingLibraryError, ModelError):
+        return None
 
 
 def frame_costs(costs: Mapping[str, Cost], model: ModelFolder, settings: StreamSettings) -> dict[str, Cost]:
