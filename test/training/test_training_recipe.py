@@ -48,6 +48,7 @@ def test_a_recipe_tells_its_stages_and_the_data_it_needs():
 )
 def test_every_recipe_that_comes_with_the_package_can_be_read(file):
     assert load_recipe(file.stem).stages
+    assert load_recipe(file.stem).name == file.stem
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,15 @@ def test_every_recipe_that_comes_with_the_package_can_be_read(file):
         (changed(scene={'clouds': [0]}), 'clouds'),
         ({key: value for key, value in RECIPE.items() if key != 'classes'}, 'classes is None'),
         (changed(layouts={'camvid': 5}), 'use a text'),
+        (changed(layouts={'camvid': 'no-such/train'}), "camvid is 'no-such/train'; .*no layout"),
+        (
+            changed(layouts={'camvid': 'camvid-video'}),
+            "layouts: camvid is 'camvid-video'; name the part, such as camvid-video/train",
+        ),
+        (changed(layouts={'camvid': 'camvid-segnet'}), 'name the part'),
+        (changed(layouts={'camvid': 'camvid-video/trian'}), "no part 'trian', use one of train, test, all"),
+        (changed(layouts={'camvid': 'camvid-folder/train'}), 'has no parts, write camvid-folder'),
+        (changed(layouts={'camvid': 'cityscapes/train'}), 'has the classes cityscapes19'),
         (changed(weights='fp8'), 'fp16'),
         (changed(seed=-1), 'seed'),
         (changed(seed=99999999999999999999999), 'seed'),

@@ -134,10 +134,11 @@ class Gathered:
             if name in self._split:
                 kept, aside = self._split[name]
                 files = [path / part for part in ('images', 'labels')]
+                what = f'{len(kept)} labelled images, {len(aside)} more kept aside'
                 if name in self._videos:  # the videos may be far larger than what is labelled of them
                     places = [place for part in self._videos[name] for place in part.places]
                     files = [label for video, n in places if (label := video.files[n].label)]
-                what = f'{len(kept)} labelled images, {len(aside)} more kept aside'
+                    what = f'{self._recipe.layouts[name]}, {what}'
             else:
                 files, what = [path], 'video without labels'
             lines[name] = f'{what}; sha256 of the files {digest(files)[:16]}'

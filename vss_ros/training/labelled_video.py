@@ -14,7 +14,7 @@ from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.sources.images import read_image
 from vss_ros.evaluation.clips import FileClip
-from vss_ros.evaluation.layouts import load_layout
+from vss_ros.evaluation.layouts import Layout, load_layout
 from vss_ros.training.augment import recolour_clip
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import LabelledImages
@@ -22,20 +22,38 @@ from vss_ros.training.data import LabelledImages
 Place = tuple[FileClip, int]  # a video, and the number of a labelled frame in it
 
 
-def read_layout(root: Path, layout: str, classes: str) -> list[Place]:
-    """The labelled frames of a data set.
+def layout_and_split(layout: str, classes: str) -> tuple[Layout, str]:
+    """What `cityscapes/train` names; the split is empty where the data set has none.
 
     Args:
-        layout: name of a layout in config/datasets, a slash and a split: `cityscapes/train`.
+        layout: name of a layout in config/datasets, a slash and a split.
         classes: the class set of the training.
     Raises:
-        SettingsError: there is no such layout or split, or its classes are others.
-        SourceError: images or labels are missing.
+        SettingsError: there is no such layout, its classes are others, or the split is missing.
     """
     name, _, split = layout.partition('/')
     chosen = load_layout(name)
     if chosen.classes != classes:
         raise SettingsError(f'the layout {name} has the classes {chosen.classes}, the recipe {classes}')
+    patterns = (*chosen.images, *(entry.files for entry in chosen.labels), chosen.list_file)
+    has_splits = chosen.splits is not None or any('{split}' in pattern for pattern in patterns)
+    if has_splits and not split:  # that of the layout is the one to evaluate on
+        raise SettingsError(f'name the part, such as {name}/train')
+    if split and not has_splits:
+        raise SettingsError(f'the layout has no parts, write {name}')
+    if chosen.splits is not None and split not in chosen.splits:
+        raise SettingsError(f'the layout has no part {split!r}, use one of {", ".join(chosen.splits)}')
+    return chosen, split
+
+
+def read_layout(root: Path, layout: str, classes: str) -> list[Place]:
+    """The labelled frames of a data set; arguments as of `layout_and_split`.
+
+    Raises:
+        SettingsError: there is no such layout or split, or its classes are others.
+        SourceError: images or labels are missing.
+    """
+    chosen, split = layout_and_split(layout, classes)
     videos = chosen.clips(root, split or None)
     return [(video, n) for video in videos for n, file in enumerate(video.files) if file.label is not None]
 

@@ -18,6 +18,7 @@ from vss_ros.core.files.share import named_file
 from vss_ros.core.frame import CELL, MAX_SIDE
 from vss_ros.methods.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
+from vss_ros.training.labelled_video import layout_and_split
 from vss_ros.training.loop import FitSettings
 from vss_ros.training.stages import stage_class
 from vss_ros.training.streets import StreetSettings
@@ -151,8 +152,12 @@ def parse_recipe(name: str, content: Any) -> Recipe:
     entries['scene'] = _scene(class_set, entries.get('scene', {}))
     for entry in ('options', 'start', 'layouts'):
         entries[entry] = _mapping(entry, entries.get(entry, {}))
-    for name, layout in entries['layouts'].items():
-        _check_kind('layouts', name, layout, 'str')
+    for entry, layout in entries['layouts'].items():
+        _check_kind('layouts', entry, layout, 'str')
+        try:
+            layout_and_split(layout, entries['classes'])
+        except SettingsError as error:
+            raise SettingsError(f'layouts: {entry} is {layout!r}; {error}') from error
     entries['stages'] = tuple(_stage(stage, value, class_set) for stage, value in stages.items())
     recipe = _build(Recipe, 'the recipe', {'name': name, **image, **entries})
     if unused := set(recipe.layouts) - recipe.data:
