@@ -12,6 +12,7 @@ from method_models import run_step
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.decide import labels_of
+from vss_ros.methods.dvsnet import DvsNet
 from vss_ros.training.accel import UpdateSettings, UpdateStage
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
@@ -120,8 +121,16 @@ def test_the_loss_of_dff_is_known_to_the_flow_where_there_is_no_scale_field(clip
 
 
 def test_a_dff_whose_flow_is_the_hosts_has_nothing_to_train(clips):
-    with pytest.raises(SettingsError, match='has no flownet; leave out the stage'):
+    with pytest.raises(SettingsError, match='has no flownet; its networks are csrnet'):
         make('dff', clips, {'scale_field': False})
+
+
+@pytest.mark.parametrize('name', ['gain', 'decision_netwrok'])
+def test_what_a_stage_trains_must_be_a_network_of_the_method(clips, monkeypatch, name):
+    monkeypatch.setattr(DvsNet, 'gain', torch.nn.Parameter(torch.ones(1)), raising=False)
+    monkeypatch.setattr(DecisionStage, 'trained', ('decision_network', name))
+    with pytest.raises(SettingsError, match=f'has no {name}; its networks are csrnet, decision_network'):
+        make('dvsnet', clips)
 
 
 @torch.no_grad()

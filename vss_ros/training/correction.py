@@ -68,6 +68,7 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
     settings_class = CorrectionSettings
     method_class = Evss
     trained = ('conet', 'flownet', 'glance')
+    optional = ('flownet', 'glance')
 
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(scores, labels_of(scores), torch.zeros_like(scores[:, :2]))

@@ -25,6 +25,7 @@ from vss_ros.methods.blocks.stf import FRAMES
 from vss_ros.methods.st_memory import StMemory
 from vss_ros.methods.st_memory_building import build_memory
 from vss_ros.training.clips import Clip
+from vss_ros.training.draws import MEMORY, SAMPLE, generator
 from vss_ros.training.labelled_video import LabelledVideo
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance, segmentation_losses
@@ -120,7 +121,7 @@ class FusionStage:
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
         indices = range(self.size) if samples is None else samples
-        rngs = [np.random.default_rng([self._seed, step, index]) for index in indices]
+        rngs = [generator(SAMPLE, self._seed, step, index) for index in indices]
         clips = [self._sources.pick(rng).clip(rng, self.settings.frames) for rng in rngs]
         labels = np.stack([clip.labels for clip in clips])
         if (labelled(self.method, labels) == UNLABELLED).all():
@@ -196,7 +197,7 @@ def clips_to_remember(sources: Sequence[tuple[ClipSource, float]], count: int, s
     if not videos:
         shares = Shares(sources)
         for i in range(count):
-            rng = np.random.default_rng([seed, 2, i])
+            rng = generator(MEMORY, seed, i)
             yield shares.pick(rng).clip(rng, FRAMES)
 
 

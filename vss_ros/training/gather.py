@@ -15,6 +15,7 @@ from vss_ros.core.synthetic import STREET_CLASSES
 from vss_ros.training.clip_sources import ClipLibrary, read_video
 from vss_ros.training.clips import Clip, SceneClasses, StillDriver
 from vss_ros.training.data import Joined, LabelledImages, class_frequencies, digest, load_folder
+from vss_ros.training.draws import ASIDE, generator
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.propagation import ClipSource
 from vss_ros.training.recipe import STREETS, Recipe
@@ -99,8 +100,7 @@ class Gathered:
         if not len(self.aside) or clips:
             return clips
         driver = StillDriver(self.aside, self._scene, recoloured=False)
-        seeds = ([self.seed, 1, index] for index in range(CLIPS_ASIDE))
-        return [driver.clip(np.random.default_rng(seed), frames) for seed in seeds]
+        return [driver.clip(generator(ASIDE, self.seed, index), frames) for index in range(CLIPS_ASIDE)]
 
     @cached_property
     def aside(self) -> LabelledImages:

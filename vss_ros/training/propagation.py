@@ -32,6 +32,7 @@ from vss_ros.methods.flow_warping import FlowWarping
 from vss_ros.methods.method import Method
 from vss_ros.training.augment import check_crop
 from vss_ros.training.clips import Clip
+from vss_ros.training.draws import JUDGED, SAMPLE, generator
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance
 from vss_ros.training.shares import Shares
@@ -120,7 +121,8 @@ class PropagationStage(ABC, Generic[Trained, State]):
     name: ClassVar[str]
     settings_class: ClassVar[type[PropagationSettings]] = PropagationSettings
     method_class: ClassVar[type[Method]]
-    trained: ClassVar[tuple[str, ...]]  # attributes of the method; options may leave one out
+    trained: ClassVar[tuple[str, ...]]  # names of the method's networks
+    optional: ClassVar[tuple[str, ...]] = ('flownet',)  # of these, what a method may lack
 
     def __init__(
         self,
@@ -133,7 +135,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
     ) -> None:
         """`sources`: where clips come from and the share of each; `frequencies`: of the classes."""
         self.method, self.settings, self._seed = method, settings, seed
-        self.module: nn.Module = train_only(method, self.trained)
+        self.module: nn.Module = train_only(method, self.trained, self.optional)
         self.size: int = settings.batch
         self._sources = Shares(sources)
         self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
@@ -186,7 +188,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
         clips = [self._clip(step, index) for index in (range(self.size) if samples is None else samples)]
         settings = self.settings
-        rng = np.random.default_rng([self._seed, step])
+        rng = generator(JUDGED, self._seed, step)
         judged = 1 + rng.permutation(settings.frames - 1)[: settings.judged]
         if settings.hops:
             judged = 1 + np.arange(settings.hops)
@@ -194,7 +196,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
 
     def _clip(self, step: int, index: int) -> Clip:
         settings = self.settings
-        rng = np.random.default_rng([self._seed, step, index])
+        rng = generator(SAMPLE, self._seed, step, index)
         source = self._sources.pick(rng)
         if settings.hops:
             interval = int(rng.choice(settings.intervals))
@@ -311,16 +313,21 @@ def follow(
     return warp(maps, key_flow), maps, key_flow.detach()
 
 
-def train_only(method: Method, names: Sequence[str]) -> nn.ModuleDict:
+def train_only(method: Method, names: Sequence[str], optional: Sequence[str] = ()) -> nn.ModuleDict:
     """Let these networks of the method learn and freeze all others, in eval mode; returns those that learn.
 
+    Args:
+        optional: those of the names that the method may lack.
     Raises:
-        SettingsError: the method has none of them.
+        SettingsError: the method lacks another one, or has none of them.
     """
     networks = nn.ModuleDict({name: net for name, net in method.named_children() if name in names})
-    if not networks:
+    missing = [name for name in names if name not in networks and (name not in optional or not networks)]
+    if missing:
+        have = ', '.join(name for name, _ in method.named_children())
         raise SettingsError(
-            f'a method with options {method.options} has no {", ".join(names)}; leave out the stage for them'
+            f'a method with options {method.options} has no {", ".join(missing)}; its networks are {have}. '
+            'Leave out the stage for it, or let `trained` of the stage name modules (a parameter is none)'
         )
     for name, network in method.named_children():
         network.requires_grad_(name in networks).train(name in networks)
