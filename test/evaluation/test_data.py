@@ -233,6 +233,15 @@ def test_only_the_frames_before_a_labelled_one_are_read_where_no_more_is_needed(
     assert list(read(data, before=2).values()) == [[(1, 17, None), (2, 18, None), (3, 19, 0)]]
 
 
+def test_of_two_kinds_of_labels_that_is_taken_of_which_there_are_more(tmp_path):
+    cityscapes(tmp_path, 'labelIds', 7)
+    folder = tmp_path / 'gtFine' / 'val' / 'ulm'
+    put(folder / 'ulm_000003_000020_gtFine_labelIds.png', 7)
+    put(folder / 'ulm_000003_000019_gtFine_labelTrainIds.png', 0)  # the rest of them was not made
+    [clip] = open_data([str(tmp_path)]).clips
+    assert sum(frame.truth is not None for _, frame in clip.frames(None)) == 2
+
+
 def test_cityscapes_without_its_sequences_is_read_as_single_images(tmp_path):
     data = open_data([str(cityscapes(tmp_path, 'labelIds', 7, folder='leftImg8bit'))])
     assert len(data.clips) == 1
@@ -336,6 +345,13 @@ def test_sources_have_no_splits():
 def test_a_mask_is_found_by_the_stamp_in_its_name(tmp_path, name):
     path = put(tmp_path / 'labels' / name)
     assert labels_by_stamp(tmp_path / 'labels') == {1500000000000000007: path}
+
+
+def test_two_masks_of_one_stamp_are_refused(tmp_path):
+    for name in ('1500000000000000007_mask.png', '1500000000_7.png'):
+        put(tmp_path / 'labels' / name)
+    with pytest.raises(SourceError, match=r'1500000000000000007_mask.png and .*7.png are of one stamp'):
+        labels_by_stamp(tmp_path / 'labels')
 
 
 def test_a_folder_without_stamped_masks_is_refused(tmp_path):

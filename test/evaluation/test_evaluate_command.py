@@ -168,6 +168,9 @@ def test_only_the_same_run_is_taken_up_again(tiny_model, tmp_path, capsys, monke
         shutil.copy2(tmp_path / 'kept', file)
         assert os.stat(file).st_mtime_ns == before.st_mtime_ns
     assert run('.', *words) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr('vss_ros.core.files.share.version', lambda: '99.0')
+        assert is_refused()
     file = tmp_path / 'model' / 'model.yaml'
     file.write_text(file.read_text() + 'expected_accuracy: {bias: 1.0, weights: {}}\n')
     assert is_refused()
@@ -326,6 +329,17 @@ def test_labels_without_any_class_of_the_model_are_refused(tiny_model, tmp_path,
     assert run(tmp_path / 'rgb', '--labels', tmp_path / 'masks', '--model', tiny_model, *words) == 2
     assert 'no label holds an id of the classes of the model, 0 to 10' in capsys.readouterr().err
     assert not (tmp_path / 'report' / 'report.json').exists()
+
+
+def test_ids_of_labels_that_are_no_class_are_told(tiny_model, tmp_path, caplog):
+    labels = np.full((64, 96), 3, np.uint8)
+    labels[:16] = 30
+    for folder, pixels in (('rgb', np.zeros((64, 96, 3), np.uint8)), ('masks', labels)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / '0.png'), pixels)
+    words = ('--labels', tmp_path / 'masks', '--model', tiny_model, '--distances', 0)
+    assert run(tmp_path / 'rgb', *words) == 0
+    assert '25 % of the labelled pixels have ids that are no class of camvid11: 30' in caplog.text
 
 
 def test_data_of_other_classes_are_refused(tiny_model, tmp_path, capsys):

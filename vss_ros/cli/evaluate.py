@@ -30,7 +30,6 @@ from __future__ import annotations
 import json
 import operator
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.evaluate_data import add_data_arguments, data_for, file_states, named_data
@@ -47,6 +46,7 @@ from vss_ros.core.files.share import DEFAULT_MODEL
 from vss_ros.core.settings import StreamSettings
 
 if TYPE_CHECKING:
+    from vss_ros.core.frame import Frame
     from vss_ros.evaluation.data import DataSet
     from vss_ros.evaluation.filmstrip import Sample
     from vss_ros.evaluation.protocols import ScoringProtocol
@@ -130,6 +130,7 @@ def main(args: Namespace) -> int:
     from rich.console import Console
 
     from vss_ros.cli.console_table import draw
+    from vss_ros.core.metrics import TruthIds
     from vss_ros.evaluation.evaluate import Checkpoint, evaluate
     from vss_ros.evaluation.report import make_report
     from vss_ros.evaluation.subjects import load_subjects
@@ -153,8 +154,16 @@ def main(args: Namespace) -> int:
     console = Console(highlight=False, markup=False)
     lengths = [operator.length_hint(clip) for clip in data.clips]
     done = sum(lengths[: checkpoint.clips_done]) if checkpoint is not None else 0
+    truth_ids = TruthIds(classes)
     with FrameProgress(sum(lengths) if all(lengths) else None, done) as progress:
-        evaluate(data.clips, protocols, checkpoint, progress.advance)
+
+        def seen(frame: Frame) -> None:
+            if frame.truth is not None:
+                truth_ids.update(frame.truth)
+            progress.advance()
+
+        evaluate(data.clips, protocols, checkpoint, seen)
+    truth_ids.tell_strange(data.name)
     report = make_report(data, subjects, protocols, classes)
     _check_scored(report, args)
     for table in score_tables(report, short_name):
@@ -235,16 +244,21 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
 
 def _fingerprint(args: Namespace, data: DataSet, subjects: list[Subject]) -> dict[str, Any]:
     """Everything that the scores depend on, but for the files to score on."""
+    from vss_ros.core.files.share import named_file, version
     from vss_ros.core.model.files import sha256_of
     from vss_ros.core.model.folder import MODEL_FILE
+    from vss_ros.evaluation.data import PLAIN
+    from vss_ros.evaluation.layouts import FOLDER
 
     engines = [subject.engine.describe() for subject in subjects]
+    is_plain = data.layout == PLAIN
+    layout = None if is_plain else named_file(args.layout or data.layout, FOLDER, 'layout')
     paths = [user_path(name) for name in (*args.data, args.labels or '', args.stills or '')]
-    own_layout = Path(args.layout or '')
     return {
+        'version': version(),  # it may score otherwise
         'data': [data.name, data.layout, [[clip.name, operator.length_hint(clip)] for clip in data.clips]],
         'paths': [str(path.resolve() if path.exists() else path) for path in paths],
-        'layout': sha256_of(own_layout) if own_layout.is_file() else None,
+        'layout': sha256_of(layout) if layout else None,
         'source': [args.rate, args.topic, args.mask_topic],
         'stills': [args.clips, args.held_out],
         # The file names the sha256 of all others.

@@ -144,16 +144,18 @@ def labels_by_stamp(folder: Path) -> dict[int, Path]:
     (`1650000000_123456789.png`), or seconds with decimals (`1650000000.123456789.png`).
 
     Raises:
-        SourceError: there is none.
+        SourceError: there is none, or two are of one stamp.
     """
-    found = {}
-    for path in folder.glob('*.png'):
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob('*.png')):
         if match := STAMP.match(path.stem):
             whole, mark, part = match.groups()
             if mark == '.':
-                found[int(whole) * 10**9 + int(part.ljust(9, '0'))] = path
+                stamp_ns = int(whole) * 10**9 + int(part.ljust(9, '0'))
             else:
-                found[int(whole) * 10**9 + int(part) if part else int(whole)] = path
+                stamp_ns = int(whole) * 10**9 + int(part) if part else int(whole)
+            if (other := found.setdefault(stamp_ns, path)) != path:
+                raise SourceError(f'{other} and {path} are of one stamp; keep the labels alone in a folder')
     if not found:
         raise SourceError(
             f'{folder} holds no labels named by stamp; expected for example 1650000000123456789.png'

@@ -15,6 +15,7 @@ import numpy as np
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.drafts import write_file
+from vss_ros.core.frame import Frame
 from vss_ros.evaluation.clips import Clip
 from vss_ros.evaluation.protocols import ScoringProtocol
 
@@ -104,13 +105,13 @@ def evaluate(
     clips: Sequence[Clip],
     protocols: Sequence[ScoringProtocol],
     checkpoint: Checkpoint | None = None,
-    on_frame: Callable[[], None] = lambda: None,
+    on_frame: Callable[[Frame], None] = lambda _: None,
 ) -> None:
     """Scores all clips. Memory does not grow with their number or length.
 
     Args:
         checkpoint: its clips are not read again; it is saved after every clip.
-        on_frame: called after every frame.
+        on_frame: is given every frame, once it is scored.
     """
     contexts = [protocol.context for protocol in protocols]
     before = None if None in contexts else max(context for context in contexts if context is not None)
@@ -125,7 +126,7 @@ def evaluate(
         for number, frame in clips[index].frames(before, after):
             for protocol in protocols:
                 protocol.take(number, frame)
-            on_frame()
+            on_frame(frame)
         for protocol in protocols:
             protocol.end_clip()
         if checkpoint is not None:

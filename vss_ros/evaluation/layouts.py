@@ -147,6 +147,8 @@ class Layout:
         return first + shift - LEAD_S * self.rate <= number <= last + shift
 
     def _labels(self, root: Path, split: str) -> tuple[LabelFiles, dict[Key, Path]]:
+        """The label files of the first kind there is; of several, that with the most of them."""
+        kinds: list[tuple[LabelFiles, dict[Key, Path]]] = []
         listed = _names_in(root / self.list_file.format(split=split)) if self.list_file else None
         for files in self.labels:
             found = _files(root, files.files.format(split=split), self.name)
@@ -159,8 +161,11 @@ class Layout:
                     for (sequence, number), path in found
                     if sequence in ranges and ranges[sequence][0] <= number <= ranges[sequence][1]
                 ]
-            if found:
-                return files, _by_key([((s, n + self.shift.get(s, 0)), path) for (s, n), path in found])
+            shifted = [((sequence, n + self.shift.get(sequence, 0)), path) for (sequence, n), path in found]
+            kinds.append((files, _by_key(shifted)))
+        best = max(kinds, key=lambda kind: len(kind[1]))
+        if best[1]:
+            return best
         tried = ', '.join(files.files.format(split=split) for files in self.labels)
         raise SourceError(f'{root} has no labels of {self.title}, split {split!r}; expected {tried}')
 
