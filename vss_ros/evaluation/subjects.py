@@ -20,6 +20,7 @@ from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.cost import Cost, frame_costs, known_costs, step_macs
 from vss_ros.core.model.folder import ModelFolder, load_model
 from vss_ros.core.model.steps import CARRIED
+from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.open_segmenter import make_segmenter
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -168,6 +169,7 @@ def load_subjects(
     for name, engine in product(names, engines):
         model = load_model(name)
         loaded = load_engine(model, engine)
+        warm_up(model, loaded)  # or refuse
         if len(engines) > 1:
             described = loaded.describe()
             model = replace(model, name=f'{model.name}, {described["engine"]} {described["precision"]}')
