@@ -75,8 +75,8 @@ def test_a_sample_of_the_release_has_its_losses(clips, void_edges):
 
 
 # What evss-lite gives here. When the correction of models/camvid-evss-lite was trained it was, with samples
-# drawn otherwise, [2.01761, 2.02243, 1.98770] and [2.02658, 2.02600, 1.99234]. Norms and Adam make much of the
-# order in which a processor adds.
+# drawn otherwise, [2.01761, 2.02243, 1.98770] and [2.02658, 2.02600, 1.99234]. Norms and Adam make much of
+# the order in which a processor adds.
 CURVES = {
     'warped': [2.02740, 2.02199, 1.98089],
     'merged': [2.03082, 2.02725, 1.98268],

@@ -140,6 +140,45 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_batch(tmp_path):
     assert torch.isfinite(stage.module.weight).all()
 
 
+class SteepStage(LineStage):
+    """Learns nothing but at step `steep_at`, where the loss is as ever and its gradient is slope squared."""
+
+    def __init__(self, steep_at, slope):
+        super().__init__()
+        self.steep_at, self.slope = steep_at, slope
+
+    def batch(self, step, samples=None):
+        return {**super().batch(step), 'slope': np.float32([self.slope if step == self.steep_at else 0])}
+
+    def losses(self, batch):
+        weight, slope = self.module.weight, batch['slope']
+        steep = (weight - weight.detach()) * slope * slope
+        return {'squared': super().losses(batch)['squared'].detach(), 'steep': steep.sum()}
+
+
+@pytest.mark.parametrize('clip_gradient', [10.0, 0.0])
+def test_a_gradient_that_is_no_number_stops_the_run_at_its_batch(tmp_path, clip_gradient):
+    stage = SteepStage(steep_at=9, slope=1e30)
+    with pytest.raises(DivergedError, match=r'the gradient of line is no number at step 9; .*--resume'):
+        fit(stage, settings(20, clip_gradient=clip_gradient), tmp_path, CPU)
+    with np.load(tmp_path / 'line-diverged-9.npz') as saved:
+        assert saved['slope'] == 1e30
+    assert torch.isfinite(stage.module.weight).all()
+    assert not (tmp_path / 'line.safetensors').exists()
+
+
+@pytest.mark.parametrize('last', [20, 40])
+def test_weights_that_are_no_numbers_never_replace_a_good_checkpoint(tmp_path, last):
+    rates = {'optimiser': 'sgd', 'clip_gradient': 0.0, 'schedule': 'tenth'}
+    fit(SteepStage(99, 0), settings(10, **rates), tmp_path, CPU)
+    with pytest.raises(DivergedError, match=r'a weight of line is no number at step 19; .*--resume'):
+        fit(SteepStage(19, 1e9), settings(last, **rates, learning_rate=1e25), tmp_path, CPU, resume=True)
+    assert checkpoint.steps_taken(tmp_path / 'line.safetensors') == 10
+    again = LineStage()
+    fit(again, settings(last, **rates), tmp_path, CPU, resume=True)
+    assert torch.isfinite(again.module.weight).all()
+
+
 def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path):
     (tmp_path / 'line.safetensors').write_bytes(b'nothing')
     with pytest.raises(ModelError, match='--runs'):
@@ -163,6 +202,24 @@ def test_a_checkpoint_with_notes_of_no_sense_is_refused_with_advice(tmp_path, wr
     save_file(load_file(path), path, notes)
     with pytest.raises(ModelError, match=r'(step|precision) is .*--runs'):
         fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
+
+
+def test_a_checkpoint_with_damaged_tensors_is_refused_with_advice(tmp_path):
+    path = tmp_path / 'line.safetensors'
+    fit(LineStage(), settings(10), tmp_path, CPU)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r'its tensors are not those that were written.*--runs'):
+        fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed_from(tmp_path):
+    path = tmp_path / 'line.safetensors'
+    fit(LineStage(), settings(10), tmp_path, CPU)
+    save_file(load_file(path), path, {'step': '10', 'computes_in': 'fp32', 'asked_for': 'fp32'})
+    fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
+    assert list(curve(tmp_path)) == list(range(20))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

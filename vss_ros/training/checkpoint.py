@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ class Precision(NamedTuple):
 def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
     """Write a safetensors file; a reader sees the old file or the new one, never half of one.
 
+    To its notes comes the sha256 of the tensors.
+
     Raises:
         OSError: it cannot be written; nothing is left of it.
     """
@@ -39,7 +42,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str])
         for name, tensor in tensors.items()
     }
     try:
-        save_file(dense, temporary, notes)
+        save_file(dense, temporary, {**notes, 'sha256': _digest(dense)})
+        with temporary.open('rb') as file:
+            os.fsync(file.fileno())  # otherwise a power cut may leave the name, and nothing behind it
         os.replace(temporary, path)
     except SafetensorError as error:  # as which the library reports a full disk
         raise OSError(f'{path} cannot be written: {error}') from error
@@ -110,6 +115,8 @@ def load(
     step = steps_taken(path)
     with _refused(path):
         tensors = load_file(path)
+        if _notes(path).get('sha256', digest := _digest(tensors)) != digest:  # earlier versions noted none
+            raise ValueError('its tensors are not those that were written')
         module.load_state_dict(_part(tensors, 'module/'))
         average.load_state_dict(_part(tensors, 'average/'))
         state: dict[int, dict[str, Tensor]] = {}
@@ -122,6 +129,15 @@ def load(
         if scaling and scaler.is_enabled():
             scaler.load_state_dict(scaling)
     return step
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 over the names, types, shapes and bytes of contiguous tensors."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _notes(path: Path) -> dict[str, str]:

@@ -31,7 +31,7 @@ Batch = dict[str, np.ndarray]
 
 
 class DivergedError(VssError):
-    """The loss is no longer a number."""
+    """The loss, its gradient or a weight is no longer a number."""
 
 
 class Stage(Protocol):
@@ -71,7 +71,8 @@ def fit(
     what a network draws (dropout) depend on the seed and the number of the step only.
 
     Raises:
-        DivergedError: the loss is not finite; the batch is saved beside the checkpoint.
+        DivergedError: the loss, the gradient or a weight is not finite; the batch is saved beside the
+            checkpoint, which stays as it was before.
         ModelError: resume was asked for and the checkpoint does not fit.
         SettingsError: the batch cannot be shared by so many processes.
     """
@@ -122,6 +123,7 @@ class _Training:
                 self._tell(step, values, seconds=round(now - began, 3))
                 began = now
                 if (step + 1) % self.settings.save_every_steps == 0 or step + 1 == steps:
+                    self._check_weights(step, arrays)
                     self._save(step)
         if self.log is not None:
             self.log.close()
@@ -142,11 +144,33 @@ class _Training:
         values = dict(zip(('loss', *terms), self.processes.mean(own.clone()).tolist(), strict=True))
         if not math.isfinite(values['loss']):
             if not math.isfinite(own[0]):
-                raise _diverged(self.folder, self.stage.name, step, arrays, self.processes)
+                raise self._diverged('the loss', step, arrays)
             raise DivergedError(f'the loss of {self.stage.name} is no number in another process; see there')
-        self.descent.step(step, loss)
+        if not self.descent.step(step, loss):
+            raise self._diverged('the gradient', step, arrays)
         _follow(self.average, self.module, min(self.settings.averaging, (1 + step) / (10 + step)))
         return values
+
+    def _check_weights(self, step: int, arrays: Batch) -> None:
+        """Raises DivergedError in all processes where an update overflowed in one of them."""
+        weights = [value for value in self.module.state_dict().values() if value.is_floating_point()]
+        finite = torch.tensor([float(all(value.isfinite().all() for value in weights))], device=self.device)
+        if self.processes.mean(finite).item() < 1:
+            raise self._diverged('a weight', step, arrays)
+
+    def _diverged(self, what: str, step: int, arrays: Batch) -> DivergedError:
+        """The error of a step, its batch saved."""
+        name, of_process = self.stage.name, ''
+        if self.processes.count > 1:
+            of_process = f'-process-{self.processes.rank}'
+        lost = self.folder / f'{name}-diverged-{step}{of_process}.npz'
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+        write_file(lost, packed.getvalue())
+        return DivergedError(
+            f'{what} of {name} is no number at step {step}; its batch is in {lost.name}. '
+            'Try a lower learning_rate, then --resume'
+        )
 
     def _save(self, step: int) -> None:
         """Save everything that the next step depends on, and validate."""
@@ -180,19 +204,6 @@ def _precision(path: Path | None, wanted: str, device: torch.device, processes: 
         return begun
     own = torch.tensor([float(usable_precision(wanted, device) == wanted)], device=device)
     return Precision(wanted if processes.mean(own).item() == 1 else 'fp32', wanted)
-
-
-def _diverged(folder: Path, name: str, step: int, arrays: Batch, processes: Processes) -> DivergedError:
-    """The error of a step, its batch saved."""
-    of_process = f'-process-{processes.rank}' if processes.count > 1 else ''
-    lost = folder / f'{name}-diverged-{step}{of_process}.npz'
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
-    write_file(lost, packed.getvalue())
-    return DivergedError(
-        f'the loss of {name} is no number at step {step}; its batch is in {lost.name}. '
-        'Try a lower learning_rate, then --resume'
-    )
 
 
 class _Losses(nn.Module):

@@ -107,17 +107,25 @@ class Descent:
         dtype, enabled = PRECISIONS[self.precision], self.precision != 'fp32'
         return torch.autocast(self._device.type, dtype, enabled=enabled, cache_enabled=False)
 
-    def step(self, step: int, loss: torch.Tensor) -> None:
-        """Take one step against the gradient of the loss."""
+    def step(self, step: int, loss: torch.Tensor) -> bool:
+        """Take one step against the gradient of the loss; False, and the weights stay, if that is no number.
+
+        A scaled loss is meant to overflow at times: the weights stay and its scale falls, which is a step.
+        """
         for group in self.optimiser.param_groups:
             group['lr'] = self.settings.rate_at(step)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        if self.settings.clip_gradient:
+        is_scaled = self.scaler.is_enabled()
+        if self.settings.clip_gradient or not is_scaled:
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self._module.parameters(), self.settings.clip_gradient)
+            largest = self.settings.clip_gradient or math.inf
+            norm = nn.utils.clip_grad_norm_(self._module.parameters(), largest)
+            if not (is_scaled or math.isfinite(norm)):
+                return False
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        return True
 
 
 def usable_precision(wanted: str, device: torch.device) -> str:
