@@ -116,3 +116,36 @@ def stream(robot):
     robot.listen('frame_info', DiagnosticArray)
     robot.start()
     return robot
+
+
+@pytest.fixture
+def diagnostics_of(probe):
+    """Makes the diagnostics of an active stream that has a source; tests count what came."""
+    from types import SimpleNamespace
+
+    from vss_ros.ros.core_log import CoreLog
+    from vss_ros.ros.diagnostics import Diagnostics
+    from vss_ros.ros.settings import Settings
+
+    made = []
+
+    def make(source) -> Diagnostics:
+        log = CoreLog(probe.node)
+        log.close()
+        watched = Diagnostics(probe.node, log)
+        made.append(watched)
+        watched.state = 'active'
+        watched.stream = SimpleNamespace(
+            source=source,
+            statistics=source._statistics,
+            settings=Settings(node=source._settings),
+            model=SimpleNamespace(propagates=True),
+            is_running=True,
+            background=None,
+        )
+        watched.activated()
+        return watched
+
+    yield make
+    for watched in made:
+        probe.node.destroy_timer(watched._timer)

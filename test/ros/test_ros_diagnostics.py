@@ -10,9 +10,8 @@ from ros_harness import kind_and_reason, show, values_of
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from vss_ros.ros.core_log import CoreLog
-from vss_ros.ros.diagnostics import QOS_NEWS_S, Diagnostics
-from vss_ros.ros.settings import NodeSettings, Settings
+from vss_ros.ros.diagnostics import QOS_NEWS_S
+from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
 
@@ -164,24 +163,10 @@ def test_camera_infos_of_another_camera_or_size_are_a_warning_until_one_fits(str
 
 
 @pytest.fixture
-def watched(probe):
-    """The diagnostics of an active stream whose topic nobody publishes on; tests count what came."""
+def watched(probe, diagnostics_of):
+    """The diagnostics of an active stream whose topic nobody publishes on."""
     source = TopicSource(probe.node, NodeSettings(), StreamStatistics(), pytest.fail)
-    log = CoreLog(probe.node)
-    log.close()
-    watched = Diagnostics(probe.node, log)
-    watched.state = 'active'
-    watched.stream = SimpleNamespace(
-        source=source,
-        statistics=source._statistics,
-        settings=Settings(node=source._settings),
-        model=SimpleNamespace(propagates=True),
-        is_running=True,
-        background=None,
-    )
-    watched.activated()
-    yield watched
-    probe.node.destroy_timer(watched._timer)
+    yield diagnostics_of(source)
     source.close()
 
 

@@ -16,10 +16,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from vss_ros.core.errors import FrameError, SettingsError
-from vss_ros.ros.core_log import CoreLog
-from vss_ros.ros.diagnostics import Diagnostics
 from vss_ros.ros.inbox import Inbox
-from vss_ros.ros.settings import NodeSettings, Settings
+from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
 from vss_ros.ros.video_topic import VIDEO_TRANSPORTS, VideoTopic, decoder_of, message_type
@@ -239,28 +237,12 @@ def test_where_the_numbers_make_no_sense_a_new_video_begins(source, packets, ima
     assert topic._statistics.counts['missed'] == 0
 
 
-def diagnostics_of(topic, probe) -> Diagnostics:
-    """Those of an active stream that has this source."""
-    log = CoreLog(probe.node)
-    log.close()
-    watched = Diagnostics(probe.node, log)
-    watched.state = 'active'
-    watched.stream = SimpleNamespace(
-        source=topic,
-        statistics=topic._statistics,
-        settings=Settings(node=topic._settings),
-        model=SimpleNamespace(propagates=True),
-        is_running=True,
-        background=None,
-    )
-    watched.activated()
-    return watched
-
-
-def test_a_video_that_is_not_understood_any_more_after_a_damaged_packet_is_an_error(source, packets, probe):
+def test_a_video_that_is_not_understood_any_more_after_a_damaged_packet_is_an_error(
+    source, packets, diagnostics_of
+):
     topic, errors = source(input_timeout_s=60.0, drop_policy='queue')
     statistics = topic._statistics
-    watched = diagnostics_of(topic, probe)
+    watched = diagnostics_of(topic)
     frames = iter(topic)
     for number, encoding in enumerate(['theora', 'mpeg4', 'mpeg4'], 1):
         topic._on_image(message('ffmpeg', number, packets[number], encoding=encoding))
@@ -276,10 +258,12 @@ def test_a_video_that_is_not_understood_any_more_after_a_damaged_packet_is_an_er
         assert 'no mask has for' in text
 
 
-def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(source, packets, images, probe):
+def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(
+    source, packets, images, diagnostics_of
+):
     topic, _ = source(input_timeout_s=60.0)
     statistics = topic._statistics
-    watched = diagnostics_of(topic, probe)
+    watched = diagnostics_of(topic)
     numbered(topic, packets, {n: n for n in (1, 2, 3)})
     assert seen(topic, packets, images) == []
     numbered(topic, packets, {4: 4})
