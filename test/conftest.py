@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import vss_ros  # noqa: F401  first, so that ONNX Runtime reports nothing, whatever imports it
+
 if TYPE_CHECKING:
     from vss_ros.core.model.folder import ModelFolder
     from vss_ros.methods.method import Method
