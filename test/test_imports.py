@@ -25,6 +25,8 @@ RUNTIMES = {
     'vss_ros.core.sources.coded_video': 'av',
     'vss_ros.core.sources.video': 'av',
     'vss_ros.core.sinks.overlay': 'av',
+    'vss_ros.core.sources.recorded': 'rosbags',
+    'vss_ros.core.sources.bag_masks': 'rosbags',
     'vss_ros.core.sources.bag': 'rosbags',
     'vss_ros.core.sinks.bag': 'rosbags',
 }
