@@ -166,7 +166,7 @@ class Same:
     def clips_aside(self, frames, following=0):
         return []
 
-    def clip(self, rng, frames):
+    def clip(self, rng, frames, backwards=False):
         return Clip(self._clip.images[:frames], self._clip.labels[:frames])
 
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from vss_ros.cli.main import main
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.model.folder import load_model
 from vss_ros.training.gather import Gathered
 from vss_ros.training.recipe import load_recipe, parse_recipe
@@ -238,6 +238,68 @@ def test_a_stage_for_a_network_that_the_method_lacks_is_refused(tmp_path):
     recipe = parse_recipe('tiny', tiny_recipe(options={'flow': 'dis'}, stages={'flow': flow}))
     with pytest.raises(SettingsError, match='flownet'):
         Trainer(recipe, {}, tmp_path).run(CPU, False, lambda *_: None)
+
+
+SEGMENTER = {'fit': {'steps': 1, 'precision': 'fp32'}, 'sampling': {'batch': 2}, 'shares': {'camvid': 1}}
+
+
+def later(name, shares=None, **sampling):
+    """A recipe whose second stage is as given."""
+    stage = {'fit': {'steps': 1}, 'sampling': sampling, 'shares': shares or {'camvid': 1}}
+    return {'stages': {'segmenter': SEGMENTER, name: stage}}
+
+
+NO_SCENE = 'classes: [{name: free, colour: [0, 0, 0]}, {name: taken, colour: [255, 0, 0]}]'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({**later('flow'), 'options': {'flow': 'dis'}}, 'flow: the method has no flownet'),
+        ({**later('glance'), 'options': {'backbone': 'csrnet'}}, 'glance: a glance can begin as a light'),
+        (later('glance', teacher='no-such/csrnet'), "glance: model 'no-such' was not found"),
+        (later('correction', crop=[128, 128]), 'correction: crop is 128x128, the images are 96x64'),
+        (
+            later('correction', {'camvid': 1, 'streets': 0.001}, frames=8),
+            'correction: streets: no clip has 8 frames',
+        ),
+        (later('correction', weight_softness=0.5), 'correction: weight_softness is 0.5'),
+        ({**later('correction'), 'classes': 'NO_SCENE'}, 'correction: clips cannot be made of stills'),
+        (
+            {
+                **later('refinement'),
+                'method': 'st-memory',
+                'options': {'backbone': 'lite', 'refinement': 'none'},
+            },
+            'refinement: the method has no memory',
+        ),
+        ({**later('correction'), 'held_out': 0.99}, 'held_out: 0.99 leaves no image of camvid'),
+    ],
+)
+def test_what_a_later_stage_cannot_do_is_told_before_the_first_is_trained(
+    tmp_path, labelled_folder, changes, message
+):
+    if changes.get('classes') == 'NO_SCENE':
+        (tmp_path / 'two.yaml').write_text(NO_SCENE)
+        changes = {**changes, 'classes': str(tmp_path / 'two.yaml')}
+        for file in (labelled_folder / 'labels').iterdir():
+            cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) % 2)
+    trainer = Trainer(parse_recipe('a', tiny_recipe(**changes)), {'camvid': labelled_folder}, tmp_path / 'a')
+    with pytest.raises((SettingsError, ModelError), match=message):
+        trainer.run(CPU, False, lambda *_: pytest.fail('it trained'))
+    assert not list((tmp_path / 'a').glob('*.jsonl'))
+
+
+def test_checking_the_stages_changes_nothing_of_what_is_trained(tmp_path, labelled_folder, monkeypatch):
+    recipe = parse_recipe('a', tiny_recipe())
+
+    def train(folder):
+        trainer = Trainer(recipe, {'camvid': labelled_folder}, tmp_path / folder)
+        return trainer.run(CPU, False, lambda *_: None).read_bytes()
+
+    checked = train('checked')
+    monkeypatch.setattr(Trainer, '_check_stages', lambda self: None)
+    assert train('unchecked') == checked
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
-from vss_ros.training.correction import CorrectionStage
+from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.fusion import FusionStage, clips_to_remember, labelled
 from vss_ros.training.gather import Gathered
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
@@ -92,6 +92,29 @@ def test_a_clip_for_which_there_are_too_few_frames_is_refused(video):
         video.clip(np.random.default_rng(0), 9)
     with pytest.raises(SettingsError, match='5 frames on that side'):
         video.clip(np.random.default_rng(0), 6, backwards=True)
+
+
+def test_labelled_frames_without_their_video_make_no_clips_and_the_data_is_named(root, tmp_path):
+    city = shutil.copytree(root, tmp_path / 'city')
+    for file in city.glob('leftImg8bit_sequence/*/*/*.png'):
+        if f'_{LABELLED:06d}_' not in file.name:
+            file.unlink()
+    written = recipe(options={'flow': 'network'})
+    method = build_method('evss', 19, written.options)
+    with pytest.raises(SettingsError, match=r'city: no labelled frame has 9 frames.* with its video'):
+        CorrectionStage.create(method, Gathered(written, {'city': city}, tmp_path), written.stages[0])
+
+
+@pytest.mark.parametrize(
+    ('sampling', 'lengths'),
+    [
+        ({'frames': 5}, {(5, False)}),
+        ({'frames': 5, 'backwards': 0.5}, {(5, False), (5, True)}),
+        ({'hops': 1, 'intervals': (1, 3, -2)}, {(4, False), (3, True)}),
+    ],
+)
+def test_the_longest_clips_that_samples_need_are_known(sampling, lengths):
+    assert CorrectionSettings(judged=1, **sampling).lengths == lengths
 
 
 def test_frames_of_another_size_are_resized(root):

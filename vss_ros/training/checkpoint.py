@@ -26,10 +26,13 @@ class Precision(NamedTuple):
     asked_for: str
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], notes: dict[str, str], digested: bool = False
+) -> None:
     """Write a safetensors file; a reader sees the old file or the new one, never half of one.
 
-    To its notes comes the sha256 of the tensors.
+    Args:
+        digested: add the sha256 of the tensors to the notes, whose order in the file then varies.
 
     Raises:
         OSError: it cannot be written; nothing is left of it.
@@ -42,7 +45,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str])
         for name, tensor in tensors.items()
     }
     try:
-        save_file(dense, temporary, {**notes, 'sha256': _digest(dense)})
+        save_file(dense, temporary, {**notes, 'sha256': _digest(dense)} if digested else notes)
         with temporary.open('rb') as file:
             os.fsync(file.fileno())  # otherwise a power cut may leave the name, and nothing behind it
         os.replace(temporary, path)
@@ -68,7 +71,7 @@ def save(
         tensors |= {f'optimiser/{index}/{name}': value for name, value in state.items() if value is not None}
     # Empty unless the loss is scaled.
     tensors |= {f'scaler/{name}': torch.tensor(value) for name, value in scaler.state_dict().items()}
-    write_tensors(path, tensors, {'step': str(step), **precision._asdict()})
+    write_tensors(path, tensors, {'step': str(step), **precision._asdict()}, digested=True)
 
 
 def steps_taken(path: Path) -> int:

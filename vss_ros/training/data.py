@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -42,6 +43,11 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """How many pixels have each label, int64 (256,); counted once: it reads every label."""
+        return count_labels(self.labels)
 
     def where(self, keep: Sequence[bool]) -> LabelledImages:
         """The part of the set whose entry in `keep` is true."""
@@ -101,12 +107,19 @@ def load_folder(folder: Path, height: int, width: int, classes: int) -> Labelled
     return LabelledImages([path.stem for path in paths], images, labels)
 
 
-def class_frequencies(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
+def count_labels(labels: Iterable[np.ndarray]) -> np.ndarray:
+    """How many pixels have each label, int64 (256,)."""
+    return sum((np.bincount(label.ravel(), minlength=256) for label in labels), np.zeros(256, np.int64))
+
+
+def class_shares(pixels: np.ndarray, classes: int) -> np.ndarray:
+    """Share of each class among the labelled pixels, float64 (K,), from how many have each label."""
+    return pixels[:classes] / max(pixels[:classes].sum(), 1)
+
+
+def class_frequencies(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
     """Share of each class among the labelled pixels, float64 (K,)."""
-    counts = np.zeros(classes)
-    for label in labels:
-        counts += np.bincount(label[label < classes], minlength=classes)
-    return counts / max(counts.sum(), 1)
+    return class_shares(count_labels(labels), classes)
 
 
 def digest(paths: Sequence[Path]) -> str:

@@ -29,7 +29,7 @@ from vss_ros.training.draws import MEMORY, SAMPLE, generator
 from vss_ros.training.labelled_video import LabelledVideo
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance, segmentation_losses
-from vss_ros.training.propagation import ClipSource
+from vss_ros.training.propagation import ClipSource, check_lengths
 from vss_ros.training.shares import Shares
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class FusionStage:
         sampling, delay = recipe.sampling, method.delay_frames
         data.check_labelled(recipe.shares)
         clips = data.clips(recipe.shares, sampling.recolour, delay)
+        check_lengths(recipe.shares, clips, [(sampling.frames, False)])
         aside = data.clips_aside(sampling.frames, delay)
         return cls(method, clips, aside, data.frequencies, sampling, data.seed)
 
@@ -177,13 +178,27 @@ class RefinementStage(FusionStage):
             SettingsError: the method has no memory.
             ModelError: a class was never recognised, so nothing can stand for it.
         """
-        if not isinstance(method.MAR, Mar):
-            raise SettingsError('the method has no memory to train on; use the option refinement: memory')
+        cls._check_memory(method)
         log.info('filling the memory')
         sources = data.clips(recipe.shares, recoloured=False, following=method.delay_frames)
         clips = clips_to_remember(sources, recipe.sampling.memory_clips, data.seed)
         build_memory(method.eval(), triples(method, clips), data.class_set)
         return super().create(method, data, recipe)
+
+    @classmethod
+    def check(cls, method: StMemory, data: Gathered, recipe: StageRecipe) -> None:
+        """As `check_stage` says, without filling the memory.
+
+        Raises:
+            SettingsError: the method has no memory, or the data cannot be used.
+        """
+        cls._check_memory(method)
+        super().create(method, data, recipe).batch(0, [0])
+
+    @staticmethod
+    def _check_memory(method: StMemory) -> None:
+        if not isinstance(method.MAR, Mar):
+            raise SettingsError('the method has no memory to train on; use the option refinement: memory')
 
     def refine(self, fused: Tensor) -> Tensor:
         return self.method.MAR(fused)

@@ -14,7 +14,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.synthetic import STREET_CLASSES
 from vss_ros.training.clip_sources import ClipLibrary, read_video
 from vss_ros.training.clips import Clip, SceneClasses, StillDriver
-from vss_ros.training.data import Joined, LabelledImages, class_frequencies, digest, load_folder
+from vss_ros.training.data import Joined, LabelledImages, class_frequencies, class_shares, digest, load_folder
 from vss_ros.training.draws import ASIDE, generator
 from vss_ros.training.labelled_video import LabelledVideo, read_layout
 from vss_ros.training.propagation import ClipSource
@@ -47,6 +47,7 @@ class Gathered:
         if lost := [f'{name}:{path}' for name, path in paths.items() if not path.exists()]:
             raise SettingsError(f'{", ".join(lost)} does not exist; give the folder or video with --data')
         self._recipe, self._paths, self._cache = recipe, paths, cache
+        self._drives: dict[str, Clip] = {}
         self.seed = recipe.seed
         self.class_set = load_classes(recipe.classes)
         self.classes = len(self.class_set)
@@ -120,12 +121,12 @@ class Gathered:
     @cached_property
     def frequencies(self) -> np.ndarray:
         """Share of each class in the labelled images; without any, in streets of these classes, or alike."""
-        labels: Sequence[np.ndarray] = Joined([kept.labels for kept, _ in self._split.values()])
-        if not len(labels) and not self._has_streets:
-            return np.full(self.classes, 1 / self.classes)
-        if not len(labels):
-            labels = [label for clip in self.streets for label in clip.labels]
-        return class_frequencies(labels, self.classes)
+        if self._split:
+            pixels = np.sum([kept.pixels for kept, _ in self._split.values()], axis=0)
+            return class_shares(pixels, self.classes)
+        if self._has_streets:
+            return class_frequencies((label for clip in self.streets for label in clip.labels), self.classes)
+        return np.full(self.classes, 1 / self.classes)
 
     def describe(self) -> dict[str, str]:
         """What each kind of data is, with a digest of its files, for the report of a training."""
@@ -177,8 +178,14 @@ class Gathered:
         return self._library(name, recoloured, mirrored)
 
     def _library(self, name: str, recoloured: bool = True, mirrored: bool = True) -> ClipLibrary:
-        clips = self.streets if name == STREETS else [read_video(self._paths[name], self._recipe.height)]
+        clips = self.streets if name == STREETS else [self._drive(name)]
         return ClipLibrary(clips, *self._size, recoloured, mirrored)
+
+    def _drive(self, name: str) -> Clip:
+        """A video without labels, read once."""
+        if name not in self._drives:
+            self._drives[name] = read_video(self._paths[name], self._recipe.height)
+        return self._drives[name]
 
     @property
     def _scene(self) -> SceneClasses:
@@ -206,6 +213,10 @@ class Gathered:
         for name, path in self._paths.items():
             if path.is_dir() and name not in sets:
                 sets[name] = load_folder(path, *self._size, self.classes).split(self._recipe.held_out)
+        if empty := [name for name, (kept, _) in sets.items() if not len(kept)]:
+            raise SettingsError(
+                f'held_out: {self._recipe.held_out:g} leaves no image of {empty[0]} to learn from; lower it'
+            )
         if self._recipe.held_out > 0 and sets and not any(len(aside) for _, aside in sets.values()):
             _log.warning(
                 'nothing is kept aside to judge the training by: %g of each drive is less than one image (a '

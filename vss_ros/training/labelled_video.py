@@ -94,7 +94,7 @@ class LabelledVideo:
             more = f' and {self._following} on the other' if self._following else ''
             raise SettingsError(
                 f'no labelled frame has {frames - 1 - self._following} frames on that side{more}; '
-                'ask for fewer'
+                'ask for fewer, or give the data set with its video, not the labelled frames alone'
             )
         look, mirrored = int(rng.integers(1 << 62)), rng.random() < 0.5
         clip = self.clip_to(able[int(rng.integers(len(able)))], frames, backwards)

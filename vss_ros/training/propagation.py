@@ -11,7 +11,7 @@ that learn (all others are frozen) and says how a stream starts, advances by one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -104,6 +104,14 @@ class PropagationSettings:
         if bool(self.hops) != bool(self.intervals):
             raise SettingsError('hops and intervals go together; give both, or none to train on streams')
 
+    @property
+    def lengths(self) -> set[tuple[int, bool]]:
+        """The longest clips that samples are cut from: frames, and whether time runs back in them."""
+        if self.hops:
+            return {(abs(far) + 1, far < 0) for far in (min(self.intervals), max(self.intervals))}
+        shares = {False: 1 - self.backwards, True: self.backwards}
+        return {(self.frames, back) for back, share in shares.items() if share}
+
 
 class Judged(NamedTuple):
     """A frame of a clip that was run."""
@@ -150,6 +158,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
         """
         sampling = recipe.sampling
         clips = data.clips(recipe.shares, sampling.recolour, mirrored=sampling.mirror)
+        check_lengths(recipe.shares, clips, sampling.lengths)
         return cls(method, clips, data.clips_aside(sampling.frames), data.frequencies, sampling, data.seed)
 
     # What a method's stage says.
@@ -292,6 +301,20 @@ class PropagationStage(ABC, Generic[Trained, State]):
                 batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
                 for frame in self.run(batch, range(1, batch['images'].shape[1])):
                     judge(frame, batch['labels'][:, frame.place])
+
+
+def check_lengths(
+    names: Iterable[str],
+    sources: Sequence[tuple[ClipSource, float]],
+    lengths: Iterable[tuple[int, bool]],
+) -> None:
+    """Raises SettingsError, with the name of the data, where a source has no clip of one of these lengths."""
+    for name, (source, share) in zip(names, sources, strict=True):
+        for frames, backwards in lengths if share else ():
+            try:
+                source.clip(np.random.default_rng(0), frames, backwards)
+            except SettingsError as error:
+                raise SettingsError(f'{name}: {error}') from error
 
 
 def follow(

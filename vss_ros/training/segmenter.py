@@ -21,7 +21,7 @@ from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
 from vss_ros.training import augment
 from vss_ros.training.augment import check_crop, check_scales
-from vss_ros.training.data import LabelledImages, class_frequencies
+from vss_ros.training.data import LabelledImages, class_shares
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import class_balance, segmentation_losses
 from vss_ros.training.shares import Shares
@@ -92,7 +92,7 @@ class SegmenterStage:
         self._teacher = teacher
         frequencies = np.zeros(classes)
         if settings.weight_softness:  # counting takes a look at every label
-            counted = (class_frequencies(images.labels, classes) for images in self._sets.sources)
+            counted = (class_shares(images.pixels, classes) for images in self._sets.sources)
             frequencies = next((found for found in counted if found.any()), frequencies)
         self._balance = class_balance(frequencies, settings.weight_softness, settings.logit_adjustment)
 

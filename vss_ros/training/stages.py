@@ -4,7 +4,8 @@ A stage is a class with
 
 * `name`, the name in recipes; `settings_class`, a frozen dataclass: the entries of `sampling`;
 * `method_class`, the methods it can train;
-* `create(method, data, stage recipe)`, which makes one, and what `loop.Stage` says: batches, losses, scores.
+* `create(method, data, stage recipe)`, which makes one, and what `loop.Stage` says: batches, losses, scores;
+* if that is long work, `check(method, data, stage recipe)`, which raises what it would, see `check_stage`.
 
 Methods whose propagated frames learn from clips subclass `PropagationStage` and write little more than
 their losses. Several stages may share a file where they share its idea.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import ModelError, SettingsError, SourceError
 from vss_ros.training.loop import Stage
 
 if TYPE_CHECKING:
@@ -61,3 +62,24 @@ def stage_class(name: str) -> StageClass:
         raise SettingsError(f'{name!r} is no stage; use {", ".join(STAGES)}')
     module, class_name = STAGES[name].split(':')
     return getattr(import_module(module), class_name)
+
+
+def check_stage(method: Method, data: Gathered, recipe: StageRecipe) -> None:
+    """Raise now what the stage would when its turn comes, which may be days later.
+
+    It is created, and asked for a sample.
+
+    Args:
+        method: a copy of it, for stages change what they train.
+    Raises:
+        SettingsError, SourceError, ModelError: as the stage does; the message begins with its name.
+    """
+    kind = stage_class(recipe.name)
+    check = getattr(kind, 'check', None)
+    try:
+        if check is not None:
+            check(method, data, recipe)
+        else:
+            kind.create(method, data, recipe).batch(0, [0])
+    except (SettingsError, SourceError, ModelError) as error:
+        raise type(error)(f'{recipe.name}: {error}') from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from vss_ros.training.gather import Gathered
 from vss_ros.training.loop import Stage, fit
 from vss_ros.training.processes import ALONE, Processes
 from vss_ros.training.recipe import Recipe, StageRecipe, parse_yaml
-from vss_ros.training.stages import stage_class
+from vss_ros.training.stages import check_stage, stage_class
 from vss_ros.training.start import start_from
 from vss_ros.training.step_log import last_scores, read_log
 
@@ -59,7 +60,8 @@ class Trainer:
 
         Raises:
             SettingsError: the folder holds checkpoints, and `resume` was not asked for, or another training
-                writes to it, or what it holds is damaged.
+                writes to it, or what it holds is damaged, or a stage cannot be trained.
+            SourceError, ModelError: its data or its teacher cannot be read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not resume and (kept := sorted(self.folder.glob('*.safetensors'))):
@@ -76,6 +78,7 @@ class Trainer:
             return self._run(device, resume, report, processes)
 
     def _run(self, device: torch.device, resume: bool, report: Report, processes: Processes) -> Path:
+        self._check_stages()
         self.method.to(device)
         for stage_recipe in self.recipe.stages:
             stage = self._stage(stage_recipe)
@@ -122,6 +125,12 @@ class Trainer:
                 f'the stage {name} trains {wanted.__name__}, not {self.recipe.method}; '
                 'choose stages of that method'
             )
+
+    def _check_stages(self) -> None:
+        """Raises what any stage would at its beginning, before the first one is trained."""
+        method = copy.deepcopy(self.method)
+        for recipe in self.recipe.stages:
+            check_stage(method, self.data, recipe)
 
     def _stage(self, recipe: StageRecipe) -> Stage:
         torch.manual_seed(self.recipe.seed)  # what a stage begins anew, also when the one before was resumed
