@@ -95,8 +95,7 @@ def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: P
     with Progress({stage.name: stage.fit.steps for stage in recipe.stages}) as progress:
         weights = trainer.run(device, args.resume, progress, processes)
     print(weights)
-    write_report(trainer, trainer.folder, device, processes, version())
-    if args.output is not None:
+    if args.output is not None:  # first of all, so that nothing comes between a training and its model
         export(
             trainer.method,
             args.output,
@@ -107,7 +106,9 @@ def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: P
             weights_dtype=recipe.weights,
             progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
-        copy_report(trainer.folder, args.output)  # not written again: what it began with may be replaced
+    write_report(trainer, trainer.folder, device, processes, version())
+    if args.output is not None:
+        copy_report(trainer.folder, args.output)
         write_card(trainer, args.output)
         print(args.output)
 

@@ -63,12 +63,14 @@ def fit(
     report: Callable[[int, dict[str, float]], None] = lambda step, terms: None,
     processes: Processes = ALONE,
     seed: int = 0,
+    begun: Callable[[], None] = lambda: None,
 ) -> None:
     """Train `stage.module` and leave the averaged weights in it.
 
     `folder` receives `<stage>.safetensors` (to resume from), `<stage>.jsonl` (one line a step, one more a
     validation) and the same for TensorBoard. A resumed run continues on the same curve, because a batch and
-    what a network draws (dropout) depend on the seed and the number of the step only.
+    what a network draws (dropout) depend on the seed and the number of the step only. `begun` is called
+    before the first step, if any is left, when the checkpoint has been found to fit.
 
     Raises:
         DivergedError: the loss, the gradient or a weight is not finite; the batch is saved beside the
@@ -76,7 +78,7 @@ def fit(
         ModelError: resume was asked for and the checkpoint does not fit.
         SettingsError: the batch cannot be shared by so many processes.
     """
-    _Training(stage, settings, folder, device, resume, report, processes, seed).run()
+    _Training(stage, settings, folder, device, resume, report, processes, seed, begun).run()
 
 
 @dataclass
@@ -91,6 +93,7 @@ class _Training:
     report: Callable[[int, dict[str, float]], None]
     processes: Processes
     seed: int
+    begun: Callable[[], None]
 
     def __post_init__(self) -> None:
         stage, processes = self.stage, self.processes
@@ -115,6 +118,8 @@ class _Training:
             self._validate(self.first - 1)  # the run was stopped between its checkpoint and its scores
         self.processes.wait()  # nobody may find the checkpoint of a faster one
         steps = self.settings.steps
+        if self.first < steps:
+            self.begun()
         began = time.monotonic()
         with _Batches(self.stage, self.part, self.first, steps) as batches:
             for step, arrays in enumerate(batches, self.first):

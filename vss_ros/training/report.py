@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import subprocess
 from pathlib import Path
@@ -13,13 +14,11 @@ import torch
 
 from vss_ros.core.errors import MissingLibraryError
 from vss_ros.core.files.drafts import write_file
-from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import load_model
 from vss_ros.training.checkpoint import precision_of
 from vss_ros.training.processes import Processes
 from vss_ros.training.stages import stage_class
 from vss_ros.training.step_log import by_distance, last_scores, read_log
-from vss_ros.training.teacher import named_teachers
 from vss_ros.training.trainer import Trainer
 
 
@@ -57,8 +56,8 @@ def write_report(
     for name, log in logs.items():
         scores = last_scores(log)
         if scores:
-            kind = (stage_class(name).__doc__ or '').splitlines()[0]
-            lines += ['', f'## Scores of {name} on what was kept aside', '', kind, '']
+            kind = (inspect.getdoc(stage_class(name)) or '').partition('\n')[0]
+            lines += ['', f'## Scores of {name} on what was kept aside', '', *([kind, ''] if kind else [])]
             lines += _scores(scores)
     target.mkdir(parents=True, exist_ok=True)
     try:
@@ -105,15 +104,9 @@ def _facts(trainer: Trainer, device: torch.device, processes: Processes, version
     recipe = trainer.recipe
     return {
         'Recipe': f'{recipe.name} (recipe.yaml), {recipe.method} with {dict(recipe.options)}',
-        **{f'Started from: {name}': _origin(origin) for name, origin in recipe.start.items()},
-        **{
-            f'Teacher of {stage.name}': ' and '.join(
-                _origin(origin) for origin in named_teachers(stage.sampling.teacher)
-            )
-            for stage in recipe.stages
-            if getattr(stage.sampling, 'teacher', '')
-        },
-        **{f'Data: {name}': what for name, what in trainer.data.describe().items()},
+        **{f'Started from: {name}': model for name, model in trainer.origins['start'].items()},
+        **{f'Teacher of {stage}': models for stage, models in trainer.origins['teachers'].items()},
+        **{f'Data: {name}': what for name, what in trainer.origins['data'].items()},
         'Seed': str(recipe.seed),
         'vss_ros': f'{version}, {_commit() or "no git commit"}',
         'Libraries': f'Python {platform.python_version()}, PyTorch {torch.__version__}, '
@@ -139,12 +132,6 @@ def _scores(scores: dict[str, float]) -> list[str]:
 def _table(columns: tuple[str, ...], rows: Any) -> list[str]:
     lines = [columns, ('---',) * len(columns), *rows]
     return [f'| {" | ".join(line)} |' for line in lines]
-
-
-def _origin(origin: str) -> str:
-    model = load_model(origin.rpartition('/')[0], graphs=False)
-    assert model.weights is not None  # the training has started from them
-    return f'{model.name}, {origin.rpartition("/")[2]}; sha256 of the weights {sha256_of(model.weights)[:16]}'
 
 
 def _machine(device: torch.device) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.drafts import write_file
@@ -20,6 +21,7 @@ from vss_ros.methods.method import Method
 from vss_ros.training import checkpoint
 from vss_ros.training.gather import Gathered
 from vss_ros.training.loop import Stage, fit
+from vss_ros.training.origins import check_classes, origins_of
 from vss_ros.training.processes import ALONE, Processes
 from vss_ros.training.recipe import Recipe, StageRecipe, parse_yaml
 from vss_ros.training.stages import check_stage, stage_class
@@ -27,7 +29,7 @@ from vss_ros.training.start import start_from
 from vss_ros.training.step_log import last_scores, read_log
 
 WEIGHTS_FILE = 'weights.safetensors'
-RECIPE_FILE = 'recipe.yaml'
+RECIPE_FILE, ORIGINS_FILE = 'recipe.yaml', 'origins.yaml'
 Report = Callable[[str, int, dict[str, float]], None]
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Trainer:
             self._check_stage(stage.name)
         start_from(self.method, recipe.start)
         self.scores: dict[str, float] = {}  # of the last validation of each stage
+        self.origins: dict[str, Any] = {}  # see `origins_of`; as they are when the training runs
 
     def run(self, device: torch.device, resume: bool, report: Report, processes: Processes = ALONE) -> Path:
         """Train every stage and write the weights; returns their path.
@@ -72,19 +75,30 @@ class Trainer:
         if not processes.first:
             return self._run(device, resume, report, processes)
         with _alone(self.folder):
-            if resume:
-                self._warn_of_mixtures()
-            write_file(self.folder / RECIPE_FILE, self.recipe.text)
             return self._run(device, resume, report, processes)
 
     def _run(self, device: torch.device, resume: bool, report: Report, processes: Processes) -> Path:
         self._check_stages()
+        if processes.first:
+            self.origins = origins_of(self.recipe, self.data)
+            if resume:
+                self._compare()
         self.method.to(device)
         for stage_recipe in self.recipe.stages:
             stage = self._stage(stage_recipe)
             tell = partial(report, stage.name)
             try:
-                fit(stage, stage_recipe.fit, self.folder, device, resume, tell, processes, self.recipe.seed)
+                fit(
+                    stage,
+                    stage_recipe.fit,
+                    self.folder,
+                    device,
+                    resume,
+                    tell,
+                    processes,
+                    self.recipe.seed,
+                    self._write_origins if processes.first else lambda: None,
+                )
             except torch.cuda.OutOfMemoryError as error:
                 raise SettingsError(
                     f'{stage.name} does not fit into the memory of {device}; lower its batch '
@@ -95,19 +109,44 @@ class Trainer:
             self.scores |= {f'{stage.name}_{score}': round(value, 2) for score, value in scores.items()}
         path = self.folder / WEIGHTS_FILE
         if processes.first:
+            self._write_origins()
             checkpoint.write_tensors(path, self.method.eval().state_dict(), {'recipe': self.recipe.name})
         return path
 
-    def _warn_of_mixtures(self) -> None:
-        """Say where going on is not what an unbroken run would have done."""
-        kept = self.folder / RECIPE_FILE
-        if kept.exists():
+    def _write_origins(self) -> None:
+        """Keep what the checkpoints are of, once it is sure that they can be resumed from."""
+        write_file(self.folder / RECIPE_FILE, self.recipe.text)
+        write_file(self.folder / ORIGINS_FILE, self._origins_text)
+
+    @property
+    def _origins_text(self) -> str:
+        return yaml.safe_dump(self.origins, sort_keys=False, allow_unicode=True, width=10**6)
+
+    def _compare(self) -> None:
+        """Say where going on is not what an unbroken run would have done.
+
+        Raises:
+            SettingsError: the classes are others, or what was kept of the run before cannot be read.
+        """
+        for what, name, text in (
+            ('the recipe', RECIPE_FILE, self.recipe.text),
+            ('what it is made of', ORIGINS_FILE, self._origins_text),
+        ):
+            kept = self.folder / name
+            if not kept.exists():  # an earlier version kept less
+                continue
             try:
                 before = parse_yaml(kept, kept.read_text())
             except (SettingsError, UnicodeDecodeError) as error:
-                raise SettingsError(f'{error}; remove {kept} to go on without comparing recipes') from error
-            if changes := differences(before, parse_yaml(kept, self.recipe.text)):
-                log.warning('the recipe is not that of the run before: %s', ', '.join(changes))
+                raise SettingsError(f'{error}; remove {kept} to go on without comparing') from error
+            if name == ORIGINS_FILE:
+                check_classes(before, self.origins)
+            if changes := differences(before, parse_yaml(kept, text)):
+                log.warning('%s is not that of the run before: %s', what, ', '.join(changes))
+        self._warn_of_mixtures()
+
+    def _warn_of_mixtures(self) -> None:
+        """Say which stages were trained behind one that now learns on."""
         learns_on = ''
         for stage in self.recipe.stages:
             path = self.folder / f'{stage.name}.safetensors'
