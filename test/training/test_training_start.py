@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.methods import build_method
-from vss_ros.training.recipe import parse_recipe
+from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.start import start_from
 from vss_ros.training.trainer import Trainer
 
@@ -70,6 +73,53 @@ def test_a_start_that_cannot_be_made_is_explained(start, error, message):
         start_from(lite(), start)
 
 
-def test_weights_for_another_number_of_classes_are_refused():
-    with pytest.raises(ModelError, match=r'scores.weight is \(11, 64, 1, 1\), not \(5, 64, 1, 1\)'):
+def test_weights_for_another_number_of_classes_are_refused_and_what_to_leave_out_is_said():
+    message = (
+        r'scores.weight is \(11, 64, 1, 1\), not \(5, 64, 1, 1\).* has 11 classes, the recipe 5: .* '
+        r'csrnet: \{from: camvid-evss-lite/csrnet, without: \[scores\]\}'
+    )
+    with pytest.raises(ModelError, match=message):
         start_from(lite(classes=5), {'csrnet': f'{DEFAULT}/csrnet'})
+
+
+def test_what_depends_on_the_classes_can_begin_anew():
+    method = lite(classes=5)
+    fresh = {name: value.clone() for name, value in method.state_dict().items()}
+    start_from(method, {'csrnet': {'from': f'{DEFAULT}/csrnet', 'without': ['scores']}})
+    whole = lite()
+    start_from(whole, {'csrnet': f'{DEFAULT}/csrnet'})
+    for name, value in method.state_dict().items():
+        learnt = name.startswith('csrnet.') and not name.startswith('csrnet.scores.')
+        assert torch.equal(value, (whole.state_dict() if learnt else fresh)[name]), name
+
+
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        ({'from': f'{DEFAULT}/csrnet'}, r'write MODEL/PREFIX.*or \{from: MODEL/PREFIX, without'),
+        ({'from': f'{DEFAULT}/csrnet', 'without': 'scores'}, 'or {from'),
+        ({'from': f'{DEFAULT}/csrnet', 'without': []}, 'or {from'),
+        (5, 'or {from'),
+        (
+            {'from': f'{DEFAULT}/csrnet', 'without': ['score']},
+            'csrnet has no part score to be without; it has .*scores',
+        ),
+    ],
+)
+def test_a_start_without_parts_that_cannot_be_made_is_explained(entry, message):
+    with pytest.raises(SettingsError, match=message):
+        start_from(lite(), {'csrnet': entry})
+
+
+def test_the_recipe_in_the_docs_starts_from_a_trained_model_with_classes_of_its_own(tmp_path):
+    docs = (Path(__file__).parents[2] / 'docs' / 'training.md').read_text()
+    section = docs.partition('## Your own classes, from a trained model')[2].partition('\n## ')[0]
+    classes, written = re.findall(r'```yaml\n(.*?)```', section, re.DOTALL)
+    (tmp_path / 'yard.yaml').write_text(classes)
+    (tmp_path / 'yard-lite.yaml').write_text(
+        written.replace('classes: yard.yaml', f'classes: {tmp_path / "yard.yaml"}')
+    )
+    recipe = load_recipe(str(tmp_path / 'yard-lite.yaml'))
+    assert [stage.name for stage in recipe.stages] == ['segmenter', 'glance', 'correction']
+    (tmp_path / 'drive').touch()
+    Trainer(recipe, {name: tmp_path for name in recipe.data}, tmp_path)

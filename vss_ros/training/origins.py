@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import load_model
+from vss_ros.training.start import origin_and_left_out
 from vss_ros.training.teacher import named_teachers
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def origins_of(recipe: Recipe, data: Gathered) -> dict[str, Any]:
     }
     return {
         'classes': asdict(data.class_set),
-        'start': {name: _model(origin) for name, origin in recipe.start.items()},
+        'start': {name: _start(name, entry) for name, entry in recipe.start.items()},
         'teachers': teachers,
         'data': data.describe(),
     }
@@ -46,6 +47,11 @@ def check_classes(before: Any, now: dict[str, Any]) -> None:
             f'the checkpoints know the classes {", ".join(map(str, known))}, the recipe now has '
             f'{", ".join(names)}; resume with the class set as it was, or start over with another --runs'
         )
+
+
+def _start(name: str, entry: object) -> str:
+    origin, without = origin_and_left_out(name, entry)
+    return _model(origin) + (f'; without {", ".join(without)}' if without else '')
 
 
 def _model(origin: str) -> str:

@@ -62,7 +62,7 @@ class Recipe:
     width: int
     stages: tuple[StageRecipe, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    start: Mapping[str, str] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     held_out: float = 0.1
