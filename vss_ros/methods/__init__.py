@@ -6,7 +6,7 @@ import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.errors import ModelError, SettingsError, VssError, error_text
 
 if TYPE_CHECKING:
     from vss_ros.methods.method import Method
@@ -53,15 +53,19 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
     known = options_of(method)
     unknown = [str(option) for option in options if option not in known]
     if unknown:
-        raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        has = ', '.join(known) or 'none'
+        raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {has}")
     for option, value in options.items():
         kind = KINDS.get(known[option].annotation)
         if kind is not None and type(value) not in kind.types:
             raise SettingsError(f'{option} is {value!r}; use {kind.words}')
     try:
         return method(classes, **options)
-    except TypeError as error:  # a list of something else, say
-        raise SettingsError(f"options of method '{name}' cannot be used: {error}") from error
+    except VssError:
+        raise
+    except Exception as error:  # a list of something else, or a width below 0, say
+        reason = ' '.join(error_text(error).split())
+        raise SettingsError(f"options {options} of method '{name}' cannot be used: {reason}") from error
 
 
 def options_of(method: type[Method]) -> dict[str, inspect.Parameter]:

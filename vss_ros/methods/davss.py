@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.cfnet import CfNet
-from vss_ros.methods.blocks.decide import DECISIONS, check_decision, labels_of
+from vss_ros.methods.blocks.decide import check_decision, labels_of
 from vss_ros.methods.blocks.deeplab import DeepLab
 from vss_ros.methods.blocks.dmnet import DmNet
 from vss_ros.methods.blocks.image import to_planes, to_rgb
@@ -68,7 +68,6 @@ class Davss(FlowWarping):
         'backbone': ('xception', 'lite'),
         'fusion': ('full', 'quarter'),
         'carry': ('warped', 'merged', COMPOSED),
-        'decision': tuple(DECISIONS),
     }
     key_network = 'deeplab'
     state = {

@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.described import check_choice
+from vss_ros.core.errors import ModelError, SettingsError, VssError, error_text
+from vss_ros.core.model.decisions import DECISIONS
 from vss_ros.core.model.steps import AGE, CARRIED
 from vss_ros.methods.blocks.decide import decide
+
+MANY_HALVINGS = 32  # what sides are often divided by, in a network of five halvings
 
 
 class GraphExample(NamedTuple):
@@ -34,9 +38,9 @@ class Method(nn.Module):
         classes: number of classes K.
         temperatures: what scores are divided by for the confidence (never for the mask), by frames since the
             key frame; the last one serves all later ones.
-        options: the subclass's own.
+        options: the subclass's own, all of them: a model is built again from `options`.
     Raises:
-        SettingsError: the temperatures cannot be used.
+        SettingsError: the temperatures, or the option `decision`, cannot be used.
 
     Attributes:
         steps: stages of the `key`, the `propagated` and the `carried` step, in running order; the last are of
@@ -69,6 +73,8 @@ class Method(nn.Module):
         wanted = 'numbers above 0, that of key frames first, such as [1.3, 1.2]'
         by_age = numbers_by_age('temperatures', temperatures, wanted, least=0)
         self._check_temperatures(temperatures)
+        if 'decision' in options:
+            check_choice('decision', options['decision'], tuple(DECISIONS))
         self.options = {**options, 'temperatures': list(temperatures)} if temperatures else options
         self.register_buffer('temperature_by_age', by_age, persistent=False)
         self._tells_ages_apart = False
@@ -156,7 +162,17 @@ class Method(nn.Module):
             )
 
     def state_of(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the next frame takes from this one, under the next frame's names."""
+        """What the next frame takes from this one, under the next frame's names.
+
+        Raises:
+            ModelError: no graph of the step gave it.
+        """
+        missing = [name for name in self.state if name not in tensors]
+        if missing:
+            raise ModelError(
+                f'the state has {", ".join(missing)}, which no graph of the step gives; the step has '
+                f'{", ".join(tensors)}. Return what the next frame takes from one of its graphs'
+            )
         return {later: tensors[name] for name, later in self.state.items()}
 
     @torch.no_grad()
@@ -168,6 +184,9 @@ class Method(nn.Module):
         Args:
             image: the key frame, uint8 (1, H, W, 3) BGR.
             next_image: the frames after it, same shape; the key frame again if not given.
+        Raises:
+            ModelError: a graph fails, for images of this size say, or returns something else than tensors by
+                name; or a step lacks what a graph or the next frame takes.
         """
         examples: dict[str, GraphExample] = {}
         state: dict[str, Tensor] = {}
@@ -175,13 +194,35 @@ class Method(nn.Module):
             frame = image if kind == 'key' or next_image is None else next_image
             tensors = {'image': frame, **self.host_tensors(frame), **state}
             for graph in self.graphs_of(kind):
-                outputs = self.run(graph, tensors)
+                outputs = self._outputs(graph, tensors)
                 inputs = {name: tensors[name] for name in self.inputs_of(graph)}
                 examples.setdefault(graph, GraphExample(inputs, outputs))
                 tensors |= outputs
             if kind != CARRIED:
                 state = self.state_of(tensors)
         return examples
+
+    def _outputs(self, graph: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As `run`, with errors that name the graph and the size of the image."""
+        height, width = tensors['image'].shape[1:3]
+        try:
+            outputs = self.run(graph, tensors)
+        except VssError:
+            raise
+        except Exception as error:
+            reason = ' '.join(error_text(error).split()).rstrip('.')
+            near = [MANY_HALVINGS * max(1, round(side / MANY_HALVINGS)) for side in (width, height)]
+            hint = f'. Most networks take multiples of {MANY_HALVINGS}, such as {near[0]}x{near[1]}'
+            raise ModelError(
+                f'graph {graph!r} fails for images of {width}x{height}: {reason}'
+                + (hint if near != [width, height] else '')
+            ) from error
+        if not isinstance(outputs, dict) or not all(isinstance(each, Tensor) for each in outputs.values()):
+            raise ModelError(
+                f'graph {graph!r} returns {type(outputs).__name__}; expected tensors by name, such as '
+                "{'mask': mask, 'confidence': confidence}"
+            )
+        return outputs
 
 
 def numbers_by_age(name: str, values: Any, wanted: str, least: float = -math.inf) -> Tensor:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.described import check_choice
-from vss_ros.core.errors import SettingsError, ShapeError
-from vss_ros.methods.blocks.decide import DECISIONS
-from vss_ros.methods.blocks.image import to_planes, to_rgb
+from vss_ros.core.errors import SettingsError
+from vss_ros.methods.blocks.image import check_size, to_planes, to_rgb
 from vss_ros.methods.blocks.lite_features import LiteFeatures
 from vss_ros.methods.blocks.mar import Mar
 from vss_ros.methods.blocks.pspnet import PspNet
@@ -129,9 +128,7 @@ class StMemory(Method):
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> features (N, D, h, w), whose first d channels are fused."""
-        height, width = image.shape[1:3]
-        if height % STRIDE or width % STRIDE:
-            raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {STRIDE}')
+        check_size(image.shape[1:3], STRIDE)
         seen = to_planes(image) if self.folded else to_rgb(image)
         return {'features': self.pspnet.features(seen).float()}
 
@@ -175,7 +172,6 @@ def check_options(options: dict) -> None:
     """Raises SettingsError unless every option of StMemory has a value that can be used."""
     check_choice('frames', options['frames'], tuple(ORDERS))
     check_choice('refinement', options['refinement'], ('memory', 'none'))
-    check_choice('decision', options['decision'], tuple(DECISIONS))
     for name in ('heads', 'depth', 'keys_per_class'):
         if options[name] < 1:
             raise SettingsError(f'{name} is {options[name]}; use 1 or more')

@@ -62,7 +62,6 @@ class TwNet(FlowWarping):
         'encoder': (*ENCODERS, LITE),
         'heads': HEADS,
         'residual': tuple(DECISIONS),
-        'decision': tuple(DECISIONS),
     }
 
     def __init__(

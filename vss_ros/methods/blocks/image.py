@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -16,11 +18,20 @@ def to_planes(image: Tensor) -> Tensor:
     Raises:
         ShapeError: H or W is not a multiple of 4, so that maps and image would not align.
     """
-    height, width = image.shape[1:3]
-    if height % CELL or width % CELL:
-        raise ShapeError(f'image is {width}x{height}; width and height must be multiples of {CELL}')
+    check_size(image.shape[1:3], CELL)
     # Cast before moving axes: TensorRT takes uint8 only as the input of a cast.
     return image.float().permute(0, 3, 1, 2)
+
+
+def check_size(size: Sequence[int], step: int) -> None:
+    """Raises ShapeError, which names the nearest size, unless (H, W) are multiples of `step`."""
+    if any(side % step for side in size):
+        height, width = size
+        near_height, near_width = (step * max(1, round(side / step)) for side in size)
+        raise ShapeError(
+            f'image is {width}x{height}; width and height must be multiples of {step}, such as '
+            f'{near_width}x{near_height}'
+        )
 
 
 def to_rgb(image: Tensor) -> Tensor:
