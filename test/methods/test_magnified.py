@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from method_models import LITE, SIZE
+from torch import nn
 from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
@@ -14,6 +15,7 @@ from vss_ros.methods import build_method
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.decide import decide
 from vss_ros.methods.blocks.lite import LiteSegmenter
+from vss_ros.methods.key_frames import BACKBONES
 from vss_ros.methods.verify import example_frames
 
 CLASSES = 11
@@ -66,6 +68,14 @@ def test_it_gives_the_same_once_it_takes_the_bytes_of_the_camera(method, image):
     folded = copy.deepcopy(method)
     folded.fold(SIZE)
     assert torch.allclose(folded.key_scores(image), method.key_scores(image), atol=1e-4)
+
+
+def test_a_network_that_cannot_do_it_is_not_asked_to(monkeypatch):
+    plain = nn.Conv2d(3, CLASSES, 4, 4)
+    monkeypatch.setitem(BACKBONES, 'lite', lambda classes, magnify: plain)
+    assert build_method('per-frame', CLASSES, {'backbone': 'lite'}).csrnet is plain
+    with pytest.raises(SettingsError, match=r"magnify is 1\.5, and the network of backbone 'lite' looks at"):
+        build_method('per-frame', CLASSES, {'backbone': 'lite', 'magnify': 1.5})
 
 
 @pytest.mark.parametrize('magnify', [0.5, 5, 'twice', True, float('nan'), None])

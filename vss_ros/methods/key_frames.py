@@ -6,7 +6,7 @@ differs between these methods is what happens on propagated frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.csrnet import CsrNet
-from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
 
-CHOICES = {'backbone': ('csrnet', 'lite'), 'decision': tuple(DECISIONS)}
+BACKBONES: dict[str, Callable[[int, float], nn.Module]] = {  # of the number of classes, and `magnify`
+    'csrnet': CsrNet,
+    'lite': lambda classes, magnify: LiteSegmenter(classes, magnify=magnify),
+}
+CHOICES = {'backbone': tuple(BACKBONES)}
 MOST_MAGNIFIED = 4
 
 
@@ -42,14 +45,19 @@ class KeyFrames(Method):
         """RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h', w'), a quarter of the image as it is looked at.
 
         Raises:
-            SettingsError: the option `magnify` cannot be used.
+            SettingsError: the option `magnify` cannot be used, or not by this network, which then lacks an
+                attribute of that name and value.
         """
-        magnify = self.options['magnify']
+        backbone, magnify = self.options['backbone'], self.options['magnify']
         if not 1 <= magnify <= MOST_MAGNIFIED:
             raise SettingsError(f'magnify is {magnify!r}; use a number from 1 to {MOST_MAGNIFIED}')
-        if self.options['backbone'] == 'lite':
-            return LiteSegmenter(self.classes, magnify=magnify)
-        return CsrNet(self.classes, magnify)
+        network = BACKBONES[backbone](self.classes, magnify)
+        if getattr(network, 'magnify', 1) != magnify:
+            raise SettingsError(
+                f'magnify is {magnify!r}, and the network of backbone {backbone!r} looks at images as they '
+                'are; use 1'
+            )
+        return network
 
     def fold(self, image_size: Sequence[int]) -> None:
         """Let the first convolutions of light networks take the camera's bytes as they are."""
