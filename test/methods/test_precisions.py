@@ -195,6 +195,17 @@ def test_a_damaged_file_of_another_precision_is_found(model, tmp_path):
         load_model(folder)
 
 
+@pytest.mark.parametrize('preference', [0, 1000])
+def test_a_comparison_that_sees_one_class_only_is_said_to_show_little(tmp_path, caplog, preference):
+    method = load_method(load_model(DEFAULT_MODEL), {'decision': 'quarter'}, 'per-frame')
+    with torch.no_grad():
+        method.csrnet.scores.bias[3] += preference
+    road = export(method, tmp_path / 'm', name='m', class_set='camvid11', image_size=SIZE)
+    precisions.add_fp16(road)
+    said = 'model m finds only class road on the frames of this comparison' in caplog.text
+    assert said == bool(preference)
+
+
 def test_if_the_second_form_of_int8_is_refused_the_first_is_not_written_either(
     tiny_model, tmp_path, street, monkeypatch
 ):

@@ -10,6 +10,8 @@ Or as another method that makes do with the same networks, DFF say, without its 
     vss export camvid-evss-lite -o dff --method dff --set scale_field=false --set flow=dis
 
 With --precision, and without -o, graphs of that precision are added to the model as it is.
+
+A method that was not trained is written from Python, see "A method of your own" in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action='append',
         default=[],
         help='also write graphs that compute in this precision: fp16 for TensorRT, int8 for CPUs; '
-        'may be repeated',
+        'may be repeated. model.yaml is written anew, without its comments',
     )
     parser.add_argument(
         '--calibrate',

@@ -6,6 +6,7 @@ ONNX Runtime runs it against the fp32 graphs on frames of a synthetic street.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -21,8 +22,10 @@ import torch
 import yaml
 from onnx import TensorProto
 
+from vss_ros.core.engines import Engine, Tensors
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.engines.self_check import refuse_failed, self_check
+from vss_ros.core.engines.wrapper import EngineWrapper
 from vss_ros.core.errors import EngineError, ModelError
 from vss_ros.core.model.files import GraphSpec, sha256_of
 from vss_ros.core.model.folder import MODEL_FILE, ModelFolder, load_model
@@ -38,6 +41,7 @@ from vss_ros.methods.weights import load_method
 
 Progress = Callable[[str], None]
 KEY_EVERY = 5  # of the frames that int8 is calibrated on
+_log = logging.getLogger(__name__)
 
 
 def add_fp16(model: ModelFolder, progress: Progress = lambda line: None) -> ModelFolder:
@@ -107,13 +111,35 @@ def _prove(model: ModelFolder, precision: str, files: Mapping[str, Path], progre
     for name, file in files.items():
         changed[name] = replace(changed[name], file=file, sha256=sha256_of(file))
     candidate = OnnxRuntimeEngine.of_graphs(changed, EngineSettings('onnxruntime'), precision)
-    results = self_check(model, candidate, reference, precision.partition('_')[0])
+    watched = _Watched(reference)
+    results = self_check(model, candidate, watched, precision.partition('_')[0])
+    if len(watched.classes) == 1:
+        _log.warning(
+            'model %s finds only class %s on the frames of this comparison, so it shows little; compare the '
+            'two on labelled frames with vss evaluate',
+            model.name,
+            model.classes.names[watched.classes.pop()],
+        )
     for name, entry in results.items():
         progress(f'{name}: {entry["agreement"]:.2%} of labels agree, floats differ by {entry["error"]:.2g}')
     try:
         refuse_failed(results, model, precision)
     except EngineError as error:
         raise ModelError(f'{error}. Nothing was written') from error
+
+
+class _Watched(EngineWrapper):
+    """An engine that remembers which classes were in the masks."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.classes: set[int] = set()
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> Tensors:
+        given = super().run(graph, tensors)
+        if 'mask' in given:
+            self.classes.update(np.unique(self.to_host(given['mask'])).tolist())
+        return given
 
 
 def _install(model: ModelFolder, made: Mapping[str, Mapping[str, Path]]) -> ModelFolder:
