@@ -160,6 +160,20 @@ def weights_in_doubles():
     )
 
 
+def constant_output():
+    return graph(
+        [helper.make_node('Relu', ['x'], ['y']), helper.make_node('Abs', ['w'], ['still'])],
+        [value('x', FLOAT, 2)],
+        [value('y', FLOAT, 2), value('still', FLOAT, 2)],
+        constants=[numpy_helper.from_array(np.ones(2, np.float32), 'w')],
+    )
+
+
+def unused_input():
+    node = helper.make_node('Relu', ['x'], ['y'])
+    return graph([node], [value('x', FLOAT, 4), value('image', BYTE, 4)], [value('y', FLOAT, 4)])
+
+
 def node_without_input():
     node = helper.make_node('Relu', ['nothing'], ['y'])
     return graph([node], [value('x', FLOAT, 4)], [value('y', FLOAT, 4)])
@@ -193,12 +207,21 @@ def node_without_input():
         (shape_that_depends_on_data(), 'NonZero, which not every runtime'),
         (doubles(), 'x is DOUBLE'),
         (weights_in_doubles(), 'w is DOUBLE'),
+        (constant_output(), 'output still depends on no input'),
+        (unused_input(), 'nothing uses input image'),
         (node_without_input(), 'no valid ONNX graph'),
     ],
 )
 def test_a_graph_that_breaks_a_rule_is_found(model, finding):
     findings = broken_rules(model)
     assert any(finding in found for found in findings), findings
+
+
+def test_a_finding_says_where_its_node_comes_from():
+    model = softmax(axis=1)
+    model.graph.node[0].name = 'node_softmax'
+    [finding] = broken_rules(model, {'node_softmax': 'net.3, Softmax'})
+    assert finding.startswith('node_softmax (of net.3, Softmax) is a Softmax over channels')
 
 
 @pytest.mark.parametrize(

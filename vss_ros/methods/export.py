@@ -1,14 +1,17 @@
 """Writes a method as a model folder: one ONNX file per graph, the weights and model.yaml.
 
 A model is built beside its place, proved there (its steps close, its graphs keep the rules of
-`onnx_rules`, ONNX Runtime agrees with PyTorch) and moved into place as a whole; what fails leaves nothing.
+`onnx_rules`, ONNX Runtime agrees with the method that the folder rebuilds in PyTorch) and moved into place
+as a whole; what fails leaves nothing.
 """
 
 from __future__ import annotations
 
+import ast
 import copy
 import logging
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,7 +31,8 @@ from vss_ros.core.files.paths import real_path, user_path
 from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import FORMAT, MODEL_FILE, ModelFolder, load_model
-from vss_ros.methods import METHODS
+from vss_ros.methods import METHODS, options_of
+from vss_ros.methods.check import check_method
 from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.methods.method import GraphExample, Method
 from vss_ros.methods.onnx_rules import broken_rules
@@ -66,14 +70,16 @@ def export(
         keep_graphs: whether the folder holds the graphs, or the weights alone; see `core.first_use`.
         progress: takes one line per stage.
     Raises:
-        ModelError: a graph breaks a rule or differs from PyTorch, the classes do not fit, or `folder`
-            holds something that is no model. Nothing is written then.
+        ModelError: a graph breaks a rule or differs from PyTorch, the method cannot be rebuilt from what is
+            stored, the classes do not fit, or `folder` holds something that is no model. Nothing is written
+            then.
         SettingsError, ShapeError: an argument cannot be used; the message says which.
         MissingLibraryError: ONNX Runtime is not installed.
     """
     report = progress or (lambda line: None)
     folder = real_path(user_path(folder))
     check_target(folder)
+    check_method(method)
     classes = load_classes(class_set) if isinstance(class_set, str) else class_set
     if len(classes) != method.classes:
         raise ModelError(
@@ -87,7 +93,6 @@ def export(
     method.load_state_dict(state)  # the graphs compute with exactly what is stored
     method.fold(image_size)
     frames = [torch.from_numpy(frame[None]) for frame in example_frames(image_size)]
-    as_trained = copy.deepcopy(method)
     fuse_norms(method, lambda: method.examples(frames[0]))
 
     draft = Draft(folder, overwrite=True)
@@ -109,11 +114,13 @@ def export(
             content[EXPECTED_ACCURACY] = expected_accuracy.as_yaml()
         _write_yaml(content, draft.path / MODEL_FILE)
         report(f'comparing ONNX Runtime with PyTorch on {len(frames)} frames')
-        verify(as_trained, load_model(draft.path), frames)
+        _prove(method, load_model(draft.path), frames)
         if not keep_graphs:
             _drop_graphs(content, draft.path)
         _keep_additions(folder, draft.path)
         draft.publish()
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(draft.path), str(folder))) from error
     finally:
         draft.discard()
     return load_model(folder, graphs=keep_graphs)
@@ -131,6 +138,25 @@ def export_again(model: ModelFolder, folder: Path) -> None:
         weights_dtype=stored_dtype(model),
         expected_accuracy=model.expected_accuracy,
     )
+
+
+def _prove(method: Method, model: ModelFolder, frames: list[Tensor]) -> None:
+    """Proves that the graphs compute what the method computes that is rebuilt from the folder.
+
+    Args:
+        method: the one that was exported.
+    """
+    try:
+        verify(load_method(model), model, frames)
+    except (ModelError, SettingsError) as error:
+        verify(method, model, frames)  # raises if it is not the rebuilding that fails, but the graphs
+        lost = [option for option in options_of(type(method)) if option not in method.options]
+        what = f'it lacks {", ".join(lost)}' if lost else f'it has {", ".join(method.options) or "none"}'
+        raise ModelError(
+            f'{model.path / MODEL_FILE} would not rebuild the method that was exported: {error}. Its options '
+            f'do not tell all that the method was made with: {what}. Hand every option to super().__init__, '
+            'and let networks depend on nothing else'
+        ) from error
 
 
 def _description(method: Method, name: str, classes: ClassSet, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -194,12 +220,13 @@ def _write_graph(method: Method, graph: str, example: GraphExample, folder: Path
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        raise ModelError(f'graph {graph!r} cannot be written as ONNX: {error}') from error
+        raise ModelError(f'graph {graph!r} cannot be written as ONNX: {_reason(error)}') from error
     assert program is not None  # as long as dynamo=True
     model = program.model_proto
+    origins = _origins(model)
     _forget_origin(model)
     model.ir_version = IR_VERSION
-    broken = broken_rules(model)
+    broken = broken_rules(model, origins)
     if broken:
         raise ModelError(f'graph {graph!r} breaks a rule of export: ' + '; '.join(broken))
     file = folder / f'{graph}.onnx'
@@ -228,6 +255,30 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error of the exporter began with, and the line of code that it names."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    places = re.findall(r'File "([^"]+)", line (\d+)', text)
+    return text.partition('\n')[0] + (f' ({places[-1][0]}, line {places[-1][1]})' if places else '')
+
+
+def _origins(model: onnx.ModelProto) -> dict[str, str]:
+    """Names of nodes -> the module of the method that they were made of, where the exporter notes one."""
+    origins = {}
+    for node in model.graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        modules, kinds = (
+            ast.literal_eval(notes.get(f'pkg.torch.onnx.{key}', '[]'))
+            for key in ('name_scopes', 'class_hierarchy')
+        )
+        if len(modules) == len(kinds) > 1 and modules[-2]:  # the last one is the operation
+            module, kind = modules[-2].removeprefix('method.'), kinds[-2].rpartition('.')[2]
+            origins[node.name] = f'{module}, {kind}'
+    return origins
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

@@ -5,7 +5,7 @@ Most are there because a runtime does not refuse the other form but computes som
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -27,11 +27,22 @@ _NAMES = """
     Sub Sum Tanh Tile Transpose Unsqueeze Where
 """
 OPERATORS = frozenset(_NAMES.split())
+INSTEAD = {  # of operators that come from what many networks have
+    'DepthToSpace': 'in place of PixelShuffle use reshape and permute, or resize',
+    'SpaceToDepth': 'in place of PixelUnshuffle use reshape and permute',
+    'GatherND': 'in place of adaptive pooling to a grid use avg_pool2d with fixed tiles',
+    'Dropout': 'use nn.Dropout, which does nothing in eval mode',
+    'Mish': 'use x * tanh(softplus(x))',
+}
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
-def broken_rules(model: onnx.ModelProto) -> list[str]:
-    """What is wrong with a graph, one sentence per finding; empty if it keeps every rule."""
+def broken_rules(model: onnx.ModelProto, origins: Mapping[str, str] | None = None) -> list[str]:
+    """What is wrong with a graph, one sentence per finding; empty if it keeps every rule.
+
+    Args:
+        origins: names of nodes, and where they come from, for the sentences.
+    """
     findings = list(_files(model))
     if findings:
         return findings  # the checker would look for the other file
@@ -40,16 +51,17 @@ def broken_rules(model: onnx.ModelProto) -> list[str]:
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return [f'it is no valid ONNX graph: {error}']
-    graph = _Graph(model)
-    rules = (_operators, _shapes, _bytes, _precision, _grid_samples, _softmax, _resizes)
+    graph = _Graph(model, origins or {})
+    rules = (_operators, _connections, _shapes, _bytes, _precision, _grid_samples, _softmax, _resizes)
     return [finding for rule in rules for finding in rule(graph)]
 
 
 class _Graph:
     """An ONNX model with what the rules ask about."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, origins: Mapping[str, str]) -> None:
         self.model = model
+        self.origins = origins
         self.nodes = model.graph.node
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = {value.name for value in model.graph.output}
@@ -57,6 +69,11 @@ class _Graph:
         self.dtypes = {value.name: value.type.tensor_type.elem_type for value in values}
         self.dtypes |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
         self.ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
+
+    def name(self, node: onnx.NodeProto) -> str:
+        """The name of a node, and where it comes from."""
+        origin = self.origins.get(node.name)
+        return f'{node.name} (of {origin})' if origin else node.name
 
     def having(self, *operators: str) -> list[onnx.NodeProto]:
         return [node for node in self.nodes if node.op_type in operators]
@@ -84,7 +101,26 @@ def _operators(graph: _Graph) -> Iterator[str]:
     for node in graph.nodes:
         if node.domain not in ('', 'ai.onnx') or node.op_type not in OPERATORS:
             name = f'{node.domain}:{node.op_type}'.lstrip(':')
-            yield f'{node.name} is a {name}, which not every runtime is known to have'
+            instead = f'; {INSTEAD[name]}' if name in INSTEAD else ''
+            yield f'{graph.name(node)} is a {name}, which not every runtime is known to have{instead}'
+
+
+def _connections(graph: _Graph) -> Iterator[str]:
+    """Some runtimes do not give constants, or take what is of no use."""
+    reached, used = set(graph.inputs), set[str]()
+    for node in graph.nodes:  # in running order
+        used.update(node.input)
+        if not reached.isdisjoint(node.input):
+            reached.update(node.output)
+    for value in graph.model.graph.output:
+        if value.name not in reached:
+            yield (
+                f'output {value.name} depends on no input, and not every runtime gives constants; make it of '
+                'an input, such as 1 + 0 * input, or make it where it is used'
+            )
+    for name in graph.inputs:
+        if name not in used:
+            yield f'nothing uses input {name}; leave it out of the parameters of the graph'
 
 
 def _shapes(graph: _Graph) -> Iterator[str]:
@@ -126,14 +162,17 @@ def _grid_samples(graph: _Graph) -> Iterator[str]:
         yield 'GridSample shares a graph with fp16; give it an fp32 graph of its own'
     for node in samples:
         if _attribute(node, 'mode', 'bilinear') not in ('bilinear', 'nearest'):
-            yield f'{node.name} samples {_attribute(node, "mode", "")}; use bilinear or nearest'
+            yield f'{graph.name(node)} samples {_attribute(node, "mode", "")}; use bilinear or nearest'
 
 
 def _softmax(graph: _Graph) -> Iterator[str]:
     for node in graph.having('Softmax', 'LogSoftmax'):
         rank = graph.ranks.get(node.input[0], 0)
         if rank == 4 and _attribute(node, 'axis', -1) % rank == 1:
-            yield f'{node.name} is a {node.op_type} over channels, 10 times slower than 1 / sum(exp(x - max))'
+            yield (
+                f'{graph.name(node)} is a {node.op_type} over channels, 10 times slower than '
+                '1 / sum(exp(x - max)), which `decided` of a method computes'
+            )
 
 
 def _resizes(graph: _Graph) -> Iterator[str]:
@@ -141,6 +180,9 @@ def _resizes(graph: _Graph) -> Iterator[str]:
         mode = _attribute(node, 'mode', 'nearest')
         form = _attribute(node, 'coordinate_transformation_mode', 'half_pixel')
         if form not in RESIZE_FORMS.get(mode, ()):
-            yield f'{node.name} resizes {mode} with {form}; not every runtime has that'
+            yield (
+                f'{graph.name(node)} resizes {mode} with {form}; not every runtime has that; '
+                'use `resize` of methods/blocks'
+            )
         if _attribute(node, 'antialias', 0):
-            yield f'{node.name} resizes with antialiasing; not every runtime has that'
+            yield f'{graph.name(node)} resizes with antialiasing; not every runtime has that'

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from vss_ros.core.engines import Engine
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
-from vss_ros.core.errors import ModelError
+from vss_ros.core.errors import ModelError, ShapeError
 from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import WARPS
 from vss_ros.core.model.walk import walk
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.synthetic import StreetClip
+from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.method import Method
 
 FRAMES = 5
@@ -41,7 +45,8 @@ def verify(
     Returns:
         the largest error of every output tensor as a share of what is allowed, by `graph.tensor`.
     Raises:
-        ModelError: an output differs; the message names the graph, the tensor, the error, the tolerance.
+        ModelError: an output differs; the message names the graph, the tensor, the error, the tolerance. Or
+            a graph `warp` does something else than to warp.
     """
     engine = engine or OnnxRuntimeEngine.load(model, EngineSettings())
     worst: dict[str, float] = {}
@@ -51,11 +56,36 @@ def verify(
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     for graph, taken, expected in walk(model, [frame[0].numpy() for frame in frames], in_pytorch):
+        if graph in WARPS:
+            check_warp(graph, taken, expected)
         found = engine.run(graph, taken)
         for name, array in expected.items():
             error = difference(f'{graph}.{name}', array, engine.to_host(found[name]))
             worst[f'{graph}.{name}'] = max(error, worst.get(f'{graph}.{name}', 0.0))
     return worst
+
+
+def check_warp(graph: str, taken: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> None:
+    """Some engines compute a graph of this name by themselves, so it must do nothing but warp.
+
+    Raises:
+        ModelError: it does not give its tensors, each read where the flow points, in the order of its inputs.
+    """
+    instead = (
+        f'Engines compute a graph {graph!r} by themselves, and nothing else in it: it gives each tensor that '
+        'it takes, read where flow (or key_flow) points, in the same order. Do anything else in another '
+        'graph, or give this one another name'
+    )
+    flows = [name for name in taken if name in ('flow', 'key_flow')]
+    read = [name for name in taken if name not in flows]
+    if len(flows) != 1 or len(read) != len(given):
+        raise ModelError(f'graph {graph!r} takes {", ".join(taken)} and gives {", ".join(given)}. {instead}')
+    for name, output in zip(read, given, strict=True):
+        try:
+            plain = warp(torch.from_numpy(taken[name]), torch.from_numpy(taken[flows[0]]))
+            difference(output, plain.numpy(), given[output])
+        except (ModelError, ShapeError) as error:
+            raise ModelError(f'{graph}.{output} is not {name}, warped. {instead}') from error
 
 
 def difference(what: str, expected: np.ndarray, found: np.ndarray) -> float:
