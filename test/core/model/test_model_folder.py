@@ -214,12 +214,13 @@ def test_a_tensor_of_another_type_or_without_fixed_shape_is_refused(folder, spec
         (('image',), 'depth', 'image has unknown entries: depth; .* height, width'),
         (('graphs', 'warp'), 'precision', 'graph warp has unknown entries: precision; .* precisions'),
         (('weights',), 'sha', 'weights has unknown entries: sha; .* file, sha256'),
+        (('graphs', 'warp', 'precisions'), 'fp8', 'precisions of warp has unknown entries: fp8; .* fp16'),
     ],
 )
 def test_an_entry_that_nothing_reads_is_refused_with_those_there_are(folder, where, name, message):
     def change(content):
         for each in where:
-            content = content[each]
+            content = content.setdefault(each, {})
         content[name] = 4
 
     edit(folder, change)

@@ -48,6 +48,7 @@ ENTRIES = (  # of format 1; another set of entries is another format
 )
 FILE_ENTRIES = ('file', 'sha256')
 GRAPH_ENTRIES = (*FILE_ENTRIES, 'inputs', 'outputs', 'precisions')
+LOWER_PRECISIONS = ('fp16', 'int8', 'int8_symmetric')  # that a graph may have files of
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
 MAX_DELAY_FRAMES = 8
 
@@ -284,6 +285,7 @@ def _stages(step: str, stages: Any) -> tuple[str, ...]:
 def _graph(path: Path, name: str, entry: dict[str, Any]) -> GraphSpec:
     _check_known(f'graph {name}', entry, GRAPH_ENTRIES)
     precisions = _mapping('precisions', entry.get('precisions') or {})
+    _check_known(f'precisions of {name}', precisions, LOWER_PRECISIONS)
     return GraphSpec(
         name,
         checked_file(path, entry),
