@@ -168,11 +168,14 @@ def test_a_gradient_that_is_no_number_stops_the_run_at_its_batch(tmp_path, clip_
 
 
 @pytest.mark.parametrize('last', [20, 40])
-def test_weights_that_are_no_numbers_never_replace_a_good_checkpoint(tmp_path, last):
+@pytest.mark.parametrize(
+    ('slope', 'what'), [(1e9, 'a weight'), (3e5, 'the loss after the update')], ids=['no number', 'too large']
+)
+def test_weights_of_no_use_never_replace_a_good_checkpoint(tmp_path, last, slope, what):
     rates = {'optimiser': 'sgd', 'clip_gradient': 0.0, 'schedule': 'tenth'}
     fit(SteepStage(99, 0), settings(10, **rates), tmp_path, CPU)
-    with pytest.raises(DivergedError, match=r'a weight of line is no number at step 19; .*--resume'):
-        fit(SteepStage(19, 1e9), settings(last, **rates, learning_rate=1e25), tmp_path, CPU, resume=True)
+    with pytest.raises(DivergedError, match=f'{what} of line is no number at step 19; .*--resume'):
+        fit(SteepStage(19, slope), settings(last, **rates, learning_rate=1e25), tmp_path, CPU, resume=True)
     assert checkpoint.steps_taken(tmp_path / 'line.safetensors') == 10
     again = LineStage()
     fit(again, settings(last, **rates), tmp_path, CPU, resume=True)

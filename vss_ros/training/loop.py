@@ -128,7 +128,7 @@ class _Training:
                 self._tell(step, values, seconds=round(now - began, 3))
                 began = now
                 if (step + 1) % self.settings.save_every_steps == 0 or step + 1 == steps:
-                    self._check_weights(step, arrays)
+                    self._check_update(step, arrays)
                     self._save(step)
         if self.log is not None:
             self.log.close()
@@ -141,9 +141,8 @@ class _Training:
         rank, count = self.processes.rank, self.processes.count
         self.module.train()
         torch.manual_seed((self.seed * self.settings.steps + step) * count + rank)
-        batch = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
         with self.descent.autocast():
-            terms = self.losses(batch)
+            terms = self.losses(self._tensors(arrays))
         loss = torch.stack([term.float() for term in terms.values()]).sum()
         own = torch.stack([loss.detach(), *(term.detach().float() for term in terms.values())])
         values = dict(zip(('loss', *terms), self.processes.mean(own.clone()).tolist(), strict=True))
@@ -156,12 +155,26 @@ class _Training:
         _follow(self.average, self.module, min(self.settings.averaging, (1 + step) / (10 + step)))
         return values
 
-    def _check_weights(self, step: int, arrays: Batch) -> None:
-        """Raises DivergedError in all processes where an update overflowed in one of them."""
+    def _check_update(self, step: int, arrays: Batch) -> None:
+        """Raises DivergedError in all processes where a step left weights of no use in one of them.
+
+        No loss has been seen of these weights yet, so that of the same batch is looked at; but not where it is
+        scaled, and may overflow.
+        """
         weights = [value for value in self.module.state_dict().values() if value.is_floating_point()]
-        finite = torch.tensor([float(all(value.isfinite().all() for value in weights))], device=self.device)
-        if self.processes.mean(finite).item() < 1:
-            raise self._diverged('a weight', step, arrays)
+        finite = [float(all(value.isfinite().all() for value in weights)), 1.0]
+        if not self.descent.scaler.is_enabled():
+            self.module.eval()
+            with self.descent.autocast():
+                terms = self.stage.losses(self._tensors(arrays))
+            finite[1] = float(all(term.isfinite().all() for term in terms.values()))
+        all_finite = self.processes.mean(torch.tensor(finite, device=self.device)).tolist()
+        for what, share in zip(('a weight', 'the loss after the update'), all_finite, strict=True):
+            if share < 1:
+                raise self._diverged(what, step, arrays)
+
+    def _tensors(self, arrays: Batch) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
 
     def _diverged(self, what: str, step: int, arrays: Batch) -> DivergedError:
         """The error of a step, its batch saved."""
