@@ -151,68 +151,6 @@ def test_a_run_that_goes_on_as_no_unbroken_one_would_is_warned_of(tmp_path, labe
     assert 'correction.safetensors was trained behind segmenter as it was before' in caplog.text
 
 
-def segmenter_run(tmp_path, folder, steps, resume, swapped=False, **changes):
-    """A short training with a class file, in which the names may be turned round."""
-    names = ['free', 'taken', 'sky', 'road'][:: -1 if swapped else 1]
-    entries = [{'name': name, 'colour': [20 * number, 0, 0]} for number, name in enumerate(names)]
-    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump({'classes': entries}))
-    stage = {'fit': {'steps': steps, 'precision': 'fp32'}, 'sampling': {'batch': 2}, 'shares': {'camvid': 1}}
-    content = tiny_recipe(classes=str(tmp_path / 'mine.yaml'), stages={'segmenter': stage}, **changes)
-    (tmp_path / 'tiny.yaml').write_text(yaml.safe_dump(content, sort_keys=False))
-    recipe = load_recipe(str(tmp_path / 'tiny.yaml'))
-    Trainer(recipe, {'camvid': folder}, tmp_path / 'run').run(CPU, resume, lambda *_: None)
-
-
-@pytest.fixture
-def four_classes(labelled_folder):
-    for file in (labelled_folder / 'labels').iterdir():
-        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) % 4)
-    return labelled_folder
-
-
-def test_a_run_whose_classes_have_changed_is_not_resumed(tmp_path, four_classes):
-    segmenter_run(tmp_path, four_classes, 1, False)
-    kept = (tmp_path / 'run' / 'recipe.yaml').read_text()
-    with pytest.raises(SettingsError, match=r'know the classes free, taken, sky, road, .* now has road, sky'):
-        segmenter_run(tmp_path, four_classes, 2, True, swapped=True)
-    assert (tmp_path / 'run' / 'recipe.yaml').read_text() == kept
-    segmenter_run(tmp_path, four_classes, 2, True)
-
-
-def test_a_run_whose_data_or_start_has_changed_is_warned_of(tmp_path, four_classes, caplog):
-    start = {'csrnet.stem': 'camvid-evss-lite/csrnet.stem'}
-    segmenter_run(tmp_path, four_classes, 1, False, start=start)
-    label = next((four_classes / 'labels').iterdir())
-    cv2.imwrite(str(label), 3 - cv2.imread(str(label), cv2.IMREAD_GRAYSCALE))
-    kept = tmp_path / 'run' / 'origins.yaml'
-    kept.write_text(kept.read_text().replace('camvid-evss-lite, csrnet.stem', 'another, csrnet.stem'))
-    segmenter_run(tmp_path, four_classes, 1, True, start=start)
-    assert 'what it is made of is not that of the run before: start.csrnet.stem, data.camvid' in caplog.text
-    caplog.clear()
-    segmenter_run(tmp_path, four_classes, 1, True, start=start)
-    assert 'run before' not in caplog.text
-
-
-@pytest.mark.parametrize('content', ['5', '{classes: 3}', 'classes: {names: [free'])
-def test_damaged_origins_of_a_run_are_told_or_warned_of(tmp_path, four_classes, caplog, content):
-    segmenter_run(tmp_path, four_classes, 1, False)
-    (tmp_path / 'run' / 'origins.yaml').write_text(content)
-    if content.endswith('free'):
-        with pytest.raises(SettingsError, match=r'remove .*origins\.yaml to go on without comparing'):
-            segmenter_run(tmp_path, four_classes, 1, True)
-    else:
-        segmenter_run(tmp_path, four_classes, 1, True)
-        assert 'what it is made of is not that of the run before' in caplog.text
-
-
-def test_a_resume_that_fails_does_not_forget_what_it_was_to_go_on_with(tmp_path, four_classes):
-    segmenter_run(tmp_path, four_classes, 1, False)
-    kept = (tmp_path / 'run' / 'recipe.yaml').read_text()
-    with pytest.raises(ModelError, match='cannot be resumed from'):
-        segmenter_run(tmp_path, four_classes, 2, True, options={'backbone': 'csrnet'})
-    assert (tmp_path / 'run' / 'recipe.yaml').read_text() == kept
-
-
 def test_a_report_is_written_of_a_stage_that_says_nothing_about_itself(
     tmp_path, labelled_folder, monkeypatch
 ):

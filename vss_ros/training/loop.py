@@ -158,8 +158,8 @@ class _Training:
     def _check_update(self, step: int, arrays: Batch) -> None:
         """Raises DivergedError in all processes where a step left weights of no use in one of them.
 
-        No loss has been seen of these weights yet, so that of the same batch is looked at; but not where it is
-        scaled, and may overflow.
+        No loss has been seen of these weights yet, so that of the same batch is looked at, except where it is
+        scaled and may overflow.
         """
         weights = [value for value in self.module.state_dict().values() if value.is_floating_point()]
         finite = [float(all(value.isfinite().all() for value in weights)), 1.0]
