@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from vss_ros.core.errors import FrameError
-from vss_ros.core.resize import fit
 
 UNLABELLED = 255  # in masks and labels: no class
 MAX_SIDE = 8192  # pixels of an image; a damaged header must not make us allocate gigabytes
@@ -124,6 +123,8 @@ class Segmentation:
     @cached_property
     def confidence(self) -> np.ndarray:
         """255 times the largest class probability, uint8 (H, W). Resized when somebody asks for it."""
+        from vss_ros.core.resize import fit  # here: whoever wants nothing but names need not wait for OpenCV
+
         return fit(self.model_confidence, self.mask.shape)
 
     def distortion(self) -> np.ndarray:
