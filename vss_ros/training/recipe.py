@@ -15,6 +15,7 @@ from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.files.share import named_file
+from vss_ros.core.files.strict_yaml import load_strictly
 from vss_ros.core.frame import CELL, MAX_SIDE
 from vss_ros.methods.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
@@ -115,21 +116,9 @@ def parse_yaml(path: Path, text: str) -> Any:
         SettingsError: it is no YAML, nested too deep, has a number or date that is none, or an entry twice.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506
-    except RecursionError as error:
-        raise SettingsError(f'{path} cannot be read as a recipe: it is nested too deep') from error
-    except (yaml.YAMLError, ValueError) as error:
+        return load_strictly(text)
+    except yaml.YAMLError as error:
         raise SettingsError(f'{path} cannot be read as a recipe: {" ".join(str(error).split())}') from error
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses entries of one name, of which the last would count."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
-        if twice := [name for name in names if name != '<<' and names.count(name) > 1]:
-            raise yaml.YAMLError(f'{twice[0]} is given twice (line {node.start_mark.line + 1} and after)')
-        return super().construct_mapping(node, deep)
 
 
 def parse_recipe(name: str, content: Any) -> Recipe:
