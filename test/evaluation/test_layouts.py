@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vss_ros.core.classes import load_classes
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.evaluation.layouts import list_layouts, load_layout, stretches
 
 
@@ -17,6 +17,13 @@ def test_a_file_that_describes_no_data_set_is_refused(tmp_path, text):
     (tmp_path / 'bad.yaml').write_text(text)
     with pytest.raises(SettingsError, match='does not describe a data set'):
         load_layout(str(tmp_path / 'bad.yaml'))
+
+
+def test_a_layout_without_any_labels_finds_none(tmp_path):
+    file = tmp_path / 'mine.yaml'
+    file.write_text("classes: camvid11\nimages: ['*.png']\nlabels: []\nname: '(?P<number>\\d+)'\nrate: 30\n")
+    with pytest.raises(SourceError, match='has no labels of mine'):
+        load_layout(str(file)).clips(tmp_path, None)
 
 
 def test_an_unknown_layout_is_refused_with_the_known_ones():

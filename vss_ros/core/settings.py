@@ -84,12 +84,15 @@ class StreamSettings(Described):
     )
     max_key_share: float = setting(
         1.0,
-        'scheduler adaptive: largest share of key frames in key_share_window frames; 1: no limit',
+        'scheduler adaptive: largest share of key frames in any window of frames; 1: no limit',
         range=(1e-5, 1),
         live=True,
     )
     key_share_window: int = setting(
-        30, 'scheduler adaptive: frames in which max_key_share is kept', range=FRAMES, live=True
+        30,
+        'scheduler adaptive: frames of a window, in which the largest share of key frames is kept',
+        range=FRAMES,
+        live=True,
     )
     correction_interval: int = setting(
         0,
@@ -105,7 +108,11 @@ class StreamSettings(Described):
         0.0, 'pixels less confident than this become 255, unlabelled', range=(0, 1), live=True
     )
     output_size: str = setting('input', 'size of the mask', choices=OUTPUT_SIZES)
-    motion: str = setting('model', 'where the flow of propagated frames comes from', choices=MOTIONS)
+    motion: str = setting(
+        'model',
+        'where the flow of propagated frames comes from; model: as it was made',
+        choices=MOTIONS,
+    )
     background_key_frames: bool = setting(
         False, 'compute key frames on a second thread; until one is there, frames rest on the one before'
     )

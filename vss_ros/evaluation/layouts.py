@@ -16,6 +16,7 @@ import yaml
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.files.share import named_file, share_names
+from vss_ros.core.files.strict_yaml import load_strictly
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.sources.open import MOST_RATE
 from vss_ros.evaluation.clips import FileClip, FrameFile
@@ -32,7 +33,6 @@ MISTAKES = (  # what comes of a file that describes no data set
     re.error,
     AttributeError,
     LookupError,
-    RecursionError,
     TypeError,
     ValueError,
 )
@@ -47,7 +47,8 @@ class Layout:
 
     Attributes:
         classes: name of the class set.
-        images, labels: the first pattern that finds a file counts.
+        images: the first pattern that finds a file counts.
+        labels: of several kinds, that of which there are the most files; the first of equals.
         name: searched in the name of a label (without its suffix): `sequence` and `number` of the frame.
         image_name: the same for images, where it differs; it may leave the sequence to the pattern.
         rate: frame numbers per second.
@@ -147,7 +148,7 @@ class Layout:
         return first + shift - LEAD_S * self.rate <= number <= last + shift
 
     def _labels(self, root: Path, split: str) -> tuple[LabelFiles, dict[Key, Path]]:
-        """The label files of the first kind there is; of several, that with the most of them."""
+        """The label files of the kind of which there are the most."""
         kinds: list[tuple[LabelFiles, dict[Key, Path]]] = []
         listed = _names_in(root / self.list_file.format(split=split)) if self.list_file else None
         for files in self.labels:
@@ -163,8 +164,8 @@ class Layout:
                 ]
             shifted = [((sequence, n + self.shift.get(sequence, 0)), path) for (sequence, n), path in found]
             kinds.append((files, _by_key(shifted)))
-        best = max(kinds, key=lambda kind: len(kind[1]))
-        if best[1]:
+        best = max(kinds, key=lambda kind: len(kind[1]), default=None)
+        if best is not None and best[1]:
             return best
         tried = ', '.join(files.files.format(split=split) for files in self.labels)
         raise SourceError(f'{root} has no labels of {self.title}, split {split!r}; expected {tried}')
@@ -191,7 +192,7 @@ def load_layout(name: str) -> Layout:
     """
     path = named_file(name, FOLDER, 'layout')
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_strictly(path.read_text())
         if not isinstance(content, dict):
             raise ValueError('expected entries of the form name: value')
         if missing := [name for name in NEEDED if name not in content]:
@@ -206,8 +207,7 @@ def load_layout(name: str) -> Layout:
         labels = tuple(LabelFiles(**entry) for entry in content.pop('labels'))
         layout = Layout(title=path.stem, images=tuple(content.pop('images')), labels=labels, **content)
     except MISTAKES as error:
-        too_deep = isinstance(error, RecursionError)
-        reason = 'it is nested too deep' if too_deep else ' '.join(str(error).split())
+        reason = ' '.join(str(error).split())
         raise SettingsError(
             f'{path} does not describe a data set ({reason}); see {FOLDER}/camvid-segnet.yaml for an example'
         ) from error

@@ -67,7 +67,7 @@ def export(
         weights_dtype: how kernels are stored, `fp32` or `fp16`. The graphs compute in fp32 either way,
             with the stored values.
         expected_accuracy: of this model, if it was fitted.
-        keep_graphs: whether the folder holds the graphs, or the weights alone; see `core.first_use`.
+        keep_graphs: whether the folder holds the graphs, or the weights alone; see `core.model.first_use`.
         progress: takes one line per stage.
     Raises:
         ModelError: a graph breaks a rule or differs from PyTorch, the method cannot be rebuilt from what is

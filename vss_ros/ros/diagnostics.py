@@ -301,7 +301,7 @@ class Diagnostics:
             self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
             return [(ERROR, text)]
         if failed:
-            return [(WARN, f'{failed} key frames failed in the background; masks rested on older ones')]
+            return [(WARN, f'key frames that failed in the background: {failed}; masks rested on older ones')]
         return []
 
     def _new(self, what: str, stream: CameraStream) -> int:
@@ -313,5 +313,6 @@ class Diagnostics:
 
 
 def _totals(stream: CameraStream) -> Counter[str]:
-    failures = 0 if stream.background is None else stream.background.failed
-    return stream.statistics.counts | Counter({BACKGROUND_FAILURES: failures})
+    totals = stream.statistics.counts.copy()  # in one go: the worker counts on
+    totals[BACKGROUND_FAILURES] = 0 if stream.background is None else stream.background.failed
+    return totals

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.files.drafts import Draft, check_file, write_file
+from vss_ros.core.files.drafts import PREFIX, Draft, check_file, check_writable, write_file
 
 WRITER = """
 import sys
@@ -158,6 +158,23 @@ def test_what_a_killed_process_left_is_removed_when_its_target_is_written_again(
     assert caplog.text.count('2.0 MB, was left from a process that was ended while it wrote') == 1
     (left,) = drafts_in(tmp_path)
     assert (left / 'other').is_dir()
+
+
+def test_a_link_that_is_named_like_a_leftover_is_left_alone(tmp_path):
+    theirs = tmp_path / 'theirs'
+    theirs.mkdir()
+    for name in ('out', 'out.replaced'):
+        (theirs / name).write_text('theirs')
+    (tmp_path / f'{PREFIX}x').symlink_to(theirs)
+    Draft(tmp_path / 'out').discard()
+    assert not (tmp_path / 'out').exists()
+    assert sorted(path.name for path in theirs.iterdir()) == ['out', 'out.replaced']
+
+
+def test_a_folder_may_hold_a_file_of_any_name_and_be_written_to(tmp_path):
+    (tmp_path / 'draft').write_text('mine')
+    check_writable(tmp_path)
+    assert (tmp_path / 'draft').read_text() == 'mine'
 
 
 def test_what_a_living_process_writes_is_left_alone(tmp_path, caplog):

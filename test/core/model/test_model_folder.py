@@ -124,7 +124,13 @@ def test_classes_of_ones_own_are_part_of_the_model(folder):
 
 @pytest.mark.parametrize(
     'classes',
-    [{'name': '../x', 'classes': []}, {'classes': []}, {'name': 'mine'}, {'name': 'mine', 'classes': 3}],
+    [
+        {'name': '../x', 'classes': []},
+        {'classes': [{'name': 'road', 'colour': [1, 2, 3]}]},
+        {'name': 'mine'},
+        {'name': 'mine', 'classes': 3},
+        {'name': 'mine', 'classes': [{'name': 'road', 'colour': [1, 2, 3]}], 'grups': {}},
+    ],
 )
 def test_classes_of_ones_own_that_cannot_be_read_are_refused(folder, classes):
     edit(folder, lambda content: content.update(classes=classes))

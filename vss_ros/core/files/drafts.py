@@ -82,7 +82,8 @@ def remove_unfinished(target: Path) -> None:
     """
     for folder in target.parent.glob(f'{PREFIX}*'):
         with suppress(OSError):  # somebody else's, or just removed by another
-            _remove_if_left(folder, target)
+            if not folder.is_symlink():
+                _remove_if_left(folder, target)
 
 
 def _remove_if_left(folder: Path, target: Path) -> None:
@@ -129,7 +130,11 @@ def _held_mark(folder: Path, target: Path) -> BinaryIO:
     mark = (folder / MARK).open('wb', buffering=0)
     with suppress(OSError):  # a file system without locks
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    mark.write(os.fsencode(target.name))  # once it is held: without a name nobody takes it for a leftover
+    try:
+        mark.write(os.fsencode(target.name))  # once it is held: without a name it is no leftover yet
+    except BaseException:
+        mark.close()
+        raise
     return mark
 
 
@@ -196,7 +201,7 @@ def check_writable(folder: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        Draft(folder / 'draft', tidy=False).discard()
+        Draft(folder / 'draft', overwrite=True, tidy=False).discard()
     except OSError as error:
         raise SettingsError(f'{folder} cannot be written to: {error.strerror}; name another') from error
 

@@ -3,7 +3,7 @@
 A large one may come without graphs, as weights alone; see `first_use`.
 
 `model.yaml` is the contract between training and runtime; the runtime knows nothing else of a method.
-Loading checks every file (`model_files`) and proves that every step closes (`model_steps`).
+Loading checks every file (`files`) and proves that every step closes (`steps`).
 """
 
 from __future__ import annotations
@@ -322,8 +322,9 @@ def _accuracy_model(entry: Any) -> AccuracyModel | None:
 def _classes(entry: Any, path: Path) -> ClassSet:
     """The package's own by their name, any others are written out. Never by a path: it may lead outside."""
     if isinstance(entry, dict):
-        name = str(entry.get('name'))
-        if not re.fullmatch(r'[A-Za-z0-9_-]+', name):
+        _check_known('classes', entry, ('name', 'classes', 'groups', 'scene'))
+        name = entry['name']
+        if not isinstance(name, str) or not re.fullmatch(r'[A-Za-z0-9_-]+', name):
             raise ValueError(f'the name of classes is {name!r}; expected letters, digits, _ and -')
         return classes_of(entry, name, f'`classes` in {path / MODEL_FILE}')
     if entry not in (known := share_names(FOLDER)):

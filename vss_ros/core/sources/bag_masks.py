@@ -49,8 +49,11 @@ class BagMasks:
 
     def tell_left_out(self) -> None:
         """Tells how many masks could not be used, where it is not told yet, and how many have no image."""
-        while self._ahead is not None:
-            self._pass_by()
+        try:
+            while self._ahead is not None:
+                self._pass_by()
+        except SourceError as error:  # damage behind the last image, which has its mask
+            _log.warning('the masks were not read to their end: %s', error)
         if self._left_out > 1:
             _log.warning('%s: %d masks of %s were left out', self._path, self._left_out, self._topic)
         if self._unused:
