@@ -80,6 +80,24 @@ def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, deta
     assert gradient.abs().sum() > 0
 
 
+def test_each_loss_of_the_joint_stage_has_its_own_weight(clips):
+    weights = {'propagation': 2.0, 'correction': 3.0, 'cue': 5.0}
+    method = davss(flow='network', fusion='full')
+        davss(flow='network', fusion='full'),
+        {'propagation': 2.0, 'correction': 3.0, 'cue': 5.0},
+    )
+    alike, weighted = (
+        make(JointStage, JointSettings, method, clips, **settings)
+        for settings in (dict.fromkeys(weights, 1.0), weights)
+    )
+    batch = tensors(alike)
+    alike.module.eval()
+    losses, found = alike.losses(batch), weighted.losses(batch)
+    assert losses.keys() == weights.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[name], weight * losses[name])
+
+
 def test_the_distortion_stage_refuses_true_labels():
     with pytest.raises(SettingsError, match='leave pseudo_labels out'):
         DistortionSettings(pseudo_labels=False)

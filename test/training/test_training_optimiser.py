@@ -16,7 +16,14 @@ from vss_ros.core.described import descriptions
 from vss_ros.core.errors import SettingsError
 from vss_ros.training import optimiser
 from vss_ros.training.loop import fit
-from vss_ros.training.optimiser import PRECISIONS, FitSettings, make_optimiser, speed_up, usable_precision
+from vss_ros.training.optimiser import (
+    PRECISIONS,
+    Descent,
+    FitSettings,
+    make_optimiser,
+    speed_up,
+    usable_precision,
+)
 
 CPU = torch.device('cpu')
 
@@ -178,6 +185,16 @@ def test_the_docs_name_all_settings_of_a_fit_and_their_choices():
         for name, each in descriptions(FitSettings).items()
     ]
     assert ' '.join(named[1].split()) == ', '.join(written)
+
+
+def test_a_gradient_that_is_no_number_at_any_scale_is_no_step():
+    module = nn.Linear(1, 1)
+    descent = Descent(module, settings(1000, precision='fp16'), CPU, 'fp16')
+    before, taken = module.weight.detach().clone(), 0
+    while descent.step(taken, (0 * module.weight).sum().sqrt()):  # 0, and its slope is no number
+        taken += 1
+    assert 10 < taken < 100  # its scale is halved each time
+    assert torch.equal(module.weight, before)
 
 
 def test_tensorboard_gets_every_step(tmp_path):

@@ -68,6 +68,13 @@ def test_a_run_whose_data_or_start_has_changed_is_warned_of(tmp_path, labelled_f
     assert 'run before' not in caplog.text
 
 
+def test_a_run_of_an_earlier_version_is_told_to_go_on_with_other_clips(tmp_path, labelled_folder, caplog):
+    segmenter_run(tmp_path, labelled_folder, 1, False)
+    (tmp_path / 'run' / 'origins.yaml').unlink()
+    segmenter_run(tmp_path, labelled_folder, 2, True)
+    assert 'is of an earlier version, which drew its clips otherwise' in caplog.text
+
+
 @pytest.mark.parametrize('content', ['5', '{classes: 3}', 'classes: {names: [free'])
 def test_damaged_origins_of_a_run_are_told_or_warned_of(tmp_path, labelled_folder, caplog, content):
     segmenter_run(tmp_path, labelled_folder, 1, False)

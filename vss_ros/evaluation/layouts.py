@@ -103,6 +103,10 @@ class Layout:
     def _patterns(self) -> tuple[str, ...]:
         return *self.images, *(entry.files for entry in self.labels), self.list_file
 
+    @property
+    def has_splits(self) -> bool:
+        return self.splits is not None or any('{split}' in pattern for pattern in self._patterns())
+
     def fits(self, root: Path) -> bool:
         """Whether a folder looks like this, in any split."""
         any_split = any(_files(root, entry.files.replace('{split}', '*'), self.name) for entry in self.labels)
@@ -116,7 +120,7 @@ class Layout:
             SettingsError: there is no such split.
             SourceError: images or labels are missing, or two are of one frame.
         """
-        if split and self.splits is None and not any('{split}' in pattern for pattern in self._patterns()):
+        if split and not self.has_splits:
             raise SettingsError(f'{self.title} has no splits; leave --split out')
         split = split or self.split
         if self.splits is not None and split not in self.splits:

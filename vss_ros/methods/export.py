@@ -271,10 +271,13 @@ def _origins(model: onnx.ModelProto) -> dict[str, str]:
     origins = {}
     for node in model.graph.node:
         notes = {note.key: note.value for note in node.metadata_props}
-        modules, kinds = (
-            ast.literal_eval(notes.get(f'pkg.torch.onnx.{key}', '[]'))
-            for key in ('name_scopes', 'class_hierarchy')
-        )
+        try:
+            modules, kinds = (
+                ast.literal_eval(notes.get(f'pkg.torch.onnx.{key}', '[]'))
+                for key in ('name_scopes', 'class_hierarchy')
+            )
+        except (ValueError, SyntaxError):  # as another version of PyTorch may write them
+            continue
         if len(modules) == len(kinds) > 1 and modules[-2]:  # the last one is the operation
             module, kind = modules[-2].removeprefix('method.'), kinds[-2].rpartition('.')[2]
             origins[node.name] = f'{module}, {kind}'

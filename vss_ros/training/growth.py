@@ -90,6 +90,14 @@ class GrowthStage:
 
     @classmethod
     def create(cls, method: KeyFrames, data: Gathered, recipe: StageRecipe) -> GrowthStage:
+        light = cls.check(method, data, recipe)
+        assert isinstance(method.csrnet, CsrNet)
+        images = data.images(recipe.shares)
+        return cls(method.csrnet, light, images, data.aside, recipe.sampling, data.seed)
+
+    @classmethod
+    def check(cls, method: KeyFrames, data: Gathered, recipe: StageRecipe) -> LiteSegmenter:
+        """Raises what `create` would, which grows the network, too; returns what it grows out of."""
         light = load_teacher(recipe.sampling.light, data.class_set, 'light')
         if not isinstance(light, LiteSegmenter) or not isinstance(method.csrnet, CsrNet):
             raise ModelError(
@@ -101,8 +109,8 @@ class GrowthStage:
                 f'{recipe.sampling.light} looks at images {light.magnify} times as large as they are, and '
                 f'what grows out of it must, too; set magnify: {light.magnify} in the options of the recipe'
             )
-        images = data.images(recipe.shares)
-        return cls(method.csrnet, light, images, data.aside, recipe.sampling, data.seed)
+        data.images(recipe.shares)
+        return light
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
         views = [self._view(step, index) for index in (range(self.size) if samples is None else samples)]

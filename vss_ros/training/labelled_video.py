@@ -35,11 +35,9 @@ def layout_and_split(layout: str, classes: str) -> tuple[Layout, str]:
     chosen = load_layout(name)
     if chosen.classes != classes:
         raise SettingsError(f'the layout {name} has the classes {chosen.classes}, the recipe {classes}')
-    patterns = (*chosen.images, *(entry.files for entry in chosen.labels), chosen.list_file)
-    has_splits = chosen.splits is not None or any('{split}' in pattern for pattern in patterns)
-    if has_splits and not split:  # that of the layout is the one to evaluate on
-        raise SettingsError(f'name the part, such as {name}/train')
-    if split and not has_splits:
+    if chosen.has_splits and not split:  # that of the layout is the one to evaluate on
+        raise SettingsError(f'name the part, such as {name}/{next(iter(chosen.splits or ["train"]))}')
+    if split and not chosen.has_splits:
         raise SettingsError(f'the layout has no parts, write {name}')
     if chosen.splits is not None and split not in chosen.splits:
         raise SettingsError(f'the layout has no part {split!r}, use one of {", ".join(chosen.splits)}')

@@ -165,7 +165,7 @@ class _Training:
         finite = [float(all(value.isfinite().all() for value in weights)), 1.0]
         if not self.descent.scaler.is_enabled():
             self.module.eval()
-            with self.descent.autocast():
+            with torch.no_grad(), self.descent.autocast():
                 terms = self.stage.losses(self._tensors(arrays))
             finite[1] = float(all(term.isfinite().all() for term in terms.values()))
         all_finite = self.processes.mean(torch.tensor(finite, device=self.device)).tolist()
@@ -186,7 +186,7 @@ class _Training:
         np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
         write_file(lost, packed.getvalue())
         return DivergedError(
-            f'{what} of {name} is no number at step {step}; its batch is in {lost.name}. '
+            f'{what} of {name} is no number at step {step}; the batch of that step is in {lost.name}. '
             'Try a lower learning_rate, then --resume'
         )
 

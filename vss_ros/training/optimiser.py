@@ -23,6 +23,7 @@ SCHEDULES = {
 }
 TRIALS = 12  # of each precision; of a few, all may fall into moments in which other programs compute
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+LEAST_SCALE = 1e-4  # of an fp16 loss; it begins at 65536 and is halved at each overflow
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ class Descent:
     def step(self, step: int, loss: torch.Tensor) -> bool:
         """Take one step against the gradient of the loss; False, and the weights stay, if that is no number.
 
-        A scaled loss is meant to overflow at times: the weights stay and its scale falls, which is a step.
+        A scaled loss is meant to overflow at times: the weights stay and its scale falls, which is a step. A
+        scale that has fallen next to nothing says that no scale helps.
         """
         for group in self.optimiser.param_groups:
             group['lr'] = self.settings.rate_at(step)
@@ -125,7 +127,7 @@ class Descent:
                 return False
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return True
+        return not is_scaled or self.scaler.get_scale() > LEAST_SCALE
 
 
 def usable_precision(wanted: str, device: torch.device) -> str:

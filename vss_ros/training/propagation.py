@@ -349,8 +349,8 @@ def train_only(method: Method, names: Sequence[str], optional: Sequence[str] = (
     if missing:
         have = ', '.join(name for name, _ in method.named_children())
         raise SettingsError(
-            f'a method with options {method.options} has no {", ".join(missing)}; its networks are {have}. '
-            'Leave out the stage for it, or let `trained` of the stage name modules (a parameter is none)'
+            f'a method with options {method.options} has no {", ".join(missing)}; its networks are {have} (a '
+            'parameter is none). Leave out the stage for it'
         )
     for name, network in method.named_children():
         network.requires_grad_(name in networks).train(name in networks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -102,23 +101,14 @@ def load_recipe(name_or_path: str) -> Recipe:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f'{path} cannot be read as a recipe: {error}') from error
-    content = parse_yaml(path, text)
+    try:
+        content = load_strictly(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f'{path} cannot be read as a recipe: {" ".join(str(error).split())}') from error
     try:
         return replace(parse_recipe(path.stem, content), text=text)
     except SettingsError as error:
         raise SettingsError(f'{path}: {error}') from error
-
-
-def parse_yaml(path: Path, text: str) -> Any:
-    """What the text of a recipe says.
-
-    Raises:
-        SettingsError: it is no YAML, nested too deep, has a number or date that is none, or an entry twice.
-    """
-    try:
-        return load_strictly(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f'{path} cannot be read as a recipe: {" ".join(str(error).split())}') from error
 
 
 def parse_recipe(name: str, content: Any) -> Recipe:

@@ -16,6 +16,7 @@ import yaml
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.drafts import write_file
+from vss_ros.core.files.strict_yaml import load_strictly
 from vss_ros.methods import build_method
 from vss_ros.methods.method import Method
 from vss_ros.training import checkpoint
@@ -23,7 +24,7 @@ from vss_ros.training.gather import Gathered
 from vss_ros.training.loop import Stage, fit
 from vss_ros.training.origins import check_classes, origins_of
 from vss_ros.training.processes import ALONE, Processes
-from vss_ros.training.recipe import Recipe, StageRecipe, parse_yaml
+from vss_ros.training.recipe import Recipe, StageRecipe
 from vss_ros.training.stages import check_stage, stage_class
 from vss_ros.training.start import start_from
 from vss_ros.training.step_log import last_scores, read_log
@@ -133,15 +134,24 @@ class Trainer:
             ('what it is made of', ORIGINS_FILE, self._origins_text),
         ):
             kept = self.folder / name
-            if not kept.exists():  # an earlier version kept less
+            if not kept.exists():
+                if name == ORIGINS_FILE and any(self.folder.glob('*.safetensors')):
+                    log.warning(
+                        '%s is of an earlier version, which drew its clips otherwise: from here on they are '
+                        'others, and so are those that scores are of',
+                        self.folder,
+                    )
                 continue
             try:
-                before = parse_yaml(kept, kept.read_text())
-            except (SettingsError, UnicodeDecodeError) as error:
-                raise SettingsError(f'{error}; remove {kept} to go on without comparing') from error
+                before = load_strictly(kept.read_text())
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                reason = ' '.join(str(error).split())
+                raise SettingsError(
+                    f'{kept} cannot be read: {reason}; remove {kept} to go on without comparing'
+                ) from error
             if name == ORIGINS_FILE:
                 check_classes(before, self.origins)
-            if changes := differences(before, parse_yaml(kept, text)):
+            if changes := differences(before, load_strictly(text)):
                 log.warning('%s is not that of the run before: %s', what, ', '.join(changes))
         self._warn_of_mixtures()
 
