@@ -83,9 +83,6 @@ def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, deta
 def test_each_loss_of_the_joint_stage_has_its_own_weight(clips):
     weights = {'propagation': 2.0, 'correction': 3.0, 'cue': 5.0}
     method = davss(flow='network', fusion='full')
-        davss(flow='network', fusion='full'),
-        {'propagation': 2.0, 'correction': 3.0, 'cue': 5.0},
-    )
     alike, weighted = (
         make(JointStage, JointSettings, method, clips, **settings)
         for settings in (dict.fromkeys(weights, 1.0), weights)
