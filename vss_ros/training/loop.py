@@ -165,7 +165,7 @@ class _Training:
         finite = [float(all(value.isfinite().all() for value in weights)), 1.0]
         if not self.descent.scaler.is_enabled():
             self.module.eval()
-            with torch.no_grad(), self.descent.autocast():
+            with self.descent.autocast():  # gradients and all: some terms are there in training only
                 terms = self.stage.losses(self._tensors(arrays))
             finite[1] = float(all(term.isfinite().all() for term in terms.values()))
         all_finite = self.processes.mean(torch.tensor(finite, device=self.device)).tolist()
