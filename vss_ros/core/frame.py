@@ -78,7 +78,7 @@ class Segmentation:
 
     Attributes:
         mask: class ids, uint8 (H, W); 255 = unlabelled.
-        model_confidence: 255 times the largest class probability, uint8, as large as the model gave it.
+        model_confidence: 255 times the largest class probability, uint8, as large as it is known.
         is_key: True where the frame was computed in full.
         age_frames: processed frames since the key frame; 0 on a key frame.
         age_ns: time since the key frame.

@@ -295,8 +295,7 @@ class Diagnostics:
         failed, in_work_s = self._new(BACKGROUND_FAILURES, stream), background.in_work_s
         if in_work_s * 1e3 > settings.max_acceptable_consecutive_delay_ms:
             text = (
-                f'a key frame has been in work in the background for {in_work_s:.0f} s; masks rest '
-                'on an older one until it is there'
+                f'a key frame has been in work in the background for {in_work_s:.0f} s, and no other can be'
             )
             self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
             return [(ERROR, text)]

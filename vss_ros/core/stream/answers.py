@@ -53,7 +53,8 @@ def answer_to(
     clock.lap('download')
     mask = fit_labels(mask, size)
     if settings.confidence_threshold > 0:
-        doubtful = fit(confidence, size) < settings.confidence_threshold * 255
+        confidence = fit(confidence, size)  # as `Segmentation.confidence` would, so not twice
+        doubtful = confidence < settings.confidence_threshold * 255
         mask = np.where(doubtful, np.uint8(UNLABELLED), mask)
     clock.lap('output')
     segmentation = Segmentation(
