@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -10,7 +11,12 @@ from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.files.share import share_path
 from vss_ros.methods import build_method
 from vss_ros.training.clips import SceneClasses
+from vss_ros.training.flow import FlowSettings
+from vss_ros.training.glance import GlanceSettings
+from vss_ros.training.growth import GrowthSettings
+from vss_ros.training.optimiser import FitSettings
 from vss_ros.training.recipe import load_recipe, parse_recipe
+from vss_ros.training.streets import StreetSettings
 
 RECIPE = {
     'method': 'evss-lite',
@@ -92,7 +98,7 @@ def test_every_recipe_that_comes_with_the_package_can_be_read(file):
         (changed(image={'height': 4800000000, 'width': 64}), 'sides of'),
         (changed(stages__sampling__paste=7), 'segmenter: sampling: paste is 7; use 0 to 1'),
         (changed(stages__sampling__paste_classes=[99]), 'paste_classes has 99; use ids of camvid11, 0 to 10'),
-        (changed(stages__sampling__paste_classes=[1.5]), r'paste_classes has 1\.5'),
+        (changed(stages__sampling__paste_classes=[1.5]), r'paste_classes is \(1\.5,\); .* whole number'),
         (changed(stages=stage('correction', thin_classes=[-1])), 'thin_classes has -1'),
         (changed(stages__sampling__scales=[1e9, 1e10]), r'scales is .*0\.01 to 100'),
         ({**RECIPE, True: 5}, 'entry True, which is no text'),
@@ -116,6 +122,21 @@ def test_every_recipe_that_comes_with_the_package_can_be_read(file):
 def test_a_mistake_in_a_recipe_is_named(recipe, message):
     with pytest.raises(SettingsError, match=message):
         parse_recipe('mine', recipe)
+
+
+@pytest.mark.parametrize('owner', [FitSettings, StreetSettings, FlowSettings, GrowthSettings, GlanceSettings])
+@pytest.mark.parametrize('value', [None, {}, b'1', ['1']])
+def test_a_setting_that_is_made_without_a_recipe_refuses_another_kind_of_value_too(owner, value):
+    needed = {'steps': 1} if owner is FitSettings else {}
+    for field in fields(owner):
+        with pytest.raises(SettingsError, match=f'{field.name} is .*; use '):
+            owner(**needed | {field.name: value})
+
+
+def test_whole_numbers_may_stand_for_numbers_in_a_recipe():
+    recipe = parse_recipe('mine', changed(stages__fit__learning_rate=1, stages__sampling__scales=[1, 2]))
+    assert recipe.stages[0].fit.learning_rate == 1
+    assert recipe.stages[0].sampling.scales == (1, 2)
 
 
 def test_what_a_recipe_leaves_open_about_its_classes_the_class_set_says():

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from vss_ros.core.errors import SettingsError
+
+KINDS: dict[type, tuple[type, str]] = {  # of fields: what they take, NumPy's numbers too, and its name
+    bool: (bool, 'true or false'),
+    int: (Integral, 'a whole number'),
+    float: (Real, 'a number'),
+    str: (str, 'a text'),
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,9 @@ def descriptions(owner: Any) -> dict[str, Description]:
     return {field.name: field.metadata['description'] for field in fields(owner)}
 
 
-def check_setting(owner: Any, name: str, value: Any) -> None:
+def check_setting(owner: type[Described], name: str, value: Any) -> None:
     """Raises SettingsError if a setting does not take a value."""
-    description = descriptions(owner)[name]
-    if not description.takes(value):
-        raise SettingsError(f'{name} is {value!r}; use {description.values} ({description.text})')
+    _check(name, value, owner.types[name], descriptions(owner)[name])
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -74,11 +80,41 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 class Described:
-    """Settings, each a field made by `setting`, that are checked one by one when they are made."""
+    """Settings, each a field made by `setting`, that are checked one by one when they are made.
+
+    A field is of one of KINDS, or a tuple of them.
+    """
+
+    types: ClassVar[dict[str, Any]]  # of the fields, by name
+
+    def __init_subclass__(cls) -> None:
+        cls.types = get_type_hints(cls)
 
     def __post_init__(self) -> None:
-        for name in descriptions(self):
-            check_setting(self, name, getattr(self, name))
+        for name, description in descriptions(self).items():
+            _check(name, getattr(self, name), self.types[name], description)
+
+
+def _check(name: str, value: Any, kind: Any, description: Description) -> None:
+    if not _is_of(kind, value):
+        limits = f', {description.values}' if description.choices or description.range else ''
+        raise SettingsError(f'{name} is {value!r}; use {_in_words(kind)}{limits} ({description.text})')
+    if not description.takes(value):
+        raise SettingsError(f'{name} is {value!r}; use {description.values} ({description.text})')
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_is_of(get_args(kind)[0], each) for each in value)
+    if isinstance(value, bool):  # in Python a whole number, too
+        return kind is bool
+    return isinstance(value, KINDS[kind][0])
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return f'a list, each entry {KINDS[get_args(kind)[0]][1]}'
+    return KINDS[kind][1]
 
 
 def _short(limit: float) -> str:
