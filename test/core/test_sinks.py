@@ -155,6 +155,15 @@ def test_an_overlay_mixes_colours_and_leaves_the_unlabelled_alone():
         overlay(np.zeros((3, 2, 3), np.uint8), mask, CLASSES, 0.5)
 
 
+@pytest.mark.parametrize('alpha', [0, 0.1, 0.3, 0.5, 0.7, 1])
+def test_no_value_of_an_unlabelled_pixel_is_changed_by_an_overlay(alpha):
+    image = np.arange(256 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    before, unlabelled = image.copy(), np.full((16, 16), 255, np.uint8)
+    assert np.array_equal(overlay(image, unlabelled, CLASSES, alpha), before)
+    overlay(image, np.zeros_like(unlabelled), CLASSES, alpha)
+    assert np.array_equal(image, before)
+
+
 def test_a_picture_of_a_result_tells_key_from_propagated_and_takes_small_masks():
     item = frame()
     small = result(frame(size=(12, 16)))

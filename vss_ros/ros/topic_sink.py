@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from vss_ros.core.drawing import overlay, painted
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.resize import fit
@@ -67,8 +68,11 @@ class TopicSink:
             self._camera_info.publish(scaled_camera_info(info, header, frame.size, mask.shape))
         if _wanted(self._frame_info):
             self._frame_info.publish(frame_info(frame, segmentation, self._model, latency_ms, dropped))
-        if _wanted(self._color_mask) or _wanted(self._overlay):
-            self._publish_colours(frame, mask)
+        if _wanted(self._color_mask):
+            colours = painted(mask, self._model.classes.palette)
+            self._color_mask.publish(image_message(colours, 'rgb8', header))
+        if _wanted(self._overlay):
+            self._overlay.publish(self._overlay_message(frame, mask))
         if _wanted(self._distortion):
             self._distortion.publish(image_message(segmentation.distortion(), 'mono8', header))
         if _wanted(self._png):
@@ -92,16 +96,10 @@ class TopicSink:
             return image_message(confidence * np.float32(1 / 255), '32FC1', frame.header)
         return image_message(confidence, 'mono8', frame.header)
 
-    def _publish_colours(self, frame: TopicFrame, mask: np.ndarray) -> None:
-        palette = self._model.classes.palette[:, None]  # (256, 1, 3)
-        colours = cv2.LUT(cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR), palette)
-        if _wanted(self._color_mask):
-            self._color_mask.publish(image_message(colours, 'rgb8', frame.header))
-        if _wanted(self._overlay):
-            image = cv2.cvtColor(fit(frame.image, mask.shape), cv2.COLOR_BGR2RGB)
-            alpha = self._settings.overlay_alpha
-            blended = cv2.addWeighted(colours, alpha, image, 1 - alpha, 0)
-            self._overlay.publish(image_message(blended, 'rgb8', frame.header))
+    def _overlay_message(self, frame: TopicFrame, mask: np.ndarray) -> Image:
+        image = fit(frame.image, mask.shape)
+        picture = overlay(image, mask, self._model.classes, self._settings.overlay_alpha)
+        return image_message(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), 'rgb8', frame.header)
 
 
 def frame_info(
