@@ -1,5 +1,7 @@
 """Messages to pictures and back, without a node."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from std_msgs.msg import Header
 
 from vss_ros.core.encodings import PNG_END, SUPPORTED
 from vss_ros.core.errors import FrameError
+from vss_ros.ros import conversions
 from vss_ros.ros.conversions import compressed_to_bgr, image_message, image_to_bgr, png_message
 
 BGR_ORDERS = {'bgr8': [0, 1, 2], 'rgb8': [2, 1, 0], 'bgra8': [0, 1, 2, 3], 'rgba8': [2, 1, 0, 3]}
@@ -233,13 +236,47 @@ def test_a_refusal_says_what_is_wrong(changes, reason):
         image_to_bgr(message)
 
 
-def test_other_encodings_go_through_cv_bridge_where_it_is_installed(monkeypatch):
-    class Bridge:
-        """Stands for cv_bridge, which no wheel has."""
+@pytest.fixture
+def cv_bridge(tmp_path, monkeypatch):
+    """Installs a package of that name, which no wheel has."""
 
-        def imgmsg_to_cv2(self, message, desired_encoding):
-            assert desired_encoding == 'bgr8'
-            return np.full((message.height, message.width, 3), 7, np.uint8)
+    def install(source: str) -> None:
+        (tmp_path / 'cv_bridge').mkdir()
+        (tmp_path / 'cv_bridge' / '__init__.py').write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
 
-    monkeypatch.setattr('vss_ros.ros.conversions._cv_bridge', Bridge)
+    monkeypatch.delitem(sys.modules, 'cv_bridge', raising=False)
+    conversions._cv_bridge.cache_clear()
+    yield install
+    sys.modules.pop('cv_bridge', None)
+    conversions._cv_bridge.cache_clear()
+
+
+def test_other_encodings_go_through_cv_bridge_where_it_is_installed(cv_bridge):
+    cv_bridge(
+        'import numpy as np\n'
+        'class CvBridge:\n'
+        '    def imgmsg_to_cv2(self, message, desired_encoding):\n'
+        '        assert desired_encoding == "bgr8"\n'
+        '        return np.full((message.height, message.width, 3), 7, np.uint8)\n'
+    )
     assert image_to_bgr(message_of(np.zeros((2, 12), np.uint8), 'bgr16', 2, 2))[0, 0, 0] == 7
+
+
+@pytest.mark.parametrize(
+    ('source', 'advice'),
+    [
+        (None, 'install cv_bridge for others'),
+        ('import no_such_half', "broken: ModuleNotFoundError: No module named 'no_such_half'"),
+        ('raise AttributeError("_ARRAY_API not found")', 'broken: AttributeError: _ARRAY_API not found'),
+        ('class CvBridge:\n    def __init__(self): raise OSError("no libcv")', 'broken: OSError: no libcv'),
+    ],
+    ids=['absent', 'without a part', 'built for another NumPy', 'without a library'],
+)
+def test_a_cv_bridge_that_is_broken_is_not_called_absent(cv_bridge, source, advice):
+    if source is None:
+        sys.modules['cv_bridge'] = None  # also where ROS brings it
+    else:
+        cv_bridge(source)
+    with pytest.raises(FrameError, match=f"^encoding 'bgr16' is not supported; .*{advice}$"):
+        image_to_bgr(message_of(np.zeros((2, 12), np.uint8), 'bgr16', 2, 2))

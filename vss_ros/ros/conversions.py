@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from vss_ros.core.encodings import SUPPORTED, check_size, decode_compressed, to_bgr
-from vss_ros.core.errors import FrameError
+from vss_ros.core.errors import FrameError, error_text
 
 PNG_LEVEL = 1  # class ids compress well at any level, and level 1 is five times faster than the default
 
@@ -70,16 +70,20 @@ def png_message(mask: np.ndarray, header: Header) -> CompressedImage:
 
 
 @lru_cache(maxsize=1)
-def _cv_bridge() -> Any:
+def _cv_bridge() -> tuple[Any, str]:
+    """The bridge, or None and what to say about that."""
     try:
         from cv_bridge import CvBridge
-    except Exception:  # its compiled half fails in more ways than ImportError
-        return None
-    return CvBridge()
+
+        return CvBridge(), ''
+    except Exception as error:  # its compiled half fails in more ways than ImportError
+        if isinstance(error, ModuleNotFoundError) and error.name == 'cv_bridge':
+            return None, 'install cv_bridge for others'
+        return None, f'cv_bridge is installed but broken: {error_text(error)}'
 
 
 def _through_cv_bridge(message: Image) -> np.ndarray:
-    encoding, bridge = message.encoding[:40], _cv_bridge()
+    encoding, (bridge, advice) = message.encoding[:40], _cv_bridge()
     check_size(message.height, message.width)
     if len(message.data) != message.height * message.step:  # its compiled half would read past the end
         raise FrameError(
@@ -88,8 +92,7 @@ def _through_cv_bridge(message: Image) -> np.ndarray:
         )
     if bridge is None:
         raise FrameError(
-            f'encoding {encoding!r} is not supported; expected one of {", ".join(SUPPORTED)}, '
-            'or install cv_bridge for others'
+            f'encoding {encoding!r} is not supported; expected one of {", ".join(SUPPORTED)}; {advice}'
         )
     try:
         return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, desired_encoding='bgr8'))
