@@ -14,34 +14,26 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
 
+from vss_ros.core.errors import SettingsError
 from vss_ros.ros.fast_dds import use_image_profile
+from vss_ros.ros.launch_arguments import declared, values_of
 
 SHARE = get_package_share_directory('vss_ros')
 FOLDER = tempfile.TemporaryDirectory(prefix='vss_ros_')  # until the end of this process
 
-# name, default, what it says
 ARGUMENTS = (('cameras', None, 'namespaces of the cameras, separated by commas'),)
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription(
-        [
-            *(
-                DeclareLaunchArgument(name, default_value=value, description=text)
-                for name, value, text in ARGUMENTS
-            ),
-            OpaqueFunction(function=start),
-        ]
-    )
+    return LaunchDescription([*declared(ARGUMENTS), OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list:
     """One node for each camera, once the arguments are known."""
-    cameras = names_of(LaunchConfiguration('cameras').perform(context))
+    cameras = names_of(values_of(context, ARGUMENTS)['cameras'])
     # Each camera and each node takes memory of its own, and so do what listens to them and `ros2 launch`.
     use_image_profile(Path(FOLDER.name), processes=2 * len(cameras) + 2)
     launch_file = os.path.join(SHARE, 'launch', 'segmentation.launch.py')
@@ -57,9 +49,11 @@ def names_of(text: str) -> list:
     """The namespaces in a list separated by commas, which may stand in brackets.
 
     Raises:
-        ValueError: there is none, or one of them twice: two nodes of one name.
+        SettingsError: there is none, or one of them twice: two nodes of one name.
     """
     names = [name.strip(' \'"').strip('/') for name in text.strip().strip('[]').split(',')]
     if not all(names) or len(set(names)) < len(names):
-        raise ValueError(f'cameras is {text!r}; give different names separated by commas, such as front,rear')
+        raise SettingsError(
+            f'cameras is {text!r}; give different names separated by commas, such as front,rear'
+        )
     return names

@@ -11,17 +11,12 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    ExecuteProcess,
-    IncludeLaunchDescription,
-    OpaqueFunction,
-)
+from launch.actions import ExecuteProcess, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 from vss_ros.ros.fast_dds import use_image_profile
-from vss_ros.ros.launch_arguments import is_true
+from vss_ros.ros.launch_arguments import declared, is_true, values_of
 
 SHARE = get_package_share_directory('vss_ros')
 FOLDER = tempfile.TemporaryDirectory(prefix='vss_ros_')  # until the end of this process
@@ -42,10 +37,7 @@ def generate_launch_description() -> LaunchDescription:
     use_image_profile(Path(FOLDER.name))
     return LaunchDescription(
         [
-            *(
-                DeclareLaunchArgument(name, default_value=value, description=text)
-                for name, value, text in ARGUMENTS
-            ),
+            *declared(ARGUMENTS),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(launch_file),
                 launch_arguments={
@@ -59,7 +51,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def play(context: LaunchContext) -> list:
     """`ros2 bag play`, once the arguments are known."""
-    values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    values = values_of(context, ARGUMENTS)
     command = ['ros2', 'bag', 'play', values['bag'], '--rate', values['rate'], '--delay', values['delay']]
     if is_true(values, 'use_sim_time'):
         command.append('--clock')

@@ -13,19 +13,17 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.substitutions import LaunchConfiguration
+from launch.actions import OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
 
 from vss_ros.core.settings import ENGINES, PRECISIONS
 from vss_ros.ros.fast_dds import use_image_profile
-from vss_ros.ros.launch_arguments import is_true
+from vss_ros.ros.launch_arguments import declared, is_true, values_of, whole_number
 from vss_ros.ros.settings import IMAGE_TRANSPORTS
 
 SHARE = get_package_share_directory('vss_ros')
 FOLDER = tempfile.TemporaryDirectory(prefix='vss_ros_')  # until the end of this process
 
-# name, default, what it says
 ARGUMENTS = (
     ('namespace', '', "the camera's namespace"),
     ('params_file', os.path.join(SHARE, 'config', 'segmentation.yaml'), 'parameters of the node'),
@@ -43,21 +41,13 @@ ARGUMENTS = (
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription(
-        [
-            *(
-                DeclareLaunchArgument(name, default_value=value, description=text)
-                for name, value, text in ARGUMENTS
-            ),
-            OpaqueFunction(function=start),
-        ]
-    )
+    return LaunchDescription([*declared(ARGUMENTS), OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list:
     """The nodes, once the arguments are known."""
     use_image_profile(Path(FOLDER.name))
-    values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    values = values_of(context, ARGUMENTS)
     topic, transport = values['input_image_topic'], values['image_transport']
     actions = []
     if transport not in ('', *IMAGE_TRANSPORTS):
@@ -73,7 +63,7 @@ def start(context: LaunchContext) -> list:
     }
     parameters.update({name: value for name, value in given.items() if value})
     if values['gpu_id']:
-        parameters['gpu_id'] = int(values['gpu_id'])
+        parameters['gpu_id'] = whole_number(values, 'gpu_id')
 
     actions.append(
         LifecycleNode(

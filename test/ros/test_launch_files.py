@@ -137,6 +137,13 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused_by_name(load, name):
         module.start(given(module, **{name: 'ture'}))
 
 
+@pytest.mark.parametrize('text', ['one', '0.5', 'cuda:1'])
+def test_a_gpu_that_is_no_number_is_refused_by_name(load, text):
+    module = load('segmentation')
+    with pytest.raises(SettingsError, match=f"gpu_id is '{text}'; use a whole number"):
+        module.start(given(module, gpu_id=text))
+
+
 def test_another_transport_is_republished_and_rviz_comes_if_asked_for(load):
     module = load('segmentation')
     context = given(module, image_transport='theora', rviz='true', namespace='front')
@@ -157,7 +164,7 @@ def test_each_of_several_cameras_has_its_own_node(load, text):
 
 @pytest.mark.parametrize('text', ['', 'front,front', 'front,,rear', '/'])
 def test_cameras_that_cannot_be_told_apart_are_refused(load, text):
-    with pytest.raises(ValueError, match='give different names'):
+    with pytest.raises(SettingsError, match='give different names'):
         load('multi_camera').start({'cameras': text})
 
 
