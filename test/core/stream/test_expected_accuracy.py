@@ -280,6 +280,7 @@ def test_a_change_that_is_refused_changes_nothing(model, engine, street):
     for change in (segmenter.check, segmenter.configure):
         with pytest.raises(ModelError, match='scheduler adaptive needs'):
             change(ADAPTIVE)
+    segmenter.step(Frame(street[0], 0))
     assert segmenter.settings == StreamSettings(7)
 
 

@@ -106,6 +106,18 @@ def test_where_a_new_stream_begins_the_old_one_is_answered_first(open_late, chan
     assert last[0].segmentation.reset_reason == reason
 
 
+def test_a_reset_that_is_asked_for_while_the_old_stream_is_answered_is_not_lost(open_late):
+    segmenter = open_late(2)
+    segment(segmenter, map(frame, range(3)))
+    segmenter.reset()
+    answers = segmenter.answers(frame(3))
+    next(answers)
+    segmenter.reset('bag loop')
+    list(answers)
+    list(segmenter.answers(frame(4)))
+    assert segmenter.resets == {'first frame': 1, 'requested': 1, 'bag loop': 1}
+
+
 @delays
 def test_a_live_stream_that_flushes_in_a_pause_goes_on_as_if_it_had_not(open_late, delay):
     segmenter = open_late(delay)

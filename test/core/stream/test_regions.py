@@ -163,13 +163,26 @@ def test_what_is_asked_of_the_stream_happens_in_all_regions_with_the_next_frame(
     assert segmenter.settings == StreamSettings(key_frame_interval=2, regions='2x2')
 
 
+def test_regions_are_configured_only_when_the_settings_have_changed(model, engine, street, monkeypatch):
+    taken = []
+    monkeypatch.setattr(VideoSegmenter, 'configure', lambda segmenter, settings: taken.append(settings))
+    segmenter = make_segmenter(model, engine, FOUR)
+    for frame in frames(doubled(street[:3])):
+        segmenter.step(frame)
+    assert taken == []
+    segmenter.configure(replace(FOUR, key_frame_interval=2))
+    for frame in frames(doubled(street[:3])):
+        segmenter.step(frame)
+    assert taken == [replace(FOUR, key_frame_interval=2)] * 4
+
+
 def test_a_change_that_the_model_cannot_follow_is_refused_at_once_and_changes_nothing(model, engine, street):
     plain = replace(model, steps={name: model.steps[name] for name in ('key', 'propagated')})
     segmenter = make_segmenter(plain, engine, FOUR)
     with pytest.raises(ModelError, match='correction_interval is 2, but tiny has no step'):
         segmenter.configure(replace(FOUR, correction_interval=2))
-    assert segmenter.settings == FOUR
     assert segmenter.step(Frame(street[0], 0)).is_key
+    assert segmenter.settings == FOUR
 
 
 def test_a_new_size_starts_a_new_stream_even_where_the_regions_keep_theirs(model, engine, street):

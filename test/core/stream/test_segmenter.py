@@ -30,9 +30,12 @@ class WatchedEngine:
         self.graphs = []
         self.downloads = 0
         self.fails_in = None
+        self.meanwhile = None
 
     def run(self, graph, tensors):
         self.graphs.append(graph)
+        if self.meanwhile is not None:
+            self.meanwhile()
         if graph == self.fails_in:
             raise EngineError('out of memory')
         return self.engine.run(graph, tensors)
@@ -190,9 +193,30 @@ def test_a_model_that_cannot_propagate_computes_every_frame_in_full_and_nothing_
     assert places(segmenter, frames(street[:3])) == 'KKK'
 
 
-def test_the_estimator_stays_while_a_stream_runs(segmenter):
+def test_the_estimator_stays_while_a_stream_runs(segmenter, street):
     segmenter.configure(StreamSettings(motion='motion_vectors', confidence_threshold=0.5))
+    segmenter.step(Frame(street[0], 0))
     assert segmenter.settings == StreamSettings(motion='model', confidence_threshold=0.5)
+
+
+def test_what_is_asked_while_a_frame_is_in_work_is_done_with_the_next_one(model, engine, street):
+    watched = WatchedEngine(engine)
+    segmenter = VideoSegmenter(model, watched)
+
+    def ask():
+        watched.meanwhile = None
+        segmenter.configure(StreamSettings(confidence_threshold=1.0))
+        segmenter.request_key_frame()
+        segmenter.reset('bag loop')
+
+    watched.meanwhile = ask
+    stream = frames(street[:3])
+    in_work, after, last = (segmenter.step(frame) for frame in stream)
+    assert UNLABELLED not in in_work.mask
+    assert in_work.reset_reason == 'first frame'
+    assert UNLABELLED in after.mask
+    assert (after.is_key, after.reset_reason) == (True, 'bag loop')
+    assert (last.is_key, last.reset_reason) == (False, None)
 
 
 @pytest.mark.parametrize('size', [(64, 96), (480, 640), (33, 57), (1, 1), (7, 300), (200, 3)])

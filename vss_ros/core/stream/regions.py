@@ -21,6 +21,7 @@ import numpy as np
 from vss_ros.core.errors import FrameError, ModelError
 from vss_ros.core.frame import Answer, Frame, Segmentation
 from vss_ros.core.settings import StreamSettings
+from vss_ros.core.stream.requests import Requests
 from vss_ros.core.stream.resets import ERROR, REQUESTED, SIZE_CHANGED
 from vss_ros.core.stream.stopwatch import Stopwatch
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 class RegionSegmenter:
     """Segments one camera stream region by region; is used like a `VideoSegmenter`.
+
+    `step`, or `answers` and `flush`, belong to one thread, which alone tells the segmenters of the regions
+    what was asked. `reset`, `request_key_frame` and `configure` may be used from any other.
 
     Args:
         segmenters: one for each region, row by row, with the same model and settings.
@@ -52,9 +56,7 @@ class RegionSegmenter:
             )
         self._segmenters = segmenters
         self._size: tuple[int, int] | None = None
-        # Kept until a frame begins, so that all regions take it with the same frame.
-        self._wanted_reset: str | None = None
-        self._key_requested = False
+        self._requests = Requests()  # which all regions take with the same frame
 
     @property
     def resets(self) -> Counter[str]:
@@ -69,11 +71,11 @@ class RegionSegmenter:
         """Takes new settings for the frames to come, see `VideoSegmenter.configure`."""
         settings = self.settings.changed_to(settings)
         self.check(settings)
-        self.settings = settings
+        self._requests.ask(settings=settings)
 
     def reset(self, reason: str = REQUESTED) -> None:
         """Makes the next frame the first of a new stream."""
-        self._wanted_reset = reason
+        self._requests.ask(reset_reason=reason)
 
     def close(self) -> None:
         """The segmenter is not used afterwards."""
@@ -82,7 +84,7 @@ class RegionSegmenter:
 
     def request_key_frame(self) -> None:
         """Makes the next frame a key frame in all regions."""
-        self._key_requested = True
+        self._requests.ask(key_frame=True)
 
     def answers(self, frame: Frame) -> Iterator[Answer]:
         """Segments the next frame of the stream and gives its answer."""
@@ -114,16 +116,17 @@ class RegionSegmenter:
 
     def _hand_on(self, size: tuple[int, int]) -> None:
         """Tells every region what was asked of the stream since the frame before."""
-        reason, self._wanted_reset = self._wanted_reset, None
-        requested, self._key_requested = self._key_requested, False
+        asked = self._requests.take()
+        reason = asked.reset_reason
         if reason is None and self._size not in (None, size):
             reason = SIZE_CHANGED  # regions of images of different sizes may be of one size
-        self._size, settings = size, self.settings
+        self._size, self.settings = size, asked.settings or self.settings
         for segmenter in self._segmenters:
-            segmenter.configure(settings)
+            if asked.settings is not None:
+                segmenter.configure(asked.settings)
             if reason is not None:
                 segmenter.reset(reason)
-            if requested:
+            if asked.key_frame:
                 segmenter.request_key_frame()
 
 

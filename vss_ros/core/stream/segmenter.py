@@ -22,6 +22,7 @@ from vss_ros.core.settings import StreamSettings
 from vss_ros.core.stream.answers import Owed, answer_to, expected_accuracy_in, read
 from vss_ros.core.stream.background import BackgroundKeyFrames
 from vss_ros.core.stream.expected_accuracy import Expectation, accuracy_graph_of
+from vss_ros.core.stream.requests import Requests
 from vss_ros.core.stream.resets import ERROR, FIRST_FRAME, GAP, REQUESTED, why_unrelated
 from vss_ros.core.stream.scheduler import Scheduler, make_scheduler
 from vss_ros.core.stream.stopwatch import Stopwatch
@@ -35,10 +36,12 @@ class VideoSegmenter:
     It takes each image as a whole; where `settings` may ask for regions use
     `make_segmenter` in `open_segmenter.py`.
 
-    `step`, or `answers` and `flush`, belong to one thread. `reset`, `request_key_frame` and `configure` may
-    be used from any other; they take effect with the next frame.
+    `step`, or `answers` and `flush`, belong to one thread, which alone writes the state and the settings.
+    `reset`, `request_key_frame` and `configure` may be used from any other; they take effect with the next
+    frame.
 
     Attributes:
+        settings: those of the newest frame.
         resets: how often a new stream began, by reason.
         given_up: frames without an answer, because the engine failed while it was owed.
         background: computes the key frames beside the stream, if that is wanted and the model propagates.
@@ -63,9 +66,9 @@ class VideoSegmenter:
         if self.settings.background_key_frames and not model.computes_all_in_full:
             self.background = BackgroundKeyFrames(model, engine, self.settings.background_delay_frames)
         self._due_in_background = False
-        self._new_schedule: tuple[Scheduler, Expectation | None] | None = None  # from the next frame on
-        self._wanted_reset: str | None = None
-        self._key_requested = False
+        self._requests = Requests()
+        self._wanted_reset: str | None = None  # what was taken of them, as long as it is not done
+        self._wants_key = False
         self._state: dict[str, Any] = {}
         self._previous: Frame | None = None
         self._owed = self._nothing_owed()
@@ -84,17 +87,15 @@ class VideoSegmenter:
         Those that are not live stay as they are.
 
         Raises:
-            ModelError: this model cannot be run with them; nothing has changed then.
+            ModelError: this model cannot be run with them; nothing changes then.
         """
         settings = self.settings.changed_to(settings)
-        self._check_correction(settings)
-        if settings.schedule != self.settings.schedule:  # a new one forgets how many key frames there were
-            self._new_schedule = make_scheduler(settings), self._make_expectation(settings)
-        self.settings = settings
+        self.check(settings)
+        self._requests.ask(settings=settings)
 
     def reset(self, reason: str = REQUESTED) -> None:
         """Makes the next frame the first of a new stream."""
-        self._wanted_reset = reason
+        self._requests.ask(reset_reason=reason)
 
     def close(self) -> None:
         """Ends the work in the background, if there is any. The segmenter is not used afterwards.
@@ -107,7 +108,7 @@ class VideoSegmenter:
 
     def request_key_frame(self) -> None:
         """Makes the next frame a key frame, never in the background."""
-        self._key_requested = True
+        self._requests.ask(key_frame=True)
 
     def step(self, frame: Frame) -> Segmentation:
         """Segments the next frame of the stream, with a model whose results are not late.
@@ -135,6 +136,7 @@ class VideoSegmenter:
         An error leaves the segmenter usable: the next frame starts a new stream. Answers that were owed
         are given up and counted.
         """
+        self._take_requests()
         reason = self._new_stream_reason(frame)
         if reason is not None:
             yield from self.flush()
@@ -175,9 +177,8 @@ class VideoSegmenter:
         clock = Stopwatch()
         image = fit(frame.image, self.model.image_size)
         clock.lap('resize')
-        begins = self._takes_new_schedule()
         self._take_over()
-        step = 'key' if self._is_key() or begins else self._step_between()
+        step = 'key' if self._is_key() else self._step_between()
         given: dict[str, Any] = {'image': image[None], AGE: age_tensor(self._age + 1)}
         if self._motion is not None:
             given['flow'] = self._motion.update(image, step != 'key', frame.coded, stays=True)
@@ -269,16 +270,19 @@ class VideoSegmenter:
     def _state_of(self, tensors: dict[str, Any]) -> dict[str, Any]:
         return {name: tensors[output] for output, name in self.model.state.items()}
 
-    def _takes_new_schedule(self) -> bool:
-        """Whether a new schedule begins that has to follow the stream from a key frame on."""
-        new, self._new_schedule = self._new_schedule, None
-        if new is None:
-            return False
-        self._scheduler, self.expectation = new
-        return self.expectation is not None
+    def _take_requests(self) -> None:
+        """Takes what was asked since the frame before."""
+        asked = self._requests.take()
+        self._wanted_reset = asked.reset_reason or self._wanted_reset
+        self._wants_key |= asked.key_frame
+        settings = asked.settings or self.settings
+        if settings.schedule != self.settings.schedule:  # a new one forgets how many key frames there were
+            self._scheduler, self.expectation = make_scheduler(settings), self._make_expectation(settings)
+            self._wants_key |= self.expectation is not None  # which follows a stream from a key frame on
+        self.settings = settings
 
     def _is_key(self) -> bool:
-        requested, self._key_requested = self._key_requested, False
+        requested, self._wants_key = self._wants_key, False
         if self._previous is None or not self.model.propagates:
             return True
         return not self.model.computes_all_in_full and (requested or self._is_due_now())
@@ -315,7 +319,7 @@ class VideoSegmenter:
             handover = self.background.take()
         except Exception as error:  # whatever it was: in the foreground it is an error, or over
             _log.warning('a key frame in the background failed; the next one is not there: %s', error)
-            self._key_requested = True
+            self._wants_key = True
             return
         if handover is not None:
             self._state = handover.state
