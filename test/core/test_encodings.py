@@ -136,8 +136,12 @@ def test_a_damaged_image_is_refused_with_the_reason(fields, message):
         to_bgr(*fields)
 
 
-def test_labels_are_the_bytes_of_a_mono8_image_without_its_padding():
-    assert to_labels('mono8', bytes([1, 2, 9, 3, 255, 9]), 2, 2, 3).tolist() == [[1, 2], [3, 255]]
+@pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
+def test_labels_are_the_bytes_of_a_grey_image_without_its_padding(encoding):
+    assert to_labels(encoding, bytes([1, 2, 9, 3, 255, 9]), 2, 2, 3).tolist() == [[1, 2], [3, 255]]
+
+
+def test_labels_of_another_encoding_are_refused():
     with pytest.raises(FrameError, match="encoding 'bgr8'; expected mono8"):
         to_labels('bgr8', bytes(12), 2, 2, 6)
 

@@ -98,7 +98,7 @@ def to_labels(encoding: str, data: bytes | np.ndarray, height: int, width: int, 
     """Views the fields of a mask message as class ids, uint8 (height, width).
 
     Raises:
-        FrameError: not a mono8 image, or damaged as for `to_bgr`.
+        FrameError: neither mono8 nor 8UC1, or damaged as for `to_bgr`.
     """
     if encoding not in LABEL_ENCODINGS:
         raise FrameError(f'a mask has encoding {encoding!r}; expected {" or ".join(LABEL_ENCODINGS)}')

@@ -59,6 +59,11 @@ class Frame:
     coded: tuple[CodedPicture, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.image, np.ndarray):
+            raise FrameError(
+                f'image is {type(self.image).__name__}; expected a NumPy array (cv2.imread gives None for a '
+                'file that is missing or damaged)'
+            )
         shape, dtype = self.image.shape, self.image.dtype
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
             raise FrameError(f'image is {dtype} {shape}; expected uint8 (height, width, 3) in BGR order')

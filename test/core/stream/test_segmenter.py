@@ -283,6 +283,11 @@ def test_an_image_that_is_none_is_refused_before_it_reaches_the_stream(image, re
         Frame(image, 0)
 
 
+def test_an_image_that_opencv_did_not_find_is_refused_by_name():
+    with pytest.raises(FrameError, match=r'image is NoneType; expected a NumPy array .*imread gives None'):
+        Frame(cv2.imread('no-such.png'), 0)
+
+
 def test_labels_of_another_size_than_their_image_are_refused():
     with pytest.raises(FrameError, match=r'labels are \(4, 5\); the image is \(4, 4\)'):
         Frame(np.zeros((4, 4, 3), np.uint8), 0, truth=np.zeros((4, 5), np.uint8))

@@ -97,6 +97,8 @@ class EngineClass(Protocol):
         Raises:
             MissingLibraryError: the runtime is not installed.
             EngineError: the runtime cannot run this model as asked for on this machine.
+            ModelError: a file of the model is damaged, or it has none of this precision.
+            SettingsError: the engines that it builds cannot be kept, because the user has no home.
         """
         ...
 
@@ -118,7 +120,9 @@ def load_engine(model: ModelFolder, settings: EngineSettings) -> Engine:
     """Loads the engine that the settings name, or for `auto` the first of AUTO_ORDER that works.
 
     Raises:
-        EngineError, MissingLibraryError: none works; the message says why for each that was tried.
+        EngineError: with `auto` none works; the message says why for each that was tried.
+        EngineError, MissingLibraryError, ModelError, SettingsError: the one that is named does not, see
+            `EngineClass.load`.
     """
     engine = _load(model, settings)
     if settings.cuda_graphs and 'cuda_graphs' not in engine.describe():

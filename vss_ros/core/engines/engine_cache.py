@@ -110,6 +110,7 @@ class EngineCache:
         folder: the default is `vss_ros/engines` in the user's cache folder.
     Raises:
         EngineError: the folder cannot be made, or belongs to or can be written by somebody else.
+        SettingsError: no folder is given, and the user has no home.
     """
 
     def __init__(self, folder: str | Path = '') -> None:
@@ -213,7 +214,11 @@ class EngineCache:
 
 
 def default_folder() -> Path:
-    """`vss_ros/engines` in the user's cache folder."""
+    """`vss_ros/engines` in the user's cache folder.
+
+    Raises:
+        SettingsError: the user has no home.
+    """
     try:
         return cache_path('engines')
     except SettingsError as error:

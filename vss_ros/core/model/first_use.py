@@ -41,6 +41,7 @@ def complete(model: ModelFolder, description: bytes, read: Callable[[Path], Mode
     Raises:
         ModelError: the graphs cannot be made or kept; PyTorch cannot be loaded, say.
         MissingLibraryError: they are not made yet, and PyTorch is not installed.
+        SettingsError: the user has no home to keep them in.
     """
     try:
         models = cache_path('models')

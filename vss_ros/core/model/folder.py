@@ -181,6 +181,7 @@ def load_model(name_or_path: str | Path, graphs: bool = True) -> ModelFolder:
     Raises:
         ModelError: the folder is missing, damaged, unsafe or does not close its steps.
         MissingLibraryError: its graphs are yet to be made, and PyTorch is not installed.
+        SettingsError: it came without graphs, and the user has no home to keep them in.
     """
     path = find_model(name_or_path)
     model = _read(path)

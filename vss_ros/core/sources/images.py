@@ -33,6 +33,7 @@ class ImageSource:
             of images it is said how many labels have none.
 
     Raises:
+        SettingsError: the rate is not above 0.
         SourceError: there are no images, two have one name, or no image has a label; while iterating, a file
             cannot be read.
     """
