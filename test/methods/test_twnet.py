@@ -239,6 +239,14 @@ def test_the_non_key_cnn_has_weights_of_its_own_and_can_take_those_of_the_per_fr
     assert torch.equal(method.nonkey.rectification.phi.weight, twnet.nonkey.rectification.phi.weight)
 
 
+@pytest.mark.parametrize(('layer', 'heads'), [(1, 'published'), (1, 'more'), (2, 'published')])
+@pytest.mark.parametrize('encoder', [*PUBLISHED_GMACS, 'lite'])
+def test_what_the_non_key_cnn_keeps_of_the_per_frame_cnn_has_its_names(encoder, layer, heads):
+    with torch.device('meta'):
+        method = build_method('twnet', 5, {'encoder': encoder, 'layer': layer, 'heads': heads, 'flow': 'dis'})
+    assert set(method.nonkey.cnn.state_dict()) <= set(method.cnn.state_dict())
+
+
 @pytest.mark.parametrize(
     ('layer', 'parts'),
     [

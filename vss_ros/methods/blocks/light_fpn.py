@@ -79,7 +79,9 @@ class LightFpn(UShape):
         return self.classifier(features)
 
     def without(self, heads: int, laterals: int) -> None:
-        del self.encoder[self.ends[heads] :]
+        # Deleting a slice would number the layers that are left, and those of ResNet have names.
+        for name in list(self.encoder._modules)[self.ends[heads] :]:
+            delattr(self.encoder, name)
         del self.pyramid
         for number in range(1, laterals + 1):
             delattr(self, f'lateral_{number}')
