@@ -12,6 +12,7 @@ import pytest
 from processes import started
 
 from vss_ros.cli.main import main
+from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 
 
 def run(source, model, *words):
@@ -52,6 +53,16 @@ def test_every_kind_of_output_comes_from_one_run(images, tiny_model, tmp_path, c
     assert all(f'written: {name}\n' in shown for name in names)
     assert 'scored on 6 frames with truth' in shown
     assert f'{scores["miou_percent"]:.2f}' in shown
+
+
+def test_a_run_closes_its_engine_also_after_an_error(tiny_model, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(OnnxRuntimeEngine, 'close', lambda engine: closed.append(engine))
+    assert run('synthetic:3x2', tiny_model, '--engine', 'onnxruntime') == 0
+    assert len(closed) == 1
+    (tmp_path / 'a.json').touch()
+    assert run('synthetic:3x2', tiny_model, '--engine', 'onnxruntime', '-o', tmp_path / 'a.json') == 2
+    assert len(closed) == 2
 
 
 def test_a_street_is_no_truth_for_a_model_of_other_classes(tiny_model, tmp_path, capsys):

@@ -25,7 +25,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -88,10 +88,10 @@ def main(args: Namespace) -> int:
     alpha = ALPHA if args.alpha is None else args.alpha
     check_apart(args.output, user_path(args.source), args.labels)
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
-    with ExitStack() as stack:
-        source = stack.enter_context(closing(open_source(args.source, settings)))
-        segmenter = open_segmenter(args.model, engine_settings(args), stream_settings(args))
-        stack.callback(segmenter.close)
+    with (
+        closing(open_source(args.source, settings)) as source,
+        open_segmenter(args.model, engine_settings(args), stream_settings(args)) as segmenter,
+    ):
         classes = segmenter.model.classes
         engine = segmenter.engine.describe()
         frames: Iterable[Frame] = source if args.frames is None else islice(source, args.frames)

@@ -31,14 +31,20 @@ def open_segmenter(
 ) -> Segmenter:
     """Loads a model by name or path, an engine for it, which is warmed up, and makes a segmenter.
 
+    The segmenter closes the engine, at the end of a `with` or in `close`. More streams share both with it:
+    `make_segmenter(segmenter.model, segmenter.engine, StreamSettings())`.
+
     Raises:
-        ModelError, EngineError, MissingLibraryError: see `load_model`, `load_engine` and `warm_up`.
+        ModelError, EngineError, MissingLibraryError, SettingsError: see `load_model`, `load_engine` and
+            `warm_up`.
     """
     folder = load_model(model)
     loaded = load_engine(folder, engine or EngineSettings())
     try:
         warm_up(folder, loaded)
-        return make_segmenter(folder, loaded, stream or StreamSettings())
+        segmenter = make_segmenter(folder, loaded, stream or StreamSettings())
     except BaseException:
         loaded.close()
         raise
+    segmenter.closes_engine = True
+    return segmenter

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vss_ros.core.errors import EngineError, FrameError, ModelError
 from vss_ros.core.frame import UNLABELLED, Frame
-from vss_ros.core.open_segmenter import open_segmenter
+from vss_ros.core.open_segmenter import make_segmenter, open_segmenter
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
@@ -298,6 +298,17 @@ def test_one_call_opens_a_segmenter_on_a_folder(tiny_model, street):
         tiny_model, EngineSettings('onnxruntime'), StreamSettings(key_frame_interval=1)
     )
     assert places(segmenter, frames(street[:3])) == 'KKK'
+
+
+@pytest.mark.parametrize('regions', ['1x1', '2x1'])
+def test_an_opened_segmenter_closes_its_engine_and_one_that_shares_it_does_not(tiny_model, street, regions):
+    settings = StreamSettings(regions=regions)
+    with open_segmenter(tiny_model, EngineSettings('onnxruntime'), settings) as segmenter:
+        with make_segmenter(segmenter.model, segmenter.engine, settings) as other:
+            assert places(other, frames(street[:2])) == 'K.'
+        assert places(segmenter, frames(street[:2])) == 'K.'
+    with pytest.raises(EngineError, match='failed in ONNX Runtime'):
+        other.step(Frame(street[2], 2 * FRAME_NS))
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from vss_ros.core.stream.segmenter import VideoSegmenter
 
 
-class RegionSegmenter:
+class RegionSegmenter(AbstractContextManager['RegionSegmenter']):
     """Segments one camera stream region by region; is used like a `VideoSegmenter`.
 
     `step`, or `answers` and `flush`, belong to one thread, which alone tells the segmenters of the regions
@@ -45,6 +46,7 @@ class RegionSegmenter:
 
     background: BackgroundKeyFrames | None = None  # settings allow none beside regions
     given_up = 0  # nothing is ever owed
+    closes_engine = False  # see `VideoSegmenter`
 
     def __init__(self, segmenters: Sequence[VideoSegmenter]) -> None:
         first = segmenters[0]
@@ -81,6 +83,11 @@ class RegionSegmenter:
         """The segmenter is not used afterwards."""
         for segmenter in self._segmenters:
             segmenter.close()
+        if self.closes_engine:
+            self.engine.close()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def request_key_frame(self) -> None:
         """Makes the next frame a key frame in all regions."""

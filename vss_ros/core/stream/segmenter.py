@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from vss_ros.core.stream.stopwatch import Stopwatch
 _log = logging.getLogger(__name__)
 
 
-class VideoSegmenter:
+class VideoSegmenter(AbstractContextManager['VideoSegmenter']):
     """Segments one camera stream. Make one per stream: it is cheap, the engine is what costs.
 
     It takes each image as a whole; where `settings` may ask for regions use
@@ -42,6 +43,8 @@ class VideoSegmenter:
 
     Attributes:
         settings: those of the newest frame.
+        closes_engine: whether `close`, or the end of a `with`, closes the engine too; otherwise others may
+            share it.
         resets: how often a new stream began, by reason.
         given_up: frames without an answer, because the engine failed while it was owed.
         background: computes the key frames beside the stream, if that is wanted and the model propagates.
@@ -50,6 +53,8 @@ class VideoSegmenter:
         EngineError: key frames are wanted in the background, and the engine cannot be used by two threads.
         ModelError: this model cannot be run with the settings.
     """
+
+    closes_engine = False
 
     def __init__(self, model: ModelFolder, engine: Engine, settings: StreamSettings | None = None) -> None:
         self.model = model
@@ -105,6 +110,11 @@ class VideoSegmenter:
         """
         if self.background is not None:
             self.background.close()
+        if self.closes_engine:
+            self.engine.close()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def request_key_frame(self) -> None:
         """Makes the next frame a key frame, never in the background."""
