@@ -16,8 +16,8 @@ LITE: dict[str, object] = {'backbone': 'lite', 'flow': 'dis'}
 VARIANTS = {  # of each method the one that is quickest to write
     'evss': ('evss', {}),
     'evss-lite': ('evss-lite', {}),
-    'evss-lite magnified': ('evss-lite', {'magnify': 1.333, 'glance': 'two_thirds'}),
-    'evss-lite behind csrnet': ('evss-lite', {'backbone': 'csrnet', 'glance': 'full'}),
+    'evss-lite magnified': ('evss-lite', {'magnify': 1.333, 'glance': 'two_thirds', 'norms': 'mixed'}),
+    'evss-lite behind csrnet': ('evss-lite', {'backbone': 'csrnet', 'glance': 'full', 'norms': 'mixed'}),
     'evss-lite composed': ('evss-lite', {'carry': 'composed', 'correction_interval': 2}),
     'evss-lite calibrated': ('evss-lite', {'temperatures': (1.5, 0.8, 2.0), 'correction_interval': 3}),
     'davss': ('davss', {'backbone': 'lite'}),

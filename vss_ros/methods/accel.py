@@ -34,6 +34,7 @@ class Accel(FlowWarping, KeyFrames):
         backbone: `csrnet`, the key frame network of EVSS, whose update branch is the segmenter of evss-lite;
             or `lite`: that segmenter, with a narrow one of its kind for the update branch.
         magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
+        norms: of the key frame network, see `KeyFrames`.
         carry: scores handed to the next frame, `warped` (the paper), `merged`, those that were fused, or
             `composed`, see `FlowWarping`.
         decision: resolution of deciding a pixel's class, see `decide`.
@@ -55,6 +56,7 @@ class Accel(FlowWarping, KeyFrames):
         flow: str = 'network',
         temperatures: Sequence[float] = (),
         magnify: float = 1,
+        norms: str = 'batch',
     ) -> None:
         super().__init__(
             classes,
@@ -64,6 +66,7 @@ class Accel(FlowWarping, KeyFrames):
             decision=decision,
             temperatures=temperatures,
             magnify=magnify,
+            norms=norms,
         )
         self.csrnet = self.build_csrnet()
         self.update_branch = (

@@ -33,6 +33,7 @@ class Dff(FlowWarping, KeyFrames):
         classes: number of classes K.
         backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
         magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
+        norms: of the key frame network, see `KeyFrames`.
         scale_field: whether warped scores are scaled. The field comes from the flow network's own features,
             so there is none where the host brings the flow.
         carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`.
@@ -57,6 +58,7 @@ class Dff(FlowWarping, KeyFrames):
         flow: str = 'network',
         temperatures: Sequence[float] = (),
         magnify: float = 1,
+        norms: str = 'batch',
     ) -> None:
         super().__init__(
             classes,
@@ -67,6 +69,7 @@ class Dff(FlowWarping, KeyFrames):
             decision=decision,
             temperatures=temperatures,
             magnify=magnify,
+            norms=norms,
         )
         if scale_field and flow != 'network':
             raise SettingsError(

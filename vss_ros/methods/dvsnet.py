@@ -43,6 +43,7 @@ class DvsNet(FlowWarping, KeyFrames):
         classes: number of classes K.
         backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
         magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
+        norms: of the key frame network, see `KeyFrames`.
         carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`; the paper's flow leads to the
             key frame in one step.
         decision: resolution of deciding a pixel's class, see `decide`.
@@ -69,6 +70,7 @@ class DvsNet(FlowWarping, KeyFrames):
         flow: str = 'network',
         temperatures: Sequence[float] = (),
         magnify: float = 1,
+        norms: str = 'batch',
     ) -> None:
         super().__init__(
             classes,
@@ -78,6 +80,7 @@ class DvsNet(FlowWarping, KeyFrames):
             decision=decision,
             temperatures=temperatures,
             magnify=magnify,
+            norms=norms,
         )
         self.csrnet = self.build_csrnet()
         self.decision_network = DecisionNetwork()

@@ -52,6 +52,7 @@ class Evss(FlowWarping, KeyFrames):
         flow: see `FlowWarping`.
         backbone: the key frame network, `csrnet` (the paper) or `lite`, that of evss-lite.
         magnify: how much larger than it is a key frame is looked at, see `KeyFrames`; 1 as published.
+        norms: of the key frame network, see `KeyFrames`; `batch` as published.
         temperatures: of the confidence, see `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
@@ -87,6 +88,7 @@ class Evss(FlowWarping, KeyFrames):
         edge_offsets: Sequence[float] = (),
         correction_interval: int = 1,
         magnify: float = 1,
+        norms: str = 'batch',
     ) -> None:
         super().__init__(
             classes,
@@ -100,6 +102,7 @@ class Evss(FlowWarping, KeyFrames):
             temperatures=temperatures,
             correction_interval=correction_interval,
             magnify=magnify,
+            norms=norms,
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')

@@ -23,30 +23,33 @@ BACKBONES: dict[str, Callable[[int, float], nn.Module]] = {  # of the number of 
     'csrnet': CsrNet,
     'lite': lambda classes, magnify: LiteSegmenter(classes, magnify=magnify),
 }
-CHOICES = {'backbone': tuple(BACKBONES)}
+CHOICES = {'backbone': tuple(BACKBONES), 'norms': ('batch', 'mixed')}
 MOST_MAGNIFIED = 4
 
 
 class KeyFrames(Method):
-    """A method with the options `backbone`, `magnify` and `decision`, and the network `csrnet`.
+    """A method with the options `backbone`, `magnify`, `norms` and `decision`, and the network `csrnet`.
 
     Its subclass sets `csrnet` to what `build_csrnet` gives.
 
     `magnify` is how much larger than it is a key frame is looked at. More cells then lie on what is two
     pixels wide, for as much more work as there are more pixels; the network must be trained for it. The key
     frame is decided from those finer scores, while what is carried stays in cells of the image.
+
+    `norms` are those in the network's encoder, `batch` or `mixed`, see `MixedNorm`. The weights are the same;
+    the network must be trained, or trained on, for them.
     """
 
     csrnet: nn.Module
     key_network = 'csrnet'
-    shared = ('backbone', 'magnify')
+    shared = ('backbone', 'magnify', 'norms')
 
     def build_csrnet(self) -> nn.Module:
         """RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h', w'), a quarter of the image as it is looked at.
 
         Raises:
-            SettingsError: the option `magnify` cannot be used, or not by this network, which then lacks an
-                attribute of that name and value.
+            SettingsError: an option cannot be used, or not by this network, which then lacks an attribute
+                `magnify` of that value, or a `mix_norms`.
         """
         backbone, magnify = self.options['backbone'], self.options['magnify']
         if not 1 <= magnify <= MOST_MAGNIFIED:
@@ -57,6 +60,10 @@ class KeyFrames(Method):
                 f'magnify is {magnify!r}, and the network of backbone {backbone!r} looks at images as they '
                 'are; use 1'
             )
+        if self.options['norms'] == 'mixed':
+            if not hasattr(network, 'mix_norms'):
+                raise SettingsError(f'norms is mixed, which backbone {backbone!r} has not; use batch')
+            network.mix_norms()
         return network
 
     def fold(self, image_size: Sequence[int]) -> None:

@@ -20,6 +20,7 @@ class PerFrame(KeyFrames):
         classes: number of classes K.
         backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
         magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
+        norms: of the key frame network, see `KeyFrames`.
         decision: resolution of deciding a pixel's class, see `decide`.
         temperatures: of the confidence, see `Method`; one at most.
     Raises:
@@ -36,8 +37,11 @@ class PerFrame(KeyFrames):
         decision: str = 'full',
         temperatures: Sequence[float] = (),
         magnify: float = 1,
+        norms: str = 'batch',
     ) -> None:
-        super().__init__(classes, temperatures, backbone=backbone, decision=decision, magnify=magnify)
+        super().__init__(
+            classes, temperatures, backbone=backbone, decision=decision, magnify=magnify, norms=norms
+        )
         for name, choices in CHOICES.items():
             check_choice(name, self.options[name], choices)
         self.csrnet = self.build_csrnet()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vss_ros.methods.blocks.fuse import Fuse
 from vss_ros.methods.blocks.image import Normalise, magnified
+from vss_ros.methods.blocks.mixed_norm import MixedNorm
 from vss_ros.methods.blocks.pyramid import PyramidPooling
 from vss_ros.methods.blocks.resnet import ResNet18
 
@@ -71,6 +72,11 @@ class CsrNet(nn.Module):
         self.normalise = Normalise()
         self.backbone = CsrBackbone()
         self.logits = Logits(WIDTH, classes)
+
+    def mix_norms(self) -> None:
+        """Let the first norm of each block, but for those at 1/32, be a `MixedNorm`; not so in EVSS."""
+        for block in (*self.backbone.layer1, *self.backbone.layer2, *self.backbone.layer3):
+            block.bn1 = MixedNorm(block.bn1.num_features)
 
     def forward(self, rgb: Tensor) -> Tensor:
         return self.logits(self.backbone(self.normalise(magnified(rgb, self.magnify))))

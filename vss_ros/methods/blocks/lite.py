@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from vss_ros.methods.blocks.camera_bytes import take_camera_bytes
 from vss_ros.methods.blocks.image import magnified
+from vss_ros.methods.blocks.mixed_norm import MixedNorm
 from vss_ros.methods.blocks.resize import resize
 
 MIDDLE_GREY = 0.45  # so that zero padding looks like an average pixel; the scale is the norm's job
@@ -108,6 +109,15 @@ class LiteSegmenter(nn.Module):
         self.decoder_8 = convolution(decoder, decoder)
         self.decoder_4 = convolution(decoder, decoder)
         self.scores = nn.Conv2d(decoder, classes, 1)
+
+    def mix_norms(self) -> None:
+        """Let norms be a `MixedNorm`: the second one, and the first of each block but those at 1/32.
+
+        The very first is left out: its map is the largest, and would cost as much time as all others.
+        """
+        blocks = (*self.encoder_4, *self.encoder_8, *self.encoder_16)
+        for layers in (self.stem[1], *(block.first for block in blocks)):
+            layers[1] = MixedNorm(layers[1].num_features)
 
     def take_camera_bytes(self) -> None:
         """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""

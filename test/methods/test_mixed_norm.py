@@ -1,0 +1,80 @@
+"""Norms of which half the channels look at each image alone: the option `norms`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from method_models import LITE
+from torch import nn
+
+from vss_ros.methods import build_method
+from vss_ros.methods.blocks.mixed_norm import MixedNorm
+
+CHANNELS = 6
+METHODS = {
+    'per-frame': {'backbone': 'lite'},
+    'evss': {},
+    'dff': {**LITE, 'scale_field': False},
+    **dict.fromkeys(('accel', 'dvsnet', 'evss-lite'), LITE),
+}
+
+
+def randomly(norm: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.normal_()
+    return norm
+
+
+@pytest.fixture
+def norm():
+    torch.manual_seed(0)
+    return randomly(MixedNorm(CHANNELS))
+
+
+@pytest.fixture
+def maps(norm):
+    return 3 * torch.rand(4, CHANNELS, 5, 7) + torch.randn(4, CHANNELS, 1, 1)
+
+
+@pytest.mark.parametrize('trains', [True, False])
+def test_the_first_half_is_an_instance_norm_and_the_other_a_batch_norm(norm, maps, trains):
+    alone, together = nn.InstanceNorm2d(CHANNELS, affine=True), nn.BatchNorm2d(CHANNELS)
+    for each in (alone, together):
+        each.load_state_dict(norm.state_dict(), strict=False)
+        each.train(trains)
+    expected = torch.cat((alone(maps)[:, :3], together(maps)[:, 3:]), 1)
+    assert torch.allclose(norm.train(trains)(maps), expected, atol=1e-5)
+    assert torch.allclose(norm.running_mean[3:], together.running_mean[3:])
+    assert torch.allclose(norm.running_var[3:], together.running_var[3:])
+
+
+def test_half_of_the_channels_do_not_notice_another_light(norm, maps):
+    dark = 0.4 * maps - 0.3
+    seen, seen_dark = (norm.eval()(each) for each in (maps, dark))
+    assert torch.allclose(seen_dark[:, :3], seen[:, :3], atol=1e-3)
+    assert not torch.allclose(seen_dark[:, 3:], seen[:, 3:], atol=0.1)
+
+
+def test_its_weights_are_those_of_a_batch_norm_with_statistics_of_all_channels(norm, maps):
+    for _ in range(100):
+        norm.train()(maps)
+    batch_norm = nn.BatchNorm2d(CHANNELS).eval()
+    batch_norm.load_state_dict(norm.state_dict())
+    of_images = maps.var((2, 3)).mean(0)
+    assert torch.allclose(batch_norm.running_mean, maps.mean((0, 2, 3)), atol=1e-3)
+    assert torch.allclose(batch_norm.running_var[:3], of_images[:3], rtol=0.01)
+
+
+def test_sums_over_large_images_fit_into_half_precision(norm):
+    maps = (20 + torch.rand(1, CHANNELS, 90, 120)).half()
+    found = norm.eval().half()(maps)
+    assert found.dtype == torch.float16
+    assert torch.allclose(found[0, :3].float().std((1, 2)), norm.weight[:3].detach().float(), rtol=0.05)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_every_method_takes_the_weights_of_one_with_batch_norms(name):
+    plain, mixed = (build_method(name, 11, {**METHODS[name], 'norms': norms}) for norms in ('batch', 'mixed'))
+    assert any(isinstance(module, MixedNorm) for module in mixed.csrnet.modules())
+    mixed.load_state_dict(plain.state_dict())
