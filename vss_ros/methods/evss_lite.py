@@ -24,7 +24,8 @@ class EvssLite(Evss):
     `quarter` is faster still, and loses one to two points (docs/benchmarks.md has both).
 
     Args:
-        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`.
+        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`. Its norms are of the same kind
+            as those of the key frame network.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class EvssLite(Evss):
         check_choice('glance', glance, tuple(GLANCES))
         self.options['glance'] = glance
         self.glance = Glance(classes, glance)
+        if self.options['norms'] == 'mixed':
+            self.glance.mix_norms()
 
     def build_conet(self) -> nn.Module:
         return LiteCorrection(self.classes)
