@@ -60,10 +60,11 @@ def test_two_different_backbones_are_refused(published, evss, tmp_path):
 
 
 def test_single_networks_load_and_the_rest_is_named(filled, evss, tmp_path):
-    csrnet, flownet = tmp_path / 'csrnet_camvid_best.pth', tmp_path / 'flownet.pth'
-    torch.save(filled.csrnet.state_dict(), csrnet)
-    torch.save(filled.flownet.state_dict(), flownet)
-    state = import_weights([csrnet, flownet], evss)
+    files = {name: tmp_path / f'{name}.pth' for name in ('csrnet', 'flownet', 'conet')}
+    for name, file in files.items():
+        torch.save(filled.get_submodule(name).state_dict(), file)
+    assert_equal_states(import_weights(list(files.values()), evss), filled.state_dict())
+    state = import_weights([files['csrnet'], files['flownet']], evss)
     assert missing_networks(state, evss) == ['conet']
     expected = {k: v for k, v in filled.state_dict().items() if not k.startswith('conet')}
     assert_equal_states(state, expected)

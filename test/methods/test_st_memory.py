@@ -371,6 +371,20 @@ def test_a_public_pspnet_is_the_image_network_alone(tmp_path, wrapped):
     assert missing_networks(state, method) == ['STF', 'MAR']
 
 
+def test_a_public_pspnet_may_lack_its_auxiliary_head_but_not_a_part_of_it(tmp_path):
+    method, file = build_on_meta('pspnet'), tmp_path / 'pspnet_r50.pth'
+    names = method.pspnet.state_dict()
+    public = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in names.items()}
+    needed = {name: tensor for name, tensor in public.items() if not name.startswith('auxiliary_head.')}
+    torch.save(needed, file)
+    state = import_weights([file], method)
+    assert set(state) == {f'pspnet.{name}' for name in needed}
+    assert missing_networks(state, method) == ['STF', 'MAR', 'pspnet.auxiliary_head']
+    torch.save({name: public[name] for name in public if name != 'auxiliary_head.conv_seg.bias'}, file)
+    with pytest.raises(ModelError, match=r'missing pspnet.auxiliary_head.conv_seg.bias; unexpected none'):
+        import_weights([file], method)
+
+
 @pytest.fixture
 def released(lite, tmp_path):
     """Weights of `lite`, and a memory as the authors publish it: the file, keys and values."""

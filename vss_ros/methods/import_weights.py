@@ -25,15 +25,18 @@ SINGLE_NETWORKS = {  # files of one network, told by a name that only it has
     'conv6.1.running_mean': 'cfnet.',
     'conv1.0.depthwise.weight': 'dmnet.',
     'decode_head.conv_seg.weight': 'pspnet.',
+    'edge_layer.conv5.weight': 'conet.',
 }
+TRAINING_ONLY = 'pspnet.auxiliary_head'  # no graph has it, and a file may be without it as a whole
 MEMORY = {'key.npy': 'MAR.memory_key', 'value.npy': 'MAR.memory_value'}  # the arrays of STF+MAR's authors
 
 
 def import_weights(files: Sequence[Path], method: Method) -> dict[str, Tensor]:
     """Gather a state dict for `method` from files that each hold the full model or one network.
 
-    A network that is in no file is not in the result either; those that are, are complete. A flow
-    network is passed over where the method takes its flow from the host.
+    A network that is in no file is not in the result either; those that are, are complete, but for an
+    auxiliary head, which only training needs. A flow network is passed over where the method takes its flow
+    from the host.
 
     Args:
         files: `.safetensors`, or PyTorch files of nothing but tensors. `key.npy` and `value.npy` beside them
@@ -69,7 +72,10 @@ def import_weights(files: Sequence[Path], method: Method) -> dict[str, Tensor]:
 
 def missing_networks(state: dict[str, Tensor], method: Method) -> list[str]:
     """Networks of the method that have no weights in a state dict from `import_weights`."""
-    return [network for network in networks_of(method.state_dict()) if network not in networks_of(state)]
+    own, given = method.state_dict(), networks_of(state)
+    missing = [network for network in networks_of(own) if network not in given]
+    whole = network_of(TRAINING_ONLY) in given and has_part(own, TRAINING_ONLY)
+    return [*missing, TRAINING_ONLY] if whole and not has_part(state, TRAINING_ONLY) else missing
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -152,10 +158,14 @@ def check_fit(found: dict[str, Tensor], method: Method, file: Path) -> None:
     wanted = method.state_dict()
     unexpected = [name for name in found if name not in wanted]
     networks = networks_of(found)
+    needless = () if has_part(found, TRAINING_ONLY) else (f'{TRAINING_ONLY}.',)
     missing = [
         name
         for name in wanted
-        if network_of(name) in networks and name not in found and not name.endswith(COUNTER)
+        if network_of(name) in networks
+        and name not in found
+        and not name.endswith(COUNTER)
+        and not name.startswith(needless)
     ]
     if unexpected or missing:
         raise ModelError(
@@ -173,6 +183,10 @@ def check_fit(found: dict[str, Tensor], method: Method, file: Path) -> None:
 
 def network_of(name: str) -> str:
     return name.split('.')[0]
+
+
+def has_part(names: Iterable[str], part: str) -> bool:
+    return any(name.startswith(f'{part}.') for name in names)
 
 
 def networks_of(names: Iterable[str]) -> list[str]:
