@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from vss_ros.core.errors import ModelError
 from vss_ros.core.frame import Frame
 from vss_ros.core.open_segmenter import open_segmenter
 from vss_ros.core.settings import EngineSettings
+from vss_ros.methods import build_method
 
 COMMON = ['--classes', 'camvid11', '--size', '160x120']
 
@@ -53,6 +55,23 @@ def test_an_incomplete_model_is_refused_unless_asked_for(filled_evss, tmp_path):
     with pytest.raises(ModelError, match=r'flownet, conet is in none of the files; .* --partial'):
         run(file, '-o', folder, *COMMON)
     assert not folder.exists()
+
+
+def test_what_is_left_untrained_may_begin_as_what_was_imported(tmp_path, monkeypatch):
+    options = {'encoder': 'lite', 'layer': 2, 'flow': 'dis'}
+    cnn, exported = build_method('twnet', 11, options).cnn, []
+
+    def keep(method, path, **_):
+        exported.append(method)
+        return SimpleNamespace(path=path, name='twnet', image_size=(120, 160), graphs=())
+
+    monkeypatch.setattr('vss_ros.methods.export.export', keep)
+    file = tmp_path / 'cnn.pth'
+    torch.save({f'cnn.{name}': tensor for name, tensor in cnn.state_dict().items()}, file)
+    arguments = [part for name, value in options.items() for part in ('--set', f'{name}={value}')]
+    assert run(file, '-o', tmp_path / 'model', *COMMON, '--method', 'twnet', *arguments, '--partial') == 0
+    (method,) = exported
+    assert torch.equal(method.nonkey.cnn.scores.weight, cnn.scores.weight)
 
 
 @pytest.mark.parametrize('bad', [['--size', '96'], ['--size', '96x'], ['--set', 'w_f']])

@@ -239,6 +239,17 @@ def test_the_non_key_cnn_has_weights_of_its_own_and_can_take_those_of_the_per_fr
     assert torch.equal(method.nonkey.rectification.phi.weight, twnet.nonkey.rectification.phi.weight)
 
 
+@pytest.mark.parametrize(
+    ('untrained', 'filled'), [(['nonkey'], True), (['cnn', 'nonkey'], False), ([], False)]
+)
+def test_a_non_key_cnn_without_weights_begins_as_the_per_frame_cnn_that_has_some(untrained, filled):
+    method = build_method('twnet', 5, LITE)
+    with torch.no_grad():
+        method.cnn.scores.bias.add_(1)
+    method.fill_in(untrained)
+    assert torch.equal(method.nonkey.cnn.scores.bias, method.cnn.scores.bias) == filled
+
+
 @pytest.mark.parametrize(('layer', 'heads'), [(1, 'published'), (1, 'more'), (2, 'published')])
 @pytest.mark.parametrize('encoder', [*PUBLISHED_GMACS, 'lite'])
 def test_what_the_non_key_cnn_keeps_of_the_per_frame_cnn_has_its_names(encoder, layer, heads):

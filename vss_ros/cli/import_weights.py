@@ -59,6 +59,7 @@ def main(args: Namespace) -> int:
             'add its file, or leave it untrained with --partial'
         )
     method.load_state_dict(state, strict=False)
+    method.fill_in(untrained)
     made = export(
         method,
         args.output,

@@ -109,6 +109,9 @@ class Method(nn.Module):
         """
         return self.get_submodule(self.key_network)(rgb).float()
 
+    def fill_in(self, untrained: Sequence[str]) -> None:
+        """Give networks of these names, which came without weights, those of others that are alike."""
+
     def fold(self, image_size: Sequence[int]) -> None:
         """Make constant, before graphs are written, what is constant for images of this (H, W).
 

@@ -103,6 +103,11 @@ class TwNet(FlowWarping):
             if heads == 'stem':
                 self.nonkey.cnn.encoder_4 = nn.Identity()
 
+    def fill_in(self, untrained: Sequence[str]) -> None:
+        """Without weights of its own the non-key-frame CNN begins as the per-frame CNN: plain warping."""
+        if 'nonkey' in untrained and 'cnn' not in untrained:
+            self.nonkey.start_from(self.cnn)
+
     def fold(self, image_size: Sequence[int]) -> None:
         """Let the first convolutions of `lite` take the camera's bytes as they are."""
         if self.options['encoder'] != LITE:
