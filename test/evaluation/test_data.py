@@ -170,6 +170,15 @@ def test_camvid_video_finds_the_frame_of_a_label_and_groups_its_colours(tmp_path
     assert frames[0].truth[:, 0].tolist() == [0, 1, 3, 8, 255, 255]  # sky, wall, lane marking, SUV, void, -
 
 
+def test_camvid_is_found_as_the_authors_have_it(tmp_path):
+    for number in range(1889, 1892):  # label 8550 is frame 1890 of this sequence, counted from 1
+        put(tmp_path / 'video_image' / '0001TP' / f'0001TP_{number:06d}.png', number - 1889)
+    put(tmp_path / 'label' / '0001TP_008550_L.png', 8)
+    data = open_data([str(tmp_path)])
+    assert data.layout == 'camvid-ids'
+    assert read(data) == {'0001TP_001889': [(0, 0, None), (1, 1, 8), (2, 2, None)]}
+
+
 def test_camvid_labels_that_lie_among_the_frames_are_not_taken_for_frames(tmp_path):
     for number in range(929, 931):
         put(tmp_path / '0006R0' / f'{number:06d}.png', 7)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.share import share_path
 from vss_ros.methods import build_method
 from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.fusion import FusionStage, clips_to_remember, labelled
 from vss_ros.training.gather import Gathered
-from vss_ros.training.labelled_video import LabelledVideo, read_layout
+from vss_ros.training.labelled_video import LabelledVideo, layout_and_split, read_layout
 from vss_ros.training.recipe import parse_recipe
 
 HEIGHT, WIDTH = 32, 64
@@ -170,6 +171,19 @@ def test_the_last_labels_are_kept_aside_and_scored_at_several_distances(root, tm
     assert data.describe()['city'].startswith(
         'cityscapes/train, 3 labelled images, 1 more kept aside; sha256 of the files '
     )
+
+
+@pytest.mark.parametrize('place', ['', './', '{folder}/'])
+def test_a_layout_may_be_a_file_anywhere(root, tmp_path, monkeypatch, place):
+    shutil.copy(share_path('config/datasets/cityscapes.yaml'), tmp_path / 'mine.yaml')
+    shutil.copy(share_path('config/datasets/camvid-folder.yaml'), tmp_path / 'whole.yml')
+    monkeypatch.chdir(tmp_path)
+    place = place.format(folder=tmp_path)
+    assert len(read_layout(root, f'{place}mine.yaml/train', 'cityscapes19')) == 4
+    layout, split = layout_and_split(f'{place}whole.yml', 'camvid11')
+    assert (layout.title, split) == ('whole', '')
+    with pytest.raises(SettingsError, match=f'name the part, such as {place}mine.yaml/train'):
+        layout_and_split(f'{place}mine.yaml', 'cityscapes19')
 
 
 @pytest.mark.parametrize(

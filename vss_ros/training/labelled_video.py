@@ -10,6 +10,7 @@ import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.share import FILE_ENDINGS
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.sources.images import read_image
@@ -26,12 +27,15 @@ def layout_and_split(layout: str, classes: str) -> tuple[Layout, str]:
     """What `cityscapes/train` names; the split is empty where the data set has none.
 
     Args:
-        layout: name of a layout in config/datasets, a slash and a split.
+        layout: name of a layout in config/datasets, or the path of a layout's file, and where it has splits a
+            slash and one of them.
         classes: the class set of the training.
     Raises:
         SettingsError: there is no such layout, its classes are others, or the split is missing.
     """
-    name, _, split = layout.partition('/')
+    name, split = layout, ''
+    if '/' in layout and not layout.endswith(FILE_ENDINGS):
+        name, _, split = layout.rpartition('/')
     chosen = load_layout(name)
     if chosen.classes != classes:
         raise SettingsError(f'the layout {name} has the classes {chosen.classes}, the recipe {classes}')

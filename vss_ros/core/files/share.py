@@ -13,6 +13,7 @@ from pathlib import Path
 from vss_ros.core.errors import SettingsError
 
 PACKAGE = 'vss_ros'
+FILE_ENDINGS = ('.yaml', '.yml')
 DEFAULT_MODEL = 'camvid-evss-lite'  # of the models that come with the package
 
 
@@ -60,7 +61,7 @@ def named_file(name: str, folder: str, what: str) -> Path:
     Raises:
         SettingsError: there is none of this name; the message lists those there are.
     """
-    if name.endswith(('.yaml', '.yml')):
+    if name.endswith(FILE_ENDINGS):
         return Path(name)
     if name in (known := share_names(folder)):
         return share_path(f'{folder}/{name}.yaml')
