@@ -1,6 +1,6 @@
 """Protocol `distance`, that of the papers: the key frame lies d frames before the labelled one.
 
-From the key frame on, scores are carried frame by frame (EVSS sec. 8.1, DAVSS).
+From the key frame on, scores are carried frame by frame (EVSS's validation script, DAVSS's protocol).
 """
 
 from __future__ import annotations

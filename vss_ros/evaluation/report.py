@@ -19,7 +19,7 @@ FORMAT = 1
 RULES = {
     'miou': 'mean over classes of TP / (TP + FP + FN), counted over the whole set; 255 is ignored',
     'distance': 'frames from the key frame to the scored one; all distances are scored on the same frames',
-    'mean over distances': 'mean mIoU over all scored distances but 0 (DAVSS sec. 10 takes 1 to 9)',
+    'mean over distances': 'mean mIoU over all scored distances but 0 (DAVSS takes 1 to 9)',
     'delay_frames': 'frames after the scored one that the model sees first; at the end of a clip the last '
     'frame stands for them',
     'gmac': '10^9 multiply-adds of convolutions and matrix products, counted from the ONNX graphs; norms, '
@@ -139,7 +139,7 @@ def at_distance(row: dict[str, Any], distance: int) -> dict[str, Any] | None:
 
 
 def _mean_of(row: dict[str, Any], distances: list[int]) -> float | None:
-    """Mean mIoU over the distances after the key frame, as DAVSS section 10 has it."""
+    """Mean mIoU over the distances after the key frame, as DAVSS has it."""
     found = [at_distance(row, distance) for distance in distances if distance > 0]
     values = [None if scores is None else scores['miou_percent'] for scores in found]
     known = [value for value in values if value is not None]
