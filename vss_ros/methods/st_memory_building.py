@@ -91,6 +91,9 @@ class MemoryBuilder:
     def memory(self, classes: ClassSet) -> tuple[Tensor, Tensor]:
         """Keys (K * keys_per_class, d), hardest first, and prototypes (K, d).
 
+        Of a short list the keys are repeated, as in the release; a prototype is the mean of what there is,
+        while the release repeats entries there too, and so weighs some of them more.
+
         Raises:
             ModelError: a class was never recognised, so nothing can stand for it; it is named.
         """

@@ -34,7 +34,7 @@ class Select(nn.Module):
 
 
 class Fuse(nn.Module):
-    """(N, width, h, w) and a skip (N, skip, 2h, 2w) -> (N, outputs, 2h, 2w)."""
+    """(N, width, h, w) and a skip (N, skip, H, W) -> (N, outputs, H, W), H = 2h or 2h - 1, W alike."""
 
     def __init__(self, width: int, skip: int, outputs: int, activation: nn.Module) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ class NonKeyCnn(nn.Module):
 
 
 class Rectification(nn.Module):
-    """CFR under RGA (TWNet sec. 3): F' = F + A * phi([F, S]), A = sigmoid(psi(R)).
+    """CFR under RGA: F' = F + A * phi([F, S]), A = sigmoid(psi(R)).
 
     F are warped context features, S spatial features of the current frame, R its residual. phi starts at
     zero, so that training starts at plain warping.

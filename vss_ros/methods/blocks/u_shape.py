@@ -29,7 +29,7 @@ class UShape(nn.Module):
     widths: tuple[int, int, int]
 
     def head(self, number: int, maps: Tensor) -> Tensor:
-        """RGB in [0, 1] for head 1, else the features of the head before -> features at half the size."""
+        """RGB in [0, 1] for head 1 -> features at 1/4; else those of the head before -> at half the size."""
         raise NotImplementedError
 
     def take_context(self, maps: Tensor) -> Tensor:
