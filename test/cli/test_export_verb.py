@@ -48,6 +48,13 @@ def test_what_cannot_be_exported_is_one_line_and_code_2(tiny_model, tmp_path, ca
     assert not any(tmp_path.iterdir())
 
 
+def test_fp32_is_a_precision_that_is_there_always(tiny_model, capsys):
+    before = {file: file.read_bytes() for file in tiny_model.iterdir()}
+    assert main(['export', str(tiny_model), '--precision', 'fp32']) == 0
+    assert 'tiny for 96x64, 4 graphs' in capsys.readouterr().out
+    assert {file: file.read_bytes() for file in tiny_model.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     'arguments', [['--size', 'big'], ['--size', '480'], ['--set', 'w_f'], ['--set', '=1']]
 )

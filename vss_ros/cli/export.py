@@ -70,11 +70,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         '--precision',
-        choices=('fp16', 'int8'),
+        choices=('fp32', 'fp16', 'int8'),
         action='append',
         default=[],
-        help='also write graphs that compute in this precision: fp16 for TensorRT, int8 for CPUs; '
-        'may be repeated. model.yaml is written anew, without its comments',
+        help='also write graphs that compute in this precision: fp16 for TensorRT, int8 for CPUs, fp32 is '
+        'there always; may be repeated. model.yaml is written anew, without its comments',
     )
     parser.add_argument(
         '--calibrate',
