@@ -145,7 +145,7 @@ def test_features_and_picture_are_read_where_the_flow_points(twnet):
     picture, previous, features = torch.rand(1, 3, 18, 26), torch.rand(1, 3, 18, 26), torch.rand(1, 64, 9, 13)
     flow = torch.zeros(1, 2, 18, 26)
     flow[:, 0], flow[:, 1] = 2, -4  # one cell of the features to the right, two up
-    warped, residual = twnet.compensate(picture, previous, features, flow)
+    warped, residual = twnet.warped(features, flow), twnet.residual(picture, previous, flow)
     assert torch.equal(warped[..., 2:, :-1], features[..., :-2, 1:])
     difference = (picture[..., 4:, :-2] - previous[..., :-4, 2:]).abs()
     means = difference.reshape(1, 3, 7, 2, 12, 2).mean((3, 5))
@@ -175,7 +175,7 @@ def test_the_pixels_of_a_block_move_as_one_where_the_flow_is_that_of_blocks(flow
     repeated = vectors.repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert torch.equal(method.enlarged(vectors, (16, 24)), repeated) == whole_blocks
     expected = (picture - warp(picture, 2 * repeated)).abs().unflatten(2, (4, 4)).unflatten(4, (6, 4))
-    _, residual = method.compensate(picture, picture, torch.rand(1, 64, 4, 6), vectors)
+    residual = method.residual(picture, picture, vectors)
     assert residual.shape == (1, 3, 4, 6)
     assert torch.allclose(residual, expected.mean((3, 5)), atol=1e-6) == whole_blocks
 
@@ -214,6 +214,32 @@ def test_rectification_adds_what_phi_says_as_far_as_the_residual_lets_it():
             corrected, attention = layers(warped, spatial, residual)
             assert torch.allclose(corrected, warped + share * change, atol=1e-6)
             assert torch.allclose(attention, torch.full_like(attention, share), atol=1e-6)
+
+
+def test_a_plain_correction_adds_all_of_what_phi_says():
+    layers = Rectification(4, is_attended=False)
+    nn.init.normal_(layers.phi.weight)
+    warped, spatial = torch.rand(2, 1, 4, 5, 6)
+    corrected, attention = layers(warped, spatial, None)
+    assert torch.equal(corrected, warped + layers.phi(torch.cat((warped, spatial), 1)))
+    assert attention is None
+
+
+@pytest.mark.parametrize(('correction', 'changes'), [('plain', True), ('none', False)])
+def test_without_attention_nothing_is_compared_and_nothing_kept_to_compare_with(correction, changes, images):
+    torch.manual_seed(4)
+    method = build_method('twnet', 5, {**LITE, 'correction': correction}).eval()
+    if changes:
+        nn.init.normal_(method.nonkey.rectification.phi.weight, std=0.05)
+    found = method.examples(*images)
+    assert set(method.state) == {'image', 'features'}
+    assert set(found['compensation'].inputs) == {'previous_features', 'flow'}
+    assert set(found['correction'].inputs) == {'image', 'warped_features'}
+    assert set(found['correction'].outputs) == {'features', 'mask', 'confidence'}
+    warped, features = found['correction'].inputs['warped_features'], found['correction'].outputs['features']
+    assert torch.equal(features, warped) != changes
+    names = {name for name, _ in method.nonkey.named_parameters() if name.startswith('rectification')}
+    assert names == ({'rectification.phi.weight', 'rectification.phi.bias'} if changes else set())
 
 
 def test_the_next_frame_starts_from_the_corrected_features(twnet, images):
@@ -277,6 +303,19 @@ def test_layer_three_carries_features_and_computes_nothing_of_the_current_frame(
     assert set(method.state) == {'image', 'features'}
 
 
+def test_layer_three_may_read_features_of_the_key_frame_where_the_composed_flow_leads(images):
+    method = build_method('twnet', 5, {**LITE, 'layer': 3, 'carry': 'composed'}).eval()
+    flow = torch.full((1, 2, 18, 26), 0.5)
+    with torch.no_grad():
+        key = run_step(method, 'key', {'image': images[0]})
+        step = key
+        for image in (images[1], images[0]):
+            step = run_step(method, 'propagated', {'image': image, 'flow': flow, **method.state_of(step)})
+    assert set(method.state) == {'image', 'key_features', 'key_flow'}
+    assert torch.equal(step['key_features'], key['key_features'])
+    assert torch.allclose(step['warped_features'], warp(key['key_features'], 2 * flow), atol=1e-6)
+
+
 def test_folding_for_export_changes_no_result(images):
     torch.manual_seed(3)
     method = build_method('twnet', 5, {**LITE, 'heads': 'stem'}).eval()
@@ -302,7 +341,11 @@ def test_a_method_is_rebuilt_by_its_name_and_options(twnet):
         ({'layer': 4}, 'layer is 4; use 1, 2 or 3'),
         ({'residual': 'eighth'}, "residual is 'eighth'; use one of full, half, quarter"),
         ({'heads': 'stem'}, "heads is 'stem' with encoder mobilenet_v1 and layer 1; use lite and 2"),
+        ({'carry': 'merged'}, "carry is 'merged'; use one of warped, composed"),
+        ({'carry': 'composed'}, 'carry is composed with layer 1, which corrects; use layer 3'),
         ({'heads': 'more', 'layer': 2}, "heads is 'more' with layer 2; use layer 1"),
+        ({'correction': 'cfr'}, "correction is 'cfr'; use one of attended, plain, none"),
+        ({'heads': 'more', 'correction': 'none'}, "heads is 'more' with correction none"),
         ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_half, motion_vectors"),
         ({'decision': 'eighth'}, "decision is 'eighth'; use one of full, half, quarter"),
     ],

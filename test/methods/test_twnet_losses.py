@@ -71,6 +71,23 @@ def test_training_runs_frames_as_the_graphs_do(twnet, images):
             assert prediction.own is None
 
 
+@pytest.mark.parametrize('correction', ['plain', 'none'])
+def test_without_attention_training_runs_frames_as_the_graphs_do(correction, images):
+    torch.manual_seed(2)
+    options = {'encoder': 'lite', 'layer': 2, 'flow': 'dis', 'correction': correction}
+    method, flow = build_method('twnet', 5, options).eval(), torch.randn(1, 2, 18, 26)
+    if correction == 'plain':
+        nn.init.normal_(method.nonkey.rectification.phi.weight, std=0.05)
+    _, prediction = advance(method, start(method, to_rgb(images[0])), to_rgb(images[1]), flow, compared=True)
+    prediction.merged.sum().backward()
+    assert all(parameter.grad is not None for parameter in method.nonkey.parameters())
+    with torch.no_grad():
+        key = run_step(method, 'key', {'image': images[0]})
+        step = run_step(method, 'propagated', {'image': images[1], 'flow': flow, **method.state_of(key)})
+    torch.testing.assert_close(prediction.features.detach(), step['features'])
+    assert consistency(prediction) > 0
+
+
 def test_gradients_reach_all_of_the_non_key_cnn_and_nothing_else(twnet, images):
     handed = start(twnet, to_rgb(images[0]))
     handed, prediction = advance(twnet, handed, to_rgb(images[1]), torch.zeros(1, 2, 18, 26), compared=True)

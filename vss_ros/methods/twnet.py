@@ -23,11 +23,11 @@ from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.light_fpn import ENCODERS, LightFpn
 from vss_ros.methods.blocks.lite_u_shape import LiteUShape
-from vss_ros.methods.blocks.nonkey import NonKeyCnn, halve, shrink
+from vss_ros.methods.blocks.nonkey import CORRECTIONS, NonKeyCnn, halve, shrink
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.u_shape import LAST
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.flow_warping import FlowWarping
+from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 
 LITE = 'lite'
 HEADS = ('published', 'stem', 'more')
@@ -36,8 +36,8 @@ HEADS = ('published', 'stem', 'more')
 class TwNet(FlowWarping):
     """Graphs: segmenter | flow, compensation, correction. State: the image, the features, the picture.
 
-    The picture is the image at the resolution of the residual, RGB in [0, 1], float. `layer` 3 has no
-    correction and no picture: segmenter | flow, warp, classification.
+    The picture is the image at the resolution of the residual, RGB in [0, 1], float, and there only for an
+    attended correction. `layer` 3 has no correction: segmenter | flow, warp, classification.
 
     Args:
         classes: number of classes K.
@@ -48,6 +48,10 @@ class TwNet(FlowWarping):
             connection needs; `stem` (only `lite`, layer 2): of the only such head its first two layers; or
             `more` (only layer 1): head 3 too, and CFR then takes its spatial features at 1/16 from there, as
             the paper may be read: more accurate and dearer.
+        correction: of the features of layers 1 and 2: `attended` (CFR under RGA), `plain` (CFR alone), or
+            `none`, the decoder alone; the paper measures all three.
+        carry: `warped`, from frame to frame, or, with layer 3, `composed`, see `FlowWarping`; what is
+            corrected has to be carried on.
         residual: resolution at which images are compared: `full`, `half` or `quarter` of the image.
         decision: resolution of deciding a pixel's class, see `decide`.
         flow: see `FlowWarping`. The paper takes motion vectors.
@@ -57,11 +61,14 @@ class TwNet(FlowWarping):
     """
 
     key_network = 'cnn'
+    steps = {'key': ('segmenter',), 'propagated': ('flow', 'compensation', 'correction')}
     state = {'image': 'previous_image', 'features': 'previous_features', 'picture': 'previous_picture'}
     choices = {
         'encoder': (*ENCODERS, LITE),
         'heads': HEADS,
+        'correction': CORRECTIONS,
         'residual': tuple(DECISIONS),
+        'carry': ('warped', COMPOSED),
     }
 
     def __init__(
@@ -74,7 +81,18 @@ class TwNet(FlowWarping):
         decision: str = 'full',
         flow: str = 'motion_vectors',
         temperatures: Sequence[float] = (),
+        carry: str = 'warped',
+        correction: str = 'attended',
     ) -> None:
+        if layer not in (1, 2, LAST):
+            raise SettingsError(f'layer is {layer!r}; use 1, 2 or {LAST}')
+        if carry == COMPOSED and layer != LAST:
+            raise SettingsError(f'carry is composed with layer {layer}, which corrects; use layer {LAST}')
+        self.is_attended = layer != LAST and correction == 'attended'
+        if layer == LAST:  # FlowWarping builds on these
+            self.steps = {**self.steps, 'propagated': ('flow', 'warp', 'classification')}
+        if not self.is_attended:
+            self.state = {name: later for name, later in self.state.items() if name != 'picture'}
         super().__init__(
             classes,
             encoder=encoder,
@@ -84,22 +102,20 @@ class TwNet(FlowWarping):
             decision=decision,
             flow=flow,
             temperatures=temperatures,
+            carry=carry,
+            correction=correction,
         )
-        if layer not in (1, 2, LAST):
-            raise SettingsError(f'layer is {layer!r}; use 1, 2 or {LAST}')
         if heads == 'stem' and (encoder, layer) != (LITE, 2):
             raise SettingsError(f"heads is 'stem' with encoder {encoder} and layer {layer}; use lite and 2")
         if heads == 'more' and layer != 1:
             raise SettingsError(f"heads is 'more' with layer {layer}; use layer 1")
+        if heads == 'more' and correction == 'none':
+            raise SettingsError("heads is 'more' with correction none, which needs no head; use published")
         self.layer, self.part = layer, DECISIONS[residual]
         self.folded = False
         self.cnn = LiteUShape(classes) if encoder == LITE else LightFpn(classes, encoder)
-        self.steps = {'key': ('segmenter',), 'propagated': ('flow', 'compensation', 'correction')}
-        if layer == LAST:
-            self.steps['propagated'] = ('flow', 'warp', 'classification')
-            self.state = {name: later for name, later in self.state.items() if name != 'picture'}
-        else:
-            self.nonkey = NonKeyCnn(self.cnn, layer, more_heads=int(heads == 'more'))
+        if layer != LAST:
+            self.nonkey = NonKeyCnn(self.cnn, layer, int(heads == 'more'), correction)
             if heads == 'stem':
                 self.nonkey.cnn.encoder_4 = nn.Identity()
 
@@ -117,6 +133,11 @@ class TwNet(FlowWarping):
             network.take_camera_bytes()
         self.folded = True
 
+    def parameters_of(self, graph: str) -> tuple[str, ...]:
+        names = super().parameters_of(graph)
+        needless = {'compensation': ('image', 'previous_picture'), 'correction': ('residual',)}
+        return tuple(name for name in names if self.is_attended or name not in needless.get(graph, ()))
+
     def look(self, image: Tensor) -> Tensor:
         """A camera image, uint8 (N, H, W, 3) BGR, as the networks take it."""
         return to_planes(image) if self.folded else to_rgb(image)
@@ -124,11 +145,15 @@ class TwNet(FlowWarping):
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> features (N, c, h, w), picture, mask, confidence."""
         features, scores = self.cnn(self.look(image), self.layer)
-        picture = {} if self.layer == LAST else {'picture': self.picture(image)}
-        return {'features': features.float(), **picture, **self.decide(scores)}
+        picture = {'picture': self.picture(image)} if self.is_attended else {}
+        return {**self.from_key(features=features.float()), **picture, **self.decide(scores)}
 
     def compensation(
-        self, image: Tensor, previous_picture: Tensor, previous_features: Tensor, flow: Tensor
+        self,
+        previous_features: Tensor,
+        flow: Tensor,
+        image: Tensor | None = None,
+        previous_picture: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """What the frame before says of this one, and how far its image is from the truth.
 
@@ -136,24 +161,27 @@ class TwNet(FlowWarping):
         else in it.
 
         Args:
-            image: uint8 (N, H, W, 3) BGR.
-            previous_picture, previous_features: of the frame before.
+            previous_features: of the frame before.
             flow: (N, 2, H/4, W/4).
+            image, previous_picture: uint8 (N, H, W, 3) BGR, and that of the frame before, for an attended
+                correction, which the rest is for, too.
         Returns:
             warped_features: (N, c, h, w).
             residual: mean absolute difference of the picture and the warped previous one in each cell, in
                 0..1, (N, 3, h, w).
             picture: what the next frame takes.
         """
+        warped = {'warped_features': self.warped(previous_features, flow)}
+        if image is None or previous_picture is None:
+            return warped
         picture = self.picture(image)
-        warped, residual = self.compensate(picture, previous_picture, previous_features, flow)
-        return {'warped_features': warped, 'residual': residual, 'picture': picture}
+        return {**warped, 'residual': self.residual(picture, previous_picture, flow), 'picture': picture}
 
     def correction(
         self,
         image: Tensor,
         warped_features: Tensor,
-        residual: Tensor,
+        residual: Tensor | None = None,
         age: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Correct the warped features where image and warped image differ, and finish the segmentation.
@@ -165,36 +193,43 @@ class TwNet(FlowWarping):
         Returns:
             features: what the next frame takes: the corrected ones.
             mask, confidence: see `decided`.
-            distortion: the attention, 0 keeps the warped features, 1 corrects them in full, (N, 1, h, w).
+            distortion: the attention, if there is any: 0 keeps the warped features, 1 corrects them in full,
+                (N, 1, h, w).
         """
         features, scores, attention = self.nonkey(self.look(image), warped_features, residual)
         decided = self.decide(scores, age)
-        return {'features': features.float(), **decided, 'distortion': attention.float()}
+        distortion = {} if attention is None else {'distortion': attention.float()}
+        return {'features': features.float(), **decided, **distortion}
 
     def warp(self, previous_features: Tensor, flow: Tensor) -> dict[str, Tensor]:
         """Layer 3: features (N, c, H/4, W/4) and flow (N, 2, H/4, W/4) -> warped_features."""
         return {'warped_features': warp(previous_features, flow)}
 
     def classification(self, warped_features: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
-        """Layer 3: warped features (N, c, H/4, W/4) -> features, mask, confidence."""
+        """Layer 3: warped features (N, c, H/4, W/4) -> features, unless composed, mask, confidence."""
         scores = self.cnn(warped_features, is_last=True)
-        return {'features': warped_features, **self.decide(scores, age)}
+        return {**self.carried_on(features=warped_features), **self.decide(scores, age)}
 
-    def compensate(
-        self, picture: Tensor, previous_picture: Tensor, previous_features: Tensor, flow: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Warped features and residual; see `compensation`.
+    @property
+    def cells(self) -> int:
+        """Side of a cell of the features, in cells of the flow.
 
-        Both means, of the flow and of the residual, are over cells of the features' stride, also where the
-        image ends inside the last ones, not over equal parts of the image: cells are where the features lie.
-        At layer 1 and 360 rows, 22.5 cells, features that moved by 32 and 48 rows are warped with an
-        error of 0.099 and 0.167 of their size, with equal parts of 0.109 and 0.182.
+        The means of the flow and of the residual are over such cells, also where the image ends inside the
+        last ones, not over equal parts of the image: cells are where the features lie. At layer 1 and 360
+        rows, 22.5 cells, features that moved by 32 and 48 rows are warped with an error of 0.099 and 0.167 of
+        their size, with equal parts of 0.109 and 0.182.
         """
-        cells = 2 ** (LAST - self.layer)  # side of a cell of the features, in cells of the flow
-        warped = warp(previous_features, self.reduced(flow) / cells)
+        return 2 ** (LAST - self.layer)
+
+    def warped(self, previous_features: Tensor, flow: Tensor) -> Tensor:
+        """See `compensation`."""
+        return warp(previous_features, self.reduced(flow) / self.cells)
+
+    def residual(self, picture: Tensor, previous_picture: Tensor, flow: Tensor) -> Tensor:
+        """See `compensation`."""
         pixels = CELL // self.part  # side of a cell of the flow, in pixels of the picture
         seen = warp(previous_picture, pixels * self.enlarged(flow, picture.shape[2:]))
-        return warped, shrink((picture - seen).abs(), cells * pixels)
+        return shrink((picture - seen).abs(), self.cells * pixels)
 
     def reduced(self, flow: Tensor) -> Tensor:
         """Means of a flow (N, 2, H/4, W/4) at the size of the features.
@@ -202,7 +237,7 @@ class TwNet(FlowWarping):
         Where it is that of blocks, each counts as much as the next, also one that the image does not fill.
         """
         if self.options['flow'] != 'motion_vectors':
-            return shrink(flow, 2 ** (LAST - self.layer))
+            return shrink(flow, self.cells)
         for _ in range(LAST - self.layer):
             flow = halve(flow)  # the first time to blocks
         return flow

@@ -49,7 +49,8 @@ def advance(
         compared: whether the per-frame CNN's features of the frame are wanted, for the consistency loss.
     """
     picture = method.shrink(rgb)
-    warped, residual = method.compensate(picture, handed.picture, handed.features, flow)
+    warped = method.warped(handed.features, flow)
+    residual = method.residual(picture, handed.picture, flow) if method.is_attended else None
     features, scores, _ = method.nonkey(rgb, warped, residual)
     own = own_features(method, rgb) if compared else None
     return Handed(features.detach().float(), picture), Prediction(scores.float(), features.float(), own)
