@@ -82,13 +82,47 @@ def test_rates_follow_their_schedule(schedule, more, middle, last):
     assert fitting.rate_at(999) == pytest.approx(last, abs=3e-3)
 
 
-@pytest.mark.parametrize('kind', ['adamw', 'sgd'])
+@pytest.mark.parametrize('kind', ['adamw', 'adam', 'sgd'])
 def test_norms_and_biases_do_not_decay(kind):
     groups = make_optimiser(Line(), settings(optimiser=kind, weight_decay=0.1)).param_groups
     assert [(group['weight_decay'], {p.ndim for p in group['params']}) for group in groups] == [
         (0.1, {2}),
         (0.0, {1}),
     ]
+
+
+def test_adam_adds_the_decay_to_the_gradient_and_adamw_does_not():
+    moved = {}
+    for kind in ('adam', 'adamw'):
+        module = nn.Linear(1, 1)
+        nn.init.constant_(module.weight, 2.0)
+        descent = Descent(module, settings(optimiser=kind, weight_decay=0.5, warmup_steps=0), CPU, 'fp32')
+        descent.step(0, 0 * module.weight.sum())
+        moved[kind] = 2 - module.weight.item()
+    # The first step of Adam is as long as the rate, whatever the gradient; AdamW shortens the weight itself.
+    assert moved == pytest.approx({'adam': 0.01, 'adamw': 0.01 * 0.5 * 2})
+
+
+def test_parts_learn_at_rates_of_their_own():
+    module = Line()
+    module.inner.bias.requires_grad_(False)
+    rates = {'inner': 0.1, 'outer': 0.5, 'outer.bias': 0.0}
+    fitting = settings(rates=rates, warmup_steps=0, weight_decay=0.0)
+    descent = Descent(module, fitting, CPU, 'fp32')
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    descent.step(0, sum(100 * p.sum() for p in module.parameters()))
+    moved = {name: (before[name] - value).mean().item() for name, value in module.state_dict().items()}
+    rate = fitting.rate_at(0)
+    expected = {'inner.weight': 0.1 * rate, 'inner.bias': 0, 'outer.weight': 0.5 * rate, 'outer.bias': 0}
+    assert moved == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize('part', ['midst', 'inn', 'drop', 'inner.bias'])
+def test_rates_of_what_does_not_learn_are_refused(part):
+    module = Line()
+    module.inner.bias.requires_grad_(False)
+    with pytest.raises(SettingsError, match=f'rates names {part}, of which nothing learns; it has inner'):
+        make_optimiser(module, settings(rates={part: 0.1}))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +198,10 @@ def test_whether_a_precision_is_fast_here_is_measured_without_touching_what_trai
 @pytest.mark.parametrize(
     'wrong',
     [
-        {'optimiser': 'adam'},
+        {'optimiser': 'rmsprop'},
+        {'rates': 0.1},
+        {'rates': {'inner': 'slow'}},
+        {'rates': {'inner': -1}},
         {'schedule': 'step'},
         {'momentum': 1.0},
         {'final_share': -0.1},

@@ -6,6 +6,7 @@ The checks of values, the parameters of the node and the options of the command 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
@@ -82,7 +83,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 class Described:
     """Settings, each a field made by `setting`, that are checked one by one when they are made.
 
-    A field is of one of KINDS, or a tuple of them.
+    A field is of one of KINDS, or a tuple of them, or a mapping of names to them.
     """
 
     types: ClassVar[dict[str, Any]]  # of the fields, by name
@@ -106,6 +107,8 @@ def _check(name: str, value: Any, kind: Any, description: Description) -> None:
 def _is_of(kind: Any, value: Any) -> bool:
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(_is_of(get_args(kind)[0], each) for each in value)
+    if get_origin(kind) is Mapping:
+        return isinstance(value, Mapping) and all(_is_of(get_args(kind)[1], each) for each in value.values())
     if isinstance(value, bool):  # in Python a whole number, too
         return kind is bool
     return isinstance(value, KINDS[kind][0])
@@ -114,6 +117,8 @@ def _is_of(kind: Any, value: Any) -> bool:
 def _in_words(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return f'a list, each entry {KINDS[get_args(kind)[0]][1]}'
+    if get_origin(kind) is Mapping:
+        return f'entries of the form name: {KINDS[get_args(kind)[1]][1]}'
     return KINDS[kind][1]
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import MISSING, dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from vss_ros.core.described import Described, setting
+from vss_ros.core.described import Described, Description, setting
 from vss_ros.core.errors import SettingsError
 
-OPTIMISERS = ('adamw', 'sgd')
+OPTIMISERS = ('adamw', 'adam', 'sgd')
 SCHEDULES = {
     'cosine': lambda done, power: 0.5 * (1 + math.cos(math.pi * done)),
     'polynomial': lambda done, power: (1 - done) ** power,
@@ -33,8 +34,12 @@ class FitSettings(Described):
     """How a stage is optimised: a linear warm-up, then the schedule."""
 
     steps: int = setting(MISSING, 'of the whole stage', range=(1, math.inf))
-    optimiser: str = setting('adamw', 'adamw without weight_decay is Adam', choices=OPTIMISERS)
+    optimiser: str = setting('adamw', 'adam adds weight_decay to the gradient', choices=OPTIMISERS)
     learning_rate: float = setting(2e-3, 'at its height')
+    rates: Mapping[str, float] = field(  # `setting` takes no mapping as a default
+        default_factory=dict,
+        metadata={'description': Description('share of learning_rate, by name of a part of what learns')},
+    )
     weight_decay: float = setting(0.05, 'of kernels; norms and biases never decay', range=(0, math.inf))
     momentum: float = setting(0.9, 'of sgd')
     warmup_steps: int = setting(200, 'in which the rate rises', range=(0, math.inf))
@@ -54,6 +59,8 @@ class FitSettings(Described):
         super().__post_init__()
         if not self.learning_rate > 0:
             raise SettingsError(f'learning_rate is {self.learning_rate}; use more than 0')
+        if wrong := [part for part, share in self.rates.items() if not 0 <= share < math.inf]:
+            raise SettingsError(f'rates: {wrong[0]} is {self.rates[wrong[0]]}; use a share of 0 or more')
         for name in ('averaging', 'momentum'):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f'{name} is {getattr(self, name)}; use 0 (off) to below 1')
@@ -74,16 +81,43 @@ def make_optimiser(module: nn.Module, settings: FitSettings) -> torch.optim.Opti
 
     Each parameter is listed once. The releases of EVSS and DAVSS list theirs two to five times, and so
     move them as many times per step: a rate of theirs is to be multiplied by about 3.
+
+    Raises:
+        SettingsError: `rates` names what does not learn.
     """
-    kernels = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {'params': kernels, 'weight_decay': settings.weight_decay},
-        {'params': others, 'weight_decay': 0.0},
-    ]
+    groups = []
+    for share, parameters in by_rate(module, settings.rates):
+        kernels = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
+        groups += [
+            {'params': kernels, 'weight_decay': settings.weight_decay, 'share': share},
+            {'params': others, 'weight_decay': 0.0, 'share': share},
+        ]
     if settings.optimiser == 'sgd':
         return torch.optim.SGD(groups, settings.learning_rate, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, settings.learning_rate)
+    kind = torch.optim.Adam if settings.optimiser == 'adam' else torch.optim.AdamW
+    return kind(groups, settings.learning_rate)
+
+
+def by_rate(module: nn.Module, rates: Mapping[str, float]) -> list[tuple[float, list[nn.Parameter]]]:
+    """What learns in `module`, each parameter at the share of the last of `rates` it is a part of, or at 1.
+
+    Raises:
+        SettingsError: one of them is no part of what learns.
+    """
+    learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    parts = {
+        part: {name for name in learning if name == part or name.startswith(f'{part}.')} for part in rates
+    }
+    if unknown := [part for part, names in parts.items() if not names]:
+        have = ', '.join(dict.fromkeys(name.split('.')[0] for name in learning))
+        raise SettingsError(f'rates names {", ".join(unknown)}, of which nothing learns; it has {have}')
+    part_of = {name: part for part, names in parts.items() for name in names}
+    shares = {'': 1.0, **rates}
+    return [
+        (share, [p for name, p in learning.items() if part_of.get(name, '') == part])
+        for part, share in shares.items()
+    ]
 
 
 class Descent:
@@ -115,7 +149,7 @@ class Descent:
         scale that has fallen next to nothing says that no scale helps.
         """
         for group in self.optimiser.param_groups:
-            group['lr'] = self.settings.rate_at(step)
+            group['lr'] = group['share'] * self.settings.rate_at(step)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         is_scaled = self.scaler.is_enabled()

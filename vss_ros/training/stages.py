@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from vss_ros.core.errors import ModelError, SettingsError, SourceError
 from vss_ros.training.loop import Stage
+from vss_ros.training.optimiser import by_rate
 
 if TYPE_CHECKING:
     from vss_ros.methods.method import Method
@@ -80,6 +81,8 @@ def check_stage(method: Method, data: Gathered, recipe: StageRecipe) -> None:
         if check is not None:
             check(method, data, recipe)
         else:
-            kind.create(method, data, recipe).batch(0, [0])
+            stage = kind.create(method, data, recipe)
+            stage.batch(0, [0])
+            by_rate(stage.module, recipe.fit.rates)
     except (SettingsError, SourceError, ModelError) as error:
         raise type(error)(f'{recipe.name}: {error}') from error
