@@ -25,6 +25,10 @@ class EngineError(VssError):
     """An engine cannot be created, loaded or run on this machine."""
 
 
+class PrecisionError(EngineError):
+    """An engine does not compute in this precision, or not on this machine."""
+
+
 class SourceError(VssError):
     """A video, folder, bag or label cannot be read."""
 

@@ -11,18 +11,21 @@ does not have is an error. They run the graphs in ONNX Runtime at the addresses 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import errno
 import importlib
 import inspect
 import json
+import math
+import os
 import re
 import signal
 import sys
 import tempfile
 import threading
 import traceback
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -181,6 +184,13 @@ class Cases:
                     self.load()
                     assert self.lines == expected
 
+    def case_an_engine_is_compared_again_when_its_launches_are_replayed_or_no_longer(self):
+        self.load()
+        for cuda_graphs in (True, False):
+            for expected in (['comparing with ONNX Runtime'], []):
+                self.load(cuda_graphs=cuda_graphs)
+                assert self.lines == expected
+
     def case_the_comparison_keeps_to_the_threads(self):
         from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -215,6 +225,13 @@ class Cases:
             for _ in range(2):
                 self.load()
                 assert self.lines == ['comparing with ONNX Runtime']
+
+    def case_a_cache_that_cannot_be_written_does_not_cost_an_engine(self):
+        Path(self.cache).chmod(0o500)
+        with bound_by_permissions():
+            assert not self.load().is_kept
+        assert self.library.builds == len(self.model.graphs.keys() - set(self.module.WARPS))
+        assert not list(Path(self.cache).iterdir())
 
     def case_progress_is_told(self):
         self.load()
@@ -393,6 +410,28 @@ class Cases:
             text = refusal(lambda wrong=wrong: engine.run('segmenter', {'image': wrong}))
             assert 'takes image as uint8' in text
 
+    def case_a_tensor_with_gaps_is_called_that(self):
+        engine = self.load()
+        image = self.module.torch.zeros((1, 3, *self.model.image_size), dtype=self.module.torch.uint8)
+        text = refusal(lambda: engine.run('segmenter', {'image': image.permute(0, 2, 3, 1)}))
+        assert text.endswith('(1, 64, 96, 3), not contiguous')
+
+    def case_part_of_a_tensor_is_read_where_tensorrt_takes_it(self):
+        torch, runner = self.module.torch, self.load()._runners['segmenter']
+        runner._device.kind = 'cuda'
+        shape = (1, *self.model.image_size, 3)
+        whole = torch.randint(255, (512 + math.prod(shape),), dtype=torch.uint8)
+        begin = -whole.data_ptr() % 256
+        found = {}
+        for offset in (begin, begin + 1):
+            image = whole[offset : offset + math.prod(shape)].view(shape)
+            runner._context.set_tensor_address.reset_mock()
+            found[offset] = runner({'image': image}), runner({'image': image.clone()})
+            addresses = [call.args for call in runner._context.set_tensor_address.call_args_list]
+            assert (('image', image.data_ptr()) in addresses) == (offset == begin)
+        for one, other in found.values():
+            assert torch.equal(one['scores'], other['scores'])
+
     def case_tensors_that_are_not_those_of_the_model_are_refused(self):
         graph = self.model.graphs['segmenter']
         other = dataclasses.replace(graph, outputs={**graph.outputs, 'more': graph.outputs['scores']})
@@ -448,6 +487,26 @@ def no_space():
     modules = (f'vss_ros.core.engines.{name}.write_private' for name in ('engine_cache', 'tensor_rt_engines'))
     full = OSError(errno.ENOSPC, 'No space left on device')
     return all_of([mock.patch(name, side_effect=full) for name in modules])
+
+
+@contextmanager
+def bound_by_permissions():
+    """While active, files can be read and written as their modes say, also by root."""
+    if os.getuid():
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of the call, for this thread
+    rights = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, rights) == 0
+    effective = rights[0]
+    rights[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, rights) == 0
+    try:
+        yield
+    finally:
+        rights[0] = effective
+        libc.capset(header, rights)
 
 
 def caught(call) -> BaseException | None:

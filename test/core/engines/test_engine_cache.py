@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +186,20 @@ def test_the_self_check_is_kept_with_the_engine(cache):
     assert cache.find(KEY).self_check == result
 
 
+def test_a_self_check_is_not_kept_with_a_newer_engine_than_it_is_of(cache):
+    engine = cache.store(KEY, b'engine', {})
+    newer = cache.store(KEY, b'newer', {})
+    cache.record_self_check(engine, PASSED)
+    assert cache.find(KEY) == newer
+
+
+def test_a_self_check_is_kept_when_nobody_builds_that_engine(cache):
+    engine, building = cache.store(KEY, b'engine', {}), ExitStack()
+    building.enter_context(cache.lock(KEY.stem))
+    cache.record_self_check(engine, PASSED, on_wait=building.close)  # which lets it go on
+    assert cache.find(KEY).self_check == PASSED
+
+
 PASSED = {'passed': True, 'agreement': 0.999, 'error': 0.01, 'worst': 'mask'}
 
 
@@ -227,6 +243,21 @@ def test_pruning_takes_locks_and_measurements_along_that_no_engine_needs(cache):
     assert files == left | {cache.timing_cache(keys['a'].as_json()).name}
     cache.prune(lambda entry: False)
     assert list(cache.folder.iterdir()) == []
+
+
+def test_pruning_removes_what_builds_left_that_did_not_come_to_their_end(cache):
+    kept = {'torch-check-0123456789ab.json', 'cpu-trial-0123456789ab.json', 'openvino/m/a.blob'}
+    kept |= {'.unfinished-now', f'{replace(KEY, model="held").stem}.lock'}
+    lost = {f'{KEY.stem}.json', f'{KEY.stem}.lock', '.unfinished-old', 'openvino/m/.unfinished-old'}
+    (cache.folder / 'openvino' / 'm').mkdir(parents=True)
+    for name in kept | lost:
+        (cache.folder / name).write_bytes(b'')
+        if name.endswith('.unfinished-old'):
+            os.utime(cache.folder / name, (0, 0))
+    with cache.lock(replace(KEY, model='held').stem):
+        assert set(cache.prune(lambda entry: True)) == {cache.folder / name for name in lost}
+    files = (file for file in cache.folder.rglob('*') if file.is_file())
+    assert {str(file.relative_to(cache.folder)) for file in files} == kept
 
 
 def test_the_default_folder_follows_the_cache_folder_of_the_desktop(monkeypatch, tmp_path):

@@ -15,9 +15,10 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from typing import Any
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.files.share import version
-from vss_ros.core.files.user_cache import cache_path, held
+from vss_ros.core.files.user_cache import cache_path, held, is_held
 
 FORMAT = 1  # of the sidecars; another number makes every older engine stale
 SUFFIX = '.engine'
+ABANDONED_S = 3600.0  # after which a draft is taken for one that nobody completes
+_DRAFT = '.unfinished-'
+_STEM = re.compile(r'[^-]+-[^-]+-\d+x\d+-[^-]+-[0-9a-f]{12}')  # see `EngineKey.stem`
 
 
 @dataclass(frozen=True)
@@ -162,13 +166,14 @@ class EngineCache:
         _write_sidecar(engine)
         return engine
 
-    def record_self_check(self, engine: CachedEngine, result: Mapping[str, Any]) -> CachedEngine:
-        """Writes the result of a self-check into the sidecar."""
-        checked = CachedEngine(
-            engine.file, engine.key, engine.sha256, engine.size_bytes, engine.facts, dict(result)
-        )
-        _write_sidecar(checked)
-        return checked
+    def record_self_check(
+        self, engine: CachedEngine, result: Mapping[str, Any], on_wait: Callable[[], None] | None = None
+    ) -> None:
+        """Writes the result of a self-check into the sidecar, unless that is of a newer engine by now."""
+        with self.lock(engine.file.stem, on_wait):
+            found = _read(engine.file)
+            if found and found.sha256 == engine.sha256:
+                _write_sidecar(replace(found, self_check=dict(result)))
 
     def entries(self, slot: str = '') -> list[CachedEngine]:
         """The engines at hand, newest first; those of one slot if it is given."""
@@ -179,7 +184,8 @@ class EngineCache:
     def prune(self, keep: Callable[[CachedEngine], bool]) -> list[Path]:
         """Removes the engines that are not to be kept, and those without a readable sidecar.
 
-        What building measured goes where no engine is left that was built with it.
+        What building measured goes where no engine is left that was built with it. So do sidecars and locks
+        without an engine, and what was being written when the power failed.
 
         Returns:
             what was removed.
@@ -191,10 +197,24 @@ class EngineCache:
                 self.remove(file)
                 removed.append(file)
         used = {self.timing_cache(entry.key) for entry in self.entries()}
-        for file in sorted(set(self.folder.glob('*.timing')) - used):
+        unused = set(self.folder.glob('*.timing')) - used
+        for file in sorted(unused.union(self._without_engine(), self._unfinished())):
             file.unlink(missing_ok=True)
             removed.append(file)
         return removed
+
+    def _without_engine(self) -> Iterator[Path]:
+        """Sidecars and locks that are of no engine. The lock of one that is just being built is held."""
+        for file in self.folder.iterdir():
+            is_alone = _STEM.fullmatch(file.stem) and not file.with_suffix(SUFFIX).exists()
+            if is_alone and (file.suffix == '.json' or (file.suffix == '.lock' and not is_held(file))):
+                yield file
+
+    def _unfinished(self) -> Iterator[Path]:
+        """Drafts that nobody has written to for long, also beside what other runtimes keep here."""
+        for file in self.folder.rglob(f'{_DRAFT}*'):
+            if file.is_file() and time.time() - file.stat().st_mtime > ABANDONED_S:
+                yield file
 
     def remove(self, file: Path) -> None:
         """Removes one engine, its sidecar and its lock, should they still be there."""
@@ -240,7 +260,7 @@ def _check_private(path: Path) -> None:
 
 def write_private(file: Path, data: bytes) -> None:
     """Writes a file that only its user can read, complete on the disk or not at all."""
-    handle, draft = tempfile.mkstemp(prefix='.unfinished-', dir=file.parent)  # mode 0600
+    handle, draft = tempfile.mkstemp(prefix=_DRAFT, dir=file.parent)  # mode 0600
     try:
         with os.fdopen(handle, 'wb') as stream:
             stream.write(data)

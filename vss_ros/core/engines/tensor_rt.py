@@ -35,7 +35,7 @@ from vss_ros.core.engines.torch_device import (
     torch,
     warp,
 )
-from vss_ros.core.errors import EngineError
+from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.files import GraphSpec
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import WARPS
@@ -49,6 +49,7 @@ DTYPES = {
     'int64': trt.DataType.INT64,
     'uint8': trt.DataType.UINT8,
 }
+ALIGNMENT = 256  # bytes, of every address; PyTorch's allocator gives no other on a GPU
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +88,7 @@ class TensorRtEngine(DeviceEngine):
         """
         version = check_version()
         if settings.precision not in PRECISIONS:
-            raise EngineError(
+            raise PrecisionError(
                 f'engine tensorrt has no precision {settings.precision}; use {", ".join(PRECISIONS)}'
             )
         device = CudaDevice(settings.gpu_id)
@@ -222,7 +223,8 @@ class GraphRunner:
     def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
         _check(self.spec, inputs)
         if not self._record:
-            return self._enqueued(self._new_outputs(), inputs)
+            aligned = {name: self._aligned(tensor) for name, tensor in inputs.items()}
+            return self._enqueued(self._new_outputs(), aligned)
         if self._recording is None:
             try:
                 # Addresses must not change, nor memory be taken, while the launches are recorded.
@@ -239,6 +241,11 @@ class GraphRunner:
             name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device=self._device.torch_device)
             for name, spec in self.spec.outputs.items()
         }
+
+    def _aligned(self, tensor: Any) -> Any:
+        """A copy of a tensor that is part of a larger one and begins where TensorRT takes none."""
+        is_taken = self._device.kind == 'cpu' or tensor.data_ptr() % ALIGNMENT == 0
+        return tensor if is_taken else tensor.clone()
 
     def _enqueued(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
         self._bind({name: tensor.data_ptr() for name, tensor in (*inputs.items(), *outputs.items())})
@@ -299,7 +306,8 @@ def _check(spec: GraphSpec, inputs: Mapping[str, Any]) -> None:
         tensor = inputs[name]
         dtype = str(tensor.dtype).removeprefix('torch.')
         if tuple(tensor.shape) != wanted.shape or dtype != wanted.dtype or not tensor.is_contiguous():
+            strided = '' if tensor.is_contiguous() else ', not contiguous'
             raise EngineError(
                 f'graph {spec.name!r} takes {name} as {wanted.dtype} {wanted.shape}, was given {dtype} '
-                f'{tuple(tensor.shape)}'
+                f'{tuple(tensor.shape)}{strided}'
             )

@@ -7,8 +7,8 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,9 +101,7 @@ class EngineStore:
         """
         key = self.key(graph)
         what = f'graph {graph.name!r} of model {self._model.name} ({self._settings.precision})'
-        with self.cache.lock(
-            key.stem, lambda: self._progress(f'another process is building {what}; waiting')
-        ):
+        with self._locked(key, what):
             found = self._usable(key) if unless_found else None
             if found:
                 return found
@@ -137,7 +135,8 @@ class EngineStore:
         """Compares new engines with ONNX Runtime, stores the results and refuses engines that are wrong.
 
         An engine that was compared under another driver or PyTorch is new again: it compiles nothing anew,
-        but what runs it and the graphs WARPS has changed.
+        but what runs it and the graphs WARPS has changed. So is one whose launches are now replayed, or no
+        longer.
 
         Args:
             again: check engines that have passed before, too.
@@ -147,7 +146,11 @@ class EngineStore:
             EngineError: a graph is beyond tolerance, now or when it was new.
         """
         what = f'TensorRT {check_version()} ({self._settings.precision}) on {self._device.name}'
-        under = {'driver': driver_version(), 'torch': str(torch.__version__)}
+        under = {
+            'driver': driver_version(),
+            'torch': str(torch.__version__),
+            'cuda_graphs': self._settings.cuda_graphs,
+        }
         known = {n: (item.cached and item.cached.self_check) or {} for n, item in obtained.items()}
         if again or any(not under.items() <= result.items() for result in known.values()):
             from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
@@ -161,7 +164,7 @@ class EngineStore:
                 if item.cached:
                     with self._if_it_can_be_written('the result of the self-check'):
                         result = results[name] | under | {'beside': beside}
-                        self.cache.record_self_check(item.cached, result)
+                        self.cache.record_self_check(item.cached, result, self._on_wait(f'graph {name!r}'))
         else:
             results = {**known, **next(iter(known.values()), {}).get('beside', {})}
         refuse_failed(results, self._model, what, f'build it again with: {self.build_command()} --force')
@@ -175,6 +178,17 @@ class EngineStore:
         if self._settings.engine_cache:
             words += ['--engine-cache', self._settings.engine_cache]
         return shlex.join(words)
+
+    @contextmanager
+    def _locked(self, key: EngineKey, what: str) -> Iterator[None]:
+        """Lets one process at a time build; where there can be no lock, each builds for itself."""
+        with ExitStack() as stack:
+            with self._if_it_can_be_written(f'the lock of {what}'):
+                stack.enter_context(self.cache.lock(key.stem, self._on_wait(what)))
+            yield
+
+    def _on_wait(self, what: str) -> Callable[[], None]:
+        return lambda: self._progress(f'another process is building {what}; waiting')
 
     @contextmanager
     def _if_it_can_be_written(self, what: str) -> Iterator[None]:

@@ -76,3 +76,13 @@ def held(file: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None
         yield
     finally:
         os.close(handle)
+
+
+def is_held(file: Path) -> bool:
+    """Whether somebody holds that lock just now, or may, where files have no locks."""
+    with file.open('rb') as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
