@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.methods import build_method
+from vss_ros.methods.blocks.light_fpn import ENCODERS
+from vss_ros.training.origins import origins_of
 from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.start import start_from
 from vss_ros.training.trainer import Trainer
@@ -91,6 +95,66 @@ def test_what_depends_on_the_classes_can_begin_anew():
     for name, value in method.state_dict().items():
         learnt = name.startswith('csrnet.') and not name.startswith('csrnet.scores.')
         assert torch.equal(value, (whole.state_dict() if learnt else fresh)[name]), name
+
+
+TORCHVISION = {  # encoder: what else is in its file, and how an entry of `start` says what is wanted of it
+    'resnet18': (['fc.weight', 'fc.bias'], {'without': ['fc']}),
+    'mobilenet_v2': (
+        ['features.18.0.weight', 'classifier.1.weight'],
+        {'prefix': 'features', 'without': ['18']},
+    ),
+}
+
+
+@pytest.fixture(params=TORCHVISION)
+def pretrained(request, tmp_path):
+    """An encoder, its layers, and the entry that begins with them, out of a file like torchvision's."""
+    torch.manual_seed(1)
+    layers = ENCODERS[request.param].build()
+    more, entry = TORCHVISION[request.param]
+    inside = f'module.{entry["prefix"]}.' if 'prefix' in entry else 'module.'
+    content = {f'{inside}{name}': value for name, value in layers.state_dict().items() if value.ndim}
+    content |= {f'module.{name}': torch.zeros(3) for name in more}
+    torch.save(content, file := tmp_path / 'pretrained.pth')
+    return request.param, layers, {'file': str(file), **entry}
+
+
+def test_an_encoder_starts_with_a_file_of_pretrained_weights(pretrained):
+    encoder, layers, entry = pretrained
+    method = build_method('twnet', 5, {'encoder': encoder, 'flow': 'dis'})
+    start_from(method, {'cnn.encoder': entry})
+    method.nonkey.start_from(method.cnn)
+    for name, value in layers.state_dict().items():
+        assert torch.equal(method.cnn.encoder.state_dict()[name], value), name
+        kept = method.nonkey.cnn.encoder.state_dict().get(name, value)
+        assert torch.equal(kept, value), name
+
+
+@pytest.mark.parametrize(
+    ('changes', 'error', 'message'),
+    [
+        ({'without': []}, ModelError, r'fc.weight is of no use; fc.bias is of no use. .* prefix: features'),
+        ({'prefix': 'stem'}, ModelError, r'has no weights stem\.\*; it has .*fc, layer1'),
+        ({'without': ['fc', 'tail']}, SettingsError, 'has no part tail to be without'),
+        ({'file': 'nowhere.pth'}, ModelError, 'nowhere.pth does not exist'),
+        ({'from': 'a/b'}, SettingsError, r'or \{file: resnet18.pth'),
+        ({'without': 'fc'}, SettingsError, r'or \{file: resnet18.pth'),
+    ],
+)
+@pytest.mark.parametrize('pretrained', ['resnet18'], indirect=True)
+def test_a_file_that_does_not_fit_is_refused(pretrained, changes, error, message):
+    encoder, _, entry = pretrained
+    method = build_method('twnet', 5, {'encoder': encoder, 'layer': 3, 'flow': 'dis'})
+    with pytest.raises(error, match=message):
+        start_from(method, {'cnn.encoder': {**entry, **changes}})
+
+
+def test_the_file_that_a_network_started_from_is_told_by_its_digest(pretrained):
+    _, _, entry = pretrained
+    recipe = SimpleNamespace(stages=(), start={'cnn.encoder': entry})
+    data = SimpleNamespace(class_set=load_classes('camvid11'), describe=dict)
+    told = origins_of(recipe, data)['start']['cnn.encoder']
+    assert re.fullmatch(r'pretrained.pth(, features)?; sha256 of the file [0-9a-f]{16}; without .*', told)
 
 
 @pytest.mark.parametrize(

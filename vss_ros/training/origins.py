@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.files.paths import user_path
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import load_model
-from vss_ros.training.start import origin_and_left_out
+from vss_ros.training.start import Origin, origin_of
 from vss_ros.training.teacher import named_teachers
 
 if TYPE_CHECKING:
@@ -50,8 +51,15 @@ def check_classes(before: Any, now: dict[str, Any]) -> None:
 
 
 def _start(name: str, entry: object) -> str:
-    origin, without = origin_and_left_out(name, entry)
-    return _model(origin) + (f'; without {", ".join(without)}' if without else '')
+    origin = origin_of(name, entry)
+    what = _file(origin) if origin.is_file else _model(f'{origin.place}/{origin.prefix}')
+    return what + (f'; without {", ".join(origin.without)}' if origin.without else '')
+
+
+def _file(origin: Origin) -> str:
+    path = user_path(origin.place)
+    prefix = f', {origin.prefix}' if origin.prefix else ''
+    return f'{path.name}{prefix}; sha256 of the file {sha256_of(path)[:16]}'
 
 
 def _model(origin: str) -> str:
