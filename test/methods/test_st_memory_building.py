@@ -57,14 +57,18 @@ def one_cell(class_id, sureness, mark, truth=None):
     return torch.full((1, 1, 1), float(mark)), scores, truth
 
 
-@pytest.fixture
-def builder():
+def filled(**sizes):
     """Each class was seen four times, surer from time to time."""
-    builder = MemoryBuilder(11, keys_per_class=3)
+    builder = MemoryBuilder(11, keys_per_class=3, **sizes)
     for class_id in range(11):
         for i in range(4):
             builder.add(*one_cell(class_id, 2.0 + i, 10 * class_id + i))
     return builder
+
+
+@pytest.fixture
+def builder():
+    return filled()
 
 
 def test_keys_are_the_hardest_and_prototypes_the_mean_of_the_good(builder):
@@ -73,6 +77,11 @@ def test_keys_are_the_hardest_and_prototypes_the_mean_of_the_good(builder):
     assert keys.shape == (33, 1)
     assert keys.flatten().tolist() == [10.0 * class_id for class_id in range(11) for _ in range(3)]
     assert prototypes.flatten().tolist() == [10.0 * class_id + 2 for class_id in range(11)]
+
+
+def test_a_prototype_is_the_mean_of_as_many_of_the_best_as_are_asked_for():
+    _, prototypes = filled(good_per_class=2).memory(CAMVID)
+    assert prototypes.flatten().tolist() == [10.0 * class_id + 2.5 for class_id in range(11)]
 
 
 @pytest.mark.parametrize('truth', [4, 255])

@@ -13,6 +13,7 @@ from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.resize import resize
+from vss_ros.training import fusion
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
 from vss_ros.training.fusion import (
@@ -150,15 +151,15 @@ def test_mar_learns_from_a_full_memory_that_stays_as_it_is(street, tmp_path):
 
 
 class Same:
-    """Data of one clip, which is given as it is."""
+    """Data of one clip, which is given as it is, or mirrored."""
 
     def __init__(self, clip):
         self.class_set, self.classes, self.seed = load_classes('camvid11'), CLASSES, 0
         self.frequencies = np.full(CLASSES, 1 / CLASSES)
         self._clip = clip
 
-    def clips(self, shares, recoloured=True, following=0):
-        return [(self, 1.0)]
+    def clips(self, shares, recoloured=True, following=0, mirrored=True):
+        return [(Same(mirror(self._clip) if mirrored else self._clip), 1.0)]
 
     def check_labelled(self, shares):
         """This clip is."""
@@ -168,6 +169,10 @@ class Same:
 
     def clip(self, rng, frames, backwards=False):
         return Clip(self._clip.images[:frames], self._clip.labels[:frames])
+
+
+def mirror(clip):
+    return Clip(*(np.ascontiguousarray(frames[:, :, ::-1]) for frames in (clip.images, clip.labels)))
 
 
 def refinement(clip, method):
@@ -206,6 +211,14 @@ def test_the_memory_is_filled_before_mar_is_trained(street):
     assert set(stage.module) == {'MAR', 'classifier'}
 
 
+def test_the_memory_is_filled_from_clips_that_are_not_mirrored(street, monkeypatch):
+    seen = []
+    monkeypatch.setattr(fusion, 'build_memory', lambda _, clips, *__: seen.extend(clips))
+    refinement(street, lite())
+    assert len(seen) == 2
+    assert all(torch.equal(images, torch.from_numpy(street.images[:3])) for images, _ in seen)
+
+
 def test_a_class_that_was_never_seen_is_named(street):
     labels = np.minimum(street.labels, 3)
     with pytest.raises(ModelError, match=r'too few cells of .*bicyclist.* were recognised'):
@@ -221,6 +234,11 @@ def test_a_method_without_a_memory_is_not_refined(street):
 def test_samples_that_are_too_few_for_batch_norm_are_refused(settings):
     with pytest.raises(SettingsError, match='batch norm needs 2 samples or more of 3 frames'):
         FusionSettings(**settings)
+
+
+def test_a_prototype_of_no_features_is_refused():
+    with pytest.raises(SettingsError, match='good_per_class is 0; use 1 or more'):
+        RefinementSettings(good_per_class=0)
 
 
 @pytest.mark.parametrize('name', ['st-memory', 'st-memory-lite'])

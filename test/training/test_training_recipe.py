@@ -125,7 +125,7 @@ def test_a_mistake_in_a_recipe_is_named(recipe, message):
 
 
 @pytest.mark.parametrize('owner', [FitSettings, StreetSettings, FlowSettings, GrowthSettings, GlanceSettings])
-@pytest.mark.parametrize('value', [None, {}, b'1', ['1']])
+@pytest.mark.parametrize('value', [None, {'a': None}, b'1', ['1']])
 def test_a_setting_that_is_made_without_a_recipe_refuses_another_kind_of_value_too(owner, value):
     needed = {'steps': 1} if owner is FitSettings else {}
     for field in fields(owner):

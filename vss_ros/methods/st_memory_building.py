@@ -65,11 +65,12 @@ class MemoryBuilder:
     Args:
         classes: number of classes K.
         keys_per_class: hard features to keep.
+        good_per_class: features to keep of which a prototype is the mean.
     """
 
-    def __init__(self, classes: int, keys_per_class: int) -> None:
+    def __init__(self, classes: int, keys_per_class: int, good_per_class: int = GOOD) -> None:
         self.keys_per_class = keys_per_class
-        self.samples = [ClassSamples(keys_per_class) for _ in range(classes)]
+        self.samples = [ClassSamples(keys_per_class, good_per_class) for _ in range(classes)]
 
     @torch.no_grad()
     def add(self, fused: Tensor, scores: Tensor, truth: Tensor) -> None:
@@ -112,19 +113,25 @@ class MemoryBuilder:
 
 
 @torch.no_grad()
-def build_memory(method: StMemory, clips: Iterable[tuple[Tensor, Tensor]], classes: ClassSet) -> None:
+def build_memory(
+    method: StMemory,
+    clips: Iterable[tuple[Tensor, Tensor]],
+    classes: ClassSet,
+    good_per_class: int = GOOD,
+) -> None:
     """Fill the memory of a trained method; its image network, STF and classifier stay as they are.
 
     Args:
         method: with `refinement: memory`, in eval mode.
         clips: three images in the order of time, uint8 (3, H, W, 3) BGR, and the truth, uint8 (H, W), of
             the one that the method labels: the middle one if `frames` is published, else the last.
+        good_per_class: see `MemoryBuilder`.
     Raises:
         ModelError: the method has no memory, or a class was never recognised.
     """
     if not isinstance(method.MAR, Mar):
         raise ModelError('the method has no memory to fill; build it with refinement memory')
-    builder = MemoryBuilder(method.classes, method.options['keys_per_class'])
+    builder = MemoryBuilder(method.classes, method.options['keys_per_class'], good_per_class)
     for images, truth in clips:
         by_age = method.features(images)['features'].split(1)[::-1]
         fused = method.fuse(*by_age)

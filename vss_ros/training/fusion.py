@@ -23,7 +23,7 @@ from vss_ros.methods.blocks.mar import Mar
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.stf import FRAMES
 from vss_ros.methods.st_memory import StMemory
-from vss_ros.methods.st_memory_building import build_memory
+from vss_ros.methods.st_memory_building import GOOD, build_memory
 from vss_ros.training.clips import Clip
 from vss_ros.training.draws import MEMORY, SAMPLE, generator
 from vss_ros.training.labelled_video import LabelledVideo
@@ -71,9 +71,16 @@ class RefinementSettings(FusionSettings):
     Attributes:
         memory_clips: how many clips are drawn to fill the memory, where there is no video with labels. Of one
             every labelled frame serves, in order, as in the release; but never mirrored.
+        good_per_class: how many features a prototype in the memory is the mean of.
     """
 
     memory_clips: int = 300
+    good_per_class: int = GOOD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.good_per_class < 1:
+            raise SettingsError(f'good_per_class is {self.good_per_class}; use 1 or more')
 
 
 class FusionStage:
@@ -180,9 +187,10 @@ class RefinementStage(FusionStage):
         """
         cls._check_memory(method)
         log.info('filling the memory')
-        sources = data.clips(recipe.shares, recoloured=False, following=method.delay_frames)
+        sources = data.clips(recipe.shares, recoloured=False, following=method.delay_frames, mirrored=False)
         clips = clips_to_remember(sources, recipe.sampling.memory_clips, data.seed)
-        build_memory(method.eval(), triples(method, clips), data.class_set)
+        good = recipe.sampling.good_per_class
+        build_memory(method.eval(), triples(method, clips), data.class_set, good)
         return super().create(method, data, recipe)
 
     @classmethod

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RectificationSettings(PropagationSettings):
-    """Sampling and the weights of the losses (TWNet sec. 3.5)."""
+    """Sampling and the weights of the losses, those of TWNet's second step."""
 
-    frames: int = 5  # mostly short chains, but long enough to meet features that were corrected before
+    frames: int = 5  # distances 1 to 4 equally often, from 2 on with features that were corrected before
     judged: int = 2
     consistency: float = CONSISTENCY
     jaccard: float = 0.0  # added to the cross-entropy
