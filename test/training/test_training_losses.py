@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.training.losses import ClassBalance, class_balance, class_weights, segmentation_losses
+from vss_ros.training.losses import ClassBalance, class_balance, class_weights, segmentation_losses, squares
 
 
 def test_rare_classes_weigh_more_and_the_average_pixel_weighs_one():
@@ -99,3 +99,34 @@ def test_a_pixel_of_twice_the_emphasis_counts_as_if_it_were_there_twice():
     emphasised = segmentation_losses(scores, labels, None, 0, emphasis)['cross_entropy']
     twice = segmentation_losses(scores[..., [0, 0, 1]], labels[..., [0, 0, 1]], None, 0)['cross_entropy']
     assert emphasised.item() == pytest.approx(twice.item(), abs=1e-6)
+
+
+def test_coarse_scores_stand_for_all_pixels_of_their_squares():
+    labels = torch.arange(16).reshape(1, 4, 4)
+    assert squares(labels)[0, :, 0, 1].tolist() == [2, 3, 6, 7]
+    assert squares(labels, 4)[0, :, 0, 0].tolist() == list(range(16))
+
+
+def test_labels_of_squares_that_are_all_alike_are_those_of_the_coarse_map():
+    torch.manual_seed(0)
+    scores, labels = torch.randn(2, 4, 3, 5), torch.randint(0, 4, (2, 3, 5))
+    labels[0, 0] = 255
+    balance = ClassBalance(torch.rand(4), torch.randn(4))
+    fine = labels.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    expected = segmentation_losses(scores, labels, balance, 0.5)
+    found = segmentation_losses(scores, squares(fine), balance, 0.5)
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(
+        {name: term.item() for name, term in expected.items()}
+    )
+
+
+def test_scores_that_lie_left_of_the_truth_cost_as_much_as_those_that_lie_right_of_it():
+    """Or a network learns to give masks that lie beside what they show."""
+    labels = torch.tensor([0] * 16 + [1] * 16).expand(1, 8, 32)
+
+    def loss(shift):
+        edge = (torch.arange(16) * 2 + 0.5 - 15.5 - shift).expand(1, 4, 16)
+        return segmentation_losses(torch.stack((-edge, edge), 1), squares(labels), None, 0)['cross_entropy']
+
+    assert loss(-1).item() == pytest.approx(loss(1).item(), rel=1e-4)
+    assert loss(0) < loss(1)

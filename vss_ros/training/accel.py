@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vss_ros.methods.accel import Accel
-from vss_ros.training.losses import segmentation_losses
+from vss_ros.training.losses import segmentation_losses, squares
 from vss_ros.training.propagation import PropagationSettings, PropagationStage, follow
 
 
@@ -69,7 +69,7 @@ class UpdateStage(PropagationStage[Accel, Handed]):
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and Jaccard loss of the fused scores and of the update branch, at half the size."""
         settings: UpdateSettings = self.settings
-        half = labels[:, ::2, ::2].long()
+        half = squares(labels).long()
         parts = (('fused', prediction.merged, settings.fused), ('alone', prediction.updated, settings.alone))
         return {
             f'{part}_{name}': weight * term

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.frame import UNLABELLED
+from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss import Evss, labels_of
 from vss_ros.methods.evss_losses import Prediction, edge_label, edge_loss, mean_cross_entropy
-from vss_ros.training.losses import segmentation_losses
+from vss_ros.training.losses import segmentation_losses, squares
 from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage, follow
+
+MIDDLE = [5, 6, 9, 10]  # of the 4 x 4 pixels of a cell
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,11 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         settings: CorrectionSettings = self.settings
         outlined = labels if outlined is None else outlined
         if settings.full_size:
-            fused, rest = labels.long(), labels.long()
-            prediction = Prediction(*(resize(maps, labels.shape[1:]) for maps in prediction))
+            fused = rest = labels.long()
+            prediction = coarse = Prediction(*(resize(maps, labels.shape[1:]) for maps in prediction))
         else:
-            fused, rest = labels[:, ::2, ::2].long(), labels[:, 2::4, 2::4].long()
-            outlined = outlined[:, 2::4, 2::4]
+            fused, rest, outlined = squares(labels).long(), middles(labels).long(), middles(outlined)
+            coarse = Prediction(*(maps.repeat_interleave(len(MIDDLE), 0) for maps in prediction))
         emphasis = settings.emphasis if emphasis is None else emphasis
         importance = 1 + emphasis * is_wrong(prediction.warped, fused)
         semantic = segmentation_losses(prediction.merged, fused, self._balance, settings.jaccard, importance)
@@ -131,21 +133,26 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         edges = [edge_label(label, settings.thin_classes, no_edges) for label in outlined.cpu().numpy()]
         edge_targets = torch.from_numpy(np.stack(edges)).long().to(labels.device)
         if settings.wrong_warps:
-            edge_targets |= is_wrong(prediction.warped, rest)
-        predicted = prediction.edge.argmax(1) == 1
+            edge_targets |= is_wrong(coarse.warped, rest)
+        predicted = coarse.edge.argmax(1) == 1
         # The release marks pixels off the edge by class 0, and so loses class 0 itself; kept.
         on_edges = torch.where(predicted & (rest != 0), rest, UNLABELLED)
         terms = {
             **{name: settings.semantic * term for name, term in semantic.items()},
-            'edge': settings.edge * edge_loss(prediction.edge, edge_targets),
-            'edge_semantics': settings.edge_semantics * mean_cross_entropy(prediction.updated, on_edges),
+            'edge': settings.edge * edge_loss(coarse.edge, edge_targets),
+            'edge_semantics': settings.edge_semantics * mean_cross_entropy(coarse.updated, on_edges),
         }
-        if prediction.warped.requires_grad:  # otherwise nothing that is trained can change it
-            terms['warp'] = settings.warp * mean_cross_entropy(prediction.warped, rest)
+        if coarse.warped.requires_grad:  # otherwise nothing that is trained can change it
+            terms['warp'] = settings.warp * mean_cross_entropy(coarse.warped, rest)
         return terms
 
 
 def is_wrong(warped: Tensor, labels: Tensor) -> Tensor:
-    """Where the class of the warped scores is not the labelled one: bool (N, H, W), as `labels`."""
-    found = resize(warped.detach(), labels.shape[1:]).argmax(1)
+    """Where the class of the warped scores is not the labelled one: bool, (N, H, W) or more, as `labels`."""
+    found = resize(warped.detach(), labels.shape[-2:]).argmax(1, keepdim=labels.ndim == 4)
     return (found != labels) & (labels != UNLABELLED)
+
+
+def middles(labels: Tensor) -> Tensor:
+    """The four pixels around the middle of each cell, as labels of four images each: (4 N, H/4, W/4)."""
+    return squares(labels, CELL)[:, MIDDLE].flatten(0, 1)

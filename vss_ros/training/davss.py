@@ -186,9 +186,9 @@ class JointStage(DavssStage):
         # Published at full size. Maps fused at a quarter are judged at half, which keeps poles two pixels
         # wide at a quarter of the cost.
         at_full = self.method.options['fusion'] == 'full'
-        targets = (labels if at_full else labels[:, ::2, ::2]).long()
-        size = targets.shape[1:]
-        wide = Prediction(*(self.resize(maps, size) for maps in prediction))
+        size, pixels = labels.shape[1:], slice(None, None, 1 if at_full else 2)
+        targets = labels[:, pixels, pixels].long()
+        wide = Prediction(*(self.resize(maps, size)[:, :, pixels, pixels] for maps in prediction))
         losses = davss_losses(wide, targets, settings.cue_weight)
         terms = {name: getattr(settings, name) * loss for name, loss in losses.items()}
         if not prediction.warped.requires_grad:  # nothing that is trained can change it

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vss_ros.methods.dff import Dff, ScalingFlowNet
-from vss_ros.training.losses import segmentation_losses
+from vss_ros.training.losses import segmentation_losses, squares
 from vss_ros.training.propagation import PropagationSettings, PropagationStage, follow
 
 
@@ -75,5 +75,5 @@ class ScalingStage(PropagationStage[Dff, Handed]):
 
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and Jaccard loss of the scores, at half the size."""
-        half = labels[:, ::2, ::2].long()
+        half = squares(labels).long()
         return segmentation_losses(prediction.merged, half, self._balance, self.settings.jaccard)

@@ -28,7 +28,7 @@ from vss_ros.training.clips import Clip
 from vss_ros.training.draws import MEMORY, SAMPLE, generator
 from vss_ros.training.labelled_video import LabelledVideo
 from vss_ros.training.loop import Batch
-from vss_ros.training.losses import class_balance, segmentation_losses
+from vss_ros.training.losses import class_balance, segmentation_losses, squares
 from vss_ros.training.propagation import ClipSource, check_lengths
 from vss_ros.training.shares import Shares
 
@@ -143,7 +143,7 @@ class FusionStage:
         scores = self.scores(batch['images'])
         labels = labelled(self.method, batch['labels']).flatten(0, 1)
         if not self.settings.full_size:
-            labels = labels[:, ::2, ::2]
+            labels = squares(labels)
         return segmentation_losses(scores, labels.long(), self._balance, self.settings.jaccard)
 
     def scores(self, images: Tensor) -> Tensor:

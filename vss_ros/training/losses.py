@@ -65,6 +65,17 @@ def class_weights(frequencies: np.ndarray, softness: float) -> np.ndarray:
     return weights / max((weights * frequencies).sum(), 1e-9)
 
 
+def squares(labels: Tensor, side: int = 2) -> Tensor:
+    """The labels that each score stands for where scores are coarser: (N, H, W) -> (N, S, H/side, W/side).
+
+    All S = side^2 of them, because one alone lies beside the middle of its square: learnt from that one, a
+    network gives masks that lie as far beside the truth.
+    """
+    count, height, width = labels.shape
+    parts = labels.reshape(count, height // side, side, width // side, side)
+    return parts.permute(0, 2, 4, 1, 3).reshape(count, side * side, height // side, width // side)
+
+
 def segmentation_losses(
     scores: Tensor,
     labels: Tensor,
@@ -79,22 +90,23 @@ def segmentation_losses(
 
     Args:
         scores: logits of any size, (N, K, h, w).
-        labels: class ids, 255 where unlabelled, int64 (N, H, W).
+        labels: class ids, 255 where unlabelled, int64 (N, H, W), or (N, S, H, W) as `squares` gives them.
         balance: of the classes, on any device; all the same if there is none.
-        emphasis: further weights of the pixels in the cross-entropy, (N, H, W).
+        emphasis: further weights in the cross-entropy, of the shape of the labels.
     """
     classes = scores.shape[1]
-    scores = resize(scores.float(), labels.shape[1:])
+    scores = resize(scores.float(), labels.shape[-2:])
     if balance is not None:
         balance = balance.to(scores.device)
         scores = scores + balance.offsets[:, None, None]
     logarithms = scores.log_softmax(1)
+    labels = labels if labels.ndim == 4 else labels[:, None]
     known = labels != UNLABELLED
     labels = labels.where(known, 0)
-    of_truth = logarithms.gather(1, labels[:, None])[:, 0]
+    of_truth = logarithms.gather(1, labels)
     importance = known.float() if balance is None else balance.weights[labels] * known
     if emphasis is not None:
-        importance = importance * emphasis
+        importance = importance * emphasis.reshape(importance.shape)
     terms = {'cross_entropy': -(importance * of_truth).sum() / importance.sum().clamp(min=1)}
     if jaccard > 0:
 
@@ -103,7 +115,7 @@ def segmentation_losses(
 
         both = per_class(of_truth.exp() * known)
         truth = per_class(known.float())
-        either = (logarithms.exp() * known[:, None]).sum((0, 2, 3)) + truth - both
+        either = (logarithms.exp() * known.sum(1, keepdim=True)).sum((0, 2, 3)) + truth - both
         ratio = (both / either.clamp(min=1))[truth > 0]
         terms['jaccard'] = jaccard * (1 - ratio).sum() / max(len(ratio), 1)
     return terms

@@ -12,7 +12,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.methods import twnet_losses
 from vss_ros.methods.twnet import TwNet
 from vss_ros.methods.twnet_losses import CONSISTENCY, Handed, Prediction
-from vss_ros.training.losses import segmentation_losses
+from vss_ros.training.losses import segmentation_losses, squares
 from vss_ros.training.propagation import PropagationSettings, PropagationStage
 
 if TYPE_CHECKING:
@@ -64,6 +64,6 @@ class RectificationStage(PropagationStage[TwNet, Handed]):
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         """At half resolution, to save work."""
         settings: RectificationSettings = self.settings
-        targets = labels[:, ::2, ::2].long()
+        targets = squares(labels).long()
         losses = segmentation_losses(prediction.merged, targets, self._balance, settings.jaccard)
         return losses | {'consistency': settings.consistency * twnet_losses.consistency(prediction)}

@@ -23,7 +23,7 @@ from vss_ros.training import augment
 from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages, class_shares
 from vss_ros.training.loop import Batch
-from vss_ros.training.losses import class_balance, segmentation_losses
+from vss_ros.training.losses import class_balance, segmentation_losses, squares
 from vss_ros.training.shares import Shares
 from vss_ros.training.teacher import answers_of, distillation_loss, load_teachers
 
@@ -131,7 +131,8 @@ class SegmenterStage:
         taught = None if self._teacher is None else answers_of(self._teacher, rgb)
         with torch.autocast(scores.device.type, enabled=False):
             # Half resolution keeps poles two pixels wide at a quarter of the cost of full size.
-            labels = batch['labels'][:, ::2, ::2].long()
+            labels = batch['labels']
+            labels = (labels[:, ::2, ::2] if self._align_corners else squares(labels)).long()
             terms = segmentation_losses(
                 self._enlarged(scores, rgb), labels, self._balance, self._settings.jaccard
             )
