@@ -310,6 +310,13 @@ def test_whatever_happens_every_frame_is_answered_and_the_end_is_reached(
     segmenter.close()
 
 
+def test_the_second_engine_goes_before_the_one_that_it_ends_with(open_stream, gated):
+    segmenter = open_stream(BACKGROUND, gated)
+    second = weakref.ref(segmenter.background._engine)
+    segmenter.close()
+    assert second() is None
+
+
 def test_an_engine_for_one_thread_only_is_refused(model, engine, open_stream):
     class ForOneThread(GatedEngine):
         def second(self):

@@ -147,6 +147,7 @@ class BackgroundKeyFrames:
             ) from error
         self._pool.shutdown()
         self._is_closed = True
+        del self._engine  # what it holds goes before the engine of the stream, which it ends with
 
     def _run(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """Runs the key step, on the pool's thread."""
