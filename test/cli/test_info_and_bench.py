@@ -8,7 +8,7 @@ import yaml
 from vss_ros.benchmark.ceilings import measured_ceilings
 from vss_ros.benchmark.machine import peak_memory_mb
 from vss_ros.benchmark.models import models_of
-from vss_ros.benchmark.tables import contender_name
+from vss_ros.benchmark.tables import contender_name, memory_line
 from vss_ros.cli.main import main
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
@@ -163,6 +163,28 @@ def test_bench_makes_a_model_of_another_size_for_the_time_being(tiny_model, tmp_
     assert '| model, network, engine | interval | key |' in page
     assert '--network-size 64x48' in page  # the command that made it
     assert not list(tmp_path.glob('vss-bench-*'))
+
+
+def test_bench_leaves_out_the_precisions_that_an_engine_does_not_compute_in(tiny_model, tmp_path, capsys):
+    words = ['bench', str(tiny_model), '--engine', 'onnxruntime', '--frames', '3', '--size', '96x64']
+    words += ['--precision', 'bf16', '--key-frame-interval', '1']
+    assert main(words) == 2
+    assert 'provider cpu runs fp32 and int8, precision is bf16' in capsys.readouterr().err
+    files = [f'--{kind}={tmp_path / kind}' for kind in ('json', 'markdown')]
+    assert main([*words, '--precision', 'fp32', *files]) == 0
+    printed = capsys.readouterr()
+    assert 'left out: engine onnxruntime with provider cpu' in printed.err
+    [contender] = json.loads((tmp_path / 'json').read_text())['contenders']
+    assert contender['engine']['precision'] == 'fp32'
+    for shown in (printed.out, (tmp_path / 'markdown').read_text()):
+        assert 'peak memory of the process: ' in shown
+
+
+def test_it_is_said_whose_memory_of_the_gpu_is_counted():
+    line = memory_line({'peak_memory_mb': 812.4, 'peak_pytorch_gpu_memory_mb': 96.0})
+    assert line == (
+        'peak memory of the process: 812 MB; of the GPU, PyTorch alone, not TensorRT and ONNX Runtime: 96 MB'
+    )
 
 
 @pytest.mark.parametrize('option', ['--json', '--markdown'])

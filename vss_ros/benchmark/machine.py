@@ -53,6 +53,14 @@ def memory_mb() -> float:
     return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
 
 
+def peak_memory(gpu_id: int = 0) -> dict[str, float | None]:
+    """The most memory that this process ever had, on a GPU too if there is one."""
+    return {
+        'peak_memory_mb': peak_memory_mb(),
+        'peak_pytorch_gpu_memory_mb': peak_pytorch_gpu_memory_mb(gpu_id),
+    }
+
+
 def peak_memory_mb() -> float:
     """The most resident memory this process ever had."""
     import resource

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vss_ros.benchmark.contenders import INTERVALS, computes_in_tf32
@@ -21,7 +21,9 @@ def all_rows(reports: Sequence[Report]) -> Iterator[Rows]:
         yield _stages(report)
 
 
-def markdown(reports: Sequence[Report], command: str, machine: Report, date: str) -> str:
+def markdown(
+    reports: Sequence[Report], command: str, machine: Report, date: str, peaks: Mapping[str, float | None]
+) -> str:
     """All tables as Markdown, with what they were measured on."""
     parts = [', '.join(str(fact) for fact in machine.values() if fact is not None), f'{date}, `{command}`']
     for table in all_rows(reports):
@@ -29,7 +31,16 @@ def markdown(reports: Sequence[Report], command: str, machine: Report, date: str
         lines = [headings, ['---'] * len(table.words) + ['---:'] * len(table.figures), *table.rows]
         parts.append(f'**{table.title}**')
         parts.append('\n'.join('| ' + ' | '.join(row).replace('\n', ', ') + ' |' for row in lines))
-    return '\n\n'.join(parts) + '\n'
+    return '\n\n'.join([*parts, memory_line(peaks)]) + '\n'
+
+
+def memory_line(peaks: Mapping[str, float | None]) -> str:
+    """The memory of all contenders together, see `peak_memory`."""
+    line = f'peak memory of the process: {peaks["peak_memory_mb"]:.0f} MB'
+    on_gpu = peaks['peak_pytorch_gpu_memory_mb']
+    if on_gpu is not None:
+        line += f'; of the GPU, PyTorch alone, not TensorRT and ONNX Runtime: {on_gpu:.0f} MB'
+    return line
 
 
 def _overview(reports: Sequence[Report]) -> Rows:

@@ -1,13 +1,14 @@
 """Measure models, engines and intervals side by side on the same frames.
 
-Every combination of the models, engines, precisions and intervals given is a contender. They take turns
-of a few frames, so that a machine that slows down slows all of them. Times are wall time per frame from
-the camera image to the mask at its size: p50 and p99 by kind of frame and by stage. With a key frame every N
-frames a frame takes (key + corrected + carried frames) / N, computed from the p50: of the N - 1 frames
-between key frames every --correction-interval-th is corrected, `propagated`. The share is of the key frame's
-time, which segmenting every frame in full takes. MB: resident memory that loading and warming up added.
-Of ceiling: how near a stage comes to what the processor can do, which a matrix product and long additions
-show at the start. Where a GPU works on after the host, the frames run a second time for the stages.
+Every combination of the models, engines, precisions and intervals given is a contender; those of an engine
+that does not compute in the precision are left out. They take turns of a few frames, so that a machine that
+slows down slows all of them. Times are wall time per frame from the camera image to the mask at its size: p50
+and p99 by kind of frame and by stage. With a key frame every N frames a frame takes (key + corrected +
+carried frames) / N, computed from the p50: of the N - 1 frames between key frames every
+--correction-interval-th is corrected, `propagated`. The share is of the key frame's time, which segmenting
+every frame in full takes. MB: resident memory that loading and warming up added. Of ceiling: how near a stage
+comes to what the processor can do, which a matrix product and long additions show at the start. Where a GPU
+works on after the host, the frames run a second time for the stages.
 
 The network's size is that of the model, or --network-size: then the model is exported anew and thrown away
 afterwards (needs PyTorch). --size is that of the camera's images. Engine `eager` is PyTorch as one writes it.
@@ -35,7 +36,8 @@ from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
-from vss_ros.cli.options import REGIONS, add_settings, given
+from vss_ros.cli.options import REGIONS, add_settings, engine_settings, given
+from vss_ros.core.described import descriptions
 from vss_ros.core.files.paths import real_path, user_path
 from vss_ros.core.files.share import DEFAULT_MODEL
 from vss_ros.core.settings import ENGINES, EngineSettings, StreamSettings
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from vss_ros.core.model.folder import ModelFolder
 
 EAGER = 'eager'
+OF_ENGINES = tuple(name for name in descriptions(EngineSettings) if name != 'engine')
 WARM_UP = 3  # frames before the first turn
 ONLY_WITH_ROS = ('rate', 'background_key_frames')
 ONLY_WITHOUT_ROS = ('source', 'network_size', 'key_frame_threshold', 'markdown')
@@ -60,8 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--engine', action='append', choices=(*ENGINES, EAGER), help='may be repeated (default: auto)'
     )
-    engine = ('precision', 'provider', 'cuda_graphs', 'gpu_id', 'threads')
-    add_settings(parser, EngineSettings, engine, repeated=('precision',))
+    add_settings(parser, EngineSettings, OF_ENGINES, repeated=('precision',))
     parser.add_argument(
         '--key-frame-interval',
         action='append',
@@ -108,7 +110,7 @@ def main(args: Namespace) -> int:
     from vss_ros.benchmark.ceilings import measured_ceilings
     from vss_ros.benchmark.contenders import measure
     from vss_ros.benchmark.keys import metadata
-    from vss_ros.benchmark.machine import describe_machine, peak_memory_mb, peak_pytorch_gpu_memory_mb
+    from vss_ros.benchmark.machine import describe_machine, peak_memory
     from vss_ros.cli.console_table import draw
     from vss_ros.core.files.drafts import write_file
 
@@ -122,7 +124,7 @@ def main(args: Namespace) -> int:
             for contender in contenders
         ]
     machine, (height, width) = describe_machine(args.gpu_id), frames[0].size
-    command = shlex.join(['vss', *sys.argv[1:]])
+    command, peaks = shlex.join(['vss', *sys.argv[1:]]), peak_memory(args.gpu_id)
     figures = {
         'machine': machine,
         'command': command,
@@ -130,15 +132,15 @@ def main(args: Namespace) -> int:
         'ceilings': {name: asdict(each) for name, each in ceilings.items()},
         'frames': len(frames),
         'image': [height, width],
-        'peak_memory_mb': peak_memory_mb(),
-        'peak_pytorch_gpu_memory_mb': peak_pytorch_gpu_memory_mb(args.gpu_id),
+        **peaks,
         'contenders': reports,
     }
     if args.json is not None:
         write_file(args.json, json.dumps(figures, indent=2) + '\n', args.overwrite)
     if args.markdown is not None:
         today = date.today().isoformat()
-        write_file(args.markdown, tables.markdown(reports, command, machine, today), args.overwrite)
+        page = tables.markdown(reports, command, machine, today, peaks)
+        write_file(args.markdown, page, args.overwrite)
     # After the files: a reader of the tables may have seen enough, as `head` has, which ends us here.
     console = Console(highlight=False, markup=False)
     console.print(
@@ -149,7 +151,7 @@ def main(args: Namespace) -> int:
         console.print(f'at best: {rates}; {each.gigabytes_per_s:.1f} GB/s ({each.how})')
     for table in tables.all_rows(reports):
         console.print(draw(table))
-    console.print(f'peak memory of the process: {figures["peak_memory_mb"]:.0f} MB')
+    console.print(tables.memory_line(peaks))
     return 0
 
 
@@ -177,23 +179,33 @@ def _check(args: Namespace) -> None:
 
 @contextmanager
 def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Contender]]:
-    """Every combination, loaded and warmed up, as long as the models that were made for it are there."""
+    """Every combination, loaded and warmed up, as long as the models that were made for it are there.
+
+    Raises:
+        PrecisionError: no engine computes in a precision that was asked for.
+    """
     from vss_ros.benchmark.contenders import Contender, StageEngine
     from vss_ros.benchmark.machine import memory_mb
     from vss_ros.benchmark.models import models_of
+    from vss_ros.core.errors import PrecisionError
     from vss_ros.core.model.cost import frame_costs, known_costs
     from vss_ros.core.model.warm_up import warm_up
     from vss_ros.core.open_segmenter import make_segmenter
 
     precisions = args.precision or ['fp32']
-    contenders = []
+    contenders: list[Contender] = []
+    refusals: list[PrecisionError] = []
     with models_of(args.models, args.network_size or [], precisions) as models:
         for model, engine_name, precision in product(models, args.engine or ['auto'], precisions):
             costs = known_costs(model)
             if costs is not None:
                 costs = frame_costs(costs, model, StreamSettings(motion=args.motion, **given(args, REGIONS)))
             before = memory_mb()
-            engine = StageEngine(_load(model, engine_name, precision, args))
+            try:
+                engine = StageEngine(_load(model, engine_name, precision, args))
+            except PrecisionError as error:
+                refusals.append(error)
+                continue
             warm_up(model, engine)
             for interval, settings in _schedules(args).items():
                 segmenter = make_segmenter(model, engine, settings)
@@ -216,6 +228,10 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
                     )
                 )
                 before = memory_mb()
+        if not contenders:
+            raise refusals[0]
+        for refusal in refusals:
+            print(f'left out: {refusal}', file=sys.stderr, flush=True)
         yield contenders
 
 
@@ -242,7 +258,12 @@ def _schedules(args: Namespace) -> dict[int | str, StreamSettings]:
 def _load(model: ModelFolder, engine: str, precision: str, args: Namespace) -> Engine:
     from vss_ros.core.engines import load_engine
 
-    settings = EngineSettings('torch', precision, args.gpu_id, args.threads, cuda_graphs=args.cuda_graphs)
+    settings = engine_settings(
+        args,
+        engine='torch' if engine == EAGER else engine,
+        precision=precision,
+        provider=args.provider if engine == 'onnxruntime' else 'cpu',
+    )
     if engine == EAGER:
         from vss_ros.core.errors import MissingLibraryError
 
@@ -251,8 +272,7 @@ def _load(model: ModelFolder, engine: str, precision: str, args: Namespace) -> E
         except ModuleNotFoundError as error:
             raise MissingLibraryError(error.name or 'torch', 'train') from error
         return EagerEngine.load(model, settings)
-    provider = args.provider if engine == 'onnxruntime' else 'cpu'
-    return load_engine(model, replace(settings, engine=engine, provider=provider))
+    return load_engine(model, settings)
 
 
 def _read_frames(args: Namespace) -> list[Frame]:

@@ -26,6 +26,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.core.files.paths import user_path
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -142,7 +144,11 @@ def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
         'gpu_id': args.gpu_id,
         'provider': args.provider if run.engine == 'onnxruntime' else 'cpu',
         'cuda_graphs': str(args.cuda_graphs).lower(),
+        'spinning': str(args.spinning).lower(),
+        'build': args.build,
     }
+    if args.engine_cache:
+        parameters['engine_cache'] = user_path(args.engine_cache).absolute()
     log = folder / 'node.log'
     with NodeProcess(private_namespace(), log, parameters) as node, BenchClient(node) as client:
         client.transition('configure')

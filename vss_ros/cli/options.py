@@ -12,7 +12,6 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.settings import EngineSettings, StreamSettings
 
-ENGINE = ('engine', 'precision', 'gpu_id', 'threads', 'provider', 'spinning', 'cuda_graphs')
 REGIONS = ('regions', 'region_overlap')
 METAVARS = {int: 'N', float: 'X', str: 'TEXT'}
 MOST_LISTED = 8  # choices that the help writes out
@@ -59,12 +58,12 @@ def given(args: Namespace, names: Iterable[str]) -> dict[str, Any]:
 def add_engine_arguments(parser: ArgumentParser, several: bool = False) -> None:
     """The options of an engine; with `several`, engines and precisions to compare, see `engines_settings`."""
     repeated = ('engine', 'precision') if several else ()
-    add_settings(parser.add_argument_group('engine'), EngineSettings, ENGINE, repeated)
+    add_settings(parser.add_argument_group('engine'), EngineSettings, descriptions(EngineSettings), repeated)
 
 
 def engine_settings(args: Namespace, **other: str) -> EngineSettings:
     """The settings of the options of `add_engine_arguments`; `other` ones take their place."""
-    return EngineSettings(**given(args, ENGINE) | other)
+    return EngineSettings(**given(args, descriptions(EngineSettings)) | other)
 
 
 def engines_settings(args: Namespace) -> list[EngineSettings]:

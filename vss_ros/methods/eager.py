@@ -13,7 +13,7 @@ import torch
 
 from vss_ros.core.engines import take_inputs
 from vss_ros.core.engines.torch_device import compute_in_fp32
-from vss_ros.core.errors import EngineError
+from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods.weights import load_method
@@ -33,7 +33,7 @@ class EagerEngine:
     @classmethod
     def load(cls, model: ModelFolder, settings: EngineSettings) -> EagerEngine:
         if settings.precision != 'fp32':
-            raise EngineError(f'eager PyTorch is measured in fp32, precision is {settings.precision}')
+            raise PrecisionError(f'eager PyTorch is measured in fp32, precision is {settings.precision}')
         if settings.threads:
             torch.set_num_threads(settings.threads)
         has_gpu = torch.cuda.is_available()

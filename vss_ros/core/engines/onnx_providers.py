@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vss_ros.core.errors import EngineError
+from vss_ros.core.errors import EngineError, PrecisionError
 
 PACKAGES = ('onnxruntime-gpu', 'onnxruntime')  # one of them is installed; they hold the same module
 
@@ -118,10 +118,10 @@ def check_precision(provider: Provider, precision: str) -> None:
     """Refuses a precision that the provider would not compute in, or only slower than in fp32.
 
     Raises:
-        EngineError: names both and what to set.
+        PrecisionError: names both and what to set.
     """
     if precision not in provider.precisions:
-        raise EngineError(
+        raise PrecisionError(
             f'engine onnxruntime with provider {provider.setting} runs {" and ".join(provider.precisions)}, '
             f'precision is {precision}; set precision to fp32'
         )
