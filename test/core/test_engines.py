@@ -190,6 +190,7 @@ def test_a_runtime_that_is_installed_and_cannot_be_loaded_is_refused_with_the_ca
 
 
 def test_torch_without_the_library_that_reads_weights_is_refused_by_its_name(monkeypatch):
+    pytest.importorskip('torch')
     for module in ('safetensors', 'safetensors.torch'):
         monkeypatch.setitem(sys.modules, module, None)
     for module in ('vss_ros.methods.torch_engine', 'vss_ros.methods.weights'):
@@ -281,6 +282,23 @@ def test_another_file_is_found_in_whatever_form_it_is_named(model, tmp_path, ent
 def test_onnx_runtime_reports_a_tensor_of_the_wrong_size_by_graph(engines):
     with pytest.raises(EngineError, match="graph 'segmenter' failed in ONNX Runtime"):
         engines['onnxruntime'].run('segmenter', {'image': np.zeros((1, 8, 8, 3), np.uint8)})
+
+
+@pytest.mark.parametrize(
+    ('name', 'module', 'cores'),
+    [('openvino', 'vss_ros.core.engines.openvino', 1), ('torch', 'vss_ros.methods.torch_engine', 3)],
+)
+def test_a_cpu_has_one_thread_for_each_core_that_may_be_used(model, monkeypatch, name, module, cores):
+    pytest.importorskip(name)
+    torch = pytest.importorskip('torch')
+    monkeypatch.setattr(f'{module}.usable_cores', lambda: cores)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    before = torch.get_num_threads()
+    try:
+        described = load_engine(model, EngineSettings(name)).describe()
+    finally:
+        torch.set_num_threads(before)
+    assert described['threads'] == str(cores)
 
 
 def test_torch_refuses_a_gpu_that_is_not_there(model):

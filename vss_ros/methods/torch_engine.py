@@ -14,6 +14,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from vss_ros.core.engines import usable_cores
 from vss_ros.core.engines.torch_device import (
     CpuDevice,
     CudaDevice,
@@ -22,7 +23,7 @@ from vss_ros.core.engines.torch_device import (
     torch_errors,
     why_no_cuda,
 )
-from vss_ros.core.errors import EngineError
+from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 from vss_ros.methods.channels_last import channels_last
@@ -66,8 +67,8 @@ class TorchEngine(DeviceEngine):
         method = load_method(model)
         device = _device(settings)
         _check_precision(settings.precision, device)
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        if settings.threads or device.kind == 'cpu':
+            torch.set_num_threads(settings.threads or usable_cores())
         frame = torch.zeros(1, *model.image_size, 3, dtype=torch.uint8)
         fuse_norms(method, lambda: method.examples(frame))
         with torch_errors(f'model {model.name} cannot be loaded to {device.name}'):
@@ -139,8 +140,8 @@ def _device(settings: EngineSettings) -> CpuDevice:
 
 def _check_precision(precision: str, device: CpuDevice) -> None:
     if precision not in DTYPES:
-        raise EngineError(f'engine torch has no precision {precision}; use one of {", ".join(DTYPES)}')
+        raise PrecisionError(f'engine torch has no precision {precision}; use one of {", ".join(DTYPES)}')
     if precision == 'fp16' and device.kind == 'cpu':
-        raise EngineError('engine torch runs fp16 on CUDA only, which is not there; set precision to fp32')
+        raise PrecisionError('engine torch runs fp16 on CUDA only, which is not there; set precision to fp32')
     if precision == 'bf16' and not device.computes_bf16():
-        raise EngineError('this processor has no bf16 arithmetic; set precision to fp32')
+        raise PrecisionError('this processor has no bf16 arithmetic; set precision to fp32')

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import Interface, check_interface, take_inputs
+from vss_ros.core.engines import Interface, check_interface, take_inputs, usable_cores
 from vss_ros.core.engines.openvino_cache import cache_folder
-from vss_ros.core.errors import EngineError, MissingLibraryError
+from vss_ros.core.errors import EngineError, MissingLibraryError, PrecisionError
 from vss_ros.core.model.files import GraphSpec
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
@@ -65,9 +65,8 @@ class OpenVinoEngine:
         options: dict[str, Any] = {
             'INFERENCE_PRECISION_HINT': hint,
             'PERFORMANCE_HINT': 'LATENCY',
+            'INFERENCE_NUM_THREADS': settings.threads or usable_cores(),
         }
-        if settings.threads:
-            options['INFERENCE_NUM_THREADS'] = settings.threads
         files = 'int8_symmetric' if settings.precision == 'int8' else 'fp32'
         graphs = model.graphs_in(files)
         with cache_folder(settings.engine_cache, model, openvino.__version__) as folder:
@@ -136,14 +135,14 @@ def _hint(core: Any, precision: str) -> str:
     """OpenVINO's name of a precision.
 
     Raises:
-        EngineError: this processor does not compute in it.
+        PrecisionError: this processor does not compute in it.
     """
     if precision not in HINTS:
-        raise EngineError(f'engine openvino has no precision {precision}; use one of {", ".join(HINTS)}')
+        raise PrecisionError(f'engine openvino has no precision {precision}; use one of {", ".join(HINTS)}')
     hint, capability = HINTS[precision]
     capabilities = core.get_property(DEVICE, 'OPTIMIZATION_CAPABILITIES')
     if capability not in capabilities:
-        raise EngineError(
+        raise PrecisionError(
             f'this processor has no {precision} arithmetic (OpenVINO sees {", ".join(capabilities)}); '
             'set precision to fp32'
         )
