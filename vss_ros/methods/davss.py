@@ -24,6 +24,7 @@ from vss_ros.methods.blocks.dmnet import DmNet
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.merge import merge
+from vss_ros.methods.blocks.mixed_norm import NORMS, with_norms
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
@@ -60,12 +61,14 @@ class Davss(FlowWarping):
         decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
         flow: see `FlowWarping`.
         temperatures: of the confidence, see `Method`.
+        norms: of the key frame network, `batch` (published), or with `lite` also `mixed`, see `MixedNorm`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
     choices = {
         'backbone': ('xception', 'lite'),
+        'norms': NORMS,
         'fusion': ('full', 'quarter'),
         'carry': ('warped', 'merged', COMPOSED),
     }
@@ -86,6 +89,7 @@ class Davss(FlowWarping):
         decision: str = 'full',
         flow: str = 'network',
         temperatures: Sequence[float] = (),
+        norms: str = 'batch',
     ) -> None:
         super().__init__(
             classes,
@@ -96,10 +100,12 @@ class Davss(FlowWarping):
             decision=decision,
             flow=flow,
             temperatures=temperatures,
+            norms=norms,
         )
         check_decision(fusion, decision)
         self.folded = False
-        self.deeplab, self.cfnet, self.dmnet = self.build_networks(classes)
+        deeplab, self.cfnet, self.dmnet = self.build_networks(classes)
+        self.deeplab = with_norms(deeplab, norms)
 
     def build_networks(self, classes: int) -> Networks:
         if self.options['backbone'] == 'xception':
@@ -131,7 +137,7 @@ class Davss(FlowWarping):
         return {**carried, **self.decided(scores, seen.shape[2:])}
 
     def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
+        """Scores (N, K, h, w) and appearance (N, 3, h, w) of an earlier frame, read along the flow to it."""
         both = warp(torch.cat((previous_scores, previous_appearance), 1), flow)
         warped, appearance = both.split((self.classes, 3), 1)
         return {'warped': warped, 'warped_appearance': appearance}

@@ -18,8 +18,8 @@ from vss_ros.core.engines import usable_cores
 from vss_ros.core.engines.torch_device import (
     CpuDevice,
     CudaDevice,
-    DeviceEngine,
     Recording,
+    TorchDeviceEngine,
     torch_errors,
     why_no_cuda,
 )
@@ -38,7 +38,7 @@ Tensors = dict[str, Tensor]
 _log = logging.getLogger(__name__)
 
 
-class TorchEngine(DeviceEngine):
+class TorchEngine(TorchDeviceEngine):
     """Runs the graphs of a method. Arrays are tensors on its device, where the state stays.
 
     Args:

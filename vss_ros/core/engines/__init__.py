@@ -105,7 +105,10 @@ class EngineClass(Protocol):
 
 @runtime_checkable
 class DeviceEngine(Protocol):
-    """An engine whose device works on after `run` has returned. For measuring."""
+    """An engine with a device of its own, which may work on after `run` has returned.
+
+    To measure it one waits for the device; and it is warmed up in each thread that is to use it.
+    """
 
     def upload(self, graph: str, tensors: Mapping[str, Any]) -> Tensors:
         """Those tensors of a graph that are not on the device yet, copied there."""

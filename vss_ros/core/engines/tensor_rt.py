@@ -30,8 +30,8 @@ from vss_ros.core.engines.tensor_rt_engines import EngineStore, Obtained
 from vss_ros.core.engines.torch_device import (
     CpuDevice,
     CudaDevice,
-    DeviceEngine,
     Recording,
+    TorchDeviceEngine,
     torch,
     warp,
 )
@@ -53,7 +53,7 @@ ALIGNMENT = 256  # bytes, of every address; PyTorch's allocator gives no other o
 _log = logging.getLogger(__name__)
 
 
-class TensorRtEngine(DeviceEngine):
+class TensorRtEngine(TorchDeviceEngine):
     """Runs the graphs of a model in TensorRT. Arrays are torch CUDA tensors."""
 
     name = 'tensorrt'

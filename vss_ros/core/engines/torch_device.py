@@ -163,10 +163,10 @@ class CudaDevice(CpuDevice):
             _log.error('%s gives no memory back: %s', self.name, _first_line(error))
 
 
-class DeviceEngine:
-    """The ways in and out of an engine whose tensors, the state among them, live on a device.
+class TorchDeviceEngine:
+    """The ways in and out of an engine whose tensors, the state among them, live on a device of PyTorch.
 
-    A subclass says how a graph is computed.
+    Base of the engines `torch` and `tensorrt`, each of which says how a graph is computed.
     """
 
     _device: CpuDevice
@@ -310,7 +310,7 @@ def warp(features: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
 
     Args:
         features: float32 (N, C, h, w).
-        flow: in cells, float32 (N, 2, h, w), from the current frame to the previous one.
+        flow: in cells, float32 (N, 2, h, w), from the current frame to that of the features.
     Returns:
         features read where the flow points, bilinearly; beyond the border the border cell.
     """

@@ -15,7 +15,7 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     half precision cannot hold the coordinates.
 
     Args:
-        features: maps of the previous frame, (N, C, h, w) with h, w > 1.
+        features: maps of the frame that the flow points to, (N, C, h, w) with h, w > 1.
         flow: in cells, (N, 2, h, w); channel 0 to the right, channel 1 down.
     Raises:
         ShapeError: the two differ in height or width, or are a single row or column.
@@ -59,7 +59,7 @@ def read_nearest(maps: Tensor, flow: Tensor) -> Tensor:
     Beyond the border the border cell is read. Nothing here has a gradient.
 
     Args:
-        maps: of the previous frame, (N, C, h, w).
+        maps: of the frame that the flow points to, (N, C, h, w).
         flow: in cells, (N, 2, h, w); channel 0 to the right, channel 1 down.
     Raises:
         ShapeError: the two differ in height or width.
@@ -92,9 +92,8 @@ def compose(flow: Tensor, earlier: Tensor) -> Tensor:
     """Follow two flows, one after the other: output(p) = flow(p) + earlier(p + flow(p)).
 
     Args:
-        flow: from the current frame to the previous one, in cells, (N, 2, h, w).
-        earlier: from the previous frame to one before it, same shape. Beyond the border it is that of
-            the border.
+        flow: from the current frame to an earlier one, in cells, (N, 2, h, w).
+        earlier: from that frame to one before it, same shape. Beyond the border it is that of the border.
     Raises:
         ShapeError: the two differ in height or width, or are a single row or column.
     """
