@@ -80,7 +80,7 @@ class Accel(FlowWarping, KeyFrames):
         return {**self.from_key(scores=self.in_cells(scores, size)), **self.decided(scores, size)}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
+        """Scores of an earlier frame (N, K, h, w) and flow to it (N, 2, h, w) -> warped (N, K, h, w)."""
         return {'warped': warp(previous_scores, flow)}
 
     def correction(self, image: Tensor, warped: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:

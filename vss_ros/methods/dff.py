@@ -102,7 +102,7 @@ class Dff(FlowWarping, KeyFrames):
         return {'flow': flow.float(), 'scale': scale.float()}
 
     def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores of the previous frame (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
+        """Scores of an earlier frame (N, K, h, w) and flow to it (N, 2, h, w) -> warped (N, K, h, w)."""
         return {'warped': warp(previous_scores, flow)}
 
     def decide(
