@@ -1,6 +1,7 @@
 import array
 import resource
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -125,8 +126,8 @@ def test_every_supported_encoding_gives_a_bgr_image(encoding):
         (('bgr8', bytes(13), 2, 2, 6), '13 bytes'),
         (('bgr8', b'', 2, 2, 6), '0 bytes'),
         (('nv12', bytes(4), 2, 2, 2), '4 bytes of data; a 2x2 nv12 image with step 2 has 6'),
-        (('nv12', bytes(9), 3, 2, 2), 'even sides'),
-        (('yuyv', bytes(12), 2, 3, 6), 'even sides'),
+        (('nv12', bytes(9), 3, 2, 2), 'nv12 image is 2x3; expected even sides'),
+        (('yuyv', bytes(12), 2, 3, 6), 'yuyv image is 3x2; expected an even width'),
         (('bayer_rggb8', bytes(6), 3, 2, 2), '2x3; expected sides of 3 pixels or more'),
         (('bayer_rggb8', bytes(3), 1, 3, 3), '3x1; expected sides of 3'),
     ],
@@ -208,6 +209,31 @@ def test_a_progressive_jpeg_is_decoded_and_one_of_a_thousand_empty_scans_is_refu
     scan = b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00\x7f'  # nothing but a run to the end of the band
     with pytest.raises(FrameError, match='scans; expected at most 100'):
         encodings.decode_compressed(coded[:-2] + 1000 * scan + coded[-2:])
+
+
+def jpeg_header(height, width, scans):
+    """A JPEG without content, which nobody may decode."""
+    size = b'\xff\xc2\x00\x0b\x08' + struct.pack('>HH', height, width) + b'\x01\x01\x11\x00'
+    return b'\xff\xd8' + size + scans * b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00\x7f' + b'\xff\xd9'
+
+
+@pytest.mark.parametrize(
+    ('height', 'width', 'most'), [(48, 64, 100), (2048, 2048, 100), (4096, 2048, 50), (8192, 8192, 15)]
+)
+def test_a_larger_jpeg_may_have_fewer_scans_as_each_takes_the_longer(height, width, most):
+    assert compressed_size(jpeg_header(height, width, most)) == (height, width)
+    with pytest.raises(FrameError, match=f'{width}x{height} has {most + 1} scans; expected at most {most}$'):
+        compressed_size(jpeg_header(height, width, most + 1))
+
+
+def test_an_animated_png_is_refused():
+    """OpenCV makes one that is damaged black."""
+    png = cv2.imencode('.png', picture())[1].tobytes()
+    control = b'acTL' + struct.pack('>II', 1, 0)
+    chunk = struct.pack('>I', 8) + control + struct.pack('>I', zlib.crc32(control))
+    at = png.index(b'IDAT') - 4
+    with pytest.raises(FrameError, match='is an animation; expected a single image'):
+        decode_compressed(png[:at] + chunk + png[at:])
 
 
 def test_the_orientation_that_a_jpeg_asks_for_is_not_applied():

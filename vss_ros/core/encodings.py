@@ -18,13 +18,15 @@ from vss_ros.core.frame import MAX_SIDE
 
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 PNG_END = b'IEND'
+PNG_ANIMATION = b'acTL'
 PNG_GREY_8 = b'\x08\x00'  # bits per channel and colour type, which lie at byte 24
 JPEG_MAGIC = b'\xff\xd8\xff'
 JPEG_END = 0xD9
 JPEG_START_OF_SCAN = 0xDA
 # A marker that does not stand within the data of a scan, as a zero behind 0xff and restarts do.
 JPEG_AFTER_SCAN = re.compile(rb'\xff([\x01-\xcf\xd8-\xfe])')
-JPEG_MOST_SCANS = 100  # encoders make ten; an empty one takes some bytes, and time as the whole image does
+JPEG_MOST_SCANS = 100  # of an image of 2048x2048 or less: an empty one takes as long to decode as a whole one
+JPEG_LEAST_SCANS = 15  # that are taken of the largest image too; encoders make ten
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the start-of-frame markers
 JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD8)])  # markers without a length
 
@@ -35,7 +37,7 @@ class _Layout(NamedTuple):
     channels: int
     code: int | None
     depth: int = 8  # bits
-    even: bool = False  # chroma is shared between neighbours, so sides must be even
+    even: bool = False  # neighbours share chroma, so the width must be even, and of planes the height too
     least: int = 1  # pixels of a side; OpenCV makes smaller mosaics black
     planar: bool = False  # half as many rows of chroma follow the rows of brightness
 
@@ -185,8 +187,9 @@ def _view(
     """The pixels as they lie in `data`: (rows, width) or (rows, width, channels); 8 bit ones uncopied."""
     layout = _LAYOUTS[encoding]
     check_size(height, width)
-    if layout.even and (width % 2 or (height % 2 and layout.channels == 1)):
-        raise FrameError(f'a {encoding} image is {width}x{height}; expected even sides')
+    if layout.even and (width % 2 or (height % 2 and layout.planar)):
+        expected = 'even sides' if layout.planar else 'an even width'
+        raise FrameError(f'a {encoding} image is {width}x{height}; expected {expected}')
     if min(height, width) < layout.least:
         raise FrameError(
             f'a {encoding} image is {width}x{height}; expected sides of {layout.least} pixels or more'
@@ -227,6 +230,8 @@ def _png_size(content: bytes) -> tuple[int, int]:
     at = len(PNG_MAGIC)
     while at + 12 <= len(content):
         length, kind = struct.unpack_from('>I4s', content, at)
+        if kind == PNG_ANIMATION:  # OpenCV makes a damaged one black, without a word
+            raise FrameError('a PNG image is an animation; expected a single image')
         at += 12 + length
         if kind == PNG_END and at <= len(content):
             return height, width
@@ -255,6 +260,9 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         at = found.end() + struct.unpack_from('>H', content, found.end())[0]
     if size is None or found is None:
         raise FrameError('a JPEG image is cut off: its end is missing')
-    if scans > JPEG_MOST_SCANS:
-        raise FrameError(f'a JPEG image has {scans} scans; expected at most {JPEG_MOST_SCANS}')
+    height, width = size
+    most = min(JPEG_MOST_SCANS, JPEG_MOST_SCANS * 2048**2 // max(height * width, 1))
+    most = max(most, JPEG_LEAST_SCANS)
+    if scans > most:
+        raise FrameError(f'a JPEG image of {width}x{height} has {scans} scans; expected at most {most}')
     return size
