@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,8 @@ pytest.importorskip('openvino')
 
 from vss_ros.cli.main import main
 from vss_ros.core.engines.openvino import OpenVinoEngine
-from vss_ros.core.engines.openvino_cache import cache_folder
+from vss_ros.core.engines.openvino_cache import cache_folder, guarded
+from vss_ros.core.errors import EngineError
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
@@ -103,6 +105,17 @@ def test_a_model_in_the_place_of_another_is_compiled_though_size_and_time_are_th
     fresh = replace(settings, engine_cache=str(tmp_path / 'another cache'))
     assert not np.array_equal(scores(new, settings), old)
     assert np.array_equal(scores(new, settings), scores(new, fresh))
+
+
+def test_what_was_written_before_a_later_graph_was_refused_is_not_there_at_the_next_start(tmp_path, caplog):
+    for name in ('kept', 'refused'):
+        with suppress(EngineError), guarded(tmp_path, ['*.blob']):
+            (tmp_path / f'{name}.blob').write_bytes(b'compiled')
+            if name == 'refused':
+                raise EngineError('a later graph')
+    with guarded(tmp_path, ['*.blob']):
+        assert [file.name for file in tmp_path.glob('*.blob')] == ['kept.blob']
+    assert caplog.text == ''
 
 
 def test_where_nothing_can_be_kept_the_graphs_are_compiled_at_every_start(tiny_model, tmp_path, caplog):

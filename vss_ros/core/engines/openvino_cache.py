@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vss_ros.core.engines.engine_cache import EngineCache, write_private
@@ -51,7 +51,8 @@ def guarded(
 ) -> Iterator[None]:
     """A folder, made if need be, in which a runtime may keep files meanwhile, for this process alone.
 
-    What is damaged there is removed before. What is there afterwards is noted by its sha256.
+    What is damaged there is removed before. What is there afterwards is noted by its sha256, or removed again
+    after an error.
 
     Args:
         patterns: of the names of these files.
@@ -68,7 +69,14 @@ def guarded(
                 _log.warning('%s is damaged or was not completed; it is made again', file)
                 file.unlink(missing_ok=True)
                 _note_of(file).unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        except BaseException:  # of a file that was being written nobody knows whether it is whole
+            with suppress(OSError):
+                for file in _files(folder, patterns):
+                    if not _is_noted(file):
+                        file.unlink()
+            raise
         try:
             for file in _files(folder, patterns):
                 if not _is_noted(file):  # it is new, or was written again
