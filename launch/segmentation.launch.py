@@ -114,7 +114,7 @@ def rviz(values: dict, topic: str) -> Node:
     image = topic if topic.startswith('/') else f'{space}/{topic}'
     pairs = [('/image_raw', image)]
     if space:
-        names = ('mask', 'confidence', 'overlay')
+        names = ('color_mask', 'confidence', 'overlay')
         pairs += [(f'/segmentation/{name}', f'{space}/segmentation/{name}') for name in names]
     return Node(
         package='rviz2',

@@ -239,13 +239,24 @@ def test_the_node_of_each_of_many_cameras_keeps_to_the_share_that_all_of_them_le
     assert 'segment_size' not in Path(os.environ[fast_dds.VARIABLES[0]]).read_text()
 
 
-def test_rviz_shows_camera_overlay_mask_and_confidence():
+def rviz_displays():
     config = yaml.safe_load((ROOT / 'rviz' / 'segmentation.rviz').read_text())
-    displays = config['Visualization Manager']['Displays']
+    return config['Visualization Manager']['Displays']
+
+
+def test_all_that_rviz_shows_is_taken_from_the_namespace_of_the_camera(load):
+    module = load('segmentation')
+    _, rviz = module.start(given(module, rviz='true', namespace='front'))
+    shown = {display['Topic']['Value'] for display in rviz_displays()}
+    assert dict(rviz.options['remappings']) == {topic: f'/front{topic}' for topic in shown}
+
+
+def test_rviz_shows_camera_overlay_mask_and_confidence():
+    displays = rviz_displays()
     assert {display['Name']: display['Topic']['Value'] for display in displays} == {
         'Camera': '/image_raw',
         'Overlay': '/segmentation/overlay',
-        'Mask': '/segmentation/mask',
+        'Mask': '/segmentation/color_mask',  # RViz shows class ids as they are: black
         'Confidence': '/segmentation/confidence',
     }
     # What a display does not receive it does not show: its QoS must fit that of the topic.
