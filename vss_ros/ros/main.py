@@ -32,7 +32,7 @@ def main(args: list[str] | None = None) -> int:
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.logging import get_logger
 
-    from vss_ros.core.errors import VssError
+    from vss_ros.core.errors import VssError, error_text
     from vss_ros.ros.fast_dds import use_image_profile
     from vss_ros.ros.node import SegmentationNode
     from vss_ros.ros.spinning import spin
@@ -40,7 +40,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args)
     except Exception as error:  # of several classes: a file of parameters, a remapping, the environment
-        print(f'segmentation_node cannot start: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'segmentation_node cannot start: {" ".join(error_text(error).split())}', file=sys.stderr)
         return 1
     node: SegmentationNode | None = None
     executor: SingleThreadedExecutor | None = None
