@@ -74,7 +74,7 @@ def test_a_network_that_cannot_do_it_is_not_asked_to(monkeypatch):
     plain = nn.Conv2d(3, CLASSES, 4, 4)
     monkeypatch.setitem(BACKBONES, 'lite', lambda classes, magnify: plain)
     assert build_method('per-frame', CLASSES, {'backbone': 'lite'}).csrnet is plain
-    with pytest.raises(SettingsError, match=r"norms is mixed, which backbone 'lite' has not; use batch"):
+    with pytest.raises(SettingsError, match='norms is mixed, which Conv2d has not; use batch'):
         build_method('per-frame', CLASSES, {'backbone': 'lite', 'norms': 'mixed'})
     with pytest.raises(SettingsError, match=r"magnify is 1\.5, and the network of backbone 'lite' looks at"):
         build_method('per-frame', CLASSES, {'backbone': 'lite', 'magnify': 1.5})

@@ -7,8 +7,11 @@ import torch
 from method_models import LITE
 from torch import nn
 
+from vss_ros.core.errors import SettingsError
+from vss_ros.core.model.folder import load_model
 from vss_ros.methods import build_method
-from vss_ros.methods.blocks.mixed_norm import MixedNorm
+from vss_ros.methods.blocks.mixed_norm import NORMS, MixedNorm
+from vss_ros.training.start import start_from
 
 CHANNELS = 6
 METHODS = {
@@ -78,3 +81,37 @@ def test_every_method_takes_the_weights_of_one_with_batch_norms(name):
     plain, mixed = (build_method(name, 11, {**METHODS[name], 'norms': norms}) for norms in ('batch', 'mixed'))
     assert any(isinstance(module, MixedNorm) for module in mixed.csrnet.modules())
     mixed.load_state_dict(plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'network'),
+    [
+        ('davss', {'backbone': 'lite'}, 'deeplab'),
+        ('twnet', {'encoder': 'lite', 'layer': 1}, 'cnn'),
+        ('st-memory', {'backbone': 'lite'}, 'pspnet'),
+    ],
+)
+def test_other_methods_on_the_light_segmenter_have_them_where_it_has_them(name, options, network):
+    theirs = build_method(name, 11, {**options, 'norms': 'mixed'}).get_submodule(network)
+    ours = build_method('evss-lite', 11, {'norms': 'mixed'}).csrnet
+
+    def places(module):
+        return {at for at, layer in module.named_modules() if isinstance(layer, MixedNorm)}
+
+    assert places(theirs) == places(ours) != set()
+
+
+@pytest.mark.parametrize(
+    ('name', 'network'), [('davss', 'DeepLab'), ('twnet', 'LightFpn'), ('st-memory', 'PspNet')]
+)
+def test_published_networks_have_none(name, network):
+    with pytest.raises(SettingsError, match=f'norms is mixed, which {network} has not; use batch'):
+        build_method(name, 11, {'norms': 'mixed'})
+
+
+def test_going_on_from_weights_that_learnt_with_other_norms_is_warned_of(caplog):
+    learnt_with = load_model('camvid-evss-lite').options.get('norms', 'batch')
+    (other,) = set(NORMS) - {learnt_with}
+    method = build_method('per-frame', 11, {'backbone': 'lite', 'magnify': 1.333, 'norms': other})
+    start_from(method, {'csrnet': 'camvid-evss-lite/csrnet'})
+    assert f'csrnet has norms {other}, and learnt with {learnt_with}' in caplog.text

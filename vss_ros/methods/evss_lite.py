@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.described import check_choice
 from vss_ros.methods.blocks.glance import GLANCES, Glance, LiteCorrection
+from vss_ros.methods.blocks.mixed_norm import with_norms
 from vss_ros.methods.evss import Evss
 
 
@@ -24,8 +25,8 @@ class EvssLite(Evss):
     `quarter` is faster still, and loses one to two points (docs/benchmarks.md has both).
 
     Args:
-        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`. Its norms are of the same kind
-            as those of the key frame network.
+        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`. The glance has `norms`
+            of the same kind as the key frame network.
     """
 
     def __init__(
@@ -42,9 +43,7 @@ class EvssLite(Evss):
         super().__init__(classes, fusion=fusion, decision=decision, flow=flow, backbone=backbone, **options)
         check_choice('glance', glance, tuple(GLANCES))
         self.options['glance'] = glance
-        self.glance = Glance(classes, glance)
-        if self.options['norms'] == 'mixed':
-            self.glance.mix_norms()
+        self.glance = with_norms(Glance(classes, glance), self.options['norms'])
 
     def build_conet(self) -> nn.Module:
         return LiteCorrection(self.classes)

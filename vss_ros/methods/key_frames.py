@@ -16,6 +16,7 @@ from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
+from vss_ros.methods.blocks.mixed_norm import NORMS, with_norms
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.method import Method
 
@@ -23,7 +24,7 @@ BACKBONES: dict[str, Callable[[int, float], nn.Module]] = {  # of the number of 
     'csrnet': CsrNet,
     'lite': lambda classes, magnify: LiteSegmenter(classes, magnify=magnify),
 }
-CHOICES = {'backbone': tuple(BACKBONES), 'norms': ('batch', 'mixed')}
+CHOICES = {'backbone': tuple(BACKBONES), 'norms': NORMS}
 MOST_MAGNIFIED = 4
 
 
@@ -60,11 +61,7 @@ class KeyFrames(Method):
                 f'magnify is {magnify!r}, and the network of backbone {backbone!r} looks at images as they '
                 'are; use 1'
             )
-        if self.options['norms'] == 'mixed':
-            if not hasattr(network, 'mix_norms'):
-                raise SettingsError(f'norms is mixed, which backbone {backbone!r} has not; use batch')
-            network.mix_norms()
-        return network
+        return with_norms(network, self.options['norms'])
 
     def fold(self, image_size: Sequence[int]) -> None:
         """Let the first convolutions of light networks take the camera's bytes as they are."""

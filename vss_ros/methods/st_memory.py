@@ -19,6 +19,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.image import check_size, to_planes, to_rgb
 from vss_ros.methods.blocks.lite_features import LiteFeatures
 from vss_ros.methods.blocks.mar import Mar
+from vss_ros.methods.blocks.mixed_norm import NORMS, with_norms
 from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.stf import DEPTH, HEADS, Stf
 from vss_ros.methods.method import Method
@@ -75,6 +76,7 @@ class StMemory(Method):
         refinement: `memory` (MAR), or `none`: the first stage of training, STF alone.
         decision: resolution of deciding a pixel's class, see `decide`.
         temperatures: of the confidence, see `Method`; one at most.
+        norms: of the backbone, `batch` (published), or with `lite` also `mixed`, see `MixedNorm`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -96,6 +98,7 @@ class StMemory(Method):
         refinement: str = 'memory',
         decision: str = 'full',
         temperatures: Sequence[float] = (),
+        norms: str = 'batch',
     ) -> None:
         check_choice('backbone', backbone, tuple(BACKBONES))
         grid = list(grid or BACKBONES[backbone].grid)
@@ -111,13 +114,14 @@ class StMemory(Method):
             refinement=refinement,
             decision=decision,
             temperatures=temperatures,
+            norms=norms,
         )
         check_options(self.options)
         self.order = ORDERS[frames]
         self.delay_frames = self.order.delay_frames
         self.folded = False
         # Names as in published files.
-        self.pspnet = BACKBONES[backbone].network(classes)
+        self.pspnet = with_norms(BACKBONES[backbone].network(classes), norms)
         width = self.pspnet.width
         if width % heads:
             raise SettingsError(f'heads is {heads}; use a number that divides the {width} channels')
@@ -171,6 +175,7 @@ class StMemory(Method):
 def check_options(options: dict) -> None:
     """Raises SettingsError unless every option of StMemory has a value that can be used."""
     check_choice('frames', options['frames'], tuple(ORDERS))
+    check_choice('norms', options['norms'], NORMS)
     check_choice('refinement', options['refinement'], ('memory', 'none'))
     for name in ('heads', 'depth', 'keys_per_class'):
         if options[name] < 1:

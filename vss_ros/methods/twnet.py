@@ -23,6 +23,7 @@ from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.light_fpn import ENCODERS, LightFpn
 from vss_ros.methods.blocks.lite_u_shape import LiteUShape
+from vss_ros.methods.blocks.mixed_norm import NORMS, with_norms
 from vss_ros.methods.blocks.nonkey import CORRECTIONS, NonKeyCnn, halve, shrink
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.u_shape import LAST
@@ -56,6 +57,7 @@ class TwNet(FlowWarping):
         decision: resolution of deciding a pixel's class, see `decide`.
         flow: see `FlowWarping`. The paper takes motion vectors.
         temperatures: of the confidence, see `Method`.
+        norms: of the per-frame CNN, `batch` (published), or with `lite` also `mixed`, see `MixedNorm`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -67,6 +69,7 @@ class TwNet(FlowWarping):
         'encoder': (*ENCODERS, LITE),
         'heads': HEADS,
         'correction': CORRECTIONS,
+        'norms': NORMS,
         'residual': tuple(DECISIONS),
         'carry': ('warped', COMPOSED),
     }
@@ -83,6 +86,7 @@ class TwNet(FlowWarping):
         temperatures: Sequence[float] = (),
         carry: str = 'warped',
         correction: str = 'attended',
+        norms: str = 'batch',
     ) -> None:
         if layer not in (1, 2, LAST):
             raise SettingsError(f'layer is {layer!r}; use 1, 2 or {LAST}')
@@ -104,6 +108,7 @@ class TwNet(FlowWarping):
             temperatures=temperatures,
             carry=carry,
             correction=correction,
+            norms=norms,
         )
         if heads == 'stem' and (encoder, layer) != (LITE, 2):
             raise SettingsError(f"heads is 'stem' with encoder {encoder} and layer {layer}; use lite and 2")
@@ -113,7 +118,7 @@ class TwNet(FlowWarping):
             raise SettingsError("heads is 'more' with correction none, which needs no head; use published")
         self.layer, self.part = layer, DECISIONS[residual]
         self.folded = False
-        self.cnn = LiteUShape(classes) if encoder == LITE else LightFpn(classes, encoder)
+        self.cnn = with_norms(LiteUShape(classes) if encoder == LITE else LightFpn(classes, encoder), norms)
         if layer != LAST:
             self.nonkey = NonKeyCnn(self.cnn, layer, int(heads == 'more'), correction)
             if heads == 'stem':

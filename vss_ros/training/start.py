@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from vss_ros.core.model.folder import load_model
 from vss_ros.methods.import_weights import COUNTER, WRAPPER, read_tensors
 from vss_ros.methods.method import Method
 from vss_ros.methods.weights import stored_tensors
+
+log = logging.getLogger(__name__)
 
 
 class Origin(NamedTuple):
@@ -79,6 +82,15 @@ def start_from(method: Method, start: Mapping[str, Any]) -> None:
             raise ModelError(
                 f'start: {_text(origin)} does not fit {name}: {"; ".join(problems[:3])}{more}. {advice}'
             )
+        if not origin.is_file and hasattr(network, 'mix_norms'):
+            there, here = (
+                options.get('norms', 'batch')
+                for options in (load_model(origin.place, graphs=False).options, method.options)
+            )
+            if there != here:
+                log.warning(
+                    'start: %s has norms %s, and learnt with %s: it must learn on', _text(origin), here, there
+                )
         with torch.no_grad():
             network.load_state_dict({**whole, **state})
 

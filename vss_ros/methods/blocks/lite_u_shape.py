@@ -24,6 +24,8 @@ class LiteUShape(UShape):
         for name, layers in LiteSegmenter(classes).named_children():
             self.add_module(name, layers)
 
+    mix_norms = LiteSegmenter.mix_norms  # the layers have the same names
+
     def take_camera_bytes(self) -> None:
         """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
         take_camera_bytes(self.get_submodule('stem'))

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from vss_ros.core.errors import SettingsError
+
+NORMS = ('batch', 'mixed')
+Network = TypeVar('Network', bound=nn.Module)
 
 
 class MixedNorm(nn.Module):
@@ -47,9 +55,25 @@ class MixedNorm(nn.Module):
             momentum=self.momentum,
             eps=self.eps,
         )
-        rest = (values[half:] for values in self._values())
-        together = functional.batch_norm(maps[:, half:], *rest, self.training, self.momentum, self.eps)
+        mean, variance, weight, bias = (values[half:] for values in self._values())
+        together = functional.batch_norm(
+            maps[:, half:], mean, variance, weight, bias, self.training, self.momentum, self.eps
+        )
         return torch.cat((alone.to(maps.dtype), together), 1)
 
     def _values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.running_mean, self.running_var, self.weight, self.bias
+
+
+def with_norms(network: Network, norms: str) -> Network:
+    """The network with norms of this kind, one of NORMS, in its encoder.
+
+    Raises:
+        SettingsError: they are to be mixed, and the network has no function `mix_norms` that does it.
+    """
+    if norms == 'mixed':
+        mix_norms: Callable[[], None] | None = getattr(network, 'mix_norms', None)
+        if mix_norms is None:
+            raise SettingsError(f'norms is mixed, which {type(network).__name__} has not; use batch')
+        mix_norms()
+    return network
