@@ -24,18 +24,18 @@ ROS_WHEELS = [
 
 EXTRAS = {
     'ros': [f'{wheel}; {WHEELS_EXIST}' for wheel in ROS_WHEELS],
-    'onnxruntime': ['onnxruntime>=1.17'],  # for a colcon install, which brings none of the base
+    'onnxruntime': ['onnxruntime>=1.23'],  # for a colcon install, which brings none of the base
     'train': [
         'torch>=2.4',
-        'onnx>=1.16',
-        'onnxscript>=0.3',
+        'onnx>=1.17',
+        'onnxscript>=0.6',
         'safetensors>=0.4',
         'tqdm>=4.60',
-        'tensorboard>=2.10',
+        'tensorboard>=2.12',
     ],
     'video': ['av>=14.1'],
     'bags': ['rosbags>=0.11.9,<0.12'],
-    'plot': ['matplotlib>=3.7'],
+    'plot': ['matplotlib>=3.8.4'],
     'openvino': ['openvino>=2024.4'],
     'tensorrt': ['tensorrt>=10.3', 'torch>=2.4'],
     'test': [
@@ -43,7 +43,7 @@ EXTRAS = {
         'pytest-timeout',
         'pytest-xdist',
         'hypothesis',
-        'onnx>=1.16',
+        'onnx>=1.17',
         'scikit-learn',
         'setuptools>=70.1',
     ],
@@ -77,9 +77,9 @@ setup(
     install_requires=[
         'numpy>=1.23',
         'opencv-python-headless>=4.6',
-        'pyyaml>=5.4',
-        'rich>=12',
-        'onnxruntime>=1.17',
+        'pyyaml>=6.0',
+        'rich>=12.3',
+        'onnxruntime>=1.23',
     ],
     extras_require=EXTRAS,
     data_files=[

@@ -84,6 +84,14 @@ def test_the_nodes_that_a_provider_was_given_are_counted_where_onnx_runtime_tell
     assert nodes_by_provider(recorded)['CPUExecutionProvider'] > 1
 
 
+def test_a_version_without_a_pool_whose_size_can_be_set_is_too_old(monkeypatch):
+    monkeypatch.setattr(onnx_runtime, '_pool_threads', None)
+    monkeypatch.setattr(onnx_runtime.onnxruntime, '__version__', '1.22.1')
+    monkeypatch.delattr(onnx_runtime.onnxruntime, 'set_global_thread_pool_sizes')
+    with pytest.raises(EngineError, match=r'ONNX Runtime 1\.22\.1 is too old; use 1\.23 or newer'):
+        onnx_runtime._shared_pool(1)
+
+
 def test_tensorrt_is_not_there_without_cuda_for_what_it_leaves():
     check_available(PROVIDERS['tensorrt'], ['TensorrtExecutionProvider', 'CUDAExecutionProvider'])
     with pytest.raises(EngineError, match='no CUDAExecutionProvider'):

@@ -159,6 +159,8 @@ def _shared_pool(threads: int) -> int:
     """Makes the process-wide pool on first use and returns its size."""
     global _pool_threads
     if _pool_threads is None:
+        if not hasattr(onnxruntime, 'set_global_thread_pool_sizes'):
+            raise EngineError(f'ONNX Runtime {onnxruntime.__version__} is too old; use 1.23 or newer')
         onnxruntime.set_global_thread_pool_sizes(threads, 1)
         _pool_threads = threads
     elif _pool_threads != threads:
