@@ -259,6 +259,16 @@ def test_a_mistake_is_named_and_nothing_is_written(write, tmp_path, kind, messag
     assert not any(tmp_path.iterdir())
 
 
+def test_an_exporter_that_cannot_be_loaded_is_named_and_nothing_is_written(write, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ImportError("cannot import name 'OnnxFunction' from 'onnxscript'")
+
+    monkeypatch.setattr(torch.onnx, 'export', fail)
+    with pytest.raises(ModelError, match=r"graph 'segmenter' cannot be written as ONNX: .* 'onnxscript'"):
+        write(Single)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_size_that_a_network_cannot_take_is_named_with_the_graph(tmp_path):
     method = build_method('per-frame', 11, {'backbone': 'lite'})
     method.csrnet.decoder_16 = nn.AvgPool2d(3, 2)  # a decoder whose maps do not fit

@@ -42,18 +42,29 @@ class ShapeError(VssError):
 
 
 class MissingLibraryError(VssError):
-    """An optional library is not installed. A note says what to do where pip is not the answer.
+    """An optional library is not installed, or cannot be loaded.
 
     Args:
         library: by its name for pip, beside a ROS of the system that of the extra `ros` for apt.
         extra: of this package, that brings it.
+        note: what to do where pip is not the answer.
+        cause: why its import failed; without one it is not installed.
     """
 
-    def __init__(self, library: str, extra: str, note: str = '') -> None:
+    def __init__(self, library: str, extra: str, note: str = '', cause: ImportError | None = None) -> None:
         command = _install_command(library, extra)
-        super().__init__(f'{library} is not installed; install it with: {command}{note}')
+        if cause is None or is_missing(library, cause):
+            what = 'is not installed; install it with'
+        else:  # it is there; NumPy, another library or a part of it does not fit
+            what = f'cannot be loaded: {" ".join(str(cause).split())}; install it anew with'
+        super().__init__(f'{library} {what}: {command}{note}')
         self.library = library
         self.extra = extra
+
+
+def is_missing(library: str, error: ImportError) -> bool:
+    """Whether an import failed because the library itself, not something that it needs, is not installed."""
+    return isinstance(error, ModuleNotFoundError) and error.name == library
 
 
 def _install_command(library: str, extra: str) -> str:

@@ -15,11 +15,10 @@ from vss_ros.evaluation.subjects import MODEL, PER_FRAME, WARP_ONLY
 
 try:
     import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 except ImportError as error:
-    raise MissingLibraryError('matplotlib', 'plot') from error
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+    raise MissingLibraryError('matplotlib', 'plot', cause=error) from error
 
 COLOURS = (  # one per model
     '#3366cc',

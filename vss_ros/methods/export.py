@@ -219,7 +219,7 @@ def _write_graph(method: Method, graph: str, example: GraphExample, folder: Path
                 external_data=False,
                 verbose=False,
             )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ImportError) as error:
         raise ModelError(f'graph {graph!r} cannot be written as ONNX: {_reason(error)}') from error
     assert program is not None  # as long as dynamo=True
     model = program.model_proto

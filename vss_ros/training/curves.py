@@ -13,11 +13,10 @@ from vss_ros.training.step_log import by_distance
 
 try:
     import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 except ImportError as error:
-    raise MissingLibraryError('matplotlib', 'plot') from error
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+    raise MissingLibraryError('matplotlib', 'plot', cause=error) from error
 
 STYLE: dict[Any, Any] = {'font.size': 9, 'axes.grid': True, 'grid.color': '#dddddd', 'legend.frameon': False}
 NOT_DRAWN = ('step', 'seconds')

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import SettingsError, is_missing
 from vss_ros.core.files.drafts import write_file
 
+_log = logging.getLogger(__name__)
 BY_DISTANCE = re.compile(r'([a-z_]+)_(\d+)')
 
 
@@ -91,6 +93,8 @@ def by_distance(scores: dict[str, float]) -> dict[str, dict[int, float]]:
 def _board(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    except ImportError as error:
+        if not is_missing('tensorboard', error):
+            _log.warning('TensorBoard cannot be loaded and gets nothing: %s', error)
         return None
     return SummaryWriter(str(folder), purge_step=first)

@@ -41,13 +41,13 @@ def cost_of(file: Path) -> Cost:
     does count.
 
     Raises:
-        MissingLibraryError: onnx is not installed.
+        MissingLibraryError: onnx is not installed, or cannot be loaded.
         ModelError: a shape that is needed is not static.
     """
     try:
         import onnx
     except ImportError as error:
-        raise MissingLibraryError('onnx', 'train') from error
+        raise MissingLibraryError('onnx', 'train', cause=error) from error
 
     graph = onnx.shape_inference.infer_shapes(onnx.load(str(file)), data_prop=True).graph
     shapes: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}

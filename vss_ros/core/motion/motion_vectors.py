@@ -21,7 +21,7 @@ from vss_ros.core.motion.blocks import flow_of_blocks
 try:
     import av
 except ImportError as error:
-    raise MissingLibraryError('av', 'video') from error
+    raise MissingLibraryError('av', 'video', cause=error) from error
 
 GOP = 600  # intra pictures are forced where a stream starts; in between only the encoder's own limit
 # Share of the picture that must have vectors. Told to avoid intra blocks, the encoder gave 0.39 to 0.80 of it

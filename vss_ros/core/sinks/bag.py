@@ -18,7 +18,7 @@ try:
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 except ImportError as error:
-    raise MissingLibraryError('rosbags', 'bags') from error
+    raise MissingLibraryError('rosbags', 'bags', cause=error) from error
 
 SUFFIX = '.mcap'
 NODE = '/segmentation'

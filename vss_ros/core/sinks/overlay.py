@@ -19,7 +19,7 @@ try:
     import av
     from av.video.reformatter import ColorRange, Colorspace
 except ImportError as error:
-    raise MissingLibraryError('av', 'video') from error
+    raise MissingLibraryError('av', 'video', cause=error) from error
 
 TICKS = 60_000  # per second; MPEG-4 allows at most 65535, and the usual frame rates divide this
 MAX_GAP_S = 3600  # MP4 cannot hold more than ten hours, and nobody waits that long for the next picture

@@ -13,7 +13,7 @@ from vss_ros.core.frame import CodedPicture
 try:
     import av
 except ImportError as error:
-    raise MissingLibraryError('av', 'video') from error
+    raise MissingLibraryError('av', 'video', cause=error) from error
 
 WITH_VECTORS = (
     'h264',

@@ -18,7 +18,7 @@ try:
     from rosbags.highlevel import AnyReader
     from rosbags.typesys import Stores, get_typestore
 except ImportError as error:
-    raise MissingLibraryError('rosbags', 'bags') from error
+    raise MissingLibraryError('rosbags', 'bags', cause=error) from error
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'

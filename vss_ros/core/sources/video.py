@@ -17,7 +17,7 @@ from vss_ros.core.sources.coded_video import LIMITS, Chronicle, hand_out_vectors
 try:
     import av
 except ImportError as error:
-    raise MissingLibraryError('av', 'video') from error
+    raise MissingLibraryError('av', 'video', cause=error) from error
 
 LEAST_MISSING = 1.0  # seconds that a video without a count of frames may end early: its sound may be longer
 MOST_FRAMES = 10_000_000  # that a header is believed to have; Python makes room for them in advance
