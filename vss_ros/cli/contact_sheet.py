@@ -55,7 +55,8 @@ def write_contact_sheet(path: Path, replies: Sequence[Reply], classes: ClassSet)
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(_picture(name, reply, classes), interpolation='none')
             axes.set(xticks=[], yticks=[])
-            axes.spines[:].set(color=FRAME, linewidth=0.8)
+            for spine in axes.spines.values():
+                spine.set(color=FRAME, linewidth=0.8)
             if row == 0:
                 axes.set_title(_caption(reply, shown[0], classes), fontsize=11, color=INK, linespacing=1.4)
             if column == 0:

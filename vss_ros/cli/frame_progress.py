@@ -48,11 +48,13 @@ class FrameProgress:
         self._every_s, self._told = every_s, time.monotonic()
 
     def __enter__(self) -> FrameProgress:
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich 12 ends a line that was never begun
+            self._bar.stop()
 
     def advance(self) -> None:
         """One frame more is done."""
