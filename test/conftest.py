@@ -75,6 +75,8 @@ def shared_folder(tmp_path_factory):
 @pytest.fixture(scope='session')
 def shared_model(shared_folder):
     """Exports methods, each once for all workers, because that takes a while."""
+    pytest.importorskip('torch')
+    pytest.importorskip('onnx')
     from vss_ros.core.model.folder import load_model
     from vss_ros.methods.export import export
 

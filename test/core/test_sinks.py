@@ -382,6 +382,7 @@ def test_an_output_without_a_name_is_refused(tmp_path, monkeypatch, spec):
 
 
 def test_an_overlay_may_lie_in_a_folder_named_by_the_time(tmp_path, monkeypatch):
+    pytest.importorskip('av')
     monkeypatch.chdir(tmp_path)
     with open_sinks(['2026-11-29T10:00:00/drive.mp4'], CLASSES) as sinks:
         sinks[0].write(frame(), result(frame()))
