@@ -69,6 +69,15 @@ def test_its_weights_are_those_of_a_batch_norm_with_statistics_of_all_channels(n
     assert torch.allclose(batch_norm.running_var[:3], of_images[:3], rtol=0.01)
 
 
+def test_gradients_can_wait_until_more_frames_were_seen(norm, maps):
+    """A stream is run through the network before its losses are summed up."""
+    convolution = nn.Conv2d(CHANNELS, CHANNELS, 1)
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = sum(norm.train()(convolution(each)).float().square().sum() for each in (maps, 2 * maps))
+    loss.backward()
+    assert torch.isfinite(norm.weight.grad).all()
+
+
 def test_sums_over_large_images_fit_into_half_precision(norm):
     maps = (20 + torch.rand(1, CHANNELS, 90, 120)).half()
     found = norm.eval().half()(maps)

@@ -44,25 +44,24 @@ class MixedNorm(nn.Module):
         if self.training:
             self.num_batches_tracked += 1
         half = self.num_features // 2
-        mean, variance, weight, bias = (values[:half].float() for values in self._values())
-        # In float32: sums over an image do not fit into half precision.
-        alone = functional.instance_norm(
-            maps[:, :half].float(),
-            mean if self.training else None,  # only to keep it
-            variance if self.training else None,
-            weight,
-            bias,
-            momentum=self.momentum,
-            eps=self.eps,
-        )
-        mean, variance, weight, bias = (values[half:] for values in self._values())
-        together = functional.batch_norm(
-            maps[:, half:], mean, variance, weight, bias, self.training, self.momentum, self.eps
-        )
-        return torch.cat((alone.to(maps.dtype), together), 1)
+        alone = self._norm(maps[:, :half], slice(half), by_image=True)
+        return torch.cat((alone, self._norm(maps[:, half:], slice(half, None), by_image=False)), 1)
 
-    def _values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.running_mean, self.running_var, self.weight, self.bias
+    def _norm(self, maps: Tensor, part: slice, by_image: bool) -> Tensor:
+        kind, weight, bias = maps.dtype, self.weight[part], self.bias[part]
+        mean, variance = self.running_mean[part], self.running_var[part]
+        if by_image:  # sums over an image do not fit into half precision
+            maps, weight, bias = maps.float(), weight.float(), bias.float()
+        if not self.training:
+            if by_image:
+                return functional.instance_norm(maps, None, None, weight, bias, eps=self.eps).to(kind)
+            return functional.batch_norm(maps, mean, variance, weight, bias, eps=self.eps)
+        # Copies, for a gradient may still need them when the next frame has moved the statistics on.
+        mean, variance = mean.clone(), variance.clone()
+        norm = functional.instance_norm if by_image else functional.batch_norm
+        normed = norm(maps, mean, variance, weight, bias, True, self.momentum, self.eps)
+        self.running_mean[part], self.running_var[part] = mean, variance
+        return normed.to(kind)
 
 
 def with_norms(network: Network, norms: str) -> Network:
