@@ -7,7 +7,7 @@ it, without a word, and 5 of 1000 pixels change.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,10 +45,12 @@ class OpenVinoEngine:
 
     name = 'openvino'
 
-    def __init__(self, compiled: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+    def __init__(
+        self, compiled: Mapping[str, Any], graphs: Mapping[str, GraphSpec], facts: Mapping[str, str]
+    ) -> None:
         self._requests = {graph: model.create_infer_request() for graph, model in compiled.items()}
-        self._inputs = {graph: [port.any_name for port in m.inputs] for graph, m in compiled.items()}
-        self._outputs = {graph: [port.any_name for port in m.outputs] for graph, m in compiled.items()}
+        self._inputs = {graph: _names(m.inputs, graphs[graph].inputs) for graph, m in compiled.items()}
+        self._outputs = {graph: _names(m.outputs, graphs[graph].outputs) for graph, m in compiled.items()}
         self._facts = dict(facts)
         self.notes: dict[str, str] = {}
         self._load_again: Callable[[], OpenVinoEngine] | None = None
@@ -86,7 +88,7 @@ class OpenVinoEngine:
             'precision': settings.precision,
             'threads': str(any_graph.get_property('INFERENCE_NUM_THREADS')),
         }
-        engine = cls(compiled, facts)
+        engine = cls(compiled, graphs, facts)
         engine._load_again = partial(cls.load, model, settings)
         return engine
 
@@ -123,12 +125,19 @@ def _compile(core: Any, graph: GraphSpec, options: Mapping[str, Any]) -> Any:
         compiled = core.compile_model(core.read_model(data), DEVICE, options)
     except RuntimeError as error:
         raise EngineError(f'OpenVINO refuses {graph.file}: {_first_line(error)}') from error
-    check_interface(graph, _interface(compiled.inputs), _interface(compiled.outputs))
+    inputs, outputs = _interface(compiled.inputs, graph.inputs), _interface(compiled.outputs, graph.outputs)
+    check_interface(graph, inputs, outputs)
     return compiled
 
 
-def _interface(ports: Sequence[Any]) -> Interface:
-    return {port.any_name: (port.element_type.to_dtype().name, tuple(port.shape)) for port in ports}
+def _names(ports: Sequence[Any], wanted: Collection[str]) -> list[str]:
+    """The names of ports: one that hands a tensor through has those of its input and of its output."""
+    return [next((name for name in port.names if name in wanted), port.any_name) for port in ports]
+
+
+def _interface(ports: Sequence[Any], wanted: Collection[str]) -> Interface:
+    found = zip(_names(ports, wanted), ports, strict=True)
+    return {name: (port.element_type.to_dtype().name, tuple(port.shape)) for name, port in found}
 
 
 def _hint(core: Any, precision: str) -> str:
