@@ -9,8 +9,10 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,17 +121,34 @@ def stream(robot):
 
 
 @pytest.fixture
-def diagnostics_of(probe):
-    """Makes the diagnostics of an active stream that has a source; tests count what came."""
-    from types import SimpleNamespace
+def statistics():
+    from vss_ros.ros.statistics import StreamStatistics
 
+    return StreamStatistics()
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Moves the clock of what is tested in this process on by so many seconds, so that no test must wait."""
+    from vss_ros.ros import diagnostics, inbox, publishers, statistics, topic_source
+
+    moved_s = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(moved_s))
+    for module in (diagnostics, inbox, publishers, statistics, topic_source):
+        monkeypatch.setattr(module, 'time', clock)
+    return lambda seconds: moved_s.append(seconds)
+
+
+@pytest.fixture
+def diagnostics_of(probe, statistics):
+    """Makes the diagnostics of an active stream that has a source; tests count what came."""
     from vss_ros.ros.core_log import CoreLog
     from vss_ros.ros.diagnostics import Diagnostics
-    from vss_ros.ros.settings import Settings
+    from vss_ros.ros.settings import NodeSettings, Settings
 
     made = []
 
-    def make(source) -> Diagnostics:
+    def make(source, settings: NodeSettings) -> Diagnostics:
         log = CoreLog(probe.node)
         log.close()
         watched = Diagnostics(probe.node, log)
@@ -137,8 +156,8 @@ def diagnostics_of(probe):
         watched.state = 'active'
         watched.stream = SimpleNamespace(
             source=source,
-            statistics=source._statistics,
-            settings=Settings(node=source._settings),
+            statistics=statistics,
+            settings=Settings(node=settings),
             model=SimpleNamespace(propagates=True),
             is_running=True,
             background=None,

@@ -1,7 +1,6 @@
 """What `/diagnostics` calls a warning or an error, and when it stops to."""
 
 import re
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,6 @@ from std_msgs.msg import Header
 
 from vss_ros.ros.diagnostics import QOS_NEWS_S
 from vss_ros.ros.settings import NodeSettings
-from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
 
 
@@ -163,10 +161,10 @@ def test_camera_infos_of_another_camera_or_size_are_a_warning_until_one_fits(str
 
 
 @pytest.fixture
-def watched(probe, diagnostics_of):
+def watched(probe, statistics, diagnostics_of):
     """The diagnostics of an active stream whose topic nobody publishes on."""
-    source = TopicSource(probe.node, NodeSettings(), StreamStatistics(), pytest.fail)
-    yield diagnostics_of(source)
+    source = TopicSource(probe.node, NodeSettings(), statistics, pytest.fail)
+    yield diagnostics_of(source, NodeSettings())
     source.close()
 
 
@@ -180,31 +178,64 @@ def watched(probe, diagnostics_of):
         ({'missed': 10, 'dropped': 10}, []),  # it could not have segmented them anyway
     ],
 )
-def test_images_that_did_not_reach_the_node_are_a_warning_once_with_the_reason(watched, counts, reasons):
+def test_images_that_did_not_reach_the_node_are_a_warning_once_with_the_reason(
+    watched, statistics, counts, reasons
+):
     for what, number in {'received': 90, **counts}.items():
-        watched.stream.statistics.count(what, number)
-    problems = watched._problems()
+        statistics.count(what, number)
+    problems = watched.problems()
     assert [level for level, _ in problems] == [DiagnosticStatus.WARN] * len(reasons)
     for (_, text), reason in zip(problems, reasons, strict=True):
         assert re.match(reason, text)
-    assert watched._problems() == []
+    assert watched.problems() == []
 
 
-def test_why_a_topic_does_not_connect_is_told_for_as_long_as_nothing_comes_and_a_while_otherwise(watched):
-    statistics, text = watched.stream.statistics, 'reliability does not fit'
+def test_why_a_topic_does_not_connect_is_told_for_as_long_as_nothing_comes_and_a_while_otherwise(
+    watched, statistics, later
+):
+    text = 'reliability does not fit'
     statistics.qos_problem('/image_raw', text)
-    assert watched._problems() == [(DiagnosticStatus.WARN, text)]
-    statistics._qos_problems['/image_raw'] = (time.monotonic() - QOS_NEWS_S - 1, text)
-    assert watched._problems() == []
-    watched._active_since_s -= 100
-    (_, silence), *others = watched._problems()
+    assert watched.problems() == [(DiagnosticStatus.WARN, text)]
+    later(QOS_NEWS_S + 1)
+    statistics.count('received')
+    assert watched.problems() == []
+    later(100)
+    (_, silence), *others = watched.problems()
     assert 'no image on /image_raw for 100 s; nobody publishes on it' in silence
     assert others == [(DiagnosticStatus.WARN, text)]
 
 
+@pytest.mark.parametrize('enabled', [True, False])
+def test_a_frame_that_does_not_come_back_is_an_error_also_while_the_node_is_disabled(
+    probe, statistics, diagnostics_of, later, enabled
+):
+    settings = NodeSettings(input_timeout_s=60.0)
+    source = TopicSource(probe.node, settings, statistics, pytest.fail)
+    watched = diagnostics_of(source, settings)
+    watched.enabled = enabled
+    frames = iter(source)
+    image = Image(height=1, width=1, step=1, encoding='mono8')
+    image.data.append(0)
+    source.on_image(image, {})
+    assert next(frames) is not None
+    assert watched.problems() == []
+    later(10)  # and the worker still has it
+    [(level, text)] = watched.problems()
+    assert level == DiagnosticStatus.ERROR
+    assert 'a frame has been in work for 10 s' in text
+    source.close()
+
+
+def test_one_frame_that_was_slow_is_not_called_every_frame_of_no_time(watched, statistics):
+    statistics.took(0.01, allowed_s=0.0)
+    [(level, text)] = watched.problems()
+    assert level == DiagnosticStatus.WARN
+    assert text.startswith('the last frame took longer than 200 ms; take a smaller model')
+
+
 def test_key_frames_that_failed_in_the_background_are_a_warning_once(watched):
     watched.stream.background = SimpleNamespace(failed=2, in_work_s=0.0)
-    [(level, text)] = watched._problems()
+    [(level, text)] = watched.problems()
     assert level == DiagnosticStatus.WARN
     assert 'key frames that failed in the background: 2' in text
-    assert watched._problems() == []
+    assert watched.problems() == []

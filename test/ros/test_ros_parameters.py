@@ -42,6 +42,16 @@ def test_every_number_has_a_range_and_every_choice_its_constraint():
             assert all(choice in descriptor.additional_constraints for choice in entry.description.choices)
 
 
+def test_a_parameter_tells_when_it_can_change_beside_what_it_takes():
+    told = {entry.name: entry.descriptor().additional_constraints for entry in TABLE}
+    assert told['autostart'] == 'can be set only at start'
+    assert told['scheduler'] == 'one of fixed, adaptive'  # at any time
+    assert told['output_size'] == 'one of input, network; can change only while the node is unconfigured'
+    for entry in TABLE:
+        if not entry.description.live and entry.name != 'autostart':
+            assert told[entry.name].endswith('can change only while the node is unconfigured')
+
+
 def test_the_defaults_are_those_of_the_settings():
     assert build(defaults()) == Settings()
 

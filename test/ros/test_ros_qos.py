@@ -7,12 +7,13 @@ import time
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header, String
 
+import vss_ros.ros.node
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError
 from vss_ros.ros import labels
@@ -20,7 +21,6 @@ from vss_ros.ros.labels import Labels
 from vss_ros.ros.node import SegmentationNode
 from vss_ros.ros.qos_events import create_lifecycle_publisher, create_subscription
 from vss_ros.ros.settings import NodeSettings, Settings
-from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
 
 
@@ -40,11 +40,6 @@ def node_with():
     for node in made:
         node.destroy_node()
         rclpy.try_shutdown(context=node.context)
-
-
-@pytest.fixture
-def statistics() -> StreamStatistics:
-    return StreamStatistics()
 
 
 def spin_until(node, condition, deadline_s: float = 30.0):
@@ -68,8 +63,8 @@ def subscribed(node, settings: NodeSettings, statistics) -> TopicSource:
     return source
 
 
-def topics(source: TopicSource) -> list[str]:
-    return [subscription.topic_name for subscription in source._subscriptions.values()]
+def topics(node) -> list[str]:
+    return [subscription.topic_name for subscription in node.subscriptions]
 
 
 @pytest.mark.parametrize(
@@ -86,9 +81,9 @@ def test_the_topic_that_is_named_is_the_one_that_is_subscribed_to(
 ):
     node = node_with(*(part for rule in rules for part in ('-r', rule)))
     source = subscribed(node, NodeSettings(image_transport=transport), statistics)
-    assert source.topic == topics(source)[0] == topic
+    assert source.topic == topics(node)[0] == topic
     assert node.has_parameter(f'qos_overrides.{topic}.subscription.depth')
-    kind = next(iter(source._subscriptions.values())).msg_type
+    kind = next(node.subscriptions).msg_type
     camera = rclpy.create_node('camera', context=node.context, use_global_arguments=False)
     camera.create_publisher(kind, topic, 1)
     spin_until(node, lambda: (source.look_for_publishers(), source.publishers.names)[1])
@@ -103,7 +98,8 @@ def test_the_topic_that_is_named_is_the_one_that_is_subscribed_to(
         ('reliability', 'bogus', "is 'bogus'; use one of .*best_effort"),
         ('durability', 'forever', "is 'forever'; use one of .*transient_local"),
         ('history', 'last', "is 'last'; use one of .*keep_last"),
-        ('depth', '-3', 'is -3; use 0 or more'),
+        ('depth', '-3', 'is -3; use 0 to 2147483647'),
+        ('depth', '2147483648', 'is 2147483648; use 0 to 2147483647'),
     ],
 )
 @pytest.mark.parametrize('end', ['subscription', 'publisher'])
@@ -164,11 +160,21 @@ def test_labels_are_repeated_while_a_simulated_clock_rests(node_with, statistics
     shown.close()
 
 
+def test_an_error_of_several_lines_is_told_in_one(node_with, monkeypatch, capfd):
+    def refuse(*others):
+        raise TypeError('no such arguments:\n    1. self\n')
+
+    monkeypatch.setattr(vss_ros.ros.node, 'Loading', refuse)
+    node = node_with(kind=SegmentationNode)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert 'cannot configure: TypeError: no such arguments: 1. self\n' in capfd.readouterr().err
+
+
 def test_an_activation_that_an_override_prevents_leaves_no_publisher_activated(node_with, echo_model, capfd):
     name = 'qos_overrides./x/image_raw.subscription.reliability'
     node = node_with('-p', f'{name}:=bogus', '-p', f'model:={echo_model}', kind=SegmentationNode)
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    publishers = node._stream._sink._publishers
+    publishers = [publisher for publisher in node.publishers if isinstance(publisher, LifecyclePublisher)]
     assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
     assert f"cannot activate: {name} is 'bogus'; use one of" in capfd.readouterr().err
     assert publishers
@@ -194,13 +200,13 @@ def test_camera_infos_are_taken_beside_the_image_and_by_their_own_name(
 ):
     node = node_with(*(part for rule in rules for part in ('-r', rule)))
     source = subscribed(node, NodeSettings(), statistics)
-    assert topics(source)[1:] == expected
+    assert topics(node)[1:] == expected
     assert source.camera_info_topic == ', '.join(expected)
     source.close()
 
 
 def found_camera_info(source):
-    return source._camera_infos.find(Header(frame_id='front'), (48, 64))
+    return source.camera_infos.find(Header(frame_id='front'), (48, 64))
 
 
 def test_a_camera_info_beside_the_image_goes_before_one_elsewhere(node_with, statistics):
@@ -216,7 +222,7 @@ def test_a_camera_info_beside_the_image_goes_before_one_elsewhere(node_with, sta
     spin_until(node, lambda: (beside.publish(info), found_camera_info(source).k[0] == 3)[1])
     assert source.camera_info_topic == '/x/rect/camera_info'
     info.k[0] = 7
-    source._camera_infos.keep(info, rank=1)
+    source.camera_infos.keep(info, rank=1)
     assert found_camera_info(source).k[0] == 3
     source.close()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
-from vss_ros.ros.statistics import WINDOW, Rate, StreamStatistics
+from vss_ros.ros.statistics import WINDOW, Rate
 
 
 def rates(hz: float, end_s: float, looked_at: np.ndarray) -> list[float]:
@@ -42,8 +44,7 @@ def test_a_rate_after_a_long_pause_is_that_of_the_new_images():
     assert rate.hz(100.2) == pytest.approx(10)
 
 
-def test_latencies_are_those_since_the_last_beginning():
-    statistics = StreamStatistics()
+def test_latencies_are_those_since_the_last_beginning(statistics):
     statistics.good_frame(900, None)
     statistics.start_over()
     assert statistics.latency_ms() == (0, 0)
@@ -51,19 +52,61 @@ def test_latencies_are_those_since_the_last_beginning():
     assert statistics.latency_ms() == (20, 20)
 
 
-def test_latencies_are_those_of_the_newest_frames_however_long_the_stream_is():
-    statistics = StreamStatistics()
+def test_latencies_are_those_of_the_newest_frames_however_long_the_stream_is(statistics):
     for latency_ms in (*[900] * 50, *[20] * WINDOW):
         statistics.good_frame(latency_ms, None)
     assert statistics.latency_ms() == (20, 20)
 
 
+def test_frames_are_slow_for_as_long_as_each_one_is(statistics, later):
+    for seconds, slow_for_s in ((0.1, None), (0.3, 0), (0.3, 1), (0.21, 2), (0.2, None), (0.21, 0)):
+        statistics.took(seconds, allowed_s=0.2)
+        assert statistics.snapshot().slow_for_s == pytest.approx(slow_for_s, abs=0.5)
+        later(1)
+
+
+def test_a_pause_is_no_time_in_which_frames_were_slow(statistics, later):
+    for pause_s, slow_for_s in ((0, 0.3), (0.5, 0.8), (20, 0.3)):
+        later(pause_s)
+        statistics.took(0.3, allowed_s=0.2)
+        assert statistics.snapshot().slow_for_s == pytest.approx(slow_for_s, abs=0.2)
+
+
+def test_what_is_counted_after_a_snapshot_does_not_change_it(statistics):
+    statistics.bad_frame('bad', 'one')
+    before = statistics.snapshot()
+    statistics.bad_frame('bad', 'another')
+    statistics.good_frame(1, 'gap')
+    assert (before.counts, before.last_error, before.restarts) == ({'bad': 1}, 'one', {})
+
+
+def test_a_snapshot_that_is_asked_for_while_a_frame_is_counted_has_all_of_it_or_nothing(statistics):
+    class Counted(str):
+        """Is looked up once while it is counted."""
+
+        def __hash__(self):
+            if reader.ident is None:
+                reader.start()
+                reader.join(0.2)  # within which it would be done if it did not wait
+            return super().__hash__()
+
+    seen = []
+    reader = threading.Thread(target=lambda: seen.append(statistics.snapshot()))
+    statistics.bad_frame(Counted('bad'), 'an error')
+    reader.join()
+    [tally] = seen
+    assert (tally.counts, tally.bad_in_a_row, tally.last_error) == ({'bad': 1}, 1, 'an error')
+
+
 @pytest.mark.parametrize('end', ['start_over', 'good_frame'])
-def test_what_frames_in_a_row_have_in_common_ends_at_a_new_beginning_and_with_a_frame_that_is_well(end):
-    statistics = StreamStatistics()
+def test_what_frames_in_a_row_have_in_common_ends_at_a_new_beginning_and_with_a_frame_that_is_well(
+    statistics, end
+):
     for _ in range(2):
         statistics.good_frame(1, 'gap')
     assert [statistics.bad_frame('bad', error) for error in ('one', 'another')] == [1, 2]
-    assert (statistics.restarts, statistics.last_error) == ({'gap': 2}, 'another')
+    tally = statistics.snapshot()
+    assert (tally.restarts, tally.last_error) == ({'gap': 2}, 'another')
     statistics.start_over() if end == 'start_over' else statistics.good_frame(1, None)
-    assert (statistics.restarts, statistics.bad_in_a_row) == ({}, 0)
+    tally = statistics.snapshot()
+    assert (tally.restarts, tally.bad_in_a_row) == ({}, 0)

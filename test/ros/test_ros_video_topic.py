@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from fractions import Fraction
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -16,9 +18,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from vss_ros.core.errors import FrameError, SettingsError
-from vss_ros.ros.inbox import Inbox
+from vss_ros.ros import topic_source
 from vss_ros.ros.settings import NodeSettings
-from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
 from vss_ros.ros.video_topic import VIDEO_TRANSPORTS, VideoTopic, decoder_of, message_type
 
@@ -130,14 +131,14 @@ def test_messages_that_are_not_installed_are_named_with_their_package(transport)
 
 
 @pytest.fixture
-def source(probe):
+def source(probe, statistics):
     """Makes the source of a topic that nobody subscribed to: messages are handed to its callback."""
     made = []
 
     def make(**settings):
         errors = []
         settings = NodeSettings(image_transport='ffmpeg', **settings)
-        made.append(TopicSource(probe.node, settings, StreamStatistics(), errors.append))
+        made.append(TopicSource(probe.node, settings, statistics, errors.append))
         return made[-1], errors
 
     yield make
@@ -145,27 +146,29 @@ def source(probe):
         each.close()
 
 
-def test_a_worker_that_is_late_gets_the_newest_frame_with_all_motion_since_its_last(source, packets):
+def test_a_worker_that_is_late_gets_the_newest_frame_with_all_motion_since_its_last(
+    source, packets, statistics
+):
     topic, errors = source()
     frames = iter(topic)
-    topic._on_image(message('ffmpeg', 0, packets[0]))
+    topic.on_image(message('ffmpeg', 0, packets[0]), {})
     assert next(frames).coded[0].is_start
     for number in (1, 2, 3):
-        topic._on_image(message('ffmpeg', number, packets[number]))
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
     frame = next(frames)
     assert (frame.stamp_ns, frame.camera, frame.encoding) == (103 * 10**9, 'front', 'mpeg4')
     assert [one.number for one in frame.coded] == [1, 2, 3]
     assert frame.header.stamp == stamp(3)
     assert frame.received_s <= time.monotonic()
     assert errors == []
-    assert topic._statistics.counts['dropped'] == 2
+    assert statistics.snapshot().counts['dropped'] == 2
 
 
 def test_with_a_queue_every_packet_gives_a_frame(source, packets):
     topic, errors = source(drop_policy='queue')
     frames = iter(topic)
     for number in range(4):
-        topic._on_image(message('ffmpeg', number, packets[number]))
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
     assert [next(frames).stamp_ns // 10**9 for _ in range(4)] == [100, 101, 102, 103]
     assert errors == []
 
@@ -175,7 +178,7 @@ def test_a_packet_that_is_no_video_is_reported_and_the_stream_goes_on(source, pa
     frames = iter(topic)
     sent = [packets[0], packets[1], *packets[5:7]]
     for number, data in enumerate(sent):
-        topic._on_image(message('ffmpeg', number, data, encoding='theora' if number == 1 else 'mpeg4'))
+        topic.on_image(message('ffmpeg', number, data, encoding='theora' if number == 1 else 'mpeg4'), {})
     assert [next(frames).stamp_ns // 10**9 for _ in range(3)] == [100, 102, 103]
     assert [type(error) for error in errors] == [FrameError]
 
@@ -195,7 +198,7 @@ def numbered(topic, packets, numbers):
     """Hands packets over with the publisher's numbers: {packet: number}."""
     for packet, number in numbers.items():
         info = {'publication_sequence_number': number}
-        topic._on_numbered_image(message('ffmpeg', packet, packets[packet]), info)
+        topic.on_image(message('ffmpeg', packet, packets[packet]), info)
 
 
 def seen(topic, packets, images):
@@ -209,12 +212,12 @@ def seen(topic, packets, images):
     return found
 
 
-def test_a_hole_behind_packets_that_wait_is_not_built_upon_either(source, packets, images):
+def test_a_hole_behind_packets_that_wait_is_not_built_upon_either(source, packets, images, statistics):
     topic, errors = source(drop_policy='queue')
     numbered(topic, packets, {n: n + 1 for n in (0, 1, 3, 4, 5, 6)})
     assert seen(topic, packets, images) == [0, 1, 5, 6]
     assert errors == []
-    counts = topic._statistics.counts
+    counts = statistics.snapshot().counts
     assert (counts['missed'], counts['received'], counts['undecoded']) == (1, 6, 2)
 
 
@@ -228,69 +231,88 @@ def test_of_a_batch_with_a_hole_only_what_comes_after_it_counts(source, packets,
 
 
 @pytest.mark.parametrize('goes_on_at', [20_000, 1], ids=['a long silence', 'another publisher'])
-def test_where_the_numbers_make_no_sense_a_new_video_begins(source, packets, images, goes_on_at):
+def test_where_the_numbers_make_no_sense_a_new_video_begins(source, packets, images, statistics, goes_on_at):
     topic, errors = source(drop_policy='queue')
     numbered(topic, packets, {0: 10, 1: 11})
     numbered(topic, packets, {n: goes_on_at + n for n in (3, 4, 5, 6)})
     assert seen(topic, packets, images) == [0, 1, 5, 6]
     assert errors == []
-    assert topic._statistics.counts['missed'] == 0
+    assert statistics.snapshot().counts['missed'] == 0
+
+
+@pytest.fixture
+def worker():
+    """Starts threads, each of which takes what a source gives until that is closed."""
+    started = []
+
+    def start(topic):
+        thread = threading.Thread(target=deque, args=(topic, 0))
+        started.append((topic, thread))
+        thread.start()
+
+    yield start
+    for topic, thread in started:
+        topic.close()
+        thread.join()
 
 
 def test_a_video_that_is_not_understood_any_more_after_a_damaged_packet_is_an_error(
-    source, packets, diagnostics_of
+    source, packets, probe, statistics, diagnostics_of, worker, later
 ):
-    topic, errors = source(input_timeout_s=60.0, drop_policy='queue')
-    statistics = topic._statistics
-    watched = diagnostics_of(topic)
-    frames = iter(topic)
+    settings = {'input_timeout_s': 60.0, 'drop_policy': 'queue'}
+    topic, errors = source(**settings)
+    watched = diagnostics_of(topic, NodeSettings(image_transport='ffmpeg', **settings))
+    worker(topic)
     for number, encoding in enumerate(['theora', 'mpeg4', 'mpeg4'], 1):
-        topic._on_image(message('ffmpeg', number, packets[number], encoding=encoding))
-    assert next(frames) is None
+        topic.on_image(message('ffmpeg', number, packets[number], encoding=encoding), {})
+    probe.until(lambda: statistics.snapshot().counts['undecoded'] == 2, 'the packets')
     [error] = errors
     statistics.bad_frame('bad', str(error))  # as the stream does
-    [(level, text)] = watched._problems()
+    [(level, text)] = watched.problems()
     assert (level, text.partition(',')[0]) == (DiagnosticStatus.WARN, '1 frames skipped')
-    for _ in range(2):
-        statistics.unanswered_since_s -= 100  # later, while nothing but such packets comes
-        [(level, text)] = watched._problems()
+    for number in range(3, 5):  # nothing but such packets comes
+        later(100)
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
+        probe.until(lambda n=number: statistics.snapshot().counts['undecoded'] == n, 'the packet')
+        [(level, text)] = watched.problems()
         assert level == DiagnosticStatus.ERROR
-        assert 'no mask has for' in text
+        assert f'no mask has for {100 * (number - 2)} s' in text
 
 
 def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(
-    source, packets, images, diagnostics_of
+    source, packets, probe, statistics, diagnostics_of, worker, later
 ):
     topic, _ = source(input_timeout_s=60.0)
-    statistics = topic._statistics
-    watched = diagnostics_of(topic)
+    watched = diagnostics_of(topic, NodeSettings(image_transport='ffmpeg', input_timeout_s=60.0))
+    worker(topic)
     numbered(topic, packets, {n: n for n in (1, 2, 3)})
-    assert seen(topic, packets, images) == []
+    later(100)
     numbered(topic, packets, {4: 4})
-    statistics.unanswered_since_s -= 100
-    (level, text), *others = watched._problems()
+    probe.until(lambda: waiting(statistics) == 0, 'the packets')
+    (level, text), *others = watched.problems()
     assert (level, others) == (DiagnosticStatus.ERROR, [])
-    assert 'image_raw/ffmpeg, and no mask has for' in text
+    assert 'image_raw/ffmpeg, and no mask has for 100 s' in text
     assert 'let the encoder send them more often' in text
     statistics.good_frame(1.0, None)
-    assert watched._problems() == []
-    topic._begun_s = time.monotonic() - 10  # and it is still in work
-    for watched.enabled in (True, False):
-        [(level, text)] = watched._problems()
-        assert level == DiagnosticStatus.ERROR
-        assert 'a frame has been in work for 10 s' in text
+    assert watched.problems() == []
 
 
-def test_a_packet_that_a_full_queue_dropped_is_not_built_upon(source, packets, images):
-    topic, errors = source(drop_policy='queue')
-    topic._inbox = Inbox(2)
-    topic._on_image(message('ffmpeg', 0, packets[0]))
+def waiting(statistics) -> int:
+    """How many packets nothing has become of yet."""
+    counts = statistics.snapshot().counts
+    return counts['received'] - counts['dropped'] - counts['undecoded']
+
+
+def test_a_packet_that_a_full_queue_dropped_is_not_built_upon(source, packets, images, monkeypatch):
+    monkeypatch.setattr(topic_source, 'PACKETS', 2)
+    topic, errors = source(drop_policy='queue', queue_size=2)
+    topic.on_image(message('ffmpeg', 0, packets[0]), {})
     assert seen(topic, packets, images) == [0]
     for number in range(1, 4):
-        topic._on_image(message('ffmpeg', number, packets[number]))
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
     assert seen(topic, packets, images) == []  # 2 and 3, without what they build upon
     for number in (5, 6):
-        topic._on_image(message('ffmpeg', number, packets[number]))
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
     assert seen(topic, packets, images) == [5, 6]
     assert errors == []
 
@@ -304,13 +326,13 @@ def test_wherever_a_packet_was_lost_nothing_is_built_upon_the_hole(
     source, packets, images, waiting, later, pictures
 ):
     topic, errors = source(drop_policy='queue')
-    topic._on_image(message('ffmpeg', 0, packets[0]))
+    topic.on_image(message('ffmpeg', 0, packets[0]), {})
     assert seen(topic, packets, images) == [0]
     for number in waiting:
-        topic._on_image(message('ffmpeg', number, packets[number]))
-    topic._on_lost(1)
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
+    topic.on_lost(1)
     for number in later:
-        topic._on_image(message('ffmpeg', number, packets[number]))
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
     assert seen(topic, packets, images) == pictures
     assert errors == []
 
@@ -320,11 +342,11 @@ def test_a_video_frame_has_its_camera_info_and_the_arrival_of_its_own_packet(sou
     frames = iter(topic)
     for number in range(2):
         before_s = time.monotonic()
-        topic._on_image(message('ffmpeg', number, packets[number]))
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
     frame = next(frames)
     assert frame.received_s >= before_s
     info = CameraInfo(height=96, width=128, header=frame.header)
-    topic._camera_infos.keep(info)
+    topic.camera_infos.keep(info)
     assert frame.find_camera_info() == info
 
 
@@ -333,15 +355,15 @@ def hole(topic: TopicSource) -> None:
 
 
 @pytest.mark.parametrize(
-    'happens', [hole, lambda topic: topic._on_lost(1)], ids=['disabled', 'lost on the way']
+    'happens', [hole, lambda topic: topic.on_lost(1)], ids=['disabled', 'lost on the way']
 )
 def test_pictures_are_not_built_upon_a_hole_in_the_video(source, packets, happens):
     topic, errors = source(drop_policy='queue')
     frames = iter(topic)
-    topic._on_image(message('ffmpeg', 0, packets[0]))
+    topic.on_image(message('ffmpeg', 0, packets[0]), {})
     assert next(frames).stamp_ns // 10**9 == 100
     happens(topic)
     for number in range(3, 7):
-        topic._on_image(message('ffmpeg', number, packets[number]))
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
     assert [next(frames).stamp_ns // 10**9 for _ in range(2)] == [105, 106]
     assert errors == []

@@ -33,7 +33,7 @@ class Measured:
 
     Attributes:
         camera: `sent` images and how many of them `late`.
-        counts: those of the node, see `StreamStatistics`.
+        counts: those of the node, see `Tally`.
         masks: that arrived at a subscriber.
         infos: `frame_info` of each frame, without those of the warm-up.
         end_to_end_ms: from sending an image to receiving its mask, without those of the warm-up.

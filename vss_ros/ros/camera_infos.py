@@ -17,6 +17,9 @@ KEPT = 300  # beside those of the images that wait, to find the one of an image;
 class CameraInfos:
     """Keeps the newest camera_infos and finds the one of an image.
 
+    Threads: the executor's keeps and clears; the worker finds, looks at what is kept in one step, and writes
+    `misfit`.
+
     Args:
         waiting: how many images may wait at once.
     """
@@ -64,13 +67,14 @@ class CameraInfos:
         if infos:
             self._statistics.count('camera_info_unmatched')
         found = next(filter(fits, reversed(infos)), None)
-        self.misfit = ''
         if infos and found is None:
             newest = infos[-1]
             self.misfit = (
                 f'those that come are of {_described(newest.header, described_size(newest))}, the images of '
                 f'{_described(header, size)}'
             )
+        else:
+            self.misfit = ''
         return found
 
     def clear(self) -> None:
@@ -122,4 +126,4 @@ def _stamp(header: Header) -> tuple[int, int]:
 
 
 def _described(header: Header, size: tuple[int, ...]) -> str:
-    return f"frame_id '{header.frame_id}' and {size[1]} x {size[0]} pixels"
+    return f'frame_id {header.frame_id[:40]!r} and {size[1]} x {size[0]} pixels'

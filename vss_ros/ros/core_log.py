@@ -20,6 +20,7 @@ class CoreLog(logging.Handler):
     In a process of several nodes, all but those of threads that work for another one.
 
     Close it before ROS is shut down: after that, logging ends the process.
+    Threads: any may log, under the handler's lock; the executor's closes it and reads `last`.
 
     Attributes:
         last: the newest line that is information or more, to tell how far something is.

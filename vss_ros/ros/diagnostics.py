@@ -14,6 +14,7 @@ from rclpy.node import Node
 from vss_ros.core.stream.resets import GAP
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.fast_dds import VARIABLES
+from vss_ros.ros.statistics import Tally
 from vss_ros.ros.stream import CameraStream
 from vss_ros.ros.video_topic import VIDEO_TRANSPORTS
 
@@ -32,6 +33,7 @@ class Diagnostics:
     """Watches a stream and says what is wrong with it, by name.
 
     The owner sets `state` (of the lifecycle), `error` (of the last transition) and `enabled` as they change.
+    Threads: the executor's alone; what the worker does it sees through the stream.
 
     Args:
         log: its newest line tells how far the configuration is.
@@ -49,18 +51,22 @@ class Diagnostics:
         self.enabled = True
         self.stream: CameraStream | None = None
         self._active_since_s = 0.0
-        self._before: dict[str, int] = {}
+        self._before: Counter[str] = Counter()  # what had been counted when it was last told
 
     def activated(self) -> None:
         """Starts to expect images from now on; what was before is no news."""
         self._active_since_s = time.monotonic()
-        self._before = {} if self.stream is None else _totals(self.stream)
+        self._before.clear()
+        if self.stream is not None:
+            self._before.update(self.stream.statistics.snapshot().counts)
+            if self.stream.background is not None:
+                self._before[BACKGROUND_FAILURES] = self.stream.background.failed
 
     def publish(self) -> None:
         """Publishes the state of now."""
         if self.stream is not None and self.stream.source is not None:
             self.stream.source.look_for_publishers()
-        problems = self._problems()
+        problems = self.problems()
         status = DiagnosticStatus(
             level=max((level for level, _ in problems), default=OK),
             name=f'{self._node.get_fully_qualified_name().lstrip("/")}: segmentation',
@@ -71,6 +77,38 @@ class Diagnostics:
         message = DiagnosticArray(status=[status])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
+
+    def problems(self) -> list[Problem]:
+        """What is wrong now; what has been counted is told once."""
+        if self.error:
+            return [(ERROR, self.error)]
+        stream = self.stream
+        if stream is None or self.state != 'active':
+            return []
+        tally = stream.statistics.snapshot()
+        problems: list[Problem] = []
+        if not stream.is_running:
+            problems.append((ERROR, 'the worker thread has ended; deactivate and activate the node'))
+        stuck = self._stuck(stream)
+        if not self.enabled:
+            return problems + stuck
+        stall = self._stall(stream, tally)
+        # While nothing comes, an old refusal may be the reason; otherwise it is over after a while.
+        newer_than_s = math.inf if stall else QOS_NEWS_S
+        problems += stall
+        problems += [(WARN, text) for text in stream.statistics.qos_problems(newer_than_s)]
+        problems += self._shared(stream)
+        problems += self._bad_frames(stream, tally)
+        problems += self._losses(stream, tally)
+        problems += stuck
+        if not (stuck or stall):
+            problems += self._silence(stream, tally)
+        if not stall:
+            problems += self._slowness(stream, tally)
+            problems += self._restarts(stream, tally)
+            problems += self._geometry(stream)
+            problems += self._background(stream)
+        return problems
 
     def _summary(self) -> str:
         if self.state == 'configuring':
@@ -84,7 +122,7 @@ class Diagnostics:
             return values
         statistics = stream.statistics
         median, tail = statistics.latency_ms()
-        counts = statistics.counts
+        tally = statistics.snapshot()
         values |= {
             'input_topic': stream.source.topic if stream.source else '',
             'camera_info_topic': stream.source.camera_info_topic if stream.source else '',
@@ -106,7 +144,7 @@ class Diagnostics:
             'camera_info_received',
             'camera_info_unmatched',
         )
-        values |= {name: counts[name] for name in names}
+        values |= {name: tally.counts[name] for name in names}
         values |= {'model': stream.model.name, 'model_path': stream.model.path, 'method': stream.model.method}
         values |= {
             key if key == 'engine' else f'engine_{key}': v for key, v in stream.engine.describe().items()
@@ -118,43 +156,12 @@ class Diagnostics:
         values |= {
             'given_up': stream.given_up,
             'resets': sum(stream.resets.values()),
-            'last_error': statistics.last_error,
+            'last_error': tally.last_error,
         }
         return values
 
-    def _problems(self) -> list[Problem]:
-        if self.error:
-            return [(ERROR, self.error)]
-        stream = self.stream
-        if stream is None or self.state != 'active':
-            return []
-        statistics = stream.statistics
-        problems: list[Problem] = []
-        if not stream.is_running:
-            problems.append((ERROR, 'the worker thread has ended; deactivate and activate the node'))
-        stuck = self._stuck(stream)
-        if not self.enabled:
-            return problems + stuck
-        stall = self._stall(stream)
-        # While nothing comes, an old refusal may be the reason; otherwise it is over after a while.
-        newer_than_s = math.inf if stall else QOS_NEWS_S
-        problems += stall
-        problems += [(WARN, text) for text in statistics.qos_problems(newer_than_s)]
-        problems += self._shared(stream)
-        problems += self._bad_frames(stream)
-        problems += self._losses(stream)
-        problems += stuck
-        if not (stuck or stall):
-            problems += self._silence(stream)
-        if not stall:
-            problems += self._slowness(stream)
-            problems += self._restarts(stream)
-            problems += self._geometry(stream)
-            problems += self._background(stream)
-        return problems
-
-    def _stall(self, stream: CameraStream) -> list[Problem]:
-        since_s = max(stream.statistics.last_received_s or 0.0, self._active_since_s)
+    def _stall(self, stream: CameraStream, tally: Tally) -> list[Problem]:
+        since_s = max(tally.last_received_s or 0.0, self._active_since_s)
         silence_s = time.monotonic() - since_s
         if stream.source is None or silence_s < stream.settings.node.input_timeout_s:
             return []
@@ -176,21 +183,19 @@ class Diagnostics:
         self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
         return [(WARN, text)]
 
-    def _bad_frames(self, stream: CameraStream) -> list[Problem]:
-        statistics = stream.statistics
-        skipped = self._new('bad', stream) + self._new('failed', stream)
-        if statistics.bad_in_a_row >= stream.settings.node.max_consecutive_bad_frames:
-            return [
-                (ERROR, f'{statistics.bad_in_a_row} bad frames in a row, the last: {statistics.last_error}')
-            ]
+    def _bad_frames(self, stream: CameraStream, tally: Tally) -> list[Problem]:
+        skipped = self._new('bad', tally.counts['bad']) + self._new('failed', tally.counts['failed'])
+        if tally.bad_in_a_row >= stream.settings.node.max_consecutive_bad_frames:
+            return [(ERROR, f'{tally.bad_in_a_row} bad frames in a row, the last: {tally.last_error}')]
         if skipped:
-            return [(WARN, f'{skipped} frames skipped, the last: {statistics.last_error}')]
+            return [(WARN, f'{skipped} frames skipped, the last: {tally.last_error}')]
         return []
 
-    def _losses(self, stream: CameraStream) -> list[Problem]:
+    def _losses(self, stream: CameraStream, tally: Tally) -> list[Problem]:
         problems: list[Problem] = []
-        received, dropped = self._new('received', stream), self._new('dropped', stream)
-        lost, missed = self._new('lost', stream), self._new('missed', stream)
+        received, dropped, lost, missed = (
+            self._new(what, tally.counts[what]) for what in ('received', 'dropped', 'lost', 'missed')
+        )
         if stream.source is None:
             return []
         missed = max(missed, lost)
@@ -225,10 +230,9 @@ class Diagnostics:
         self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
         return [(ERROR, text)]
 
-    def _silence(self, stream: CameraStream) -> list[Problem]:
+    def _silence(self, stream: CameraStream, tally: Tally) -> list[Problem]:
         """Images that come without an answer: a video without a key picture, say, or nothing but bad ones."""
-        statistics, settings = stream.statistics, stream.settings.node
-        since_s = statistics.unanswered_since_s
+        settings, since_s = stream.settings.node, tally.unanswered_since_s
         if stream.source is None or since_s is None:
             return []
         # How long a frame may be in work is for `_stuck` to say.
@@ -242,22 +246,22 @@ class Diagnostics:
         self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
         return [(ERROR, text)]
 
-    def _slowness(self, stream: CameraStream) -> list[Problem]:
-        slow_for_s = stream.statistics.slow_for_s
+    def _slowness(self, stream: CameraStream, tally: Tally) -> list[Problem]:
+        slow_for_s = tally.slow_for_s
         if slow_for_s is None:
             return []
         settings = stream.settings.node
+        frames = f'every frame of the last {slow_for_s:.1f} s' if slow_for_s >= 0.05 else 'the last frame'
         text = (
-            f'every frame of the last {slow_for_s:.1f} s took longer than '
-            f'{settings.max_allowed_processing_time_ms:g} ms; take a smaller model or a faster engine, '
-            'or raise key_frame_interval'
+            f'{frames} took longer than {settings.max_allowed_processing_time_ms:g} ms; '
+            'take a smaller model or a faster engine, or raise key_frame_interval'
         )
         is_error = slow_for_s * 1e3 > settings.max_acceptable_consecutive_delay_ms
         return [(ERROR if is_error else WARN, text)]
 
-    def _restarts(self, stream: CameraStream) -> list[Problem]:
+    def _restarts(self, stream: CameraStream, tally: Tally) -> list[Problem]:
         """Nothing is propagated where every frame begins a new stream."""
-        reasons = dict(stream.statistics.restarts)
+        reasons = tally.restarts
         in_a_row = sum(reasons.values())
         if in_a_row < RESTARTS or not stream.model.propagates:
             return []
@@ -278,11 +282,12 @@ class Diagnostics:
 
     def _geometry(self, stream: CameraStream) -> list[Problem]:
         """Masks without a camera_info though some come; that none comes at all is as it may be."""
-        if stream.source is None or not stream.source.camera_info_misfit:
+        if stream.source is None or not stream.source.camera_infos.misfit:
             return []
         text = (
             f'no camera_info on {stream.source.camera_info_topic} fits the images, so masks go out without '
-            f'one: {stream.source.camera_info_misfit}; publish that of the images, or remap camera_info to it'
+            f'one: {stream.source.camera_infos.misfit}; '
+            'publish that of the images, or remap camera_info to it'
         )
         self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
         return [(WARN, text)]
@@ -292,7 +297,7 @@ class Diagnostics:
         background, settings = stream.background, stream.settings.node
         if background is None:
             return []
-        failed, in_work_s = self._new(BACKGROUND_FAILURES, stream), background.in_work_s
+        failed, in_work_s = self._new(BACKGROUND_FAILURES, background.failed), background.in_work_s
         if in_work_s * 1e3 > settings.max_acceptable_consecutive_delay_ms:
             text = (
                 f'a key frame has been in work in the background for {in_work_s:.0f} s, and no other can be'
@@ -303,15 +308,8 @@ class Diagnostics:
             return [(WARN, f'key frames that failed in the background: {failed}; masks rested on older ones')]
         return []
 
-    def _new(self, what: str, stream: CameraStream) -> int:
-        """How much of something came since it was last asked for."""
-        total = _totals(stream)[what]
-        new = total - self._before.get(what, 0)
+    def _new(self, what: str, total: int) -> int:
+        """How much of something came since it was last told."""
+        new = total - self._before[what]
         self._before[what] = total
         return new
-
-
-def _totals(stream: CameraStream) -> Counter[str]:
-    totals = stream.statistics.counts.copy()  # in one go: the worker counts on
-    totals[BACKGROUND_FAILURES] = 0 if stream.background is None else stream.background.failed
-    return totals

@@ -17,6 +17,7 @@ class Inbox(Generic[T]):
     """The newest `capacity` items; the oldest makes room for a new one.
 
     With a capacity of 1 this is the slot of the latest frame. `put` never blocks.
+    Threads: the executor's puts, clears and closes, the worker takes; all under one condition.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -27,7 +28,8 @@ class Inbox(Generic[T]):
 
     @property
     def is_closed(self) -> bool:
-        return self._closed
+        with self._changed:
+            return self._closed
 
     def put(self, item: T) -> bool:
         """Adds an item; False if the oldest was dropped for it."""
@@ -38,7 +40,9 @@ class Inbox(Generic[T]):
         return fits
 
     def take(self, not_before: Callable[[], float] = lambda: 0.0, longest_s: float = 0.0) -> T | None:
-        """Removes the oldest item, for which it waits so long; None if there is none to be taken then.
+        """Waits up to `longest_s` for an item that is due, and removes and returns the oldest.
+
+        None if there is none.
 
         Args:
             not_before: time of `time.monotonic()` until which items are left to be replaced. It may change.

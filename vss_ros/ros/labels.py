@@ -40,6 +40,7 @@ class Labels:
     """Publishes the classes at once, for late joiners, and again every `label_info_period` seconds.
 
     The repeats serve bags that are played from the middle, which skips latched messages.
+    Threads: the executor's alone.
     """
 
     def __init__(

@@ -29,7 +29,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, an engine that has run each of its steps, and what segments a stream with them."""
+    """A model, an engine that has run each of its steps, and what segments a stream with them.
+
+    Threads: made by that of `Loading`, which keeps nothing of it.
+    """
 
     model: ModelFolder
     engine: Engine
@@ -37,7 +40,10 @@ class Loaded:
 
 
 class Loading:
-    """Begins at once to load what the settings name, and says in a node's log how it goes."""
+    """Begins at once to load what the settings name, and says in a node's log how it goes.
+
+    Threads: one of its own loads and hands over what is loaded; the executor's waits for that.
+    """
 
     def __init__(self, settings: Settings, log: CoreLog) -> None:
         self._settings = settings

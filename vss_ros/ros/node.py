@@ -27,7 +27,10 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 
 class SegmentationNode(LifecycleNode):
-    """Segments the images of one camera topic. Default name: `segmentation`."""
+    """Segments the images of one camera topic. Default name: `segmentation`.
+
+    Threads: the executor's alone; the stream has the worker, the loading a thread of its own.
+    """
 
     def __init__(self, name: str = 'segmentation', **arguments: Any) -> None:
         super().__init__(name, **arguments)
@@ -137,7 +140,7 @@ class SegmentationNode(LifecycleNode):
         except Exception as error:
             if not self.context.ok():
                 raise KeyboardInterrupt from None  # the process is being ended
-            text = error_text(error)
+            text = ' '.join(error_text(error).split())  # one line
             self.get_logger().error(f'cannot {verb}: {text}')
             if not isinstance(error, VssError):
                 self.get_logger().debug(traceback.format_exc())

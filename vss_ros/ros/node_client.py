@@ -110,6 +110,8 @@ def interrupts_held() -> Iterator[None]:
 class NodeClient:
     """Asks a node for transitions and listens to its health.
 
+    Threads: the one that made it, which spins while it waits.
+
     Attributes:
         health: the key-value pairs of the node's newest message on /diagnostics.
     """

@@ -57,10 +57,12 @@ class Entry:
             read_only=self.name in READ_ONLY,
         )
         limits = self.description.range
-        if self.description.choices:
-            descriptor.additional_constraints = self.description.values
+        constraints = [self.description.values] if self.description.choices else []
+        if self.name in READ_ONLY:
+            constraints.append('can be set only at start')
         elif not self.description.live:
-            descriptor.additional_constraints = 'can change only while the node is unconfigured'
+            constraints.append('can change only while the node is unconfigured')
+        descriptor.additional_constraints = '; '.join(constraints)
         if limits and isinstance(self.default, float):
             low, high = (float(limit) for limit in limits)
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
@@ -125,6 +127,8 @@ def checked_change(current: Mapping[str, Any], changes: Mapping[str, Any], confi
 
 class Parameters:
     """Declares the parameters on a node and watches over their changes.
+
+    Threads: the executor's alone.
 
     Args:
         is_configured: whether only live parameters may change now.

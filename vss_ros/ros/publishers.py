@@ -15,6 +15,8 @@ TURNS = 3  # a publisher that was started again is one
 class Publishers:
     """The publishers of one topic.
 
+    Threads: the executor's alone.
+
     Args:
         name: of the topic, before it is remapped.
     """

@@ -34,6 +34,7 @@ except ImportError:  # Humble
     )
 
 THROTTLE_S = 10.0
+MOST_DEPTH = 2**31 - 1  # that rclpy takes
 POLICIES = (
     QoSPolicyKind.RELIABILITY,
     QoSPolicyKind.DURABILITY,
@@ -63,6 +64,8 @@ def create_subscription(
     """
     topic = node.resolve_topic_name(name)
     parameters = f'qos_overrides.{topic}.subscription'
+
+    statistics.forget_qos_problem(topic)  # of the subscription before
 
     def incompatible(event: Any) -> None:
         policy = _policy(event)
@@ -152,8 +155,8 @@ def _naming_bad_overrides(node: Node, parameters: str) -> Iterator[None]:
                     f"{parameters}.{policy} is '{value}'; use one of {', '.join(values)}"
                 ) from error
         depth = node.get_parameter_or(f'{parameters}.depth').value
-        if depth is not None and depth < 0:
-            raise SettingsError(f'{parameters}.depth is {depth}; use 0 or more') from error
+        if depth is not None and not 0 <= depth <= MOST_DEPTH:
+            raise SettingsError(f'{parameters}.depth is {depth}; use 0 to {MOST_DEPTH}') from error
         raise
 
 

@@ -27,8 +27,11 @@ STOP_S = 5.0  # within which a frame in work should be finished
 class CameraStream:
     """Segments the images of one camera topic between `start` and `stop`.
 
+    Threads: the executor's starts and stops the worker; the worker has the segmenter, which takes what the
+    executor's asks of it with the next frame, the engine and the sink.
+
     Args:
-        settings: of now; those that what is loaded was made with may have changed since, as far as they can.
+        settings: the current ones. Live parameters may have changed since the model was loaded.
         loaded: belongs to the stream from now on, which closes it.
         log: takes what the core says on the worker thread.
     """
@@ -96,8 +99,8 @@ class CameraStream:
             self._worker.join(STOP_S)
             if self._worker.is_alive():
                 raise EngineError(
-                    f'the engine did not come back from a frame within {STOP_S:g} s, and the node takes no '
-                    'more images; deactivate it again, or end the process'
+                    f'a frame was not finished within {STOP_S:g} s, and the node takes no more images; '
+                    'deactivate it again, or end the process'
                 )
         self.source = self._worker = None
 

@@ -15,6 +15,8 @@ from vss_ros.core.frame import Frame
 class TopicFrame(Frame):
     """A frame with what its answers need: the message's own header, and when it arrived.
 
+    Threads: the worker alone.
+
     Attributes:
         header: goes out on every answer, unchanged.
         received_s: arrival in the callback, `time.monotonic()`.

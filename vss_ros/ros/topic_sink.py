@@ -28,6 +28,7 @@ class TopicSink:
     """The node's output topics. Every message carries the input's header, byte for byte.
 
     The mask goes first; whatever else is wanted follows and does not delay it.
+    Threads: the worker writes; the executor's replaces the settings, and closes it once the worker has ended.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,6 +44,9 @@ class _Waiting(NamedTuple):
 class TopicSource:
     """Subscribes to the image topic and its camera_info.
 
+    Threads: the executor's subscribes, takes in and closes; the worker iterates, which converts and decodes.
+    Between them are the inbox, the camera_infos and the statistics.
+
     Args:
         on_bad: is told, on the worker thread, about each image that could not be used.
     """
@@ -66,7 +69,7 @@ class TopicSource:
         self._inbox: Inbox[_Waiting] = Inbox(self._depth)
         self._hole_before_oldest = False  # of a video, what waits does not continue what was taken
         self._hole_before_next = False  # nor does what comes continue what waits
-        self._camera_infos = CameraInfos(self._depth, statistics)
+        self.camera_infos = CameraInfos(self._depth, statistics)
         self._info_names = camera_info_names(node)
         self._latched_infos: set[str] = set()  # names of those that are subscribed to as latched
         self._subscriptions: dict[str, Subscription] = {}  # by name
@@ -103,14 +106,14 @@ class TopicSource:
         transport = self._settings.image_transport
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
         self.publishers.start_over()
-        self._camera_infos.clear()  # only now: frames that were in work at the end still asked for theirs
+        self.camera_infos.clear()  # only now: frames that were in work at the end still asked for theirs
         # Again: a packet in work when this was unsubscribed may have taken the mark for its own.
         self._hole_before_oldest, self._hole_before_next = True, False
         if self._is_video:
             kind = message_type(transport)
         else:
             kind = CompressedImage if transport == 'compressed' else Image
-        callback = self._on_numbered_image if numbered else self._on_unnumbered_image
+        callback = self.on_image if numbered else lambda message: self.on_image(message, {})
         # A queue is for replay, where every image counts; a live camera wants the newest one.
         queue = self._settings.drop_policy == 'queue'
         reliability = ReliabilityPolicy.RELIABLE if queue else ReliabilityPolicy.BEST_EFFORT
@@ -149,13 +152,8 @@ class TopicSource:
     def camera_info_topic(self) -> str:
         """The topic that camera_infos come on; while none has come, those that they may come on."""
         topics = [self._node.resolve_topic_name(name) for name in self._info_names]
-        rank = self._camera_infos.rank
+        rank = self.camera_infos.rank
         return ', '.join(topics) if rank is None else topics[rank]
-
-    @property
-    def camera_info_misfit(self) -> str:
-        """Why the last image has no camera_info, though some come; else empty."""
-        return self._camera_infos.misfit
 
     def look_for_publishers(self) -> None:
         """Notes who publishes the images.
@@ -173,6 +171,28 @@ class TopicSource:
             if publishers and latched != (name in self._latched_infos):
                 self._latched_infos ^= {name}
                 self._subscribe_to_infos(name)
+
+    def on_image(self, message: Any, info: Mapping[str, Any]) -> None:
+        """An image came; it waits for the worker. What the publisher sent before it and never came is missed.
+
+        Args:
+            info: of the middleware, with the publisher's number of the message where it counts them.
+        """
+        follows, missed = self.publishers.numbered(info.get('publication_sequence_number') or 0)
+        if missed:
+            self._statistics.count('missed', missed)
+        self._statistics.count('received')
+        item = _Waiting(time.monotonic(), message, self._hole_before_next or not follows)
+        self._hole_before_next = False
+        if not self._inbox.put(item):
+            self._statistics.count('dropped')
+            self._hole_before_oldest = True
+
+    def on_lost(self, count: int) -> None:
+        """Images were lost on the way, as the middleware says."""
+        self._statistics.count('lost', count)
+        # It does not say which: they may have been due before what waits, or before what comes next.
+        self._hole_before_oldest = self._hole_before_next = True
 
     def __iter__(self) -> Iterator[TopicFrame | None]:
         """Frames as they come, and None in every pause, also one in which nothing comes that is a frame."""
@@ -204,7 +224,7 @@ class TopicSource:
         rank = self._info_names.index(name)
 
         def keep(info: CameraInfo) -> None:
-            self._camera_infos.keep(info, rank)
+            self.camera_infos.keep(info, rank)
 
         if name in self._latched_infos:
             latched = DurabilityPolicy.TRANSIENT_LOCAL
@@ -230,37 +250,10 @@ class TopicSource:
             history=HistoryPolicy.KEEP_LAST,
             depth=self._depth,
         )
-        on_lost = self._on_lost if name == self._name else None
+        on_lost = self.on_lost if name == self._name else None
         self._subscriptions[name] = create_subscription(
             self._node, kind, name, callback, qos, self._statistics, on_lost
         )
-
-    def _on_lost(self, count: int) -> None:
-        """Images were lost on the way, as the middleware says."""
-        self._statistics.count('lost', count)
-        # It does not say which: they may have been due before what waits, or before what comes next.
-        self._hole_before_oldest = self._hole_before_next = True
-
-    def _on_image(self, message: Any) -> None:
-        self._statistics.count('received')
-        item = _Waiting(time.monotonic(), message, self._hole_before_next)
-        self._hole_before_next = False
-        if not self._inbox.put(item):
-            self._statistics.count('dropped')
-            self._hole_before_oldest = True
-
-    def _on_unnumbered_image(self, message: Any) -> None:
-        self._on_numbered_image(message, {})
-
-    def _on_numbered_image(self, message: Any, info: dict[str, int]) -> None:
-        """Counts what the publisher sent since the last image and what never came to this callback."""
-        number = info.get('publication_sequence_number') or 0  # None where the middleware does not count
-        follows, missed = self.publishers.numbered(number)
-        if not follows:
-            self._hole_before_next = True
-        if missed:
-            self._statistics.count('missed', missed)
-        self._on_image(message)
 
     def _due_s(self) -> float:
         """When the next image may be taken, by the `max_rate` of now."""
@@ -318,7 +311,7 @@ class TopicSource:
             coded=coded,
             header=header,
             received_s=received_s,
-            find_camera_info=partial(self._camera_infos.find, header, image.shape[:2]),
+            find_camera_info=partial(self.camera_infos.find, header, image.shape[:2]),
         )
 
 

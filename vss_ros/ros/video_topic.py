@@ -118,7 +118,7 @@ def decoder_of(encoding: str) -> str:
 
 
 class VideoTopic:
-    """Decodes the packets of one topic; belongs to one thread.
+    """Decodes the packets of one topic. Threads: the worker alone.
 
     Args:
         transport: a key of VIDEO_TRANSPORTS.
