@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from vss_ros.core.described import check_choice
 from vss_ros.methods.blocks.glance import GLANCES, Glance, LiteCorrection
-from vss_ros.methods.blocks.mixed_norm import with_norms
 from vss_ros.methods.evss import Evss
 
 
@@ -25,8 +24,7 @@ class EvssLite(Evss):
     `quarter` is faster still, and loses one to two points (docs/benchmarks.md has both).
 
     Args:
-        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`. The glance has `norms`
-            of the same kind as the key frame network.
+        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`.
     """
 
     def __init__(
@@ -43,7 +41,7 @@ class EvssLite(Evss):
         super().__init__(classes, fusion=fusion, decision=decision, flow=flow, backbone=backbone, **options)
         check_choice('glance', glance, tuple(GLANCES))
         self.options['glance'] = glance
-        self.glance = with_norms(Glance(classes, glance), self.options['norms'])
+        self.glance = Glance(classes, glance)
 
     def build_conet(self) -> nn.Module:
         return LiteCorrection(self.classes)
