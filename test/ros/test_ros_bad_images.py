@@ -125,7 +125,7 @@ def test_images_that_are_all_bad_and_come_slowly_are_an_error_all_the_time(strea
         stream.received['diagnostics'].clear()
         for _ in range(seconds):
             stream.camera.publish(stream.image(encoding='klingon8'))
-            stream.probe.spin_for(1.2)
+            stream.probe.spin_for(1.2)  # more than a period of the diagnostics, less than the timeout
         return [s for m in stream.received['diagnostics'] for s in m.status if stream.name[1:] in s.name]
 
     statuses(3)

@@ -41,7 +41,7 @@ def test_nothing_is_answered_while_inactive_and_all_after_activation(robot):
     robot.probe.until(lambda: robot.camera.get_subscription_count() == 0, 'the end of the subscription')
     robot.camera.publish(robot.image())
     before = len(robot.received['mask'])
-    robot.probe.spin_for(0.3)
+    robot.probe.spin_for(0.3)  # within which its mask would come
     assert len(robot.received['mask']) == before
     assert robot.change('activate')
     robot.until_connected()

@@ -114,7 +114,7 @@ def test_a_transition_asked_for_meanwhile_waits_for_its_turn(tmp_path, echo_mode
         robot = robot_in('queued')
         robot.probe.until(lambda: robot.state == 'configuring', 'the automatic start')
         answer = robot.ask('deactivate')
-        robot.probe.spin_for(0.2)
+        robot.probe.spin_for(0.2)  # within which it would be answered
         assert not answer.done()
         shut_gate.open()
         robot.probe.until(answer.done, 'the end of the transitions')  # the start configures and activates

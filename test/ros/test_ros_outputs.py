@@ -219,7 +219,9 @@ def test_a_camera_info_that_is_sent_after_its_image_is_that_of_the_image(tmp_pat
         robot.camera.publish(image)
         robot.diagnostics(lambda status: values_of(status).get('received') == '1', 'the image')
         robot.camera_info.publish(camera_info(image.header))
-        robot.probe.spin_for(0.2)
+        robot.diagnostics(
+            lambda status: values_of(status).get('camera_info_received') == '1', 'the camera_info'
+        )
         gate.open()
         robot.answer(image.header, 'camera_info')
 

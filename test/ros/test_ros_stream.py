@@ -108,7 +108,7 @@ def test_a_queue_that_overflows_says_so(robot, slow_model):
     robot.start()
     for _ in range(12):
         robot.camera.publish(robot.image())
-        robot.probe.spin_for(0.01)
+        robot.probe.spin_for(0.01)  # a camera that is faster than the model
     status = robot.diagnostics(lambda status: 'queue was full' in status.message, 'the overflow')
     assert 'raise queue_size' in status.message
 
@@ -120,7 +120,7 @@ def test_a_live_camera_gets_the_newest_image_and_the_rest_is_counted(robot, slow
     images = [robot.image() for _ in range(12)]
     for image in images:
         robot.camera.publish(image)
-        robot.probe.spin_for(0.01)
+        robot.probe.spin_for(0.01)  # a camera that is faster than the model
     robot.answer(images[-1].header)  # the newest is never dropped
     status = robot.diagnostics(
         lambda status: values_of(status).get('published') == str(len(robot.received['mask'])), 'the counts'
