@@ -2,6 +2,8 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import ArgumentParser
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,13 @@ def test_help_lists_every_verb(capsys):
     assert exit_.value.code == 0
     shown = ' '.join(capsys.readouterr().out.split())
     assert all(f'{verb} {summary}' in shown for verb, summary in VERBS.items())
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_help_says_of_every_option_what_it_is_for(verb):
+    parser = ArgumentParser()
+    import_module(f'vss_ros.cli.{verb.replace("-", "_")}').add_arguments(parser)
+    assert [action.dest for action in parser._actions if not action.help] == []
 
 
 @pytest.mark.parametrize('verb', ['', *VERBS])

@@ -14,6 +14,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from vss_ros.cli.options import add_settings
 from vss_ros.core.engines import openvino_cache
 from vss_ros.core.engines.engine_cache import SUFFIX, CachedEngine, EngineCache
 from vss_ros.core.errors import EngineError, SettingsError
@@ -38,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=('fp32', 'fp16', 'int8'),
         help='of build and check (default: fp32); list and prune: only engines of this precision',
     )
-    parser.add_argument('--gpu-id', type=int, default=0, metavar='N')
+    add_settings(parser, EngineSettings, ('gpu_id',))
     parser.add_argument(
         '--engine-cache',
         default='',

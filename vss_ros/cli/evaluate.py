@@ -121,7 +121,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--resume', action='store_true', help='go on after the last clip that an interrupted run finished'
     )
-    parser.add_argument('--no-plots', action='store_true', help='needs no matplotlib')
+    parser.add_argument(
+        '--no-plots',
+        action='store_true',
+        help='write the report without plots (then matplotlib is not needed)',
+    )
     add_data_arguments(parser)
     add_engine_arguments(parser, several=True)
 

@@ -78,8 +78,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         '--calibrate',
-        '--calibration',
-        dest='calibration',
         type=user_path,
         metavar='FOLDER',
         help='images of a drive, in order, that int8 is calibrated on, the first hundred; needed for int8',
@@ -135,22 +133,22 @@ def _check(args: Namespace) -> None:
             'another size, method, option, class set, name or kind of weights makes a new model; '
             'name a folder with -o'
         )
-    if 'int8' in args.precision and not args.calibration:
+    if 'int8' in args.precision and not args.calibrate:
         raise SettingsError('int8 must be calibrated; name a folder of images of a drive with --calibrate')
     if args.no_graphs and not args.output:
         raise SettingsError('a model without graphs is a new one; name a folder with -o')
     if args.no_graphs and args.precision:
         raise SettingsError('--precision adds graphs, and --no-graphs leaves them out; give one of them')
-    if args.calibration and 'int8' not in args.precision:
+    if args.calibrate and 'int8' not in args.precision:
         raise SettingsError('--calibrate is for int8; add --precision int8, or leave it out')
-    for _ in _calibration_images(args) if args.calibration else ():
+    for _ in _calibration_images(args) if args.calibrate else ():
         break  # found out now rather than after the export
 
 
 def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:
     from vss_ros.core.sources.open import open_source
 
-    source = open_source(str(args.calibration))
+    source = open_source(str(args.calibrate))
     try:
         for frame in islice(source, CALIBRATION_FRAMES):
             yield frame.image

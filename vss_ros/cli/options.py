@@ -92,7 +92,12 @@ def stream_settings(args: Namespace) -> StreamSettings:
 
 
 def add_layout_arguments(parser: ArgumentParser | _ArgumentGroup) -> None:
-    parser.add_argument('--layout', metavar='NAME', help='or a YAML file; plain: a source as for `vss run`')
+    parser.add_argument(
+        '--layout',
+        metavar='NAME',
+        help='layout of the data set: a name from config/datasets or a YAML file; `plain` reads a source as '
+        '`vss run` does',
+    )
     parser.add_argument('--split', help='train, val, test ...')
 
 
