@@ -10,7 +10,8 @@ from torch import nn
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model.folder import load_model
 from vss_ros.methods import build_method
-from vss_ros.methods.blocks.mixed_norm import NORMS, MixedNorm
+from vss_ros.methods.blocks.mixed_norm import NORMS, HalfInstanceNorm, MixedNorm
+from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.training.start import start_from
 
 CHANNELS = 6
@@ -124,3 +125,14 @@ def test_going_on_from_weights_that_learnt_with_other_norms_is_warned_of(caplog)
     method = build_method('per-frame', 11, {'backbone': 'lite', 'magnify': 1.333, 'norms': other})
     start_from(method, {'csrnet': 'camvid-evss-lite/csrnet'})
     assert f'csrnet has norms {other}, and learnt with {learnt_with}' in caplog.text
+
+
+@torch.no_grad()
+def test_the_convolution_before_it_does_the_batch_norm_of_its_half_in_the_end(norm, maps):
+    norm.train()(maps)
+    network = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 3, bias=False), norm).eval()
+    expected = network(maps)
+    fuse_norms(network, lambda: network(maps))
+    assert isinstance(network[1], HalfInstanceNorm)
+    assert torch.allclose(network(maps), expected, atol=1e-5)
+    assert network.half()(maps.half()).dtype == torch.float16

@@ -87,13 +87,24 @@ def test_adding_a_precision_leaves_the_fp32_graphs_as_they_were(model, tmp_path)
         assert (model.graphs[name].sha256, model.graphs[name].inputs) == (graph.sha256, graph.inputs)
 
 
-@pytest.mark.parametrize('form', ['int8', 'int8_symmetric'])
-def test_int8_graphs_quantise_convolutions_and_nothing_else(model, form):
+def in_floats(model, form):
+    """Which convolutions of a form's segmenter stay in fp32."""
     nodes = onnx.load(str(model.graphs_in(form)['segmenter'].file)).graph.node
     dequantised = {name for node in nodes if node.op_type == 'DequantizeLinear' for name in node.output}
     convolutions = [node for node in nodes if node.op_type == 'Conv']
-    quantised = [{node.input[0], node.input[1]} <= dequantised for node in convolutions]
-    assert quantised == [False, False, *[True] * (len(convolutions) - 3), False]  # the ends stay fp32
+    return [not {node.input[0], node.input[1]} <= dequantised for node in convolutions]
+
+
+def test_int8_graphs_quantise_convolutions_and_nothing_else(model):
+    floats = in_floats(model, 'int8')
+    assert floats == [True, True, *[False] * (len(floats) - 3), True]  # the ends stay fp32
+
+
+def test_what_reads_an_instance_norm_stays_in_floats_for_openvino(model):
+    nodes = onnx.load(str(model.graphs['segmenter'].file)).graph.node
+    norms = [node.op_type for node in nodes].count('InstanceNormalization')
+    assert norms == 7  # one in each block but those at 1/32, and one in the stem
+    assert sum(in_floats(model, 'int8_symmetric')) == 3 + norms
 
 
 def zero_points(model, form):

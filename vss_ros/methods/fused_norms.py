@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vss_ros.methods.blocks.mixed_norm import MixedNorm, fuse_half
+
 MADE_BY = '_vss_made_by'  # on a tensor: the convolution that it came out of, and its version then
 
 
@@ -43,7 +45,7 @@ def fuse_norms(network: nn.Module, run: Callable[[], object]) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             handles.append(module.register_forward_hook(made))
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d | MixedNorm):
             handles.append(module.register_forward_pre_hook(taken))
     try:
         with torch.no_grad():
@@ -55,7 +57,11 @@ def fuse_norms(network: nn.Module, run: Callable[[], object]) -> None:
     instead: dict[nn.Module, nn.Module] = {}
     for convolution, norms in norms_of.items():
         norm = next(iter(norms))
-        if len(norms) == 1 and sources_of[norm] == {convolution}:
+        if len(norms) != 1 or sources_of[norm] != {convolution}:
+            continue
+        if isinstance(norm, MixedNorm):
+            instead[convolution], instead[norm] = fuse_half(convolution, norm)  # type: ignore[arg-type]
+        else:
             instead[convolution] = fuse_conv_bn_eval(convolution, norm)  # type: ignore[arg-type,type-var]
             instead[norm] = nn.Identity()
     for parent in list(network.modules()):

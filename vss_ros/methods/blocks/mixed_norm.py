@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -62,6 +63,38 @@ class MixedNorm(nn.Module):
         normed = norm(maps, mean, variance, weight, bias, True, self.momentum, self.eps)
         self.running_mean[part], self.running_var[part] = mean, variance
         return normed.to(kind)
+
+
+class HalfInstanceNorm(nn.Module):
+    """What is left of a `MixedNorm` once the convolution before it does the batch norm of the other half."""
+
+    def __init__(self, norm: MixedNorm) -> None:
+        super().__init__()
+        self.alone, self.eps = norm.num_features // 2, norm.eps
+        self.weight = nn.Parameter(norm.weight.detach()[: self.alone].clone())
+        self.bias = nn.Parameter(norm.bias.detach()[: self.alone].clone())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (N, C, h, w) -> the same shape."""
+        first = maps[:, : self.alone].float()
+        normed = functional.instance_norm(
+            first, None, None, self.weight.float(), self.bias.float(), eps=self.eps
+        )
+        return torch.cat((normed.to(maps.dtype), maps[:, self.alone :]), 1)
+
+
+def fuse_half(convolution: nn.Conv2d, norm: MixedNorm) -> tuple[nn.Conv2d, HalfInstanceNorm]:
+    """A convolution that also does the batch norm of its last channels, and the norm of the first ones."""
+    half = norm.num_features // 2
+    scale, shift = torch.ones_like(norm.weight), torch.zeros_like(norm.bias)
+    fused = copy.deepcopy(convolution)
+    with torch.no_grad():
+        scale[half:] = norm.weight[half:] * (norm.running_var[half:] + norm.eps).rsqrt()
+        shift[half:] = norm.bias[half:] - norm.running_mean[half:] * scale[half:]
+        fused.weight *= scale[:, None, None, None]
+        bias = 0 if convolution.bias is None else convolution.bias * scale
+        fused.bias = nn.Parameter(shift + bias)
+    return fused, HalfInstanceNorm(norm)
 
 
 def with_norms(network: Network, norms: str) -> Network:
