@@ -34,6 +34,7 @@ OPTIONS = {
     'carry': 'merged',
     'decision': 'half',
     'flow': 'dis',
+    'norms': 'mixed',
 }
 
 

@@ -24,6 +24,7 @@ OPTIONS = {
     'backbone': 'lite',
     'correction_interval': 3,
     'magnify': 1.5,
+    'norms': 'mixed',
 }
 
 
