@@ -21,10 +21,11 @@ class MixedNorm(nn.Module):
 
     Light, weather and camera shift and scale maps of a whole image alike. Half of the channels are free of
     that; the other half still tells what the first one cannot, how bright or strong things are. So a network
-    knows more of a place it never saw (docs/experiments.md).
+    depends less on them (docs/experiments.md).
 
     Its weights are named and shaped as those of a batch norm, and statistics are kept for all channels: a
-    network can go on with the weights of one that has batch norms, and the other way round.
+    network can go on with the weights of one that has batch norms, and the other way round. Of several
+    processes each has the statistics of its part of a batch, also on GPUs.
     """
 
     running_mean: Tensor
