@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from vss_ros.core.classes import classes_of, load_classes
+from vss_ros.core.drawing import painted
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files import share
 from vss_ros.core.files.share import share_path
@@ -31,9 +32,9 @@ def test_camvid_ids_are_those_of_the_published_weights():
 
 def test_a_mask_is_painted_in_the_colours_of_its_classes_and_unlabelled_is_black():
     classes = load_classes('camvid11')
-    painted = classes.colour(np.array([[0, 3], [255, 11]], np.uint8))
-    assert painted.dtype == np.uint8
-    assert painted.tolist() == [
+    colours = painted(np.array([[0, 3], [255, 11]], np.uint8), classes.palette)
+    assert colours.dtype == np.uint8
+    assert colours.tolist() == [
         [list(classes.colours[0]), list(classes.colours[3])],
         [[0, 0, 0], [0, 0, 0]],
     ]

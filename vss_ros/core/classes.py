@@ -71,10 +71,6 @@ class ClassSet:
                 content[entry] = {group: [self.names[i] for i in ids] for group, ids in groups.items()}
         return content
 
-    def colour(self, mask: np.ndarray) -> np.ndarray:
-        """Paints a mask, uint8 (H, W), as an RGB image, uint8 (H, W, 3)."""
-        return self.palette[mask]
-
 
 def load_classes(name: str) -> ClassSet:
     """Reads a class set by name (`camvid11`, `cityscapes19`) or from a YAML file's path.

@@ -62,7 +62,7 @@ class MissingLibraryError(VssError):
         self.extra = extra
 
 
-def is_missing(library: str, error: ImportError) -> bool:
+def is_missing(library: str, error: Exception) -> bool:
     """Whether an import failed because the library itself, not something that it needs, is not installed."""
     return isinstance(error, ModuleNotFoundError) and error.name == library
 

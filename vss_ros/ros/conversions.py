@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from vss_ros.core.encodings import SUPPORTED, check_size, decode_compressed, to_bgr
-from vss_ros.core.errors import FrameError, error_text
+from vss_ros.core.errors import FrameError, error_text, is_missing
 
 PNG_LEVEL = 1  # class ids compress well at any level, and level 1 is five times faster than the default
 
@@ -77,7 +77,7 @@ def _cv_bridge() -> tuple[Any, str]:
 
         return CvBridge(), ''
     except Exception as error:  # its compiled half fails in more ways than ImportError
-        if isinstance(error, ModuleNotFoundError) and error.name == 'cv_bridge':
+        if is_missing('cv_bridge', error):
             return None, 'install cv_bridge for others'
         return None, f'cv_bridge is installed but broken: {error_text(error)}'
 
