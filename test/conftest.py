@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 # A robot segments without PyTorch, and its tests run without it as well.
 HAS_TORCH = find_spec('torch') is not None
-collect_ignore = [] if HAS_TORCH else ['methods', 'training']
+collect_ignore = [] if HAS_TORCH else ['exporting', 'methods', 'torch_engine', 'training']
 TINY_SIZE = (64, 96)  # (height, width)
 
 # What is started in the background ignores Ctrl-C, and so would the programs that tests start and stop by it.
@@ -36,7 +36,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and under nohup
 
 
 def pytest_report_header() -> str | None:
-    return None if HAS_TORCH else 'PyTorch is not installed: tests of methods and training are left out'
+    return None if HAS_TORCH else 'PyTorch is not installed: tests of what needs it are left out'
 
 
 @pytest.fixture(scope='session', autouse=HAS_TORCH)
@@ -78,7 +78,7 @@ def shared_model(shared_folder):
     pytest.importorskip('torch')
     pytest.importorskip('onnx')
     from vss_ros.core.model.folder import load_model
-    from vss_ros.methods.export import export
+    from vss_ros.exporting.export import export
 
     def make(name: str, build: Callable[[], Method], size: tuple[int, int] = TINY_SIZE) -> ModelFolder:
         def write(folder: Path) -> None:
@@ -121,9 +121,9 @@ def tiny_method(name: str = 'evss-lite', **options):
     """A method for 11 classes with seeded random weights that spread their scores over the classes."""
     import torch
 
+    from vss_ros.exporting.verify import example_frames
     from vss_ros.methods import build_method
     from vss_ros.methods.blocks.image import to_rgb
-    from vss_ros.methods.verify import example_frames
 
     torch.manual_seed(0)
     method = build_method(name, 11, options)

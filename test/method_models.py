@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from vss_ros.exporting.verify import example_frames
 from vss_ros.methods import build_method
 from vss_ros.methods.method import Method
-from vss_ros.methods.verify import example_frames
 
 LITE: dict[str, object] = {'backbone': 'lite', 'flow': 'dis'}
 VARIANTS = {  # of each method the one that is quickest to write

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,11 @@ RUNTIMES = {
 MAY_IMPORT = {
     'core': {'core'},
     'methods': {'core', 'methods'},
-    'training': {'core', 'evaluation', 'methods', 'training'},
+    'exporting': {'core', 'exporting', 'methods'},
+    'torch_engine': {'core', 'exporting', 'methods', 'torch_engine'},
+    'training': {'core', 'evaluation', 'exporting', 'methods', 'torch_engine', 'training'},
     'evaluation': {'core', 'evaluation'},
-    'benchmark': {'benchmark', 'core', 'methods'},
+    'benchmark': {'benchmark', 'core', 'exporting'},
     'ros': {'core', 'ros'},
 }
 # Imports every module named on the command line with the libraries named first out of reach, and prints
@@ -102,10 +105,11 @@ def test_core_needs_no_more_than_the_command_line_without_its_verbs():
     assert fails_without(['torch', 'rclpy', 'av', 'rosbags', 'onnx'], modules_of('benchmark', 'cli')) == {}
 
 
-def test_methods_and_training_import_without_ros():
+def test_all_that_needs_torch_imports_without_ros():
     pytest.importorskip('torch')
     pytest.importorskip('onnxscript')
-    assert fails_without(['rclpy', 'sensor_msgs', 'std_msgs'], modules_of('methods', 'training')) == {}
+    modules = modules_of('methods', 'exporting', 'torch_engine', 'training')
+    assert fails_without(['rclpy', 'sensor_msgs', 'std_msgs'], modules) == {}
 
 
 def test_the_node_imports_without_torch():
@@ -122,12 +126,25 @@ def test_the_segmenter_loads_neither_torch_nor_ros_nor_a_runtime():
 
 
 @pytest.mark.parametrize('folder', sorted(MAY_IMPORT))
-def test_a_folder_imports_only_folders_below_it(folder):
+def test_a_folder_imports_only_the_folders_that_it_may(folder):
     for file in sorted((PACKAGE / folder).rglob('*.py')):
         for name in imports_of(ast.parse(file.read_text()), anywhere=True):
             parts = name.split('.')
             if parts[0] == 'vss_ros' and len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
                 assert parts[1] in MAY_IMPORT[folder], f'{file.relative_to(PACKAGE)} imports {name}'
+
+
+def test_core_names_what_lies_below_it_in_two_places_only():
+    named = {
+        (str(file.relative_to(PACKAGE)), node.value)
+        for file in (PACKAGE / 'core').rglob('*.py')
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and re.match(r'vss_ros\.(?!core\b)\w+\.', str(node.value))
+    }
+    assert named == {
+        ('core/engines/__init__.py', 'vss_ros.torch_engine.engine:TorchEngine'),
+        ('core/model/first_use.py', 'vss_ros.exporting.export'),
+    }
 
 
 def test_a_verb_imports_more_than_core_only_when_it_runs():

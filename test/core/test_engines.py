@@ -170,7 +170,7 @@ def test_auto_says_what_it_took_and_why_nothing_before_it(model, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'title', 'module'),
     [
-        ('torch', 'PyTorch', 'vss_ros.methods.torch_engine'),
+        ('torch', 'PyTorch', 'vss_ros.torch_engine.engine'),
         ('onnxruntime', 'ONNX Runtime', 'vss_ros.core.engines.onnx_runtime'),
         ('openvino', 'OpenVINO', 'vss_ros.core.engines.openvino'),
         ('tensorrt', 'TensorRT', 'vss_ros.core.engines.tensor_rt'),
@@ -193,7 +193,7 @@ def test_torch_without_the_library_that_reads_weights_is_refused_by_its_name(mon
     pytest.importorskip('torch')
     for module in ('safetensors', 'safetensors.torch'):
         monkeypatch.setitem(sys.modules, module, None)
-    for module in ('vss_ros.methods.torch_engine', 'vss_ros.methods.weights'):
+    for module in ('vss_ros.torch_engine.engine', 'vss_ros.exporting.weights'):
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(MissingLibraryError, match=r'safetensors is not installed; .*vss_ros\[train\]'):
         engine_class('torch')
@@ -286,7 +286,7 @@ def test_onnx_runtime_reports_a_tensor_of_the_wrong_size_by_graph(engines):
 
 @pytest.mark.parametrize(
     ('name', 'module', 'cores'),
-    [('openvino', 'vss_ros.core.engines.openvino', 1), ('torch', 'vss_ros.methods.torch_engine', 3)],
+    [('openvino', 'vss_ros.core.engines.openvino', 1), ('torch', 'vss_ros.torch_engine.engine', 3)],
 )
 def test_a_cpu_has_one_thread_for_each_core_that_may_be_used(model, monkeypatch, name, module, cores):
     pytest.importorskip(name)

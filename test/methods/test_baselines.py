@@ -13,13 +13,13 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
+from vss_ros.exporting.verify import example_frames
 from vss_ros.methods import build_method
 from vss_ros.methods.accel import Fusion
 from vss_ros.methods.blocks.decide import decide
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.dvsnet import REGION, quarter
-from vss_ros.methods.verify import example_frames
 from vss_ros.training.start import start_from
 
 CLASSES = 11

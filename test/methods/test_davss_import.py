@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from vss_ros.core.errors import ModelError
+from vss_ros.exporting.import_weights import import_weights, missing_networks
 from vss_ros.methods.davss import Davss
 from vss_ros.methods.evss import Evss
-from vss_ros.methods.import_weights import import_weights, missing_networks
 
 NETWORKS = ('deeplab', 'flownet', 'cfnet', 'dmnet')
 HEADS = ('deeplab.logits', 'cfnet.predict_cc')

@@ -15,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vss_ros.core.engines.onnx_runtime import _shared_pool
 from vss_ros.core.errors import SettingsError
+from vss_ros.exporting.export import _write_graph
+from vss_ros.exporting.verify import example_frames
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.decide import decide, labels_of
 from vss_ros.methods.blocks.dmnet import DmNet
@@ -24,8 +26,6 @@ from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.separable import SeparableConv
 from vss_ros.methods.davss import Davss
-from vss_ros.methods.export import _write_graph
-from vss_ros.methods.verify import example_frames
 
 OPTIONS = {
     'backbone': 'lite',

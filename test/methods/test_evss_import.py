@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vss_ros.core.errors import ModelError
+from vss_ros.exporting.import_weights import import_weights, missing_networks
 from vss_ros.methods.evss import Evss
-from vss_ros.methods.import_weights import import_weights, missing_networks
 
 
 @pytest.fixture(scope='module')

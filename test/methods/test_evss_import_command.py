@@ -65,7 +65,7 @@ def test_what_is_left_untrained_may_begin_as_what_was_imported(tmp_path, monkeyp
         exported.append(method)
         return SimpleNamespace(path=path, name='twnet', image_size=(120, 160), graphs=())
 
-    monkeypatch.setattr('vss_ros.methods.export.export', keep)
+    monkeypatch.setattr('vss_ros.exporting.export.export', keep)
     file = tmp_path / 'cnn.pth'
     torch.save({f'cnn.{name}': tensor for name, tensor in cnn.state_dict().items()}, file)
     arguments = [part for name, value in options.items() for part in ('--set', f'{name}={value}')]

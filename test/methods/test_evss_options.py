@@ -77,7 +77,7 @@ def test_unknown_methods_and_options_are_refused_by_name():
         ({'w_f': 1.5}, 'w_f is 1.5; use a weight from 0 to 1'),
         ({'w_f': 'half'}, "w_f is 'half'; use a number"),
         ({'w_f': True}, 'w_f is True; use a number'),
-        ({'carry': 1}, 'carry is 1; use a word'),
+        ({'carry': 1}, 'carry is 1; use a text'),
         ({'temperatures': 1.5}, 'temperatures is 1.5; use a list of numbers above 0'),
         ({'reference': 'first'}, "reference is 'first'; use one of key, previous"),
         ({'carry': 'updated'}, "carry is 'updated'; use one of warped, merged"),

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.exporting.verify import example_frames
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.decide import decide
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.key_frames import BACKBONES
-from vss_ros.methods.verify import example_frames
 
 CLASSES = 11
 METHODS = {

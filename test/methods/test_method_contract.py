@@ -15,9 +15,9 @@ from vss_ros.core.engines import load_engine
 from vss_ros.core.frame import Frame
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
-from vss_ros.methods.onnx_rules import broken_rules
-from vss_ros.methods.verify import example_frames, verify
-from vss_ros.methods.weights import load_method
+from vss_ros.exporting.onnx_rules import broken_rules
+from vss_ros.exporting.verify import example_frames, verify
+from vss_ros.exporting.weights import load_method
 
 FRAMES = 12
 SETTINGS = StreamSettings(key_frame_interval=4)

@@ -9,9 +9,9 @@ from torch import nn
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model.folder import load_model
+from vss_ros.exporting.fused_norms import fuse_norms
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.mixed_norm import NORMS, HalfInstanceNorm, MixedNorm
-from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.training.start import start_from
 
 CHANNELS = 6

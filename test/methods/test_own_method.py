@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.core.model.folder import load_model
+from vss_ros.exporting.export import export
+from vss_ros.exporting.weights import load_method
 from vss_ros.methods import METHODS, build_method
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.export import export
 from vss_ros.methods.flow_warping import FlowWarping
 from vss_ros.methods.method import Method
-from vss_ros.methods.weights import load_method
 
 ARCHITECTURE = Path(__file__).parents[2] / 'docs' / 'architecture.md'
 SIZE = (32, 48)

@@ -11,7 +11,7 @@ from method_models import run_step
 
 from vss_ros.core.model.folder import list_models, load_model
 from vss_ros.core.sources.synthetic import SyntheticSource
-from vss_ros.methods.weights import load_method
+from vss_ros.exporting.weights import load_method
 
 MODELS = Path(__file__).parents[2] / 'models'
 NAMES = sorted(folder.name for folder in MODELS.iterdir())

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from vss_ros.core.errors import ModelError, SettingsError, ShapeError
+from vss_ros.exporting.import_weights import import_weights, missing_networks
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.icsa import BY_BLOCK, BY_OFFSET, Attention, Icsa, fitting_side, group, ungroup
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.mar import Refiner
 from vss_ros.methods.blocks.stf import Stf
-from vss_ros.methods.import_weights import import_weights, missing_networks
 from vss_ros.methods.st_memory import ORDERS, StMemory
 
 CLASSES = 5

@@ -13,8 +13,8 @@ from vss_ros.core.frame import Frame
 from vss_ros.core.model.cost import cost_of
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
+from vss_ros.exporting.verify import example_frames
 from vss_ros.methods.st_memory import StMemory
-from vss_ros.methods.verify import example_frames
 
 SIZE = (64, 96)
 FRAMES = 12

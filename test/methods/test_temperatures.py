@@ -13,9 +13,9 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
+from vss_ros.exporting.verify import example_frames
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.decide import decide
-from vss_ros.methods.verify import example_frames
 
 CLASSES = 5
 TEMPERATURES = [1.5, 0.8, 2.0]

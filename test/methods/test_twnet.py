@@ -9,13 +9,13 @@ from method_models import run_step
 from torch import nn
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.exporting.verify import example_frames
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.nonkey import Rectification
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.twnet import TwNet
-from vss_ros.methods.verify import example_frames
 
 LITE = {'encoder': 'lite', 'layer': 2, 'residual': 'quarter', 'flow': 'dis'}
 # Multiply-adds (1e9) of Cityscapes' images, 19 classes: key frame, and propagated frame without CFR by layer.

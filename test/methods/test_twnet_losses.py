@@ -8,12 +8,12 @@ from method_models import run_step
 from torch import nn
 from torch.nn import functional as F
 
+from vss_ros.exporting.verify import example_frames
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss_losses import mean_cross_entropy
 from vss_ros.methods.twnet_losses import CONSISTENCY, Prediction, advance, consistency, own_features, start
-from vss_ros.methods.verify import example_frames
 
 
 @pytest.fixture(scope='module')

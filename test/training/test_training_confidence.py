@@ -103,8 +103,8 @@ def test_samples_are_labelled_pixels_of_every_age_with_the_scores_behind_the_mas
 
 
 def test_a_model_whose_frames_are_all_computed_in_full_has_one_temperature(tmp_path):
+    from vss_ros.exporting.export import export
     from vss_ros.methods import build_method
-    from vss_ros.methods.export import export
 
     method = build_method('per-frame', 11, {'backbone': 'lite'})
     model = export(method, tmp_path / 'm', name='m', class_set='camvid11', image_size=(64, 96))

@@ -17,10 +17,10 @@ from vss_ros.core.settings import StreamSettings
 from vss_ros.core.sources.open import open_source
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.core.stream.segmenter import VideoSegmenter
+from vss_ros.exporting.export import export
+from vss_ros.exporting.weights import load_method
 from vss_ros.methods import build_method
-from vss_ros.methods.export import export
-from vss_ros.methods.torch_engine import TorchEngine
-from vss_ros.methods.weights import load_method
+from vss_ros.torch_engine.engine import TorchEngine
 from vss_ros.training.edge_offsets import OFFSETS, Samples, collect, cross_validate, fit_offsets, miou
 
 SIZE = {'height': 64, 'width': 96}

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.exporting.export import export
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.export import export
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.growth import GrowthSettings, GrowthStage, features_at_quarter, grow
 from vss_ros.training.loop import FitSettings, fit

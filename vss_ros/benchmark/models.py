@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vss_ros.core.errors import MissingLibraryError
+from vss_ros.core.errors import torch_needed
 from vss_ros.core.model.folder import ModelFolder, load_model
 
 Size = tuple[int, int]
@@ -42,11 +42,9 @@ def models_of(
 
 
 def _resized(model: ModelFolder, size: Size, place: Path) -> ModelFolder:
-    try:
-        from vss_ros.methods.export import export
-        from vss_ros.methods.weights import load_method
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
+    with torch_needed():
+        from vss_ros.exporting.export import export
+        from vss_ros.exporting.weights import load_method
     height, width = size
     print(f'exporting {model.name} for {width}x{height}', file=sys.stderr, flush=True)
     return export(
@@ -61,10 +59,8 @@ def _resized(model: ModelFolder, size: Size, place: Path) -> ModelFolder:
 
 def _with_fp16(model: ModelFolder, place: Path) -> ModelFolder:
     """A copy with fp16 files, and all that the model has already."""
-    try:
-        from vss_ros.methods.precisions import add_fp16
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
+    with torch_needed():
+        from vss_ros.exporting.precisions import add_fp16
     print(f'exporting {model.name} in fp16', file=sys.stderr, flush=True)
     if model.path != place:
         shutil.copytree(model.path, place)

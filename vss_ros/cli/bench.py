@@ -265,12 +265,10 @@ def _load(model: ModelFolder, engine: str, precision: str, args: Namespace) -> E
         provider=args.provider if engine == 'onnxruntime' else 'cpu',
     )
     if engine == EAGER:
-        from vss_ros.core.errors import MissingLibraryError
+        from vss_ros.core.errors import torch_needed
 
-        try:
-            from vss_ros.methods.eager import EagerEngine
-        except ModuleNotFoundError as error:
-            raise MissingLibraryError(error.name or 'torch', 'train') from error
+        with torch_needed():
+            from vss_ros.torch_engine.eager import EagerEngine
         return EagerEngine.load(model, settings)
     return load_engine(model, settings)
 

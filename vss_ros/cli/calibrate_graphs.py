@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.calibrate_clips import fitted_on, numbered_clips
 from vss_ros.cli.frame_progress import FrameProgress
-from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.errors import SettingsError, torch_needed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,13 +60,11 @@ def calibrate_graphs(
         raise SettingsError(
             'what is fitted is part of the graphs, which are made anew; name a folder for the model with -o'
         )
-    try:
+    with torch_needed():
         import torch
 
-        from vss_ros.methods.export import check_target, export
-        from vss_ros.methods.weights import load_method, stored_dtype
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
+        from vss_ros.exporting.export import check_target, export
+        from vss_ros.exporting.weights import load_method, stored_dtype
 
     if args.output and not args.dry_run:
         check_target(args.output)  # now rather than when the work is done

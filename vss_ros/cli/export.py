@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.errors import SettingsError, torch_needed
 from vss_ros.core.files.paths import real_path, user_path
 from vss_ros.core.model.folder import load_model
 
@@ -86,12 +86,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> int:
     model = load_model(args.model, graphs=False)
-    try:
-        from vss_ros.methods.export import WEIGHTS_FILE, export
-        from vss_ros.methods.precisions import add_fp16, add_int8
-        from vss_ros.methods.weights import load_method
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
+    with torch_needed():
+        from vss_ros.exporting.export import WEIGHTS_FILE, export
+        from vss_ros.exporting.precisions import add_fp16, add_int8
+        from vss_ros.exporting.weights import load_method
 
     _check(args)
     if not args.output and not model.graphs:

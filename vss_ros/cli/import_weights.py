@@ -16,7 +16,7 @@ from argparse import ArgumentParser, Namespace
 
 from vss_ros.cli.export import add_set_argument, image_size
 from vss_ros.core.classes import load_classes
-from vss_ros.core.errors import MissingLibraryError, ModelError
+from vss_ros.core.errors import ModelError, torch_needed
 from vss_ros.core.files.paths import real_path, user_path
 
 
@@ -40,14 +40,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
-    try:
+    with torch_needed():
         import torch
 
+        from vss_ros.exporting.export import export
+        from vss_ros.exporting.import_weights import import_weights, missing_networks
         from vss_ros.methods import build_method
-        from vss_ros.methods.export import export
-        from vss_ros.methods.import_weights import import_weights, missing_networks
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
 
     torch.manual_seed(0)
     method = build_method(args.method, len(load_classes(args.classes)), dict(args.set))

@@ -6,7 +6,7 @@ import logging
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.errors import SettingsError, torch_needed
 from vss_ros.core.files.paths import user_path
 
 if TYPE_CHECKING:
@@ -66,10 +66,8 @@ def drives(
     """Drives into the stills that were named, if any; see `drives_into`."""
     if args.stills is None:
         return []
-    try:
+    with torch_needed():
         from vss_ros.training.driven_stills import drives_into
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
     return drives_into(args.stills, model, share, args.clips, length, backwards)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.core.described import check_setting
-from vss_ros.core.errors import MissingLibraryError, SettingsError
+from vss_ros.core.errors import SettingsError, torch_needed
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.settings import EngineSettings
 
@@ -52,15 +52,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
-    try:
+    with torch_needed():
         import torch
 
-        from vss_ros.methods.export import check_target
+        from vss_ros.exporting.export import check_target
         from vss_ros.training.processes import joined
         from vss_ros.training.recipe import load_recipe
         from vss_ros.training.trainer import Trainer
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
 
     check_setting(EngineSettings, 'threads', args.threads)
     if args.threads:
@@ -87,7 +85,7 @@ def main(args: Namespace) -> int:
 def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: Processes) -> None:
     """Train, report and export, in the one process that writes."""
     from vss_ros.core.files.share import version
-    from vss_ros.methods.export import export
+    from vss_ros.exporting.export import export
     from vss_ros.training.progress import Progress
     from vss_ros.training.report import copy_report, write_card, write_report
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from vss_ros.core.errors import SettingsError
 
-KINDS: dict[type, tuple[type, str]] = {  # of fields: what they take, NumPy's numbers too, and its name
+KINDS: dict[Any, tuple[type, str]] = {  # of values: what is one, NumPy's numbers too, and its name
     bool: (bool, 'true or false'),
     int: (Integral, 'a whole number'),
     float: (Real, 'a number'),
@@ -97,24 +97,26 @@ class Described:
 
 
 def _check(name: str, value: Any, kind: Any, description: Description) -> None:
-    if not _is_of(kind, value):
+    if not is_of(kind, value):
         limits = f', {description.values}' if description.choices or description.range else ''
-        raise SettingsError(f'{name} is {value!r}; use {_in_words(kind)}{limits} ({description.text})')
+        raise SettingsError(f'{name} is {value!r}; use {in_words(kind)}{limits} ({description.text})')
     if not description.takes(value):
         raise SettingsError(f'{name} is {value!r}; use {description.values} ({description.text})')
 
 
-def _is_of(kind: Any, value: Any) -> bool:
+def is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is of one of KINDS, or of a tuple or a mapping of them."""
     if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(_is_of(get_args(kind)[0], each) for each in value)
+        return isinstance(value, list | tuple) and all(is_of(get_args(kind)[0], each) for each in value)
     if get_origin(kind) is Mapping:
-        return isinstance(value, Mapping) and all(_is_of(get_args(kind)[1], each) for each in value.values())
+        return isinstance(value, Mapping) and all(is_of(get_args(kind)[1], each) for each in value.values())
     if isinstance(value, bool):  # in Python a whole number, too
         return kind is bool
     return isinstance(value, KINDS[kind][0])
 
 
-def _in_words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
+    """Which values are of a kind, see `is_of`."""
     if get_origin(kind) is tuple:
         return f'a list, each entry {KINDS[get_args(kind)[0]][1]}'
     if get_origin(kind) is Mapping:

@@ -7,6 +7,8 @@ the transition. A message says what was wrong, what was expected and what to do 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class VssError(Exception):
@@ -60,6 +62,19 @@ class MissingLibraryError(VssError):
         super().__init__(f'{library} {what}: {command}{note}')
         self.library = library
         self.extra = extra
+
+
+@contextmanager
+def torch_needed(note: str = '') -> Iterator[None]:
+    """For imports of what needs PyTorch, and the libraries of the extra `train` that come with it.
+
+    Raises:
+        MissingLibraryError: one of them is not installed; `note` says what else can be done.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(error.name or 'torch', 'train', note) from error
 
 
 def is_missing(library: str, error: Exception) -> bool:

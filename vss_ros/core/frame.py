@@ -83,7 +83,8 @@ class Segmentation:
 
     Attributes:
         mask: class ids, uint8 (H, W); 255 = unlabelled.
-        model_confidence: 255 times the largest class probability, uint8, as large as it is known.
+        model_confidence: 255 times the largest class probability, uint8, at the size at which the model
+            decides; `confidence` has that of the mask.
         is_key: True where the frame was computed in full.
         age_frames: processed frames since the key frame; 0 on a key frame.
         age_ns: time since the key frame.

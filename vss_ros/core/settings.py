@@ -41,7 +41,7 @@ class EngineSettings(Described):
     engine_cache: str = setting('', 'folder of engines built here; empty: the cache folder of the user')
     build: str = setting('if_missing', 'whether a TensorRT engine may be built', choices=BUILDS)
     cuda_graphs: bool = setting(False, 'record the launches of a graph once and replay them (GPU)')
-    provider: str = setting('cpu', 'how engine onnxruntime computes', choices=PROVIDERS)
+    provider: str = setting('cpu', 'execution provider of engine onnxruntime', choices=PROVIDERS)
     spinning: bool = setting(False, 'let idle threads of ONNX Runtime wait busily for the next graph')
 
     def __post_init__(self) -> None:
@@ -71,8 +71,8 @@ class StreamSettings(Described):
     )
     key_frame_threshold: float = setting(
         0.93,
-        'scheduler adaptive: a frame of which a smaller share of pixels is expected to be as if computed in '
-        'full is a key frame',
+        'scheduler adaptive: compute a frame in full if a smaller share of its pixels than this is expected '
+        'to match what that would give',
         range=(0, 1),
         live=True,
     )
@@ -90,7 +90,7 @@ class StreamSettings(Described):
     )
     key_share_window: int = setting(
         30,
-        'scheduler adaptive: frames of a window, in which the largest share of key frames is kept',
+        'scheduler adaptive: number of consecutive frames over which max_key_share is kept',
         range=FRAMES,
         live=True,
     )
@@ -114,7 +114,7 @@ class StreamSettings(Described):
         choices=MOTIONS,
     )
     background_key_frames: bool = setting(
-        False, 'compute key frames on a second thread; until one is there, frames rest on the one before'
+        False, 'compute key frames on a second thread; until one is ready, frames build on the one before'
     )
     background_delay_frames: int = setting(
         0, 'frames until such a key frame takes effect; 0: as soon as it is there', range=(0, 60)
@@ -126,7 +126,7 @@ class StreamSettings(Described):
     )
     region_overlap: float = setting(
         0.1,
-        'how much more a region sees, as a share of what it would be without overlap',
+        'how much larger a region is made, as a share of its size without overlap',
         range=(0, 0.5),
     )
 

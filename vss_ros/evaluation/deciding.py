@@ -11,8 +11,8 @@ import numpy as np
 
 from vss_ros.core.engines import Engine
 from vss_ros.core.engines.wrapper import EngineWrapper
-from vss_ros.core.model.decisions import DECISIONS
 from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import DECISIONS
 from vss_ros.evaluation.variants import DECIDE, WARPED, carried_by_warp
 
 

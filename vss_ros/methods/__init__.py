@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from vss_ros.core.described import KINDS, in_words, is_of
 from vss_ros.core.errors import ModelError, SettingsError, VssError, error_text
 
 if TYPE_CHECKING:
     from vss_ros.methods.method import Method
 
 
-class Kind(NamedTuple):
-    """What the value of an option may be."""
-
-    types: tuple[type, ...]
-    words: str
-
-
-KINDS = {
-    bool: Kind((bool,), 'true or false'),
-    int: Kind((int,), 'a whole number'),
-    float: Kind((int, float), 'a number'),
-    str: Kind((str,), 'a word'),
-}
 METHODS = {
     'evss': 'vss_ros.methods.evss:Evss',
     'evss-lite': 'vss_ros.methods.evss_lite:EvssLite',
@@ -56,9 +44,9 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
         has = ', '.join(known) or 'none'
         raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {has}")
     for option, value in options.items():
-        kind = KINDS.get(known[option].annotation)
-        if kind is not None and type(value) not in kind.types:
-            raise SettingsError(f'{option} is {value!r}; use {kind.words}')
+        kind = known[option].annotation  # of another kind, the constructor checks it
+        if kind in KINDS and not is_of(kind, value):
+            raise SettingsError(f'{option} is {value!r}; use {in_words(kind)}')
     try:
         return method(classes, **options)
     except VssError:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.described import check_choice
 from vss_ros.core.errors import ModelError, SettingsError, VssError, error_text
-from vss_ros.core.model.decisions import DECISIONS
-from vss_ros.core.model.steps import AGE, CARRIED
+from vss_ros.core.model.steps import AGE, CARRIED, DECISIONS
 from vss_ros.methods.blocks.decide import decide
 
 MANY_HALVINGS = 32  # what sides are often divided by, in a network of five halvings
@@ -48,8 +47,7 @@ class Method(nn.Module):
         host_stages: stages that are no graphs: the caller brings the tensor of that name.
         state: name of an output -> name under which the next frame takes it.
         key_network: name of the network that segments images, RGB in [0, 1], (N, 3, H, W) -> scores.
-        shared: options of networks that other methods have, too: a model keeps them where it becomes one of
-            those.
+        shared: options that other methods have, too, and that are kept when a model is loaded as one of them.
         correction_interval: of the frames between key frames each n-th takes the `propagated` step, the
             others the `carried` one.
         delay_frames: how many frames the results are behind the newest image.

@@ -59,7 +59,8 @@ class Loading:
     def wait(self, node: Node) -> Loaded:
         """What was loaded. Services, parameters and timers of the node are served meanwhile.
 
-        So are other nodes of an executor with one thread, which nobody would call; one with several goes on.
+        An executor with one thread is blocked here, so its other nodes are served, too; one with several
+        threads goes on by itself.
 
         To be called by a callback whose callback group is not needed for that.
 

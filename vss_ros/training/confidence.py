@@ -20,9 +20,9 @@ from vss_ros.core.metrics import Calibration
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.resize import fit_labels
 from vss_ros.evaluation.folds import folds_of
+from vss_ros.exporting.weights import load_method
 from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.weights import load_method
 from vss_ros.training.watched import answers_on
 
 PIXELS_PER_FRAME = 1500

@@ -21,8 +21,8 @@ from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.evaluation.folds import folds_of
+from vss_ros.exporting.weights import load_method
 from vss_ros.methods.evss import Evss
-from vss_ros.methods.weights import load_method
 from vss_ros.training.watched import answers_on
 
 OFFSETS = tuple(float(each) for each in np.arange(-5, 2.1, 0.5))

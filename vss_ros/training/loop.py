@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vss_ros.core.engines import usable_cores
 from vss_ros.core.errors import VssError
 from vss_ros.core.files.drafts import write_file
-from vss_ros.methods.channels_last import channels_last
+from vss_ros.torch_engine.channels_last import channels_last
 from vss_ros.training import checkpoint
 from vss_ros.training.checkpoint import Precision
 from vss_ros.training.optimiser import Descent, FitSettings, usable_precision

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
 from vss_ros.core.classes import ClassSet, load_classes
-from vss_ros.core.described import check_choice
+from vss_ros.core.described import KINDS, check_choice, in_words, is_of
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.files.share import named_file
 from vss_ros.core.files.strict_yaml import load_strictly
 from vss_ros.core.frame import CELL, MAX_SIDE
-from vss_ros.methods.weights import WEIGHTS_DTYPES
+from vss_ros.exporting.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.labelled_video import layout_and_split
 from vss_ros.training.loop import FitSettings
@@ -27,12 +27,6 @@ FOLDER = 'config/train'  # of the recipes that came with the package
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
 MOST_SEED = 2**32 - 1
 NOT_WRITTEN = ('name', 'height', 'width', 'text')  # of a Recipe, that its file does not have as entries
-KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    'int': (int, 'a whole number'),
-    'float': ((int, float), 'a number, such as 0.001 or 1.0e-3'),  # YAML takes 1e-3 for text
-    'bool': (bool, 'true or false'),
-    'str': (str, 'a text'),
-}
 Settings = TypeVar('Settings')
 
 
@@ -126,13 +120,13 @@ def parse_recipe(name: str, content: Any) -> Recipe:
     if unknown or len(image) != 2 or not stages:
         raise SettingsError('a recipe needs image: {height: ..., width: ...} and at least one stage')
     entries['streets'] = _build(StreetSettings, 'streets', entries.get('streets', {}))
-    _check_kind('the recipe', 'classes', entries.get('classes'), 'str')
+    _check_kind('the recipe', 'classes', entries.get('classes'), str)
     class_set = load_classes(entries['classes'])
     entries['scene'] = _scene(class_set, entries.get('scene', {}))
     for entry in ('options', 'start', 'layouts'):
         entries[entry] = _mapping(entry, entries.get(entry, {}))
     for entry, layout in entries['layouts'].items():
-        _check_kind('layouts', entry, layout, 'str')
+        _check_kind('layouts', entry, layout, str)
         try:
             layout_and_split(layout, entries['classes'])
         except SettingsError as error:
@@ -156,7 +150,7 @@ def _stage(name: str, content: Any, class_set: ClassSet) -> StageRecipe:
     if unknown:
         raise SettingsError(f'{name} has no entry {", ".join(sorted(unknown))}; it has fit, sampling, shares')
     shares = dict(_mapping(f'{name}: shares', entries.get('shares')))
-    if not shares or not all(_is_kind(share, 'float') and share >= 0 for share in shares.values()):
+    if not shares or not all(_is_kind(float, share) and share >= 0 for share in shares.values()):
         raise SettingsError(
             f'{name}: shares must give every source a number of 0 or more, such as streets: 1'
         )
@@ -184,33 +178,30 @@ def _check_classes(where: str, sampling: Any, class_set: ClassSet) -> None:
 def _build(kind: type[Settings], where: str, content: Any) -> Settings:
     """A settings dataclass from YAML: lists become tuples, unknown and missing entries errors."""
     entries = dict(_mapping(where, content))
-    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
-    unknown = set(entries) - set(known)
-    if unknown:
+    types = get_type_hints(kind)
+    known = {each.name: types[each.name] for each in fields(kind)}  # type: ignore[arg-type]
+    if unknown := set(entries) - set(known):
         raise SettingsError(f'{where} has no entry {", ".join(sorted(unknown))}; it has {", ".join(known)}')
     for name, value in entries.items():
-        annotation = str(known[name].type)
-        if annotation in KINDS:
-            _check_kind(where, name, value, annotation)
-        if annotation.startswith('tuple') and 'StageRecipe' not in annotation:
-            entries[name] = _numbers(where, name, value)
+        of_many = get_origin(known[name]) is tuple and get_args(known[name])[0] in KINDS
+        if of_many or known[name] in KINDS:
+            _check_kind(where, name, value, known[name])
+        if of_many:
+            entries[name] = tuple(value)
     try:
         return kind(**entries)
     except (TypeError, SettingsError) as error:
         raise SettingsError(f'{where}: {error}') from error
 
 
-def _check_kind(where: str, name: str, value: Any, kind: str) -> None:
-    if not _is_kind(value, kind):
-        raise SettingsError(f'{where}: {name} is {value!r}; use {KINDS[kind][1]}')
+def _check_kind(where: str, name: str, value: Any, kind: Any) -> None:
+    if not _is_kind(kind, value):
+        hint = ', such as 0.001 or 1.0e-3' if kind is float else ''  # YAML takes 1e-3 for text
+        raise SettingsError(f'{where}: {name} is {value!r}; use {in_words(kind)}{hint}')
 
 
-def _is_kind(value: Any, kind: str) -> bool:
-    if isinstance(value, bool):  # in Python a whole number, too
-        return kind == 'bool'
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    return isinstance(value, KINDS[kind][0])
+def _is_kind(kind: Any, value: Any) -> bool:
+    return is_of(kind, value) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _mapping(where: str, content: Any) -> Mapping[str, Any]:
@@ -219,9 +210,3 @@ def _mapping(where: str, content: Any) -> Mapping[str, Any]:
     if strange := [name for name in content if not isinstance(name, str)]:  # YAML takes `on` for true
         raise SettingsError(f'{where} has the entry {strange[0]!r}, which is no text; put it in quotes')
     return content
-
-
-def _numbers(where: str, name: str, value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or not all(_is_kind(each, 'float') for each in value):
-        raise SettingsError(f'{where}: {name} is {value!r}; use a list of numbers')
-    return tuple(value)

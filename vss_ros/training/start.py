@@ -12,9 +12,9 @@ from torch import Tensor
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.model.folder import load_model
-from vss_ros.methods.import_weights import COUNTER, WRAPPER, read_tensors
+from vss_ros.exporting.import_weights import COUNTER, WRAPPER, read_tensors
+from vss_ros.exporting.weights import stored_tensors
 from vss_ros.methods.method import Method
-from vss_ros.methods.weights import stored_tensors
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.errors import ModelError
 from vss_ros.core.model.folder import load_model
+from vss_ros.exporting.weights import load_method
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.channels_last import channels_last
-from vss_ros.methods.weights import load_method
+from vss_ros.torch_engine.channels_last import channels_last
 from vss_ros.training.start import model_and_prefix
 
 

@@ -13,7 +13,7 @@ from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.methods.method import Method
-from vss_ros.methods.torch_engine import TorchEngine
+from vss_ros.torch_engine.engine import TorchEngine
 
 SEED = 0
 

@@ -96,7 +96,7 @@ def test_auto_goes_on_to_the_next_engine_where_the_gpu_cannot_be_used(useless_gp
 def test_an_error_of_pytorch_in_a_graph_is_an_error_of_the_engine(tiny_model):
     from vss_ros.core.model.folder import load_model
     from vss_ros.core.settings import EngineSettings
-    from vss_ros.methods.torch_engine import TorchEngine
+    from vss_ros.torch_engine.engine import TorchEngine
 
     model = load_model(tiny_model)
     engine = TorchEngine.load(model, EngineSettings('torch'))

@@ -86,7 +86,7 @@ def test_a_propagated_step_of_a_model_costs_less_than_a_key_step(tiny_model):
 
 
 def test_parameters_are_counted_as_pytorch_counts_them(tiny_model):
-    from vss_ros.methods.weights import load_method
+    from vss_ros.exporting.weights import load_method
 
     model = load_model(tiny_model)
     assert model.weights is not None

@@ -19,17 +19,17 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vss_ros.core.errors import EngineError, MissingLibraryError, VssError
+from vss_ros.core.errors import EngineError, VssError, torch_needed
 from vss_ros.core.model.files import GraphSpec
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
 Tensors = dict[str, Any]  # name -> an array of the engine's own kind; may live on a GPU
 
-# The torch engine builds the networks themselves, so it lives with them in `methods`.
+# The torch engine builds the networks themselves, so it has a folder of its own.
 ENGINE_CLASSES = {
     'tensorrt': 'vss_ros.core.engines.tensor_rt:TensorRtEngine',
-    'torch': 'vss_ros.methods.torch_engine:TorchEngine',
+    'torch': 'vss_ros.torch_engine.engine:TorchEngine',
     'openvino': 'vss_ros.core.engines.openvino:OpenVinoEngine',
     'onnxruntime': 'vss_ros.core.engines.onnx_runtime:OnnxRuntimeEngine',
 }
@@ -274,8 +274,7 @@ def engine_class(name: str) -> EngineClass:
     """
     module, _, attribute = ENGINE_CLASSES[name].partition(':')
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:  # torch, or what the engine `torch` reads weights with
-        raise MissingLibraryError(error.name or 'torch', 'train') from error
+        with torch_needed():  # by the engine `torch`; others name their runtime themselves
+            return getattr(importlib.import_module(module), attribute)
     except (ImportError, OSError) as error:  # as for the other runtimes in their own files
         raise EngineError(f'PyTorch cannot be loaded: {error}') from error

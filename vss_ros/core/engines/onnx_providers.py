@@ -27,7 +27,6 @@ class Provider:
         setting: as the setting `provider` names it.
         title: as ONNX Runtime names it.
         precisions: of the files it runs as fast as it should.
-        int8: which of the two int8 files it runs, see `GraphSpec.precisions`.
         others: providers that may take the nodes it does not know; never the CPU.
     """
 

@@ -18,15 +18,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vss_ros.core.errors import MissingLibraryError, ModelError, VssError
+from vss_ros.core.errors import ModelError, VssError, torch_needed
 from vss_ros.core.files.drafts import remove_unfinished
 from vss_ros.core.files.user_cache import all_made, cache_folder, cache_path, held, made_from
 
 if TYPE_CHECKING:
     from vss_ros.core.model.folder import ModelFolder
 
-MAKER = 'vss_ros.methods.export'  # imported when it is needed
-METHODS = Path(__file__).parents[2] / 'methods'
+MAKER = 'vss_ros.exporting.export'  # imported when it is needed
+SOURCES = [Path(__file__).parents[2] / folder for folder in ('methods', 'exporting')]
 ROOM = 3  # times the weights: once as they are, and as fp32 in the graphs, twice as large as fp16
 OUTDATED_S = 30 * 24 * 3600  # after which graphs are removed when others of that name are made
 _log = logging.getLogger(__name__)
@@ -78,9 +78,8 @@ def _make(model: ModelFolder, folder: Path, read: Callable[[Path], ModelFolder])
     _log.warning('%s came as weights alone; making its graphs, this once', model.name)
     elsewhere = f'make a whole model elsewhere, with: vss export {model.name} -o FOLDER'
     try:
-        maker = importlib.import_module(MAKER)
-    except ModuleNotFoundError as error:
-        raise MissingLibraryError(error.name or 'torch', 'train', f', or {elsewhere}') from error
+        with torch_needed(f', or {elsewhere}'):
+            maker = importlib.import_module(MAKER)
     except (ImportError, OSError) as error:  # it is there, a native library that it needs is not
         raise ModelError(
             f'{model.path} came as weights alone, and PyTorch, which makes its graphs, cannot be loaded: '
@@ -108,6 +107,6 @@ def _check_room(model: ModelFolder, folder: Path) -> None:
 def _sources() -> bytes:
     """A digest of the code that says what graphs compute: graphs of another one are not these."""
     digest = hashlib.sha256()
-    for file in sorted(METHODS.rglob('*.py')):
+    for file in sorted(file for folder in SOURCES for file in folder.rglob('*.py')):
         digest.update(file.read_bytes())
     return digest.digest()

@@ -111,7 +111,10 @@ class ModelFolder:
 
     @property
     def computes_all_in_full(self) -> bool:
-        """Whether frames between key frames do all that key frames do, which only start a stream then."""
+        """Whether all stages of a propagated frame are those of a key frame: propagating saves nothing.
+
+        True also for a model without propagated frames.
+        """
         return set(self.steps.get('propagated', ())) <= set(self.steps['key'])
 
     def has_precision(self, precision: str) -> bool:

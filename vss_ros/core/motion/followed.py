@@ -33,7 +33,7 @@ class StepMotion(Protocol):
 class FollowedMotion:
     """A `Motion` that follows the steps of another one back to the anchor.
 
-    Where a step is not to be had, neither is the way to what lies behind it.
+    If the flow of one frame is missing, so is the flow to everything older.
     """
 
     def __init__(self, steps: StepMotion) -> None:

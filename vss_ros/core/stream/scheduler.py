@@ -47,9 +47,8 @@ class FixedInterval:
 class Adaptive:
     """A key frame when a propagated one is expected to be too far from it (DVSNet).
 
-    A stream is never longer without a key frame than `max_interval`. Beside that and beside key frames
-    that were demanded (a new stream, a request), which count, no `key_share_window` frames in a row have
-    more key frames than `max_key_share` of them.
+    Of any `key_share_window` consecutive frames at most `max_key_share` are key frames. Those that
+    `max_interval`, a new stream or a request demand are exempt, but count.
     """
 
     def __init__(self, settings: StreamSettings) -> None:
@@ -62,7 +61,7 @@ class Adaptive:
             return True
         if age_frames < settings.min_interval or expected_accuracy is None:
             return False
-        # Not a number is no promise either.
+        # `not >=`, so that an expectation that is no number makes a key frame, too.
         return not expected_accuracy >= settings.key_frame_threshold and self._within_budget()
 
     def took(self, is_key: bool) -> None:

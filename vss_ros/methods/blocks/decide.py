@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.model.decisions import DECISIONS
+from vss_ros.core.model.steps import DECISIONS
 from vss_ros.methods.blocks.resize import resize
 
 

@@ -23,11 +23,11 @@ pytest.importorskip('onnxscript')
 import torch
 from method_models import CLASSES, SIZE, VARIANTS
 
+from vss_ros.exporting.export import export
+from vss_ros.exporting.lower_precision import lower_precision
+from vss_ros.exporting.verify import example_frames
+from vss_ros.exporting.weights import load_method
 from vss_ros.methods import build_method, precisions
-from vss_ros.methods.export import export
-from vss_ros.methods.lower_precision import lower_precision
-from vss_ros.methods.verify import example_frames
-from vss_ros.methods.weights import load_method
 
 
 @pytest.fixture(scope='module')

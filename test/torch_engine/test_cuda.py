@@ -41,8 +41,8 @@ def test_without_a_gpu_the_engine_says_why_and_that_nothing_is_recorded(model):
 
 
 def test_in_lower_precision_the_networks_change_and_the_tensors_between_them_do_not(model):
-    from vss_ros.methods.lower_precision import lower_precision
-    from vss_ros.methods.weights import load_method
+    from vss_ros.exporting.lower_precision import lower_precision
+    from vss_ros.exporting.weights import load_method
 
     method = lower_precision(load_method(model), torch.bfloat16)
     assert {p.dtype for p in method.parameters()} == {torch.bfloat16}

@@ -32,12 +32,12 @@ from vss_ros.core.model.folder import MODEL_FILE, ModelFolder, load_model
 from vss_ros.core.model.walk import walk
 from vss_ros.core.resize import fit
 from vss_ros.core.settings import EngineSettings
-from vss_ros.methods.export import _Row, _write_graph, _write_yaml
-from vss_ros.methods.fused_norms import fuse_norms
-from vss_ros.methods.lower_precision import lower_precision
-from vss_ros.methods.quantise import FORMS, QUANTISED
-from vss_ros.methods.verify import example_frames
-from vss_ros.methods.weights import load_method
+from vss_ros.exporting.export import _Row, _write_graph, _write_yaml
+from vss_ros.exporting.fused_norms import fuse_norms
+from vss_ros.exporting.lower_precision import lower_precision
+from vss_ros.exporting.quantise import FORMS, QUANTISED
+from vss_ros.exporting.verify import example_frames
+from vss_ros.exporting.weights import load_method
 
 Progress = Callable[[str], None]
 KEY_EVERY = 5  # of the frames that int8 is calibrated on
@@ -200,7 +200,15 @@ def _quantise(source: Path, target: Path, inputs: list[dict[str, np.ndarray]], f
     arrays = target.with_suffix('.npz')
     named = {f'{i}/{name}': array for i, feeds in enumerate(inputs) for name, array in feeds.items()}
     np.savez(arrays, **named)  # type: ignore[arg-type]
-    command = [sys.executable, '-m', 'vss_ros.methods.quantise', str(source), str(target), str(arrays), form]
+    command = [
+        sys.executable,
+        '-m',
+        'vss_ros.exporting.quantise',
+        str(source),
+        str(target),
+        str(arrays),
+        form,
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     arrays.unlink()
     if result.returncode:

@@ -17,7 +17,8 @@ from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
-from vss_ros.methods import torch_check, torch_engine
+from vss_ros.torch_engine import engine as torch_engine
+from vss_ros.torch_engine import gpu_check
 
 
 class PaperGpu(CpuDevice):
@@ -39,8 +40,8 @@ def checks(monkeypatch):
         made.append(precision)
         return check(model, engine, reference, precision)
 
-    check = torch_check.self_check
-    monkeypatch.setattr(torch_check, 'self_check', counted)
+    check = gpu_check.self_check
+    monkeypatch.setattr(gpu_check, 'self_check', counted)
     return made
 
 
@@ -112,15 +113,15 @@ def test_auto_goes_on_where_the_gpu_computes_something_else(model, settings, wro
 def test_another_driver_precision_model_or_way_to_launch_is_another_check(model, settings, monkeypatch):
     graphs = {**model.graphs, 'warp': replace(model.graphs['warp'], sha256='0' * 64)}
     keys = {
-        torch_check._facts(model, settings, PaperGpu()),
-        torch_check._facts(model, replace(settings, precision='bf16'), PaperGpu()),
-        torch_check._facts(model, replace(settings, cuda_graphs=True), PaperGpu()),
-        torch_check._facts(replace(model, weights_sha256='0' * 64), settings, PaperGpu()),
-        torch_check._facts(replace(model, graphs=graphs), settings, PaperGpu()),
-        torch_check._facts(model, settings, CpuDevice()),
+        gpu_check._facts(model, settings, PaperGpu()),
+        gpu_check._facts(model, replace(settings, precision='bf16'), PaperGpu()),
+        gpu_check._facts(model, replace(settings, cuda_graphs=True), PaperGpu()),
+        gpu_check._facts(replace(model, weights_sha256='0' * 64), settings, PaperGpu()),
+        gpu_check._facts(replace(model, graphs=graphs), settings, PaperGpu()),
+        gpu_check._facts(model, settings, CpuDevice()),
     }
-    monkeypatch.setattr(torch_check, 'driver_version', lambda: 'another')
-    keys.add(torch_check._facts(model, settings, PaperGpu()))
+    monkeypatch.setattr(gpu_check, 'driver_version', lambda: 'another')
+    keys.add(gpu_check._facts(model, settings, PaperGpu()))
     assert len(keys) == 7
 
 

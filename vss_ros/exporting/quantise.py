@@ -1,4 +1,4 @@
-"""Static int8 quantisation of one ONNX file: `python -m vss_ros.methods.quantise SOURCE TARGET INPUTS FORM`.
+"""Static int8 quantisation of a file: `python -m vss_ros.exporting.quantise SOURCE TARGET INPUTS FORM`.
 
 INPUTS is an npz file of arrays named `number/input`: what the graph takes on the frames to calibrate on.
 FORM is one of FORMS.

@@ -31,13 +31,13 @@ from vss_ros.core.files.paths import real_path, user_path
 from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY, AccuracyModel
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import FORMAT, MODEL_FILE, ModelFolder, load_model
+from vss_ros.exporting.check import check_method
+from vss_ros.exporting.fused_norms import fuse_norms
+from vss_ros.exporting.onnx_rules import broken_rules
+from vss_ros.exporting.verify import example_frames, verify
+from vss_ros.exporting.weights import load_method, save_weights, stored_dtype, stored_state
 from vss_ros.methods import METHODS, options_of
-from vss_ros.methods.check import check_method
-from vss_ros.methods.fused_norms import fuse_norms
 from vss_ros.methods.method import GraphExample, Method
-from vss_ros.methods.onnx_rules import broken_rules
-from vss_ros.methods.verify import example_frames, verify
-from vss_ros.methods.weights import load_method, save_weights, stored_dtype, stored_state
 
 IR_VERSION = 8  # the oldest that has opset 18, for the sake of old runtimes
 OPSET = 18  # from 20 on GridSample spells its mode so that TensorRT silently reads the nearest cell

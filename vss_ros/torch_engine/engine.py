@@ -26,12 +26,12 @@ from vss_ros.core.engines.torch_device import (
 from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
-from vss_ros.methods.channels_last import channels_last
-from vss_ros.methods.fused_norms import fuse_norms
-from vss_ros.methods.lower_precision import lower_precision
+from vss_ros.exporting.fused_norms import fuse_norms
+from vss_ros.exporting.lower_precision import lower_precision
+from vss_ros.exporting.weights import load_method
 from vss_ros.methods.method import Method
-from vss_ros.methods.torch_check import checked
-from vss_ros.methods.weights import load_method
+from vss_ros.torch_engine.channels_last import channels_last
+from vss_ros.torch_engine.gpu_check import checked
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 Tensors = dict[str, Tensor]

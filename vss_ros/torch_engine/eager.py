@@ -16,7 +16,7 @@ from vss_ros.core.engines.torch_device import compute_in_fp32
 from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
-from vss_ros.methods.weights import load_method
+from vss_ros.exporting.weights import load_method
 
 
 class EagerEngine:

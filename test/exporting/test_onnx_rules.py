@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from vss_ros.core.model.folder import load_model
-from vss_ros.methods.onnx_rules import OPERATORS, broken_rules
+from vss_ros.exporting.onnx_rules import OPERATORS, broken_rules
 
 FLOAT, HALF, BYTE, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.DOUBLE
 

@@ -7,8 +7,8 @@ import torch
 from method_models import SIZE, method_model
 from torch import nn
 
-from vss_ros.methods.fused_norms import fuse_norms
-from vss_ros.methods.verify import example_frames
+from vss_ros.exporting.fused_norms import fuse_norms
+from vss_ros.exporting.verify import example_frames
 
 
 def norms_in(network):

@@ -12,12 +12,12 @@ from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
+from vss_ros.exporting.export import export, export_again, method_name
+from vss_ros.exporting.onnx_rules import broken_rules
+from vss_ros.exporting.verify import difference, example_frames, verify
+from vss_ros.exporting.weights import load_method, stored_dtype, stored_state
 from vss_ros.methods import METHODS, build_method
-from vss_ros.methods.export import export, export_again, method_name
 from vss_ros.methods.method import Method
-from vss_ros.methods.onnx_rules import broken_rules
-from vss_ros.methods.verify import difference, example_frames, verify
-from vss_ros.methods.weights import load_method, stored_dtype, stored_state
 
 SIZE = (32, 48)
 

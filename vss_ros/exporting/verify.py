@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vss_ros.core.engines import Engine
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.errors import ModelError, ShapeError
 from vss_ros.core.model.folder import ModelFolder
@@ -30,10 +29,8 @@ def example_frames(size: tuple[int, int], count: int = FRAMES) -> list[np.ndarra
 
 
 @torch.no_grad()
-def verify(
-    method: Method, model: ModelFolder, frames: list[Tensor], engine: Engine | None = None
-) -> dict[str, float]:
-    """Runs a key frame and propagated frames through PyTorch and compares every graph with the engine.
+def verify(method: Method, model: ModelFolder, frames: list[Tensor]) -> dict[str, float]:
+    """Runs a key frame and propagated frames through PyTorch and compares every graph with ONNX Runtime.
 
     Both get PyTorch's tensors at every graph. Left to themselves the two drift apart by right: a near
     tie of two classes may fall either way, and the next frame builds on it.
@@ -41,14 +38,13 @@ def verify(
     Args:
         method: on the CPU, in eval mode.
         frames: uint8 (1, H, W, 3) BGR.
-        engine: ONNX Runtime if not given.
     Returns:
         the largest error of every output tensor as a share of what is allowed, by `graph.tensor`.
     Raises:
         ModelError: an output differs; the message names the graph, the tensor, the error, the tolerance. Or
             a graph `warp` does something else than to warp.
     """
-    engine = engine or OnnxRuntimeEngine.load(model, EngineSettings())
+    engine = OnnxRuntimeEngine.load(model, EngineSettings())
     worst: dict[str, float] = {}
 
     def in_pytorch(graph: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

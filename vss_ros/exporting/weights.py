@@ -24,7 +24,8 @@ def stored_state(method: Method, dtype: str = 'fp32') -> dict[str, Tensor]:
     """The state dict as it is stored.
 
     Args:
-        dtype: `fp16` halves what it holds to a thousandth; the statistics of a norm may be too large for it.
+        dtype: `fp16` stores in half precision each tensor that it keeps to 0.1 %; others, such as large
+            statistics of a norm, stay as they are.
     Raises:
         SettingsError: `dtype` is not one of WEIGHTS_DTYPES.
     """
