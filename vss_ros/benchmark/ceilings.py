@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import usable_cores
+from vss_ros.core.processor import usable_cores
 
 CPU_SIDE, GPU_SIDE = 1536, 8192  # of the square matrices that are multiplied
 CPU_BYTES, GPU_BYTES = 1 << 27, 1 << 30  # of the arrays that are added, far beyond any cache

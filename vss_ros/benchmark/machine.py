@@ -8,27 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vss_ros.core.engines import usable_cores
+from vss_ros.core.processor import processor_name, usable_cores
 
 
 def describe_machine(gpu_id: int = 0) -> dict[str, Any]:
     """What a reader of the figures must know of the machine."""
     return {
-        'processor': _processor(),
+        'processor': processor_name(),
         'cores': usable_cores(),
         'gpu': _gpu(gpu_id),
         'system': platform.platform(),
         'python': platform.python_version(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    return next(names, platform.processor())
 
 
 def _gpu(gpu_id: int) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines.interface import take_inputs
 from vss_ros.core.engines.torch_device import compute_in_fp32
 from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.folder import ModelFolder

@@ -14,7 +14,6 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from vss_ros.core.engines import usable_cores
 from vss_ros.core.engines.torch_device import (
     CpuDevice,
     CudaDevice,
@@ -25,6 +24,7 @@ from vss_ros.core.engines.torch_device import (
 )
 from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.processor import usable_cores
 from vss_ros.core.settings import EngineSettings
 from vss_ros.exporting.fused_norms import fuse_norms
 from vss_ros.exporting.lower_precision import lower_precision

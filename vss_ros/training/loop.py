@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vss_ros.core.engines import usable_cores
 from vss_ros.core.errors import VssError
 from vss_ros.core.files.drafts import write_file
+from vss_ros.core.processor import usable_cores
 from vss_ros.torch_engine.channels_last import channels_last
 from vss_ros.training import checkpoint
 from vss_ros.training.checkpoint import Precision

@@ -15,6 +15,7 @@ import torch
 from vss_ros.core.errors import MissingLibraryError
 from vss_ros.core.files.drafts import write_file
 from vss_ros.core.model.folder import load_model
+from vss_ros.core.processor import processor_name, usable_cores
 from vss_ros.training.checkpoint import precision_of
 from vss_ros.training.processes import Processes
 from vss_ros.training.stages import stage_class
@@ -137,12 +138,7 @@ def _table(columns: tuple[str, ...], rows: Any) -> list[str]:
 def _machine(device: torch.device) -> str:
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return f'{names[0] if names else platform.machine()}, {len(names) or "unknown number of"} CPUs'
+    return f'{processor_name()}, {usable_cores()} cores'
 
 
 def _commit() -> str:

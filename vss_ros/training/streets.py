@@ -21,8 +21,8 @@ import numpy as np
 
 import vss_ros.core.synthetic
 from vss_ros.core.described import Described, setting
-from vss_ros.core.engines import usable_cores
 from vss_ros.core.errors import SourceError
+from vss_ros.core.processor import usable_cores
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.training.clips import Clip, to_cells
 

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from vss_ros.core.errors import EngineError, VssError, torch_needed
-from vss_ros.core.model.files import GraphSpec
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
 
@@ -37,9 +34,6 @@ AUTO_ORDER = ('tensorrt', 'torch', 'openvino', 'onnxruntime')
 GPU_ENGINES = ('tensorrt', 'torch')  # of which `auto` makes use on a GPU only
 # One of these is there wherever an NVIDIA driver is: desktop and server, Jetson, WSL.
 NVIDIA_DEVICES = ('/dev/nvidiactl', '/dev/nvmap', '/dev/nvhost-ctrl', '/dev/dxg')
-CPUS = Path('/sys/devices/system/cpu')
-CONTROL_GROUPS = Path('/sys/fs/cgroup')
-MEMBERSHIPS = Path('/proc/self/cgroup')
 ON_BOTH = ('fp32', 'int8')  # what both CPU engines run, so that a trial can decide
 _log = logging.getLogger(__name__)
 
@@ -179,90 +173,6 @@ def _why_auto_takes(name: str, model: ModelFolder, settings: EngineSettings) -> 
             raise EngineError(f'not faster in the trial on this processor: {times}')
         return f'faster in the trial on this processor: {times}'
     return 'it runs everywhere'
-
-
-def usable_cores() -> int:
-    """How many cores this process may keep busy, which a container or a launcher can restrict.
-
-    Of hardware threads that share a core one counts: the products of a network keep all of it busy.
-    """
-    if not hasattr(os, 'sched_getaffinity'):
-        return os.cpu_count() or 1
-    cores = {_threads_of_core(cpu) for cpu in os.sched_getaffinity(0)}
-    return max(min([len(cores), *_quotas()]), 1)
-
-
-def _threads_of_core(cpu: int) -> str:
-    try:
-        return (CPUS / f'cpu{cpu}' / 'topology' / 'thread_siblings_list').read_text()
-    except OSError:
-        return str(cpu)
-
-
-def _quotas() -> Iterator[int]:
-    """How many cores' time each control group that this process is in leaves it, of those that limit it."""
-    try:
-        memberships = [line.split(':', 2) for line in MEMBERSHIPS.read_text().splitlines()]
-    except OSError:
-        return
-    for _, controllers, group in (entry for entry in memberships if len(entry) == 3):
-        if controllers and 'cpu' not in controllers.split(','):
-            continue
-        path = Path(controllers, group.strip('/'))  # in a container only the root may be there
-        for folder in (CONTROL_GROUPS / each for each in (path, *path.parents)):
-            with suppress(OSError, ValueError):  # `max`, say
-                files = ('cpu.cfs_quota_us', 'cpu.cfs_period_us') if controllers else ('cpu.max',)
-                text = ' '.join((folder / file).read_text() for file in files)
-                quota, period = map(int, text.split())
-                if quota > 0 and period > 0:  # -1: none
-                    yield quota // period
-
-
-def take_inputs(
-    graph: str, graphs: Mapping[str, Sequence[str]], tensors: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The tensors that `graph` takes, out of all the tensors of a step.
-
-    Args:
-        graphs: names of the inputs of every graph of the model.
-    Raises:
-        EngineError: the model has no such graph, or a tensor the graph takes is not there.
-    """
-    if graph not in graphs:
-        raise EngineError(f'the model has no graph {graph!r}; it has {", ".join(graphs)}')
-    missing = [name for name in graphs[graph] if name not in tensors]
-    if missing:
-        raise EngineError(
-            f'graph {graph!r} needs {", ".join(missing)}; the step has {", ".join(tensors)}. '
-            'A stream begins with a key step'
-        )
-    return {name: tensors[name] for name in graphs[graph]}
-
-
-Interface = dict[str, tuple[str, tuple[int, ...]]]  # name -> numpy's name of the type, shape
-
-
-def check_interface(graph: GraphSpec, inputs: Interface, outputs: Interface) -> None:
-    """A graph that takes and gives others than model.yaml says would be read wrong, not fail.
-
-    Args:
-        inputs, outputs: what the runtime found in the file.
-    Raises:
-        EngineError: they are not those of model.yaml.
-    """
-    for what, found, specs in (('inputs', inputs, graph.inputs), ('outputs', outputs, graph.outputs)):
-        expected = {name: (spec.dtype, spec.shape) for name, spec in specs.items()}
-        for name in sorted({*found, *expected}):
-            if found.get(name) != expected.get(name):
-                told, is_there = (_described(each.get(name)) for each in (expected, found))
-                raise EngineError(
-                    f'{graph.file}: its {what} are not those of model.yaml: {name!r} is {is_there} in the '
-                    f'graph, {told} in model.yaml; export it again'
-                )
-
-
-def _described(entry: tuple[str, tuple[int, ...]] | None) -> str:
-    return 'not there' if entry is None else f'{entry[0]} {list(entry[1])}'
 
 
 def engine_class(name: str) -> EngineClass:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib
 import logging
-import platform
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import Engine, engine_class, usable_cores
+from vss_ros.core.engines import Engine, engine_class
 from vss_ros.core.engines.remembered import Remembered
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.walk import walk
+from vss_ros.core.processor import processor_name, usable_cores
 from vss_ros.core.settings import EngineSettings
 
 CONTENDERS = ('onnxruntime', 'openvino')
@@ -91,7 +90,7 @@ def _facts(model: ModelFolder, settings: EngineSettings) -> tuple[Any, ...]:
         settings.precision,
         settings.threads or usable_cores(),
         settings.spinning,
-        _processor(),
+        processor_name(),
         # Of the modules: ONNX Runtime may have come in a package of another name.
         *(importlib.import_module(name).__version__ for name in CONTENDERS),
     )
@@ -99,11 +98,3 @@ def _facts(model: ModelFolder, settings: EngineSettings) -> tuple[Any, ...]:
 
 def _files(precision: str) -> tuple[str, ...]:
     return ('int8', 'int8_symmetric') if precision == 'int8' else ('fp32',)
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

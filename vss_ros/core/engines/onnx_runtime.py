@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import Interface, check_interface, take_inputs, usable_cores
 from vss_ros.core.engines.engine_cache import EngineCache
+from vss_ros.core.engines.interface import Interface, check_interface, take_inputs
 from vss_ros.core.engines.onnx_providers import (
     PROVIDERS,
     Provider,
@@ -34,6 +34,7 @@ from vss_ros.core.errors import EngineError, MissingLibraryError
 from vss_ros.core.model.files import GraphSpec
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import WARPS
+from vss_ros.core.processor import usable_cores
 from vss_ros.core.settings import EngineSettings
 
 try:

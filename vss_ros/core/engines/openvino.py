@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import Interface, check_interface, take_inputs, usable_cores
+from vss_ros.core.engines.interface import Interface, check_interface, take_inputs
 from vss_ros.core.engines.openvino_cache import cache_folder
 from vss_ros.core.errors import EngineError, MissingLibraryError, PrecisionError
 from vss_ros.core.model.files import GraphSpec
 from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.processor import usable_cores
 from vss_ros.core.settings import EngineSettings
 
 # Importing OpenVINO reports to Google Analytics, from a child of this process, if this module is there.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vss_ros.core.engines import take_inputs
+from vss_ros.core.engines.interface import take_inputs
 from vss_ros.core.errors import EngineError, MissingLibraryError
 
 try:
