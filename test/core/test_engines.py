@@ -18,7 +18,9 @@ from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
 
 ENGINES = sorted(ENGINE_CLASSES)
-MASK_BOUNDS = {'tensorrt': 0.01}  # multiplies in TF32, and weights that are random make classes nearly equal
+# Shares that may differ, of the mask and of the confidence. TensorRT multiplies in TF32, and weights that are
+# random make classes nearly equal.
+BOUNDS = {'tensorrt': (0.01, 0.05)}
 FRAME_NS = 66_666_667
 
 
@@ -66,14 +68,14 @@ def segment(model, engine, stream, **settings):
     return [segmenter.step(frame) for frame in stream]
 
 
-def assert_alike(found, expected, differing=1e-3):
+def assert_alike(found, expected, differing=1e-3, less_sure=1e-3):
     """Masks may differ where two classes are nearly equal: in 1 of 1000 pixels."""
     assert [s.is_key for s in found] == [s.is_key for s in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.mask.shape == other.mask.shape
         assert (one.mask != other.mask).mean() <= differing
         steps = np.abs(one.confidence.astype(int) - other.confidence)
-        assert (steps > 1).mean() <= 1e-3
+        assert (steps > 1).mean() <= less_sure
 
 
 def test_an_engine_gives_what_the_model_folder_promises(engine, model, street):
@@ -92,7 +94,7 @@ def test_twelve_frames_with_three_key_frames_equal_those_of_pytorch(name, engine
     found = segment(model, engines[name], frames(street), key_frame_interval=5)
     assert ''.join('K' if s.is_key else '.' for s in found) == 'K....K....K.'
     expected = segment(model, engines['torch'], frames(street), key_frame_interval=5)
-    assert_alike(found, expected, MASK_BOUNDS.get(name, 1e-3))
+    assert_alike(found, expected, *BOUNDS.get(name, ()))
     shares = [s.corrected_share for s in found if not s.is_key]
     assert min(shares) > 0  # else the correction was not tested
 
