@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,18 @@ def test_bf16_on_a_processor_that_is_slow_in_it_becomes_fp32_and_says_so(tmp_pat
         fit(stage, settings(3, precision='bf16'), tmp_path, CPU)
     assert stage.kinds == {torch.float32}
     assert 'bf16 is no faster than fp32' in caplog.text
-    assert usable_precision('bf16', torch.device('cuda')) == 'bf16'
+
+
+@pytest.mark.parametrize(('wanted', 'usable'), [('bf16', 'fp16'), ('fp16', 'fp16'), ('fp32', 'fp32')])
+def test_bf16_on_a_gpu_that_only_emulates_it_becomes_fp16_and_says_so(monkeypatch, caplog, wanted, usable):
+    monkeypatch.setattr(torch.cuda, 'device', lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: including_emulation)
+    gpu = torch.device('cuda')
+    with caplog.at_level(logging.WARNING):
+        assert usable_precision(wanted, gpu) == usable
+    assert ('no bf16 arithmetic: training in fp16' in caplog.text) == (wanted == 'bf16')
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: True)
+    assert usable_precision(wanted, gpu) == wanted
 
 
 def test_a_resumed_run_computes_as_it_began_whatever_a_trial_says_now(tmp_path, monkeypatch):

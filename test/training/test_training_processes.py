@@ -9,11 +9,14 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.numpy import load_file
+from torch import nn
 
+from vss_ros.cli.main import main
 from vss_ros.core.errors import SettingsError
-from vss_ros.training.processes import Processes
+from vss_ros.training.processes import Processes, own_device
 
 RECIPE = {
     'method': 'evss-lite',
@@ -85,3 +88,33 @@ def test_every_sample_of_a_batch_goes_to_one_process():
 def test_a_batch_that_cannot_be_shared_out_is_refused(size, count):
     with pytest.raises(SettingsError, match=f'batch of {size} cannot be shared by {count}'):
         Processes(0, count).part(size)
+
+
+def test_each_process_has_a_gpu_of_its_own_and_looks_at_no_other(folder, monkeypatch, capsys):
+    monkeypatch.setenv('WORLD_SIZE', '8')
+    monkeypatch.setenv('LOCAL_RANK', '7')
+    assert own_device('cuda') == 'cuda:7'
+    assert own_device('cpu') == 'cpu'
+    with pytest.raises(SettingsError, match=r'device is cuda:1, and there are 8 processes; use cuda'):
+        own_device('cuda:1')
+    if torch.cuda.device_count() <= 7:
+        assert main(['train', str(folder / 'tiny.yaml'), '--device', 'cuda']) == 2
+        assert 'device cuda:7 cannot be used here' in capsys.readouterr().err
+    monkeypatch.delenv('WORLD_SIZE')
+    assert [own_device(name) for name in ('cuda', 'cuda:1')] == ['cuda', 'cuda:1']
+
+
+def test_norms_that_were_synchronised_in_training_are_plain_ones_afterwards():
+    inner = nn.Sequential(nn.BatchNorm2d(4))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, 1e-3, 0.2), inner)
+    image = torch.rand(2, 3, 8, 8)
+    network(image)  # so that there are statistics
+    network[1].requires_grad_(False)
+    network.eval()
+    expected, parameters = network(image), list(network.parameters())
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    Processes(0, 2).unshare(network)
+    assert [type(network[1]), type(network[2][0])] == [nn.BatchNorm2d] * 2
+    assert (network[1].momentum, network[1].training) == (0.2, False)
+    assert all(one is other for one, other in zip(network.parameters(), parameters, strict=True))
+    assert torch.equal(network(image), expected)

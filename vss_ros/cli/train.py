@@ -56,7 +56,7 @@ def main(args: Namespace) -> int:
         import torch
 
         from vss_ros.exporting.export import check_target
-        from vss_ros.training.processes import joined
+        from vss_ros.training.processes import joined, own_device
         from vss_ros.training.recipe import load_recipe
         from vss_ros.training.trainer import Trainer
 
@@ -71,9 +71,10 @@ def main(args: Namespace) -> int:
     wanted = args.device
     if wanted == 'auto':
         wanted = 'cuda' if torch.cuda.is_available() else 'cpu'
-    _check_device(wanted)
-    with joined(wanted) as (processes, name):
-        device = torch.device(name)
+    name = own_device(wanted)
+    _check_device(name)  # its own: a look at another GPU takes memory there
+    device = torch.device(name)
+    with joined(device) as processes:
         trainer = Trainer(recipe, dict(args.data), args.runs / recipe.name)
         if not processes.first:
             trainer.run(device, args.resume, lambda stage, step, values: None, processes)

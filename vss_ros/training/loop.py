@@ -23,7 +23,7 @@ from vss_ros.core.processor import usable_cores
 from vss_ros.torch_engine.channels_last import channels_last
 from vss_ros.training import checkpoint
 from vss_ros.training.checkpoint import Precision
-from vss_ros.training.optimiser import Descent, FitSettings, usable_precision
+from vss_ros.training.optimiser import INSTEAD, Descent, FitSettings, usable_precision
 from vss_ros.training.processes import ALONE, Processes
 from vss_ros.training.step_log import StepLog
 
@@ -134,6 +134,7 @@ class _Training:
             self.log.close()
         self.processes.spread(self.average)  # statistics of norms on CPUs are those of each process's parts
         self.module.load_state_dict(self.average.state_dict())
+        self.processes.unshare(self.module)
         self.module.eval()
 
     def _step(self, step: int, arrays: Batch) -> dict[str, float]:
@@ -221,7 +222,7 @@ def _precision(path: Path | None, wanted: str, device: torch.device, processes: 
     if begun is not None and begun.asked_for == wanted:
         return begun
     own = torch.tensor([float(usable_precision(wanted, device) == wanted)], device=device)
-    return Precision(wanted if processes.mean(own).item() == 1 else 'fp32', wanted)
+    return Precision(wanted if processes.mean(own).item() == 1 else INSTEAD[device.type], wanted)
 
 
 class _Losses(nn.Module):

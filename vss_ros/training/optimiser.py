@@ -23,6 +23,7 @@ SCHEDULES = {
     'tenth': lambda done, power: 1.0 if done <= 0.5 else 0.1,  # past the middle, as in DAVSS
 }
 TRIALS = 12  # of each precision; of a few, all may fall into moments in which other programs compute
+INSTEAD = {'cpu': 'fp32', 'cuda': 'fp16'}  # of a precision that a kind of device is slow in
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 LEAST_SCALE = 1e-4  # of an fp16 loss; it begins at 65536 and is halved at each overflow
 
@@ -165,11 +166,20 @@ class Descent:
 
 
 def usable_precision(wanted: str, device: torch.device) -> str:
-    """`wanted`, or fp32 where the processor is faster in that: it may be ten times."""
-    if device.type != 'cpu' or wanted == 'fp32' or speed_up(PRECISIONS[wanted]) > 1:
+    """`wanted`, or the one of INSTEAD where the device is faster in that: it may be ten times.
+
+    A processor is measured. A GPU is asked, in case of bf16: older ones have no arithmetic for it.
+    """
+    if device.type == 'cuda':
+        with torch.cuda.device(device):
+            if wanted != 'bf16' or torch.cuda.is_bf16_supported(including_emulation=False):
+                return wanted
+        log.warning('this GPU has no bf16 arithmetic: training in fp16, with a scaled loss')
+    elif wanted == 'fp32' or speed_up(PRECISIONS[wanted]) > 1:
         return wanted
-    log.warning('precision %s is no faster than fp32 on this processor: training in fp32', wanted)
-    return 'fp32'
+    else:
+        log.warning('precision %s is no faster than fp32 on this processor: training in fp32', wanted)
+    return INSTEAD[device.type]
 
 
 @lru_cache
