@@ -8,6 +8,7 @@ Runtime once, recorded launches included.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from copy import copy
 
@@ -53,11 +54,10 @@ class TorchEngine(TorchDeviceEngine):
             lower_precision(method, DTYPES[precision])
         with device.use():
             self._method = channels_last(method.to(device.torch_device))
-        self._device = device
+        super().__init__(device, {graph: method.inputs_of(graph) for graph in method.graphs})
         self._precision = precision
         self._record = record and device.kind == 'cuda'
         self._recordings: dict[str, Callable[[Tensors], Tensors]] = {}
-        self._inputs = {graph: method.inputs_of(graph) for graph in method.graphs}
         self.notes: dict[str, str] = {}
         if record:
             self.notes['cuda_graphs'] = 'on' if self._record else 'off: there is no GPU'
@@ -92,6 +92,7 @@ class TorchEngine(TorchDeviceEngine):
         second = copy(self)  # the networks are the same
         second._device = self._device.second()
         second._recordings = {}
+        second._has_run = threading.local()
         second._is_second = True
         return second
 

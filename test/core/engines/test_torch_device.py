@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from unittest import mock
 
@@ -153,6 +154,57 @@ def test_a_recording_refuses_inputs_that_a_copy_would_only_fit_to_its_own(other)
     with pytest.raises(EngineError, match=r'image was recorded as torch.float32 \(1, 4, 4, 3\)'):
         recording({'image': other})
     recording._graph.replay.assert_called_once()
+
+
+def is_alone(pool):
+    """Whether the thread of a pool finds that another one holds ALONE."""
+
+    def tried():
+        if is_free := device_module.ALONE.acquire(blocking=False):
+            device_module.ALONE.release()
+        return not is_free
+
+    return pool.submit(tried).result()
+
+
+def test_from_its_first_run_to_its_end_a_recording_is_alone(monkeypatch):
+    for name in ('CUDAGraph', 'current_stream'):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    with ThreadPoolExecutor(1) as pool:
+        found = []
+        device_module.Recording(lambda inputs: found.append(is_alone(pool)) or inputs, {})
+        assert found == [True] * 4
+        with pytest.raises(ZeroDivisionError):
+            device_module.Recording(lambda inputs: 1 / 0, {})
+        assert not is_alone(pool)
+
+
+def test_a_thread_is_alone_in_its_first_run_of_each_graph(tiny_model, monkeypatch):
+    from vss_ros.core.model.folder import load_model
+    from vss_ros.core.settings import EngineSettings
+    from vss_ros.torch_engine.engine import TorchEngine
+
+    model = load_model(tiny_model)
+    engine = TorchEngine.load(model, EngineSettings('torch'))
+    image = {'image': np.zeros((1, *model.image_size, 3), np.uint8)}
+    failing, found = iter([True]), []
+    with ThreadPoolExecutor(1) as looker:
+
+        def compute(self, graph, inputs):
+            found.append(is_alone(looker))
+            if next(failing, False):
+                raise RuntimeError('out of memory')
+            return {}
+
+        monkeypatch.setattr(TorchEngine, '_compute', compute)
+        with pytest.raises(EngineError, match='out of memory'):
+            engine.run('segmenter', image)
+        for runner in (engine, engine, engine.second()):
+            runner.run('segmenter', image)
+        for _ in range(2):
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(engine.run, 'segmenter', image).result()
+    assert found == [True, True, False, True, True, True]  # the first run failed, so the next is a first one
 
 
 def test_fp32_is_fp32_for_every_engine_of_the_process():

@@ -317,6 +317,16 @@ def test_the_second_engine_goes_before_the_one_that_it_ends_with(open_stream, ga
     assert second() is None
 
 
+def test_why_the_second_engine_cannot_be_warmed_up_is_told_at_once(model, open_stream, gated, caplog):
+    class OnADevice(_Second):
+        upload = synchronise = None
+
+    gated.gate.set()
+    gated.error, gated.second = EngineError('no memory left'), lambda: OnADevice(gated)
+    open_stream(BACKGROUND, gated).close()
+    assert 'cannot be prepared: no memory left' in caplog.text
+
+
 def test_an_engine_for_one_thread_only_is_refused(model, engine, open_stream):
     class ForOneThread(GatedEngine):
         def second(self):

@@ -12,6 +12,7 @@ word; PyTorch's grid_sample runs in the same stream instead, in fp32.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from copy import copy
 from functools import partial
@@ -28,6 +29,7 @@ from vss_ros.core.engines.tensor_rt_build import (
 )
 from vss_ros.core.engines.tensor_rt_engines import EngineStore, Obtained
 from vss_ros.core.engines.torch_device import (
+    ALONE,
     CpuDevice,
     CudaDevice,
     Recording,
@@ -61,9 +63,8 @@ class TensorRtEngine(TorchDeviceEngine):
     def __init__(
         self, device: CpuDevice, runners: Mapping[str, GraphRunner | WarpRunner], facts: Mapping[str, str]
     ) -> None:
-        self._device = device
+        super().__init__(device, {graph: list(runner.spec.inputs) for graph, runner in runners.items()})
         self._runners = dict(runners)
-        self._inputs = {graph: list(runner.spec.inputs) for graph, runner in runners.items()}
         self._facts = dict(facts)
         self.notes: dict[str, str] = {}
         self.self_check: dict[str, Any] = {}  # the result for each graph
@@ -138,6 +139,7 @@ class TensorRtEngine(TorchDeviceEngine):
         second._device = self._device.second()
         with second._device.use():
             second._runners = {name: runner.second(second._device) for name, runner in self._runners.items()}
+        second._has_run = threading.local()
         second._is_second = True
         return second
 
@@ -201,7 +203,8 @@ class GraphRunner:
         self._recording: Recording | None = None
         self._bound: dict[str, int] = {}
         LOGGER.take_reason()  # of something else
-        self._engine = runtime.deserialize_cuda_engine(plan)
+        with ALONE:
+            self._engine = runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             reason = LOGGER.take_reason()
             if is_out_of_memory(reason):
@@ -253,7 +256,8 @@ class GraphRunner:
         return outputs
 
     def _new_context(self) -> Any:
-        context = self._engine.create_execution_context()
+        with ALONE:
+            context = self._engine.create_execution_context()
         if context is None:
             raise too_little_memory(f'run graph {self.spec.name!r}', LOGGER.take_reason())
         return context

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import platform
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ except (ImportError, OSError) as error:  # it is there, a native library that it
 _log = logging.getLogger(__name__)
 DRIVERS = '/proc/driver/nvidia/version', '/etc/nv_tegra_release'  # say which one runs; the latter on Jetson
 RING = 2  # pinned buffers per shape: one is filled while the other is still being copied
+# What waits for all of a GPU breaks off a recording that another thread is making on it. cuDNN does so in its
+# trials of kernels, which each thread makes for itself in its first run of a graph; TensorRT may where it
+# loads an engine. So these and recordings take turns.
+ALONE = threading.RLock()
 
 
 class CpuDevice:
@@ -158,7 +163,8 @@ class CudaDevice(CpuDevice):
     def close(self) -> None:
         self._pinned.clear()
         try:
-            torch.cuda.empty_cache()
+            with ALONE:  # PyTorch gives nothing back while something is recorded
+                torch.cuda.empty_cache()
         except RuntimeError as error:
             _log.error('%s gives no memory back: %s', self.name, _first_line(error))
 
@@ -167,11 +173,17 @@ class TorchDeviceEngine:
     """The ways in and out of an engine whose tensors, the state among them, live on a device of PyTorch.
 
     Base of the engines `torch` and `tensorrt`, each of which says how a graph is computed.
+
+    Args:
+        inputs: names of the tensors that each graph takes.
     """
 
-    _device: CpuDevice
-    _inputs: Mapping[str, Sequence[str]]  # names of the tensors that each graph takes
     _is_second: bool = False  # made by `second`, for another thread
+
+    def __init__(self, device: CpuDevice, inputs: Mapping[str, Sequence[str]]) -> None:
+        self._device = device
+        self._inputs = inputs
+        self._has_run = threading.local()  # the graphs that a thread has run
 
     def _compute(self, graph: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run one graph on tensors of the device, in its stream."""
@@ -181,7 +193,8 @@ class TorchDeviceEngine:
         given = take_inputs(graph, self._inputs, tensors)
         with torch_errors(f'graph {graph!r} failed'), self._device.use(), torch.inference_mode():
             inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
-            outputs = self._compute(graph, inputs)
+            with self._alone_at_first(graph):
+                outputs = self._compute(graph, inputs)
             if self._is_second:
                 self._device.synchronise()  # what it gives is read in another stream
         return _moved(given, inputs) | outputs
@@ -198,6 +211,14 @@ class TorchDeviceEngine:
     def to_host(self, tensor: Any) -> np.ndarray:
         with torch_errors('results cannot be read'):  # where a failure of any graph before shows
             return self._device.download(tensor)
+
+    @contextmanager
+    def _alone_at_first(self, graph: str) -> Iterator[None]:
+        """Holds ALONE where this thread has not run the graph yet."""
+        known = self._has_run.__dict__.setdefault('graphs', set())
+        with nullcontext() if graph in known else ALONE:
+            yield
+        known.add(graph)
 
 
 def _moved(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,18 +245,20 @@ class Recording:
         inputs: dict[str, torch.Tensor],
     ) -> None:
         self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
-        for _ in range(3):  # libraries choose their kernels and take their memory at first use
-            call(self._inputs)
-        torch.cuda.current_stream().synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.capture_begin(capture_error_mode='thread_local')  # other threads may use the GPU
-        try:
-            self._outputs = call(self._inputs)
-        except BaseException:
-            with suppress(RuntimeError):  # that it was broken off, which hides why
-                self._graph.capture_end()
-            raise
-        self._graph.capture_end()
+        with ALONE:
+            for _ in range(3):  # libraries choose their kernels and take their memory at first use
+                call(self._inputs)
+            torch.cuda.current_stream().synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            # Other threads may take memory and run graphs meanwhile; they must not wait for all of the GPU.
+            self._graph.capture_begin(capture_error_mode='thread_local')
+            try:
+                self._outputs = call(self._inputs)
+            except BaseException:
+                with suppress(RuntimeError):  # that it was broken off, which hides why
+                    self._graph.capture_end()
+                raise
+            self._graph.capture_end()
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for name, tensor in inputs.items():

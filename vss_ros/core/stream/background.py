@@ -8,6 +8,7 @@ carried the frames between. The price: until then they rest on the key frame bef
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
@@ -22,6 +23,7 @@ from vss_ros.core.model.folder import ModelFolder
 
 MAX_AGE = 60  # frames after which a key frame that is still in work is given up
 CLOSE_S = 5.0  # within which the graph that runs should end
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class BackgroundKeyFrames:
         self.handed_over = self.failed = 0
         if isinstance(self._engine, DeviceEngine):  # cuDNN chooses its kernels anew in each thread
             grey = np.zeros((1, *model.image_size, 3), np.uint8)
-            self._pool.submit(self._run, {'image': grey})
+            self._pool.submit(self._run, {'image': grey}).add_done_callback(_tell_of_failure)
 
     @property
     def is_busy(self) -> bool:
@@ -158,6 +160,11 @@ class BackgroundKeyFrames:
         finally:
             self._begun_s = None
         return tensors
+
+
+def _tell_of_failure(warm_up: Future[dict[str, Any]]) -> None:
+    if error := warm_up.exception():  # which the first key frame meets, too
+        _log.warning('key frames in the background cannot be prepared: %s', error)
 
 
 @dataclass
