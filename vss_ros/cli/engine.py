@@ -1,9 +1,11 @@
 """Build, list, check and remove the TensorRT engines of this machine.
 
 An engine fits one GPU, one TensorRT and one model file, so it is built on the robot, once, and kept in a
-cache. The node builds what is missing at its start, which may take minutes; do it beforehand with
+cache. The node builds what is missing at its start, which may take minutes; do it beforehand. For fp16 it
+takes a copy of a model that came with the package, with graphs of that precision:
 
-    vss engine build camvid-evss-lite --precision fp16
+    vss export camvid-evss-lite -o mine --precision fp16
+    vss engine build mine --precision fp16
 """
 
 from __future__ import annotations

@@ -134,9 +134,13 @@ class ModelFolder:
         if precision == 'fp32':
             return dict(self.graphs)
         if not self.has_precision(precision):
+            came_with_package = self.name in list_models()
             raise ModelError(
-                f'model {self.name} has no {precision} graphs; '
-                f'make them with: vss export {self.path} --precision {precision.partition("_")[0]}'
+                f'model {self.name} has no {precision} graphs; make '
+                + ('a copy that has them' if came_with_package else 'them')
+                + f' with: vss export {self.path}'
+                + (' -o mine' if came_with_package else '')
+                + f' --precision {precision.partition("_")[0]}'
                 + (' --calibrate FOLDER' if precision.startswith('int8') else '')
             )
         graphs = {}
