@@ -319,7 +319,7 @@ def test_the_second_engine_goes_before_the_one_that_it_ends_with(open_stream, ga
 
 def test_why_the_second_engine_cannot_be_warmed_up_is_told_at_once(model, open_stream, gated, caplog):
     class OnADevice(_Second):
-        upload = synchronise = None
+        upload = synchronise = _Second.run  # by which a DeviceEngine is known
 
     gated.gate.set()
     gated.error, gated.second = EngineError('no memory left'), lambda: OnADevice(gated)
