@@ -12,13 +12,12 @@ import pytest
 
 pytest.importorskip('onnxruntime')
 
-from vss_ros.core.engines import load_engine, remembered
+from vss_ros.core.engines import gpu_check, load_engine, remembered
 from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.torch_engine import engine as torch_engine
-from vss_ros.torch_engine import gpu_check
 
 
 class PaperGpu(CpuDevice):
@@ -104,6 +103,7 @@ def test_auto_goes_on_where_the_gpu_computes_something_else(model, settings, wro
     from vss_ros.core.engines import torch_device
 
     monkeypatch.setattr(engines, 'NVIDIA_DEVICES', ('/',))
+    monkeypatch.setattr(engines, 'AUTO_ORDER', ('torch', 'openvino', 'onnxruntime'))
     monkeypatch.setattr(torch_device, 'why_no_cuda', lambda _: '')
     engine = load_engine(model, replace(settings, engine='auto'))
     assert engine.name in ('openvino', 'onnxruntime')
@@ -113,15 +113,15 @@ def test_auto_goes_on_where_the_gpu_computes_something_else(model, settings, wro
 def test_another_driver_precision_model_or_way_to_launch_is_another_check(model, settings, monkeypatch):
     graphs = {**model.graphs, 'warp': replace(model.graphs['warp'], sha256='0' * 64)}
     keys = {
-        gpu_check._facts(model, settings, PaperGpu()),
-        gpu_check._facts(model, replace(settings, precision='bf16'), PaperGpu()),
-        gpu_check._facts(model, replace(settings, cuda_graphs=True), PaperGpu()),
-        gpu_check._facts(replace(model, weights_sha256='0' * 64), settings, PaperGpu()),
-        gpu_check._facts(replace(model, graphs=graphs), settings, PaperGpu()),
-        gpu_check._facts(model, settings, CpuDevice()),
+        gpu_check._all_facts(model, settings, ['paper']),
+        gpu_check._all_facts(model, replace(settings, precision='bf16'), ['paper']),
+        gpu_check._all_facts(model, replace(settings, cuda_graphs=True), ['paper']),
+        gpu_check._all_facts(replace(model, weights_sha256='0' * 64), settings, ['paper']),
+        gpu_check._all_facts(replace(model, graphs=graphs), settings, ['paper']),
+        gpu_check._all_facts(model, settings, ['cardboard']),
     }
     monkeypatch.setattr(gpu_check, 'driver_version', lambda: 'another')
-    keys.add(gpu_check._facts(model, settings, PaperGpu()))
+    keys.add(gpu_check._all_facts(model, settings, ['paper']))
     assert len(keys) == 7
 
 

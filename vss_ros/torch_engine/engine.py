@@ -15,6 +15,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from vss_ros.core.engines.gpu_check import checked
 from vss_ros.core.engines.torch_device import (
     CpuDevice,
     CudaDevice,
@@ -32,7 +33,6 @@ from vss_ros.exporting.lower_precision import lower_precision
 from vss_ros.exporting.weights import load_method
 from vss_ros.methods.method import Method
 from vss_ros.torch_engine.channels_last import channels_last
-from vss_ros.torch_engine.gpu_check import checked
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 Tensors = dict[str, Tensor]
@@ -79,7 +79,9 @@ class TorchEngine(TorchDeviceEngine):
                 _log.warning('engine torch runs on the CPU: %s', engine.notes['no_gpu'])
             return engine
         try:
-            engine.notes['self_check'] = checked(engine, model, settings, device)
+            what = f'PyTorch {torch.__version__} ({settings.precision}) on {device.name}'
+            facts = torch.__version__, torch.version.cuda, torch.backends.cudnn.version(), device.name
+            engine.notes['self_check'] = checked(engine, model, settings, what, facts)
         except BaseException:
             engine.close()
             raise

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vss_ros.core.engines import load_engine, onnx_runtime
+from vss_ros.core.engines import gpu_check, load_engine, onnx_runtime, self_check
 from vss_ros.core.engines.onnx_providers import PROVIDERS, check_available, check_used
 from vss_ros.core.engines.onnx_runtime import nodes_by_provider
 from vss_ros.core.errors import EngineError, SettingsError
@@ -199,6 +199,55 @@ def test_on_a_device_the_state_is_not_copied_and_the_next_frame_leaves_it_alone(
     again = bound.run('segmenter', {'image': first['image']})  # what was uploaded is not uploaded again
     assert 'image' not in again
     assert np.array_equal(bound.to_host(again['scores']), kept)
+
+
+@pytest.fixture
+def gpu_on_paper(monkeypatch, tmp_path):
+    """Settings for the provider `cuda`, with the CPU for the GPU."""
+    of_graphs = onnx_runtime.OnnxRuntimeEngine.of_graphs
+
+    def on_cpu(graphs, settings, precision):
+        return of_graphs(graphs, dataclasses.replace(settings, provider='cpu'), precision)
+
+    monkeypatch.setattr(onnx_runtime, 'check_available', lambda *_: None)
+    monkeypatch.setattr(onnx_runtime.OnnxRuntimeEngine, 'of_graphs', on_cpu)
+    return EngineSettings('onnxruntime', provider='cuda', engine_cache=str(tmp_path / 'cache'))
+
+
+def test_a_provider_for_gpus_is_compared_with_the_cpu_once_for_each_gpu(model, gpu_on_paper, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        gpu_check, 'self_check', lambda *words: made.append(words[-1]) or self_check.self_check(*words)
+    )
+    for gpu in ('Orin', 'Orin', 'H200'):
+        monkeypatch.setattr(onnx_runtime, 'gpu_name', lambda gpu=gpu: gpu)
+        assert load_engine(model, gpu_on_paper).describe()['self_check'] == 'passed'
+    assert made == ['fp32', 'fp32']
+    assert 'self_check' not in load_engine(model, EngineSettings('onnxruntime')).describe()
+
+
+def test_a_provider_for_gpus_that_computes_something_else_is_refused(model, gpu_on_paper, monkeypatch):
+    right = onnx_runtime.OnnxRuntimeEngine.to_host  # which is not asked of what it is compared with
+    monkeypatch.setattr(onnx_runtime.OnnxRuntimeEngine, 'to_host', lambda *words: right(*words) // 2)
+    with pytest.raises(EngineError, match=r'CUDAExecutionProvider \(fp32\) computes graph .* wrongly'):
+        load_engine(model, gpu_on_paper)
+
+
+@pytest.mark.parametrize(('provider', 'calls'), [('cpu', 0), ('cuda', 1)])
+def test_the_libraries_of_a_gpu_are_looked_for_before_a_session_is_made(model, monkeypatch, provider, calls):
+    order = []
+    monkeypatch.setattr(onnx_runtime.onnxruntime, 'preload_dlls', lambda: order.append('libraries'))
+
+    def refuse(*_):
+        order.append('session')
+        raise EngineError('no session')
+
+    monkeypatch.setattr(onnx_runtime, '_session', refuse)
+    with pytest.raises(EngineError, match='no session'):
+        onnx_runtime.OnnxRuntimeEngine.of_graphs(
+            model.graphs, EngineSettings('onnxruntime', provider=provider), 'fp32'
+        )
+    assert order == ['libraries'] * calls + ['session']
 
 
 def test_an_engine_that_records_no_launches_says_so(model):

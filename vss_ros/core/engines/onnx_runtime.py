@@ -5,7 +5,7 @@ graphs about 1.5 times slower on two cores. Between two runs the pool's threads 
 set: waiting busily saves some microseconds per graph and takes the cores from the robot's other nodes.
 
 With `provider` cuda or tensorrt the graphs run on an NVIDIA GPU, for those who have no PyTorch there. The
-engines `torch` and `tensorrt` do more: pinned uploads, recorded launches, a self-check.
+engines `torch` and `tensorrt` do more: pinned uploads, recorded launches.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from vss_ros.core.engines.engine_cache import EngineCache
+from vss_ros.core.engines.gpu_check import checked
 from vss_ros.core.engines.interface import Interface, check_interface, take_inputs
 from vss_ros.core.engines.onnx_providers import (
     PROVIDERS,
@@ -28,6 +29,7 @@ from vss_ros.core.engines.onnx_providers import (
     check_precision,
     check_used,
     gpu_name,
+    installed_package,
 )
 from vss_ros.core.engines.openvino_cache import guarded
 from vss_ros.core.errors import EngineError, MissingLibraryError
@@ -81,7 +83,18 @@ class OnnxRuntimeEngine:
         check_precision(provider, settings.precision)
         check_available(provider, onnxruntime.get_available_providers())
         graphs = model.graphs_in(provider.file_precision(settings.precision))
-        return cls.of_graphs(graphs, settings, settings.precision)
+        engine = cls.of_graphs(graphs, settings, settings.precision)
+        if not provider.is_gpu:
+            return engine
+        what = f'ONNX Runtime {onnxruntime.__version__} with {provider.title} ({settings.precision})'
+        facts = [provider.setting, installed_package(), gpu_name(), settings.gpu_id]
+        facts += [graph.sha256 for graph in graphs.values()]
+        try:
+            engine.notes['self_check'] = checked(engine, model, settings, what, facts)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
     @classmethod
     def of_graphs(
@@ -90,6 +103,8 @@ class OnnxRuntimeEngine:
         """An engine for graphs as they are, whatever their precision."""
         threads = _shared_pool(settings.threads or usable_cores())
         provider = PROVIDERS[settings.provider]
+        if provider.is_gpu:
+            onnxruntime.preload_dlls()  # of CUDA and cuDNN; those that pip installs are found by nobody else
         sessions = {name: _session(graph, provider, settings, precision) for name, graph in graphs.items()}
         facts = {
             'version': onnxruntime.__version__,

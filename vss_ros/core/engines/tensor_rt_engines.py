@@ -14,9 +14,10 @@ from typing import Any
 
 from vss_ros.core.engines import Engine
 from vss_ros.core.engines.engine_cache import CachedEngine, EngineCache, EngineKey, write_private
+from vss_ros.core.engines.gpu_check import driver_version
 from vss_ros.core.engines.self_check import refuse_failed, self_check
 from vss_ros.core.engines.tensor_rt_build import BUILD_OPTIONS, Progress, build, check_version
-from vss_ros.core.engines.torch_device import CpuDevice, driver_version, torch
+from vss_ros.core.engines.torch_device import CpuDevice, torch
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model.files import GraphSpec
 from vss_ros.core.model.folder import ModelFolder

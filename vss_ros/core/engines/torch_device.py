@@ -11,7 +11,6 @@ import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ except (ImportError, OSError) as error:  # it is there, a native library that it
     raise EngineError(f'PyTorch cannot be loaded: {error}') from error
 
 _log = logging.getLogger(__name__)
-DRIVERS = '/proc/driver/nvidia/version', '/etc/nv_tegra_release'  # say which one runs; the latter on Jetson
 RING = 2  # pinned buffers per shape: one is filled while the other is still being copied
 # What waits for all of a GPU breaks off a recording that another thread is making on it. cuDNN does so in its
 # trials of kernels, which each thread makes for itself in its first run of a graph; TensorRT may where it
@@ -292,16 +290,6 @@ def why_no_cuda(index: int) -> str:
         torch.zeros(1, device=f'cuda:{index}').add(1).item()
     except RuntimeError as error:  # of another architecture than this PyTorch was built for, or all in use
         return f'PyTorch {torch.__version__} cannot compute on GPU {index}: {_first_line(error)}'
-    return ''
-
-
-def driver_version() -> str:
-    """The NVIDIA driver in its own words; nothing where it does not say."""
-    for file in map(Path, DRIVERS):
-        try:
-            return file.read_text().splitlines()[0]
-        except (OSError, IndexError):
-            continue
     return ''
 
 
