@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from vss_ros.core.engines import DeviceEngine, load_engine
+from vss_ros.core.errors import EngineError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings, StreamSettings
@@ -13,6 +16,16 @@ from vss_ros.core.stream.segmenter import VideoSegmenter
 
 torch = pytest.importorskip('torch')
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='PyTorch finds no CUDA GPU here')
+
+
+@pytest.fixture
+def gpu(tmp_path):
+    """Makes settings of the engine with a cache that is empty at first."""
+
+    def settings(precision='fp32', **more):
+        return EngineSettings('torch', precision, engine_cache=str(tmp_path / 'cache'), **more)
+
+    return settings
 
 
 def masks(model, engine, images):
@@ -55,8 +68,8 @@ def test_in_lower_precision_the_networks_change_and_the_tensors_between_them_do_
 @needs_gpu
 @pytest.mark.parametrize(('precision', 'share'), [('fp32', 1e-3), ('fp16', 0.02), ('bf16', 0.05)])
 @pytest.mark.parametrize('cuda_graphs', [False, True])
-def test_the_gpu_gives_what_the_cpu_gives(model, street, expected, precision, share, cuda_graphs):
-    engine = load_engine(model, EngineSettings('torch', precision, cuda_graphs=cuda_graphs))
+def test_the_gpu_gives_what_the_cpu_gives(model, street, expected, gpu, precision, share, cuda_graphs):
+    engine = load_engine(model, gpu(precision, cuda_graphs=cuda_graphs))
     for found, wanted in zip(masks(model, engine, street), expected, strict=True):
         assert (found != wanted).mean() <= share
     if cuda_graphs:
@@ -64,18 +77,18 @@ def test_the_gpu_gives_what_the_cpu_gives(model, street, expected, precision, sh
 
 
 @needs_gpu
-def test_replaying_a_recording_equals_running_the_graph(model, street):
-    plain = masks(model, load_engine(model, EngineSettings('torch')), street)
-    replayed = masks(model, load_engine(model, EngineSettings('torch', cuda_graphs=True)), street)
+def test_replaying_a_recording_equals_running_the_graph(model, street, gpu):
+    plain = masks(model, load_engine(model, gpu()), street)
+    replayed = masks(model, load_engine(model, gpu(cuda_graphs=True)), street)
     assert all(np.array_equal(one, other) for one, other in zip(plain, replayed, strict=True))
 
 
 @needs_gpu
 @pytest.mark.parametrize('cuda_graphs', [False, True])
-def test_of_a_propagated_frame_only_the_results_come_down_from_the_gpu(model, street, cuda_graphs):
+def test_of_a_propagated_frame_only_the_results_come_down_from_the_gpu(model, street, gpu, cuda_graphs):
     from torch.profiler import ProfilerActivity, profile
 
-    segmenter = VideoSegmenter(model, load_engine(model, EngineSettings('torch', cuda_graphs=cuda_graphs)))
+    segmenter = VideoSegmenter(model, load_engine(model, gpu(cuda_graphs=cuda_graphs)))
     for number in range(3):
         segmenter.step(Frame(street[number], number * 50_000_000))
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -87,10 +100,10 @@ def test_of_a_propagated_frame_only_the_results_come_down_from_the_gpu(model, st
 
 @needs_gpu
 @pytest.mark.parametrize('number', [5, 6])  # of key_frame_interval 5 a key frame and a propagated one
-def test_a_recorded_step_is_one_launch_per_graph(model, street, number):
+def test_a_recorded_step_is_one_launch_per_graph(model, street, gpu, number):
     from torch.profiler import ProfilerActivity, profile
 
-    segmenter = VideoSegmenter(model, load_engine(model, EngineSettings('torch', cuda_graphs=True)))
+    segmenter = VideoSegmenter(model, load_engine(model, gpu(cuda_graphs=True)))
     frames = [Frame(image, n * 50_000_000) for n, image in enumerate(street)]
     for frame in frames[:number]:
         segmenter.step(frame)
@@ -102,16 +115,16 @@ def test_a_recorded_step_is_one_launch_per_graph(model, street, number):
 
 
 @needs_gpu
-def test_a_new_image_never_overwrites_one_that_is_still_going_up(model, street):
+def test_a_new_image_never_overwrites_one_that_is_still_going_up(model, street, gpu):
     """More uploads in a row than there are pinned buffers."""
-    device = load_engine(model, EngineSettings('torch'))._device
+    device = load_engine(model, gpu())._device
     tensors = [device.upload(image) for image in street]
     device.synchronise()
     assert all(np.array_equal(device.download(t), image) for t, image in zip(tensors, street, strict=True))
 
 
-def test_a_device_that_works_on_can_be_waited_for(model, street):
-    engine = load_engine(model, EngineSettings('torch'))
+def test_a_device_that_works_on_can_be_waited_for(model, street, gpu):
+    engine = load_engine(model, gpu())
     assert isinstance(engine, DeviceEngine)
     uploaded = engine.upload('segmenter', {'image': street[0][None]})
     assert set(uploaded) == {'image'}
@@ -123,17 +136,22 @@ def test_a_device_that_works_on_can_be_waited_for(model, street):
 
 
 @needs_gpu
-def test_work_does_not_go_through_the_default_stream(model, street):
-    engine = load_engine(model, EngineSettings('torch'))
+def test_work_does_not_go_through_the_default_stream(model, street, gpu):
+    engine = load_engine(model, gpu())
     assert engine._device.stream_handle != torch.cuda.default_stream().cuda_stream
     masks(model, engine, street[:2])
 
 
 @needs_gpu
 @pytest.mark.parametrize('cuda_graphs', [False, True])
-def test_key_frames_in_the_background_run_in_a_stream_of_their_own(model, street, cuda_graphs):
+@pytest.mark.parametrize('is_checked', [False, True])  # without a check both threads begin at once
+def test_key_frames_in_the_background_run_in_a_stream_of_their_own(
+    model, street, gpu, cuda_graphs, is_checked
+):
     settings = StreamSettings(3, background_key_frames=True, background_delay_frames=2)
-    engines = EngineSettings('torch', cuda_graphs=cuda_graphs), EngineSettings('onnxruntime')
+    engines = gpu(cuda_graphs=cuda_graphs), EngineSettings('onnxruntime')
+    if is_checked:
+        load_engine(model, engines[0]).close()
     found, expected = (VideoSegmenter(model, load_engine(model, engine), settings) for engine in engines)
     for number, image in enumerate(street):
         frame = Frame(image, number * 50_000_000)
@@ -143,3 +161,27 @@ def test_key_frames_in_the_background_run_in_a_stream_of_their_own(model, street
     assert found.background.handed_over > 2
     for segmenter in (found, expected):
         segmenter.close()
+
+
+@needs_gpu
+def test_a_recording_is_not_broken_off_by_first_runs_in_other_threads(model, street, gpu):
+    recorded, plain = (load_engine(model, gpu(cuda_graphs=cuda_graphs)) for cuda_graphs in (True, False))
+    image = {'image': street[0][None]}
+    expected = recorded.to_host(recorded.run('segmenter', image)['mask'])
+    for _ in range(5):
+        recorded._recordings.clear()
+        with ThreadPoolExecutor(2) as pool:  # of new threads, in which cuDNN chooses its kernels anew
+            others = [pool.submit(plain.second().run, 'segmenter', image) for _ in range(2)]
+            found = recorded.to_host(recorded.run('segmenter', image)['mask'])
+        assert np.array_equal(found, expected)
+        for other in others:
+            assert (plain.to_host(other.result()['mask']) == expected).mean() > 0.995
+
+
+def test_eager_pytorch_refuses_a_gpu_that_is_not_there_with_the_reason(model):
+    from vss_ros.core.engines.torch_device import why_no_cuda
+    from vss_ros.torch_engine.eager import EagerEngine
+
+    with pytest.raises(EngineError) as error:
+        EagerEngine.load(model, EngineSettings(gpu_id=97))
+    assert str(error.value) == why_no_cuda(97)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vss_ros.core.engines.interface import take_inputs
-from vss_ros.core.engines.torch_device import compute_in_fp32
+from vss_ros.core.engines.torch_device import compute_in_fp32, why_no_cuda
 from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import EngineSettings
@@ -37,6 +37,8 @@ class EagerEngine:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         has_gpu = torch.cuda.is_available()
+        if (has_gpu or settings.gpu_id) and (why_not := why_no_cuda(settings.gpu_id)):
+            raise EngineError(why_not)
         compute_in_fp32()
         return cls(model, torch.device('cuda', settings.gpu_id) if has_gpu else torch.device('cpu'))
 
