@@ -23,11 +23,12 @@ pytest.importorskip('onnxscript')
 import torch
 from method_models import CLASSES, SIZE, VARIANTS
 
+from vss_ros.exporting import precisions
 from vss_ros.exporting.export import export
 from vss_ros.exporting.lower_precision import lower_precision
 from vss_ros.exporting.verify import example_frames
 from vss_ros.exporting.weights import load_method
-from vss_ros.methods import build_method, precisions
+from vss_ros.methods import build_method
 
 
 @pytest.fixture(scope='module')
