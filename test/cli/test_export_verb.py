@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from vss_ros.cli.main import main
@@ -28,6 +30,19 @@ def test_a_model_is_written_again_as_a_method_that_makes_do_with_its_networks(ti
     assert (new.method, new.steps['propagated']) == ('dff', ('flow', 'warp', 'decide'))
     assert (new.options['backbone'], new.options['magnify']) == ('lite', 1.5)  # how its network is built
     assert 'w_f' not in new.options
+
+
+def test_what_the_scheduler_expects_stays_with_a_model_that_computes_the_same(tiny_model, tmp_path):
+    fitted, same, other = (tmp_path / name for name in ('fitted', 'same', 'other'))
+    shutil.copytree(tiny_model, fitted)
+    with (fitted / 'model.yaml').open('a') as file:
+        file.write('expected_accuracy: {bias: 3.5, weights: {doubt: -8.0}}\n')
+    assert main(['export', str(fitted), '-o', str(same)]) == 0
+    expected = load_model(fitted).expected_accuracy
+    assert expected is not None
+    assert load_model(same).expected_accuracy == expected
+    assert main(['export', str(fitted), '-o', str(other), '--set', 'w_f=0.5']) == 0
+    assert load_model(other).expected_accuracy is None
 
 
 @pytest.mark.parametrize(

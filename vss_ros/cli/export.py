@@ -99,6 +99,7 @@ def main(args: Namespace) -> int:
         )
     made = model
     if args.output:
+        is_changed = bool(args.set or args.method or args.size)
         made = export(
             load_method(model, dict(args.set), args.method),
             args.output,
@@ -108,6 +109,7 @@ def main(args: Namespace) -> int:
             training=dict(model.training),
             weights_dtype=args.weights,
             keep_graphs=not args.no_graphs,
+            expected_accuracy=None if is_changed else model.expected_accuracy,  # fitted to how it was
             progress=_progress,
         )
     if 'fp16' in args.precision:

@@ -157,11 +157,11 @@ def test_a_recording_refuses_inputs_that_a_copy_would_only_fit_to_its_own(other)
 
 
 def is_alone(pool):
-    """Whether the thread of a pool finds that another one holds ALONE."""
+    """Whether the thread of a pool finds that another one holds ONE_AT_A_TIME."""
 
     def tried():
-        if is_free := device_module.ALONE.acquire(blocking=False):
-            device_module.ALONE.release()
+        if is_free := device_module.ONE_AT_A_TIME.acquire(blocking=False):
+            device_module.ONE_AT_A_TIME.release()
         return not is_free
 
     return pool.submit(tried).result()

@@ -29,7 +29,7 @@ from vss_ros.core.engines.tensor_rt_build import (
 )
 from vss_ros.core.engines.tensor_rt_engines import EngineStore, Obtained
 from vss_ros.core.engines.torch_device import (
-    ALONE,
+    ONE_AT_A_TIME,
     CpuDevice,
     CudaDevice,
     Recording,
@@ -203,7 +203,7 @@ class GraphRunner:
         self._recording: Recording | None = None
         self._bound: dict[str, int] = {}
         LOGGER.take_reason()  # of something else
-        with ALONE:
+        with ONE_AT_A_TIME:
             self._engine = runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             reason = LOGGER.take_reason()
@@ -256,7 +256,7 @@ class GraphRunner:
         return outputs
 
     def _new_context(self) -> Any:
-        with ALONE:
+        with ONE_AT_A_TIME:
             context = self._engine.create_execution_context()
         if context is None:
             raise too_little_memory(f'run graph {self.spec.name!r}', LOGGER.take_reason())

@@ -30,7 +30,7 @@ RING = 2  # pinned buffers per shape: one is filled while the other is still bei
 # What waits for all of a GPU breaks off a recording that another thread is making on it. cuDNN does so in its
 # trials of kernels, which each thread makes for itself in its first run of a graph; TensorRT may where it
 # loads an engine. So these and recordings take turns.
-ALONE = threading.RLock()
+ONE_AT_A_TIME = threading.RLock()
 
 
 class CpuDevice:
@@ -161,7 +161,7 @@ class CudaDevice(CpuDevice):
     def close(self) -> None:
         self._pinned.clear()
         try:
-            with ALONE:  # PyTorch gives nothing back while something is recorded
+            with ONE_AT_A_TIME:  # PyTorch gives nothing back while something is recorded
                 torch.cuda.empty_cache()
         except RuntimeError as error:
             _log.error('%s gives no memory back: %s', self.name, _first_line(error))
@@ -212,9 +212,9 @@ class TorchDeviceEngine:
 
     @contextmanager
     def _alone_at_first(self, graph: str) -> Iterator[None]:
-        """Holds ALONE where this thread has not run the graph yet."""
+        """Holds ONE_AT_A_TIME where this thread has not run the graph yet."""
         known = self._has_run.__dict__.setdefault('graphs', set())
-        with nullcontext() if graph in known else ALONE:
+        with nullcontext() if graph in known else ONE_AT_A_TIME:
             yield
         known.add(graph)
 
@@ -243,7 +243,7 @@ class Recording:
         inputs: dict[str, torch.Tensor],
     ) -> None:
         self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
-        with ALONE:
+        with ONE_AT_A_TIME:
             for _ in range(3):  # libraries choose their kernels and take their memory at first use
                 call(self._inputs)
             torch.cuda.current_stream().synchronize()
