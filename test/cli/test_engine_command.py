@@ -6,6 +6,7 @@ import pytest
 
 from vss_ros.cli.main import main
 from vss_ros.core.engines.engine_cache import EngineCache, EngineKey
+from vss_ros.core.engines.remembered import Remembered
 from vss_ros.core.model.folder import load_model
 
 
@@ -47,6 +48,15 @@ def test_prune_of_a_model_removes_what_onnx_runtime_keeps_of_its_graphs(cache, t
         (folder / 'a.engine').write_bytes(b'engine')
     assert main(['engine', 'prune', str(tiny_model), '--engine-cache', str(cache.folder)]) == 0
     assert [folder.exists() for folder in folders] == [False, False, True]
+
+
+def test_prune_of_a_model_lets_trials_and_checks_be_made_anew(cache, tiny_model):
+    found = Remembered(str(cache.folder), 'cpu-trial', ['facts'], 'a trial')
+    found.write({'winner': 'openvino'})
+    assert main(['engine', 'prune', '--engine-cache', str(cache.folder)]) == 0
+    assert found.read(dict) == {'winner': 'openvino'}
+    assert main(['engine', 'prune', str(tiny_model), '--engine-cache', str(cache.folder)]) == 0
+    assert found.read(dict) is None
 
 
 def test_the_model_may_stand_before_its_options_or_behind_them(cache, tiny_model, capsys):

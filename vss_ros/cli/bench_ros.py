@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.core.files.paths import user_path
+from vss_ros.core.rows import Rows
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from vss_ros.ros.bench_client import Measured
 
 RATES_HZ = (10.0, 30.0, 60.0)
 SIZES = ((360, 480), (1080, 1920))
+WORDS = ('model, engine', 'image', 'Hz')
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def main(args: Namespace) -> int:
 
     from vss_ros.benchmark.keys import metadata
     from vss_ros.benchmark.machine import describe_machine
+    from vss_ros.cli.console_table import draw
     from vss_ros.core.errors import MissingLibraryError, SettingsError
     from vss_ros.core.files.drafts import write_file
 
@@ -94,8 +95,8 @@ def main(args: Namespace) -> int:
             'runs': reports,
         }
         write_file(args.json, json.dumps(figures, indent=2) + '\n', args.overwrite)
-    console.print(_counts_table(reports))
-    console.print(times_table(reports))
+    for table in (counts_table(reports), times_table(reports)):
+        console.print(draw(table))
     return 0
 
 
@@ -184,35 +185,29 @@ def benchmark_keys(measured: Measured) -> dict[str, float]:
     }
 
 
-def _counts_table(reports: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table('model, engine', 'image', 'Hz', title='what came of the images')
-    for heading in ('sent', 'late', 'not received', 'lost', 'dropped', 'bad', 'masks'):
-        table.add_column(heading, justify='right')
+def counts_table(reports: list[dict[str, Any]]) -> Rows:
+    """What became of the images of each run."""
+    rows = []
     for report in reports:
         counts = [report[name] for name in ('sent', 'late', 'not_received', 'lost', 'dropped')]
         counts += [report['bad'] + report['failed'], report['masks']]
-        table.add_row(*_first_cells(report), *map(str, counts))
-    return table
+        rows.append((*_first_cells(report), *map(str, counts)))
+    figures = ('sent', 'late', 'not received', 'lost', 'dropped', 'bad', 'masks')
+    return Rows('what came of the images', WORDS, figures, rows)
 
 
-def times_table(reports: list[dict[str, Any]]) -> Table:
+def times_table(reports: list[dict[str, Any]]) -> Rows:
     """Times by kind of frame; those of a run of which too few masks came back are not known."""
-    from rich.table import Table
-
     from vss_ros.core.model.steps import STEPS
 
-    table = Table('model, engine', 'image', 'Hz', title='ms per frame, p50 / p99')
-    for heading in (*STEPS, 'outside', 'end to end'):
-        table.add_column(heading, justify='right')
+    rows = []
     for report in reports:
         of_kind = report['ms']
         most = max(of_kind, key=lambda kind: report['frames'][kind], default=None)  # none: too few masks
         times = [of_kind.get(kind, {}).get('latency') for kind in STEPS]
         times += [of_kind[most]['outside'] if most else None, report['end_to_end_ms']]
-        table.add_row(*_first_cells(report), *map(_p, times))
-    return table
+        rows.append((*_first_cells(report), *map(_p, times)))
+    return Rows('ms per frame, p50 / p99', WORDS, (*STEPS, 'outside', 'end to end'), rows)
 
 
 def _first_cells(report: dict[str, Any]) -> tuple[str, str, str]:

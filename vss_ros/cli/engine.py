@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vss_ros.cli.options import add_settings
-from vss_ros.core.engines import openvino_cache
+from vss_ros.core.engines import openvino_cache, remembered
 from vss_ros.core.engines.engine_cache import SUFFIX, CachedEngine, EngineCache
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.model.folder import ModelFolder, load_model
@@ -27,8 +27,8 @@ ACTIONS = {
     'build': 'build what is missing, compare it with ONNX Runtime, and keep it',
     'list': 'show the engines in the cache',
     'check': 'compare the engines in the cache with ONNX Runtime again',
-    'prune': 'remove the engines of a model, and what OpenVINO and ONNX Runtime keep of it; without a model, '
-    'only files that are of no complete engine',
+    'prune': 'remove the engines of a model, what OpenVINO and ONNX Runtime keep of it, and what trials and '
+    'checks of engines found; without a model, only files that are of no complete engine',
 }
 
 
@@ -118,6 +118,7 @@ def _prune(args: Namespace) -> int:
         if args.precision is None:
             model = load_model(args.model, graphs=False)
             compiled = openvino_cache.prune(args.engine_cache, model.name) + _of_onnx_runtime(cache, model)
+            compiled += remembered.forget_all(cache.folder)
     for path in [*removed, *compiled]:
         print(f'removed {path}')
     engines = [path for path in removed if path.suffix == SUFFIX]

@@ -196,6 +196,9 @@ class BoundaryScore:
 class Corrections:
     """What the correction did to the warped labels, right and wrong (after DAVSS fig. 3).
 
+    Of all labelled pixels p, mended is the share with warped(p) != truth(p) = mask(p), spoilt that with
+    warped(p) = truth(p) != mask(p).
+
     Attributes:
         counts: int64 (2, 2); pixels by whether the warp was right (row 1) and the result is (column 1):
             [1, 0] were spoilt, [0, 1] were mended.
@@ -228,7 +231,8 @@ class Corrections:
 class CorrectedLabels:
     """CL (EVSS eq. 9): share of the cells of the 1/4 map whose label the correction changed.
 
-    The model itself gives the share of a frame; CL is the mean over the frames.
+    CL = mean over the propagated frames of |{x: updated(x) != warped(x)}| / |{x}|, labels being the classes
+    of the largest scores of a cell. The model itself gives the share of a frame.
 
     Attributes:
         counts: float64 (2,); sum of the shares, frames.
@@ -285,9 +289,10 @@ class TemporalConsistency:
     """TC (EVSS eq. 8): how well a clip's masks agree with the warped masks of the frame before.
 
     The mask of frame t - 1 is warped to t by nearest sampling along a backward flow at full resolution;
-    pixels whose source lies outside the image are left out, occluded ones are not. One confusion matrix per
-    clip gives its mIoU; TC is the mean over the clips. No truth is needed. Values depend on the flow that
-    warps, and cannot be compared with those of the paper, which does not say its own.
+    pixels whose source lies outside the image are left out, occluded ones are not. TC = mean over the clips
+    of the mIoU of all pairs (warp(mask_(t-1)), mask_t), t = 2..T, in one confusion matrix. No truth is
+    needed. Values depend on the flow that warps, and cannot be compared with those of the paper, which does
+    not say its own.
 
     Attributes:
         counts: float64 (2,); sum of the mIoUs of the clips, clips.

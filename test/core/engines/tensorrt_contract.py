@@ -4,7 +4,8 @@ TensorRT itself is one of two:
 - the real Python bindings of one version over libraries that hold nothing but the names they want
   (`--bindings FOLDER`): names, enums, signatures and the classes we derive from are the real ones;
 - classes made of the committed table of names (`--tables VERSION ...`), where no wheel can be had.
-What a GPU would do, mocks of exactly these classes do: a name or a number of arguments that the version
+It is one file, longer than others, because it runs alone, beside bindings that nothing else may load. What
+a GPU would do, mocks of exactly these classes do: a name or a number of arguments that the version
 does not have is an error. They run the graphs in ONNX Runtime at the addresses they were given.
 """
 

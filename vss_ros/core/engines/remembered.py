@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,16 @@ from vss_ros.core.engines.engine_cache import EngineCache, write_private
 from vss_ros.core.errors import VssError
 
 Result = TypeVar('Result')
+RESULT = re.compile(r'.+-(trial|check)-[0-9a-f]{12}\.json')  # files of results
 _log = logging.getLogger(__name__)
+
+
+def forget_all(cache: Path) -> list[Path]:
+    """Removes all such results from a folder of engines: they will be found out anew. Gives the files."""
+    files = [file for file in cache.glob('*.json') if RESULT.fullmatch(file.name)]
+    for file in files:
+        file.unlink()
+    return files
 
 
 class Remembered:
@@ -21,7 +31,7 @@ class Remembered:
 
     Args:
         cache: `engine_cache` of the settings.
-        name: of the kind of result, for the file.
+        name: of the kind of result, for the file; it ends in `-trial` or `-check`.
         facts: all that the result depends on.
         what: it is, in words.
     """
