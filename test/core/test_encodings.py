@@ -189,6 +189,23 @@ def test_no_bytes_at_all_break_the_decoder(data, magic):
         decode_compressed(magic + data)
 
 
+def test_an_image_of_nothing_but_empty_parts_is_refused_soon():
+    jpeg, png = (cv2.imencode(kind, picture())[1].tobytes() for kind in ('.jpg', '.png'))
+    comments = b'\xff\xfe\x00\x02' * 11_000
+    with pytest.raises(FrameError, match='more than 10000 segments'):
+        decode_compressed(jpeg[:2] + comments + jpeg[2:])
+    texts = (bytes(4) + b'tEXt' + bytes(4)) * 101_000
+    with pytest.raises(FrameError, match='more than 100000 chunks'):
+        decode_compressed(png[:33] + texts + png[33:])
+
+
+def test_an_encoding_of_megabytes_is_named_in_one_line():
+    png = cv2.imencode('.png', picture())[1].tobytes()
+    with pytest.raises(FrameError, match='bayer_xxx') as error:
+        decode_compressed(png, 'bayer_' + 'x' * 3_000_000)
+    assert len(str(error.value)) < 1000
+
+
 def test_a_size_in_a_header_is_refused_before_anything_is_allocated():
     png = bytearray(cv2.imencode('.png', picture())[1].tobytes())
     png[16:24] = (60_000).to_bytes(4, 'big') * 2

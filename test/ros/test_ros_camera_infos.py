@@ -60,6 +60,14 @@ def test_the_geometry_of_another_camera_or_another_size_is_never_given_and_that_
     assert infos.misfit == ''
 
 
+def test_a_camera_info_with_absurdly_many_coefficients_is_counted_and_not_kept(infos, statistics):
+    info = camera_info(1)
+    info.d = [0.0] * 101
+    infos.keep(info)
+    assert infos.find(header(1), SIZE) is None
+    assert statistics.snapshot().counts['camera_info_unmatched'] == 1
+
+
 def test_a_camera_is_named_in_one_line_however_it_calls_itself(infos):
     infos.keep(camera_info(1, camera='rear\x1b[2J\n' + 1000 * 'r'))
     assert infos.find(header(1), SIZE) is None

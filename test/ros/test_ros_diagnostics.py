@@ -120,6 +120,17 @@ def test_what_was_wrong_before_a_new_beginning_is_no_news_after_it(stream, begin
     assert set(messages) == {'active'}
 
 
+def test_a_node_that_is_told_to_go_on_again_and_again_still_says_that_nothing_comes(stream):
+    assert stream.set(input_timeout_s=1.5) == ''
+    stream.received['diagnostics'].clear()
+
+    def told(status) -> bool:
+        assert stream.enable(True).success
+        return 'no image on' in status.message
+
+    stream.diagnostics(told, 'the silence')
+
+
 def test_a_node_that_is_disabled_or_gets_nothing_is_not_called_slow(stream):
     assert stream.set(diagnostics__max_allowed_processing_time_ms=0.0, input_timeout_s=0.5) == ''
     show(stream)

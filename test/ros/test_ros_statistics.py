@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import numpy as np
@@ -110,3 +111,9 @@ def test_what_frames_in_a_row_have_in_common_ends_at_a_new_beginning_and_with_a_
     statistics.start_over() if end == 'start_over' else statistics.good_frame(1, None)
     tally = statistics.snapshot()
     assert (tally.restarts, tally.bad_in_a_row) == ({}, 0)
+
+
+def test_each_topic_that_does_not_connect_is_news_of_its_own(statistics):
+    assert statistics.qos_problem('/mask', 'reliability') == math.inf
+    assert statistics.qos_problem('/confidence', 'reliability') == math.inf
+    assert statistics.qos_problem('/mask', 'durability') < 60

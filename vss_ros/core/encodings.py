@@ -17,6 +17,7 @@ from vss_ros.core.errors import FrameError
 from vss_ros.core.frame import MAX_SIDE
 
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
+PNG_MOST_CHUNKS = 100_000  # one of 8192 pixels a side may have some 30 000
 PNG_END = b'IEND'
 PNG_ANIMATION = b'acTL'
 PNG_GREY_8 = b'\x08\x00'  # bits per channel and colour type, which lie at byte 24
@@ -25,6 +26,7 @@ JPEG_END = 0xD9
 JPEG_START_OF_SCAN = 0xDA
 # A marker that does not stand within the data of a scan, as a zero behind 0xff and restarts do.
 JPEG_AFTER_SCAN = re.compile(rb'\xff([\x01-\xcf\xd8-\xfe])')
+JPEG_MOST_SEGMENTS = 10_000  # before the first scan, fill bytes counted; of other kinds than scans
 JPEG_MOST_SCANS = 100  # of an image of 2048x2048 or less: an empty one takes as long to decode as a whole one
 JPEG_LEAST_SCANS = 15  # that are taken of the largest image too; encoders make ten
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the start-of-frame markers
@@ -86,7 +88,7 @@ def to_bgr(
         FrameError: unknown encoding, a size it cannot have, step too small, or too few or too many bytes.
     """
     if encoding not in _LAYOUTS:
-        raise FrameError(f'encoding {encoding!r} is not supported; use one of {", ".join(SUPPORTED)}')
+        raise FrameError(f'encoding {encoding[:40]!r} is not supported; use one of {", ".join(SUPPORTED)}')
     layout = _LAYOUTS[encoding]
     pixels = _view(encoding, data, height, width, step, is_bigendian)
     if layout.code is None:
@@ -228,13 +230,17 @@ def _png_size(content: bytes) -> tuple[int, int]:
     """Walks the chunks: OpenCV makes room for as many bytes as a chunk says it has, up to gigabytes."""
     width, height = struct.unpack_from('>II', content, 16)
     at = len(PNG_MAGIC)
-    while at + 12 <= len(content):
+    for _ in range(PNG_MOST_CHUNKS):
+        if at + 12 > len(content):
+            break
         length, kind = struct.unpack_from('>I4s', content, at)
         if kind == PNG_ANIMATION:  # OpenCV makes a damaged one black, without a word
             raise FrameError('a PNG image is an animation; expected a single image')
         at += 12 + length
         if kind == PNG_END and at <= len(content):
             return height, width
+    else:
+        raise FrameError(f'a PNG image has more than {PNG_MOST_CHUNKS} chunks')
     raise FrameError('a PNG image is cut off: its end is missing')
 
 
@@ -242,7 +248,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
     """Walks the segments; a preview inside one of them must be taken for neither the size nor the end."""
     size = None
     at = 2
-    while True:
+    for _ in range(JPEG_MOST_SEGMENTS):
         if content[at] != 0xFF:
             raise FrameError('a JPEG image is damaged: a segment does not start where the last one ends')
         marker = content[at + 1]
@@ -254,6 +260,8 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         at += struct.unpack_from('>H', content, at)[0]
         if marker == JPEG_START_OF_SCAN:
             break
+    else:
+        raise FrameError(f'a JPEG image has more than {JPEG_MOST_SEGMENTS} segments before its first scan')
     scans = 1
     while (found := JPEG_AFTER_SCAN.search(content, at)) and found[1][0] != JPEG_END:  # behind it is no image
         scans += found[1][0] == JPEG_START_OF_SCAN

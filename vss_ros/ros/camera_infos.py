@@ -11,7 +11,8 @@ from std_msgs.msg import Header
 
 from vss_ros.ros.statistics import StreamStatistics
 
-KEPT = 300  # beside those of the images that wait, to find the one of an image; they are small
+KEPT = 300  # beside those of the images that wait, to find the one of an image
+MOST_COEFFICIENTS = 100  # of a distortion model, so that those that are kept are small
 
 
 class CameraInfos:
@@ -35,6 +36,7 @@ class CameraInfos:
         """Adds the newest one; the oldest makes room for it.
 
         Args:
+            info: counted as unmatched and not kept if its distortion has absurdly many coefficients.
             rank: of the topic it came on. Once some come on one of a lower rank, those of others are ignored.
         """
         if self.rank is None or rank < self.rank:
@@ -43,6 +45,9 @@ class CameraInfos:
         elif rank > self.rank:
             return
         self._statistics.count('camera_info_received')
+        if len(info.d) > MOST_COEFFICIENTS:
+            self._statistics.count('camera_info_unmatched')
+            return
         stamp = _stamp(info.header)
         self._by_stamp.pop(stamp, None)  # of a bag that starts again
         self._by_stamp[stamp] = info

@@ -170,8 +170,9 @@ class SegmentationNode(LifecycleNode):
             self._labels.configure(settings)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data != self._enabled:  # asked for again and again it must not hide that nothing comes
+            self._diagnostics.activated()
         self._enabled = self._diagnostics.enabled = request.data
-        self._diagnostics.activated()
         response.success, response.message = True, 'enabled' if request.data else 'disabled'
         try:
             if self._stream is not None:

@@ -174,8 +174,8 @@ def _forget_overrides(node: Node, parameters: str) -> None:
 
 
 def _tell(node: Node, statistics: StreamStatistics, topic: str, text: str) -> None:
-    statistics.qos_problem(topic, text)
-    node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+    if statistics.qos_problem(topic, text) >= THROTTLE_S:  # rclpy would throttle all topics as one
+        node.get_logger().warning(text)
 
 
 def _policy(event: Any) -> str:

@@ -148,10 +148,17 @@ class StreamStatistics:
             self._dropped_before = self._tally.counts['dropped']
         return dropped
 
-    def qos_problem(self, topic: str, text: str) -> None:
-        """Remembers why two ends of a topic do not connect; nobody says when it is mended."""
+    def qos_problem(self, topic: str, text: str) -> float:
+        """Remembers why two ends of a topic do not connect; nobody says when it is mended.
+
+        Returns:
+            seconds since it last came up on this topic, infinite if it did not.
+        """
+        now = time.monotonic()
         with self._lock:
-            self._qos_problems[topic] = (time.monotonic(), text)
+            before_s, _ = self._qos_problems.get(topic, (-math.inf, ''))
+            self._qos_problems[topic] = (now, text)
+        return now - before_s
 
     def forget_qos_problem(self, topic: str) -> None:
         """What made it is not there any more."""

@@ -163,6 +163,11 @@ def test_what_is_asked_of_the_stream_happens_in_all_regions_with_the_next_frame(
     assert segmenter.settings == StreamSettings(key_frame_interval=2, regions='2x2')
 
 
+def test_motion_that_is_of_whole_images_is_refused_also_where_the_model_was_made_for_it(model, engine):
+    with pytest.raises(ModelError, match='those of whole images; set regions to 1x1 or motion to dis'):
+        make_segmenter(replace(model, flow='stream'), engine, FOUR)
+
+
 def test_regions_are_configured_only_when_the_settings_have_changed(model, engine, street, monkeypatch):
     taken = []
     monkeypatch.setattr(VideoSegmenter, 'configure', lambda segmenter, settings: taken.append(settings))

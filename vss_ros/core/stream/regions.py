@@ -56,6 +56,11 @@ class RegionSegmenter(AbstractContextManager['RegionSegmenter']):
                 f'{self.model.name} gives its results {self.model.delay_frames} frames late and cannot be '
                 'run in regions; set regions to 1x1'
             )
+        if self.model.flow_of(self.settings.motion) == 'stream':
+            raise ModelError(
+                f'{self.model.name} takes the motion vectors of a video, which are those of whole images; '
+                'set regions to 1x1 or motion to dis'
+            )
         self._segmenters = segmenters
         self._size: tuple[int, int] | None = None
         self._requests = Requests()  # which all regions take with the same frame
