@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from method_models import run_step
@@ -78,6 +79,7 @@ def test_unknown_methods_and_options_are_refused_by_name():
         ({'w_f': 'half'}, "w_f is 'half'; use a number"),
         ({'w_f': True}, 'w_f is True; use a number'),
         ({'carry': 1}, 'carry is 1; use a text'),
+        ({'w_f': np.float64(0.5)}, 'use a number'),  # which model.yaml could not hold
         ({'temperatures': 1.5}, 'temperatures is 1.5; use a list of numbers above 0'),
         ({'reference': 'first'}, "reference is 'first'; use one of key, previous"),
         ({'carry': 'updated'}, "carry is 'updated'; use one of warped, merged"),

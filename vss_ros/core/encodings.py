@@ -26,7 +26,7 @@ JPEG_END = 0xD9
 JPEG_START_OF_SCAN = 0xDA
 # A marker that does not stand within the data of a scan, as a zero behind 0xff and restarts do.
 JPEG_AFTER_SCAN = re.compile(rb'\xff([\x01-\xcf\xd8-\xfe])')
-JPEG_MOST_SEGMENTS = 10_000  # before the first scan, fill bytes counted; of other kinds than scans
+JPEG_MOST_SEGMENTS = 10_000  # before the first scan, fill bytes counted
 JPEG_MOST_SCANS = 100  # of an image of 2048x2048 or less: an empty one takes as long to decode as a whole one
 JPEG_LEAST_SCANS = 15  # that are taken of the largest image too; encoders make ten
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the start-of-frame markers

@@ -45,7 +45,7 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
         raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {has}")
     for option, value in options.items():
         kind = known[option].annotation  # of another kind, the constructor checks it
-        if kind in KINDS and not is_of(kind, value):
+        if kind in KINDS and not (type(value) in KINDS and is_of(kind, value)):  # as model.yaml can hold it
             raise SettingsError(f'{option} is {value!r}; use {in_words(kind)}')
     try:
         return method(classes, **options)

@@ -21,11 +21,8 @@ STEPS = ('key', 'propagated', 'carried')
 CARRIED = STEPS[2]  # of a frame that is only warped from the last one that was computed
 AGE = 'age'  # frames since the key frame, float32 (1, 1, 1, 1); the caller brings it to all but key frames
 RESULTS = ('mask', 'confidence')  # what every step must give
-DECISIONS = {
-    'full': 1,
-    'half': 2,
-    'quarter': 4,
-}  # option `decision`: how many times a mask's sides the image's are
+# The option `decision`: sides of the image are so many times those of the mask.
+DECISIONS = {'full': 1, 'half': 2, 'quarter': 4}
 WARPS = ('warp',)  # graphs that only read each tensor where `flow` points
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
 HOST_FLOWS = ('dis', 'dis_half', 'motion_vectors', 'stream')  # computed beside the engine, see core/motion
