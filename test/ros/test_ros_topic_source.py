@@ -77,6 +77,7 @@ def test_the_time_of_arrival_stands_in_for_a_stamp_that_a_driver_leaves_at_zero(
 
 def test_what_is_missing_in_the_numbers_of_the_publisher_is_counted(source, statistics):
     numbered(source, 7, 8, 12, 11)
+    source.look_for_publishers()
     assert statistics.snapshot().counts == {'received': 4, 'missed': 3}
 
 
@@ -197,6 +198,7 @@ def test_a_worker_that_waits_for_an_image_has_none_in_work(source, monkeypatch):
 def test_what_is_missing_in_the_numbers_of_several_publishers_says_nothing(source, statistics):
     source.publishers.names = ['/front (Image, reliable)', '/rear (Image, reliable)']
     numbered(source, 7, 1007, 8, 1008)
+    source.look_for_publishers()
     assert statistics.snapshot().counts == {'received': 4}
 
 
@@ -238,8 +240,28 @@ def test_images_that_a_new_publisher_sent_before_it_was_heard_are_not_missed(sou
     probe.until(lambda: len(ids()) == 1 and ids() != before, 'the second one')
     source.look_for_publishers()
     numbered(source, 200, 201, 203)
+    source.look_for_publishers()
     assert statistics.snapshot().counts['missed'] == 1
     probe.node.destroy_publisher(second)
+
+
+def test_nothing_is_missed_between_images_of_two_publishers_also_before_the_second_is_known(
+    source, probe, statistics
+):
+    cameras = [probe.node.create_publisher(Image, '/image_raw', 1)]
+
+    def are_seen(number):
+        source.look_for_publishers()
+        return len(source.publishers.names) == number
+
+    probe.until(lambda: are_seen(1), 'the first one')
+    numbered(source, 7, 8)
+    cameras.append(probe.node.create_publisher(Image, '/image_raw', 1))
+    numbered(source, 1007, 9, 1008)
+    probe.until(lambda: are_seen(2), 'the second one')
+    assert statistics.snapshot().counts['missed'] == 0
+    for camera in cameras:
+        probe.node.destroy_publisher(camera)
 
 
 def test_the_time_of_a_frame_is_from_its_message_to_its_last_answer(source, statistics, later, monkeypatch):
@@ -267,6 +289,7 @@ def test_images_sent_while_disabled_are_not_missed(source, statistics):
     source.unsubscribe()
     source.subscribe()
     numbered(source, 50)
+    source.look_for_publishers()
     assert statistics.snapshot().counts['missed'] == 0
 
 

@@ -19,6 +19,7 @@ from std_msgs.msg import Header
 
 from vss_ros.core.errors import FrameError, SettingsError
 from vss_ros.ros import topic_source
+from vss_ros.ros.inbox import Inbox
 from vss_ros.ros.settings import NodeSettings
 from vss_ros.ros.topic_source import TopicSource
 from vss_ros.ros.video_topic import VIDEO_TRANSPORTS, VideoTopic, decoder_of, message_type
@@ -217,6 +218,7 @@ def test_a_hole_behind_packets_that_wait_is_not_built_upon_either(source, packet
     numbered(topic, packets, {n: n + 1 for n in (0, 1, 3, 4, 5, 6)})
     assert seen(topic, packets, images) == [0, 1, 5, 6]
     assert errors == []
+    topic.look_for_publishers()
     counts = statistics.snapshot().counts
     assert (counts['missed'], counts['received'], counts['undecoded']) == (1, 6, 2)
 
@@ -237,6 +239,7 @@ def test_where_the_numbers_make_no_sense_a_new_video_begins(source, packets, ima
     numbered(topic, packets, {n: goes_on_at + n for n in (3, 4, 5, 6)})
     assert seen(topic, packets, images) == [0, 1, 5, 6]
     assert errors == []
+    topic.look_for_publishers()
     assert statistics.snapshot().counts['missed'] == 0
 
 
@@ -311,6 +314,32 @@ def test_a_packet_that_a_full_queue_dropped_is_not_built_upon(source, packets, i
     for number in range(1, 4):
         topic.on_image(message('ffmpeg', number, packets[number]), {})
     assert seen(topic, packets, images) == []  # 2 and 3, without what they build upon
+    for number in (5, 6):
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
+    assert seen(topic, packets, images) == [5, 6]
+    assert errors == []
+
+
+def test_a_worker_that_takes_a_packet_at_the_moment_a_full_queue_drops_one_does_not_build_upon_it(
+    source, packets, images, statistics, monkeypatch
+):
+    monkeypatch.setattr(topic_source, 'PACKETS', 2)
+    topic, errors = source(drop_policy='queue', queue_size=2)
+    found, put = [], Inbox.put
+
+    def put_and_take(inbox, item):
+        fits = put(inbox, item)
+        if not fits:
+            found.extend(seen(topic, packets, images))
+        return fits
+
+    topic.on_image(message('ffmpeg', 0, packets[0]), {})
+    assert seen(topic, packets, images) == [0]
+    monkeypatch.setattr(Inbox, 'put', put_and_take)
+    for number in range(1, 4):
+        topic.on_image(message('ffmpeg', number, packets[number]), {})
+    assert found == []  # 2 and 3, without 1
+    assert statistics.snapshot().counts['dropped'] == 1
     for number in (5, 6):
         topic.on_image(message('ffmpeg', number, packets[number]), {})
     assert seen(topic, packets, images) == [5, 6]

@@ -28,6 +28,7 @@ class Publishers:
         self._turns: deque[float] = deque(maxlen=TURNS)  # when images came that do not follow from the last
         self._ids: set[tuple[int, ...]] = set()
         self._have_changed = False  # so the next image may be numbered by another one
+        self._missed = 0  # since the last look, if all images since are of one publisher
         self.names: list[str] = []  # of their nodes, with type and reliability, see `look`
 
     @property
@@ -39,36 +40,45 @@ class Publishers:
         turns = len(self._turns) == TURNS and time.monotonic() - self._turns[0] < SHARED_S
         return len(self.names) > 1 and turns
 
-    def look(self) -> None:
-        """Notes in `names` who is there now."""
+    def look(self) -> int:
+        """Notes in `names` who is there now.
+
+        Returns:
+            how many images never came since the last look. If someone came or went meanwhile, the numbers
+            were those of several and say nothing: 0.
+        """
         infos = self._node.get_publishers_info_by_topic(self._name)  # which it remaps, once
         ids = {tuple(info.endpoint_gid) for info in infos}
-        self._have_changed |= ids != self._ids
+        if ids != self._ids:
+            self._have_changed, self._missed = True, 0
         self._ids = ids
         self.names = [
             f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
             f'{info.qos_profile.reliability.name.lower().replace("_", " ")})'
             for info in infos
         ]
+        missed, self._missed = self._missed, 0
+        return missed
 
     def start_over(self) -> None:
         """The next image is the first."""
-        self._last_number = 0
+        self._last_number = self._missed = 0
 
-    def numbered(self, number: int) -> tuple[bool, int]:
+    def numbered(self, number: int) -> bool:
         """Notes that an image came.
 
         Args:
             number: which of its publisher's messages it is, from 1; 0 where the middleware does not count.
         Returns:
-            whether it follows the image before, as far as is known, and how many between never came.
+            whether it follows the image before, as far as is known.
         """
         between = number - self._last_number - 1
         follows = not (self._last_number and number and between)  # else: or it is another publisher's
         is_of_one = len(self.names) <= 1 and not self._have_changed  # numbers of several say nothing
-        missed = between if not follows and 0 < between < MAX_MISSED and is_of_one else 0
+        if not follows and 0 < between < MAX_MISSED and is_of_one:
+            self._missed += between
         if number <= self._last_number or not number:
             self._turns.append(time.monotonic())
         self._have_changed = False
         self._last_number = number
-        return follows, missed
+        return follows

@@ -38,7 +38,7 @@ class _Waiting(NamedTuple):
 
     received_s: float  # by `time.monotonic()`
     message: Any
-    follows_hole: bool  # of a video: what came before it is not whole
+    number: int  # where one is left out there is a hole, and a video cannot go on
 
 
 class TopicSource:
@@ -67,8 +67,9 @@ class TopicSource:
         # Of a video more than the newest must wait: each packet builds on the one before.
         self._depth = max(PACKETS, settings.capacity) if self._is_video else settings.capacity
         self._inbox: Inbox[_Waiting] = Inbox(self._depth)
-        self._hole_before_oldest = False  # of a video, what waits does not continue what was taken
-        self._hole_before_next = False  # nor does what comes continue what waits
+        self._next_number = 1  # the executor's alone
+        self._losses = 0  # times that messages were lost on the way; the executor's, and the worker looks
+        self._goes_on_at = 1, 0  # with which number, at how many losses, a video goes on; the worker's alone
         self.camera_infos = CameraInfos(self._depth, statistics)
         self._info_names = camera_info_names(node)
         self._latched_infos: set[str] = set()  # names of those that are subscribed to as latched
@@ -107,8 +108,6 @@ class TopicSource:
         numbered = hasattr(Subscription, 'CallbackType')  # Humble gives no message info
         self.publishers.start_over()
         self.camera_infos.clear()  # only now: frames that were in work at the end still asked for theirs
-        # Again: a packet in work when this was unsubscribed may have taken the mark for its own.
-        self._hole_before_oldest, self._hole_before_next = True, False
         if self._is_video:
             kind = message_type(transport)
         else:
@@ -123,15 +122,12 @@ class TopicSource:
             self._subscribe_to_infos(name)
 
     def unsubscribe(self) -> None:
-        """Stops taking images and forgets those that wait, which are counted as `discarded`.
-
-        Of a video nothing that follows later builds on what came before.
-        """
+        """Stops taking images and forgets those that wait, which are counted as `discarded`."""
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions = {}
         self._statistics.count('discarded', self._inbox.clear())
-        self._hole_before_oldest = True
+        self._next_number += 1  # what is sent meanwhile is a hole
 
     def close(self) -> None:
         """Unsubscribes and ends the iteration."""
@@ -156,11 +152,12 @@ class TopicSource:
         return ', '.join(topics) if rank is None else topics[rank]
 
     def look_for_publishers(self) -> None:
-        """Notes who publishes the images.
+        """Notes who publishes the images, and counts those that their numbers say are `missed`.
 
         Also subscribes to camera_infos that are sent only once, for whoever comes later.
         """
-        self.publishers.look()
+        if missed := self.publishers.look():
+            self._statistics.count('missed', missed)
         for name in self._info_names if self.is_subscribed else ():
             publishers = [info.qos_profile for info in self._node.get_publishers_info_by_topic(name)]
             latched = all(
@@ -173,26 +170,24 @@ class TopicSource:
                 self._subscribe_to_infos(name)
 
     def on_image(self, message: Any, info: Mapping[str, Any]) -> None:
-        """An image came; it waits for the worker. What the publisher sent before it and never came is missed.
+        """An image came; it waits for the worker.
 
         Args:
             info: of the middleware, with the publisher's number of the message where it counts them.
         """
-        follows, missed = self.publishers.numbered(info.get('publication_sequence_number') or 0)
-        if missed:
-            self._statistics.count('missed', missed)
+        follows = self.publishers.numbered(info.get('publication_sequence_number') or 0)
         self._statistics.count('received')
-        item = _Waiting(time.monotonic(), message, self._hole_before_next or not follows)
-        self._hole_before_next = False
-        if not self._inbox.put(item):
+        number = self._next_number if follows else self._next_number + 1
+        self._next_number = number + 1
+        if not self._inbox.put(_Waiting(time.monotonic(), message, number)):
             self._statistics.count('dropped')
-            self._hole_before_oldest = True
 
     def on_lost(self, count: int) -> None:
         """Images were lost on the way, as the middleware says."""
         self._statistics.count('lost', count)
         # It does not say which: they may have been due before what waits, or before what comes next.
-        self._hole_before_oldest = self._hole_before_next = True
+        self._losses += 1
+        self._next_number += 1
 
     def __iter__(self) -> Iterator[TopicFrame | None]:
         """Frames as they come, and None in every pause, also one in which nothing comes that is a frame."""
@@ -271,22 +266,26 @@ class TopicSource:
 
     def _video_frame(self, video: VideoTopic, oldest: _Waiting) -> TopicFrame | None:
         """The newest picture of the packets that wait, or with drop_policy `queue` that of the oldest."""
-        if self._hole_before_oldest or oldest.follows_hole:
-            self._hole_before_oldest = False
-            video.restart()
-        received_s, messages = oldest.received_s, [oldest.message]
-        while self._settings.drop_policy == 'latest' and (item := self._inbox.take()) is not None:
-            self._statistics.count('dropped')
-            if item.follows_hole:
+        messages: list[Any] = []
+        for newest in self._taken_from(oldest):
+            number, losses = newest.number, self._losses
+            if (number, losses) != self._goes_on_at:
                 video.restart()
                 messages.clear()
-            received_s = item.received_s
-            messages.append(item.message)
+            self._goes_on_at = number + 1, losses
+            messages.append(newest.message)
         picture = video.newest(messages)
         if picture is None:
             self._statistics.count('undecoded')
             return None
-        return self._frame(picture.header, picture.image, picture.codec, received_s, picture.coded)
+        return self._frame(picture.header, picture.image, picture.codec, newest.received_s, picture.coded)
+
+    def _taken_from(self, oldest: _Waiting) -> Iterator[_Waiting]:
+        """The oldest packet, and with drop_policy `latest` all that wait behind it."""
+        yield oldest
+        while self._settings.drop_policy == 'latest' and (item := self._inbox.take()) is not None:
+            self._statistics.count('dropped')
+            yield item
 
     def _image_frame(self, message: Image | CompressedImage, received_s: float) -> TopicFrame:
         if isinstance(message, CompressedImage):
