@@ -153,6 +153,7 @@ def diagnostics_of(probe, statistics):
         log.close()
         watched = Diagnostics(probe.node, log)
         made.append(watched)
+        watched._timer.cancel()  # on a busy machine it would come before the test asks
         watched.state = 'active'
         watched.stream = SimpleNamespace(
             source=source,

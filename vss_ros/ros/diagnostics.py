@@ -16,6 +16,7 @@ from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.fast_dds import VARIABLES
 from vss_ros.ros.statistics import Tally
 from vss_ros.ros.stream import CameraStream
+from vss_ros.ros.throttling import at_most_every
 from vss_ros.ros.video_topic import VIDEO_TRANSPORTS
 
 PERIOD_S = 1.0
@@ -168,7 +169,7 @@ class Diagnostics:
         publishers = stream.source.publishers.names
         seen = f'publishers on it: {", ".join(publishers)}' if publishers else 'nobody publishes on it'
         text = f'no image on {stream.source.topic} for {silence_s:.0f} s; {seen}'
-        self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+        self._node.get_logger().warning(text, **at_most_every(THROTTLE_S))
         return [(WARN, text)]
 
     def _shared(self, stream: CameraStream) -> list[Problem]:
@@ -180,7 +181,7 @@ class Diagnostics:
             f'{len(publishers)} publishers are on {stream.source.topic}: {", ".join(publishers)}; masks may '
             'be carried from images of one to those of another. Let one publish, or give each its own topic'
         )
-        self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+        self._node.get_logger().warning(text, **at_most_every(THROTTLE_S))
         return [(WARN, text)]
 
     def _bad_frames(self, stream: CameraStream, tally: Tally) -> list[Problem]:
@@ -211,11 +212,11 @@ class Diagnostics:
                     'newer ones replaced them before this process took them, as on a machine that is '
                     'overloaded, or they could not be read'
                 )
-            self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+            self._node.get_logger().warning(text, **at_most_every(THROTTLE_S))
             problems.append((WARN, text))
         if dropped and stream.settings.node.drop_policy == 'queue':
             text = f'the queue was full and {dropped} images were dropped; raise queue_size or play slower'
-            self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+            self._node.get_logger().warning(text, **at_most_every(THROTTLE_S))
             problems.append((WARN, text))
         return problems
 
@@ -227,7 +228,7 @@ class Diagnostics:
         if late_ms <= settings.max_acceptable_consecutive_delay_ms:
             return []
         text = f'a frame has been in work for {in_work_s:.0f} s, and no other can be'
-        self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
+        self._node.get_logger().error(text, **at_most_every(THROTTLE_S))
         return [(ERROR, text)]
 
     def _silence(self, stream: CameraStream, tally: Tally) -> list[Problem]:
@@ -243,7 +244,7 @@ class Diagnostics:
         text = f'images come on {stream.source.topic}, and no mask has for {silence_s:.0f} s'
         if settings.image_transport in VIDEO_TRANSPORTS:
             text += '; a video is understood from a key picture on: let the encoder send them more often'
-        self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
+        self._node.get_logger().error(text, **at_most_every(THROTTLE_S))
         return [(ERROR, text)]
 
     def _slowness(self, stream: CameraStream, tally: Tally) -> list[Problem]:
@@ -277,7 +278,7 @@ class Diagnostics:
                 f'each of the last {in_a_row} frames was computed in full, as it began a new stream: '
                 f'{counted}; let one camera publish, with one clock and one format'
             )
-        self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+        self._node.get_logger().warning(text, **at_most_every(THROTTLE_S))
         return [(WARN, text)]
 
     def _geometry(self, stream: CameraStream) -> list[Problem]:
@@ -289,7 +290,7 @@ class Diagnostics:
             f'one: {stream.source.camera_infos.misfit}; '
             'publish that of the images, or remap camera_info to it'
         )
-        self._node.get_logger().warning(text, throttle_duration_sec=THROTTLE_S)
+        self._node.get_logger().warning(text, **at_most_every(THROTTLE_S))
         return [(WARN, text)]
 
     def _background(self, stream: CameraStream) -> list[Problem]:
@@ -302,7 +303,7 @@ class Diagnostics:
             text = (
                 f'a key frame has been in work in the background for {in_work_s:.0f} s, and no other can be'
             )
-            self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
+            self._node.get_logger().error(text, **at_most_every(THROTTLE_S))
             return [(ERROR, text)]
         if failed:
             return [(WARN, f'key frames that failed in the background: {failed}; masks rested on older ones')]

@@ -12,7 +12,10 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 
+from vss_ros.ros.throttling import at_most_every
+
 THROTTLE_S = 5.0
+LOOK_S = 0.1  # between two looks at what is waited for
 
 
 def spin(executor: SingleThreadedExecutor, node: Node, until: Future | None = None) -> None:
@@ -25,13 +28,13 @@ def spin(executor: SingleThreadedExecutor, node: Node, until: Future | None = No
         try:
             if until is None:
                 executor.spin()
-            else:
-                executor.spin_until_future_complete(until)
+            else:  # rclpy's own way to do this adds a callback to `until` with each one that it calls
+                executor.spin_once(timeout_sec=LOOK_S)
         except ExternalShutdownException:
             raise
         except Exception as error:
             if not node.context.ok():  # SIGTERM can surface as "context is not valid"
                 return
             log = node.get_logger()
-            log.error(f'a callback failed: {type(error).__name__}: {error}', throttle_duration_sec=THROTTLE_S)
+            log.error(f'a callback failed: {type(error).__name__}: {error}', **at_most_every(THROTTLE_S))
             log.debug(traceback.format_exc())

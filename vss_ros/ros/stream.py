@@ -17,6 +17,7 @@ from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.loading import Loaded
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.statistics import StreamStatistics
+from vss_ros.ros.throttling import at_most_every
 from vss_ros.ros.topic_sink import TopicSink
 from vss_ros.ros.topic_source import TopicSource
 
@@ -189,7 +190,7 @@ class CameraStream:
         log = self._node.get_logger()
         if in_a_row >= self.settings.node.max_consecutive_bad_frames:
             log.error(
-                f'{in_a_row} frames in a row were skipped, the last: {text}', throttle_duration_sec=THROTTLE_S
+                f'{in_a_row} frames in a row were skipped, the last: {text}', **at_most_every(THROTTLE_S)
             )
         else:
-            log.warning(f'frame skipped: {text}', throttle_duration_sec=THROTTLE_S)
+            log.warning(f'frame skipped: {text}', **at_most_every(THROTTLE_S))
