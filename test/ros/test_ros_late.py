@@ -1,7 +1,7 @@
 """A model whose results are late: each is published with the header of the image it belongs to."""
 
 import pytest
-from ros_harness import OUTPUTS, NodeProcess, pixels
+from ros_harness import OUTPUTS, NodeProcess, changed, pixels, values_of
 from sensor_msgs.msg import CameraInfo
 
 
@@ -86,6 +86,28 @@ def test_results_have_the_sizes_of_their_own_images(robot):
     masks = [robot.answer(image.header) for image in images]
     assert [(mask.height, mask.width) for mask in masks] == [(48, 64), (24, 32), (96, 128)]
     assert [blue(mask) for mask in masks] == [1, 2, 3]
+
+
+def test_an_answer_that_cannot_be_published_costs_no_other_image_its_own(tmp_path, late_models, robot_in):
+    failing = changed(
+        'from vss_ros.ros import topic_sink',
+        'made = topic_sink.image_message',
+        'def image_message(array, encoding, header):',
+        '    assert array.flat[0] != 2, "it cannot be published"',
+        '    return made(array, encoding, header)',
+        'topic_sink.image_message = image_message',
+    )
+    options = {'model': late_models[2], 'engine': 'onnxruntime', 'drop_policy': 'queue'}
+    with NodeProcess(tmp_path, 'choosy', program=failing, **options):
+        robot = robot_in('choosy')
+        robot.listen('mask', OUTPUTS['mask'])
+        robot.start()
+        images = [robot.image(1), robot.image(2), robot.image(3, (24, 32))]  # a new stream, with a new size
+        for image in images:
+            robot.camera.publish(image)
+        robot.answer(images[2].header)
+        assert [blue(mask) for mask in robot.received['mask']] == [1, 3]
+        robot.diagnostics(lambda status: values_of(status).get('failed') == '1', 'the failure')
 
 
 def test_a_reset_answers_what_is_owed_and_starts_anew(robot):

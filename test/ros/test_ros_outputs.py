@@ -1,5 +1,7 @@
 """What the node publishes: headers, sizes, encodings and contents."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from vss_ros.core.classes import load_classes
+from vss_ros.core.files.share import DEFAULT_MODEL
+from vss_ros.core.model.folder import load_model
+from vss_ros.ros.topic_sink import stages_on_engine
 
 SIZE = (96, 128)
 
@@ -122,6 +127,22 @@ def test_an_image_may_be_segmented_in_regions_and_frame_info_says_how_many_are_k
     image = robot.image(3, (51, 77))
     robot.show(image)
     assert robot.info(image.header)['key_regions'] == '6'
+
+
+@pytest.mark.parametrize(
+    ('made_with', 'motion', 'is_on_engine'),
+    [
+        ('network', 'model', True),
+        ('network', 'network', True),
+        ('network', 'dis', False),
+        ('dis', 'model', False),
+    ],
+)
+def test_flow_that_the_host_computes_is_no_time_of_the_engine(made_with, motion, is_on_engine):
+    model = load_model(DEFAULT_MODEL)
+    graphs = {**model.graphs, 'flow': model.graphs['warp']} if made_with == 'network' else model.graphs
+    stages = stages_on_engine(replace(model, flow=made_with, graphs=graphs), motion)
+    assert stages == {*model.graphs, 'flow'} if is_on_engine else {*model.graphs}
 
 
 def test_an_overlay_has_the_colours_of_the_image(robot):

@@ -376,6 +376,54 @@ assert not logging.getLogger('vss_ros').handlers
 """
 
 
+FORGETFUL = """
+import sys
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+
+from vss_ros.ros.node import SegmentationNode
+
+
+def main():
+    rclpy.init(args=sys.argv)
+    node = SegmentationNode()
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        ENDS
+
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ('ends', 'code'),
+    [('pass', 0), ('rclpy.try_shutdown()', 0), ('raise SystemExit(3)', 3), ('raise OSError(4)', 1)],
+)
+def test_a_process_that_forgets_to_destroy_the_node_ends_after_the_frame_in_work(
+    tmp_path, echo_model, robot_in, ends, code
+):
+    gate = Gate(tmp_path)
+    program = ('-c', '\n'.join([*gate.lines, FORGETFUL.replace('ENDS', ends)]))
+    options = {'program': program, 'model': echo_model, 'engine': 'onnxruntime'}
+    node = NodeProcess(tmp_path, 'forgetful', **options)
+    robot = robot_in('forgetful')
+    robot.listen('mask', Image)
+    robot.start()
+    robot.show()
+    gate.shut()
+    robot.camera.publish(robot.image())
+    robot.diagnostics(lambda status: values_of(status).get('received') == '2', 'the image')
+    node.process.send_signal(signal.SIGINT)
+    robot.probe.spin_for(0.5)  # within which the frame is in work
+    assert node.is_alive
+    gate.open()
+    assert node.wait() == code, node.log
+    assert ('Traceback' in node.log) == (code == 1)
+
+
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
 def test_a_process_that_composes_the_node_ends_by_the_usual_means_of_rclpy(
     tmp_path, echo_model, robot_in, sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from contextlib import ExitStack, suppress
 from threading import Thread
 
@@ -54,7 +55,7 @@ class CameraStream:
             undone.callback(self.engine.close)
             undone.callback(self._segmenter.close)  # before the engine that its thread runs on
             self._segmenter.configure(settings.stream)
-            self._sink = TopicSink(node, self.model, settings.node, statistics)
+            self._sink = TopicSink(node, self.model, settings, statistics, self._on_failed)
             undone.pop_all()
         self.source: TopicSource | None = None
         self._worker: Thread | None = None
@@ -84,8 +85,11 @@ class CameraStream:
         if subscribe:
             self._subscribe(self.source)
         self._segmenter.reset(ACTIVATED)
-        worker = Thread(target=self._work, name='segmentation')
+        # A daemon does not keep a process alive that ends without `destroy_node`, by an exception say. Such a
+        # process must not end while native code runs in there either.
+        worker = Thread(target=self._work, name='segmentation', daemon=True)
         worker.start()  # or it cannot be, where there are too many
+        atexit.register(self.stop)
         self._worker = worker
 
     def stop(self) -> None:
@@ -103,6 +107,7 @@ class CameraStream:
                     f'a frame was not finished within {STOP_S:g} s, and the node takes no more images; '
                     'deactivate it again, or end the process'
                 )
+        atexit.unregister(self.stop)
         self.source = self._worker = None
 
     def close(self) -> None:
@@ -159,7 +164,7 @@ class CameraStream:
             self.statistics.forget_restarts()  # frames that came too late by the old one are no news
         self.settings = settings
         self._segmenter.configure(settings.stream)
-        self._sink.configure(settings.node)
+        self._sink.configure(settings)
         if self.source is not None:
             self.source.configure(settings.node)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Set
 from typing import Any
 
 import cv2
@@ -12,14 +13,16 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from vss_ros.core.classes import ClassSet
 from vss_ros.core.drawing import overlay, painted
 from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import HOST_FLOWS
 from vss_ros.core.resize import fit
 from vss_ros.ros.camera_infos import scaled_camera_info
 from vss_ros.ros.conversions import image_message, png_message
 from vss_ros.ros.qos_events import create_lifecycle_publisher
-from vss_ros.ros.settings import NodeSettings
+from vss_ros.ros.settings import Settings
 from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_frame import TopicFrame
 
@@ -29,15 +32,25 @@ class TopicSink:
 
     The mask goes first; whatever else is wanted follows and does not delay it.
     Threads: the worker writes; the executor's replaces the settings, and closes it once the worker has ended.
+
+    Args:
+        on_failed: is told, on the worker thread, about each answer that could not be published.
     """
 
     def __init__(
-        self, node: LifecycleNode, model: ModelFolder, settings: NodeSettings, statistics: StreamStatistics
+        self,
+        node: LifecycleNode,
+        model: ModelFolder,
+        settings: Settings,
+        statistics: StreamStatistics,
+        on_failed: Callable[[Exception], None],
     ) -> None:
         self._node = node
         self._model = model
-        self._settings = settings
+        self._settings = settings.node
         self._statistics = statistics
+        self._on_failed = on_failed
+        self._on_engine = stages_on_engine(model, settings.stream.motion)
         self._publishers: list[LifecyclePublisher] = []
         try:
             self._mask = self._create('mask', Image)
@@ -52,12 +65,18 @@ class TopicSink:
             self.close()
             raise
 
-    def configure(self, settings: NodeSettings) -> None:
+    def configure(self, settings: Settings) -> None:
         """Takes new settings for the frames to come."""
-        self._settings = settings
+        self._settings = settings.node
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
         assert isinstance(frame, TopicFrame)  # source and sink of the node belong together
+        try:
+            self._publish(frame, segmentation)
+        except Exception as error:  # let through, it would end the frame whose first answer this may be
+            self._on_failed(error)
+
+    def _publish(self, frame: TopicFrame, segmentation: Segmentation) -> None:
         mask, header = segmentation.mask, frame.header
         self._mask.publish(image_message(mask, 'mono8', header))
         latency_ms = (time.monotonic() - frame.received_s) * 1e3
@@ -68,7 +87,7 @@ class TopicSink:
         if info is not None:
             self._camera_info.publish(scaled_camera_info(info, header, frame.size, mask.shape))
         if _wanted(self._frame_info):
-            self._frame_info.publish(frame_info(frame, segmentation, self._model, latency_ms, dropped))
+            self._frame_info.publish(self._frame_info_message(frame, segmentation, latency_ms, dropped))
         if _wanted(self._color_mask):
             colours = painted(mask, self._model.classes.palette)
             self._color_mask.publish(image_message(colours, 'rgb8', header))
@@ -97,22 +116,37 @@ class TopicSink:
             return image_message(confidence * np.float32(1 / 255), '32FC1', frame.header)
         return image_message(confidence, 'mono8', frame.header)
 
+    def _frame_info_message(
+        self, frame: TopicFrame, segmentation: Segmentation, latency_ms: float, dropped: int
+    ) -> DiagnosticArray:
+        return frame_info(frame, segmentation, self._model.classes, self._on_engine, latency_ms, dropped)
+
     def _overlay_message(self, frame: TopicFrame, mask: np.ndarray) -> Image:
         image = fit(frame.image, mask.shape)
         picture = overlay(image, mask, self._model.classes, self._settings.overlay_alpha)
         return image_message(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), 'rgb8', frame.header)
 
 
+def stages_on_engine(model: ModelFolder, motion: str) -> Set[str]:
+    """Those that are graphs; flow is none where `motion` lets the host compute it in place of a network."""
+    return model.graphs.keys() - ({'flow'} if model.flow_of(motion) in HOST_FLOWS else set())
+
+
 def frame_info(
-    frame: TopicFrame, segmentation: Segmentation, model: ModelFolder, latency_ms: float, dropped: int
+    frame: TopicFrame,
+    segmentation: Segmentation,
+    classes: ClassSet,
+    on_engine: Set[str],
+    latency_ms: float,
+    dropped: int,
 ) -> DiagnosticArray:
     """What is to be known about one frame, as key-value pairs under the image's header.
 
     Keys: `kind` (key, propagated, carried, mixed), `regions` and `key_regions` (how many there are, and were
     computed in full; only with regions), `age_frames`, `age_ms`, `reset_reason`, `latency_ms` (arrival of the
-    image to published mask), `engine_ms`, `<stage>_ms` of each stage, `corrected_share`,
-    `expected_accuracy`, `dropped` (frames since the last answer), `mean_confidence` (0..1), `share.<class>`
-    and `share.unlabelled` (0..1).
+    image to published mask), `engine_ms` (of the stages `on_engine`), `<stage>_ms` of each stage,
+    `corrected_share`, `expected_accuracy`, `dropped` (frames since the last answer), `mean_confidence`
+    (0..1), `share.<class>` and `share.unlabelled` (0..1).
     """
     counts = cv2.calcHist([segmentation.mask], [0], None, [256], [0, 256]).ravel() / segmentation.mask.size
     timings = segmentation.timings_ms
@@ -122,7 +156,7 @@ def frame_info(
         'age_ms': f'{segmentation.age_ns / 1e6:.3f}',
         'reset_reason': segmentation.reset_reason or '',
         'latency_ms': f'{latency_ms:.3f}',
-        'engine_ms': f'{sum(ms for stage, ms in timings.items() if stage in model.graphs):.3f}',
+        'engine_ms': f'{sum(ms for stage, ms in timings.items() if stage in on_engine):.3f}',
         **{f'{stage}_ms': f'{ms:.3f}' for stage, ms in timings.items()},
         'dropped': dropped,
         'mean_confidence': f'{cv2.mean(segmentation.model_confidence)[0] / 255:.4f}',
@@ -134,7 +168,7 @@ def frame_info(
         values['corrected_share'] = f'{segmentation.corrected_share:.5f}'
     if segmentation.expected_accuracy is not None:
         values['expected_accuracy'] = f'{segmentation.expected_accuracy:.5f}'
-    for name, share in zip(model.classes.names, counts, strict=False):
+    for name, share in zip(classes.names, counts, strict=False):
         values[f'share.{name}'] = f'{share:.5f}'
     values['share.unlabelled'] = f'{counts[255]:.5f}'
     status = DiagnosticStatus(
