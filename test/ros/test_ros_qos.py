@@ -67,6 +67,12 @@ def topics(node) -> list[str]:
     return [subscription.topic_name for subscription in node.subscriptions]
 
 
+def test_a_topic_that_remappings_give_two_types_is_named(node_with, statistics):
+    node = node_with('-r', 'image_raw:=camera_info')
+    with pytest.raises(SettingsError, match='^/x/camera_info cannot be made: RCLError.*remap one of the two'):
+        subscribed(node, NodeSettings(), statistics)
+
+
 @pytest.mark.parametrize(
     ('transport', 'rules', 'topic'),
     [

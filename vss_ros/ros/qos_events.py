@@ -17,7 +17,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import SettingsError, error_text
 from vss_ros.ros.statistics import StreamStatistics
 
 try:
@@ -88,7 +88,7 @@ def create_subscription(
             kind, name, callback, qos, event_callbacks=events, qos_overriding_options=overrides
         )
 
-    with _naming_bad_overrides(node, parameters):
+    with _telling_what_is_wrong(node, topic, parameters):
         try:
             return create(SubscriptionEventCallbacks(incompatible_qos=incompatible, message_lost=lost))
         except UnsupportedEventTypeError:
@@ -134,7 +134,7 @@ def _create_publisher(
         overrides = QoSOverridingOptions(POLICIES)
         return make(kind, name, qos, event_callbacks=events, qos_overriding_options=overrides)
 
-    with _naming_bad_overrides(node, parameters):
+    with _telling_what_is_wrong(node, topic, parameters):
         try:
             return create(PublisherEventCallbacks(incompatible_qos=incompatible))
         except UnsupportedEventTypeError:
@@ -142,7 +142,7 @@ def _create_publisher(
 
 
 @contextmanager
-def _naming_bad_overrides(node: Node, parameters: str) -> Iterator[None]:
+def _telling_what_is_wrong(node: Node, topic: str, parameters: str) -> Iterator[None]:
     """Raises SettingsError in place of rclpy's errors, which name neither the topic nor the parameter."""
     try:
         yield
@@ -157,7 +157,10 @@ def _naming_bad_overrides(node: Node, parameters: str) -> Iterator[None]:
         depth = node.get_parameter_or(f'{parameters}.depth').value
         if depth is not None and not 0 <= depth <= MOST_DEPTH:
             raise SettingsError(f'{parameters}.depth is {depth}; use 0 to {MOST_DEPTH}') from error
-        raise
+        raise SettingsError(
+            f'{topic} cannot be made: {error_text(error)}; if this process has it with another type of '
+            'messages, remap one of the two'
+        ) from error
 
 
 def _forget_overrides(node: Node, parameters: str) -> None:
