@@ -12,7 +12,9 @@ import pytest
 from processes import started
 
 from vss_ros.cli.main import main
+from vss_ros.cli.run import _Tally
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+from vss_ros.core.frame import Segmentation
 
 
 def run(source, model, *words):
@@ -95,6 +97,38 @@ def test_the_key_frame_interval_is_obeyed(images, tiny_model, capsys, words, key
     assert run(images, tiny_model, *words) == 0
     rows = [line.split('│') for line in capsys.readouterr().out.splitlines() if '│ key' in line]
     assert int(rows[0][2]) == keys
+
+
+def test_it_is_said_why_every_frame_of_a_slow_source_is_computed_in_full(images, tiny_model, capsys):
+    said = 'every frame was computed in full: each came more than 0.5 s after the one before'
+    assert run(images, tiny_model, '--rate', 1) == 0
+    assert said in capsys.readouterr().out
+    for words in (['--rate', 1, '--max-frame-gap-s', 2], ['--key-frame-interval', 1], ['--frames', 1]):
+        assert run(images, tiny_model, *words) == 0
+        assert 'computed in full' not in capsys.readouterr().out
+
+
+def test_images_of_many_sizes_are_said_to_be_computed_in_full(images, tiny_model, capsys):
+    for number in range(0, 12, 2):
+        file = str(images / 'images' / f'{number}.png')
+        cv2.imwrite(file, cv2.imread(file)[:32])
+    assert run(images / 'images', tiny_model) == 0
+    shown = capsys.readouterr().out
+    assert 'every frame was computed in full: each began a new stream: size changed (11)' in shown
+
+
+def test_times_of_a_long_run_take_no_more_memory_than_those_of_a_short_one_and_are_as_exact():
+    tally = _Tally()
+    times = np.random.default_rng(0).gamma(4, 5, 20_000)
+    for ms in (*times, *times):
+        tally.write(
+            None, Segmentation(None, None, False, 1, 0, 0, timings_ms={'flow': ms / 4, 'warp': ms * 3 / 4})
+        )
+    for percent in (0, 50, 99, 100):
+        expected = np.percentile([*times, *times], percent)
+        assert tally.percentile_ms('propagated', percent) == pytest.approx(expected, abs=0.006)
+    assert tally.times['propagated'].total() == 40_000
+    assert len(tally.times['propagated']) < 10_000
 
 
 def test_a_run_can_stop_early(images, tiny_model, tmp_path):

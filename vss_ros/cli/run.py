@@ -10,7 +10,7 @@ The source is an image, a folder of images (or of images/ and labels/), a video,
     -o out.json    scores, if the source knows the truth
 
 An output appears when it is complete; after an error, Ctrl-C or SIGTERM there is none (masks that are
-written stay).
+written stay). Of several outputs those that are complete already stay when the next cannot be completed.
 
     vss run drive.mp4 -o overlay.mp4
     vss run recording/ --topic /camera/image_raw -o masks.mcap --copy-images
@@ -20,13 +20,16 @@ written stay).
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import closing
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 from vss_ros.cli.frame_progress import FrameProgress
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from vss_ros.core.frame import Frame, Segmentation
     from vss_ros.core.model.folder import ModelFolder
     from vss_ros.core.sinks.scores import ScoreSink
-    from vss_ros.core.sinks.timings import TimingSink
 
 ALPHA = 0.5
 _log = logging.getLogger(__name__)
@@ -75,7 +77,6 @@ def main(args: Namespace) -> int:
     from vss_ros.core.open_segmenter import open_segmenter
     from vss_ros.core.sinks.open import check_apart, is_bag, is_video, open_sinks
     from vss_ros.core.sinks.scores import ScoreSink
-    from vss_ros.core.sinks.timings import TimingSink
     from vss_ros.core.sources.open import SourceSettings, open_source
     from vss_ros.core.sources.synthetic import SyntheticSource, known_in
 
@@ -99,7 +100,7 @@ def main(args: Namespace) -> int:
             frames = known_in(classes, frames)
         known = operator.length_hint(source)
         total = min(known, args.frames or known) or args.frames
-        timings, scores = TimingSink(), ScoreSink(classes)
+        tally, scores = _Tally(), ScoreSink(classes)
         start = time.perf_counter()
         with (
             open_sinks(
@@ -107,11 +108,11 @@ def main(args: Namespace) -> int:
             ) as outputs,
             FrameProgress(total) as progress,
         ):
-            pipeline.run(frames, segmenter, [*outputs, timings, scores, _ProgressSink(progress)])
-            if not any(map(timings.count, timings.ms)):
+            pipeline.run(frames, segmenter, [*outputs, tally, scores, _ProgressSink(progress)])
+            if not tally.frames:
                 raise SourceError(f'{args.source} gave no frames')
         seconds = time.perf_counter() - start
-    _report(args, segmenter.model, engine, timings, scores, seconds)
+    _report(args, segmenter.model, engine, tally, scores, seconds)
     return 0
 
 
@@ -119,21 +120,23 @@ def _report(
     args: Namespace,
     model: ModelFolder,
     engine: dict[str, str],
-    timings: TimingSink,
+    tally: _Tally,
     scores: ScoreSink,
     seconds: float,
 ) -> None:
     """Prints how fast it was, how good where the truth is known, and what was written."""
     from rich.console import Console
 
-    count = sum(map(timings.count, timings.ms))
     console = Console(highlight=False, markup=False)
     console.print(
-        f'{count} frames in {seconds:.1f} s, {count / seconds:.1f} frames/s with reading and writing'
+        f'{tally.frames} frames in {seconds:.1f} s, {tally.frames / seconds:.1f} frames/s with reading and '
+        'writing'
     )
     used = ' '.join(engine[key] for key in ('engine', 'precision', 'device'))
     console.print(f'{model.name} on {used}', soft_wrap=True)
-    console.print(_timing_table(timings))
+    console.print(_timing_table(tally))
+    if reason := _why_nothing_was_propagated(args, model, tally):
+        console.print(f'every frame was computed in full: {reason}', soft_wrap=True)
     if scores.frames:
         console.print(f'scored on {scores.frames} frames with truth')
         console.print(_score_table(scores))
@@ -146,6 +149,38 @@ def _report(
             )
     for output in args.output:
         console.print(f'written: {output}', soft_wrap=True)
+
+
+class _Tally:
+    """Counts frames by kind and time, and why streams began; a long run takes no more memory than a short.
+
+    Attributes:
+        times: kind of frame -> hundredths of a millisecond -> frames that took so long.
+        resets: why a new stream began -> how often.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.times: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self.resets: Counter[str] = Counter()
+
+    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        self.frames += 1
+        self.times[segmentation.kind][round(100 * sum(segmentation.timings_ms.values()))] += 1
+        if segmentation.reset_reason is not None:
+            self.resets[segmentation.reset_reason] += 1
+
+    def percentile_ms(self, kind: str, percent: float) -> float:
+        """Milliseconds that this share of the frames of a kind stayed within, as of `numpy.percentile`."""
+        counts = self.times[kind]
+        values = sorted(counts)
+        ends = list(accumulate(counts[value] for value in values))
+        place = percent / 100 * (ends[-1] - 1)
+        low, high = (values[bisect_right(ends, index)] for index in (math.floor(place), math.ceil(place)))
+        return (low + (high - low) * (place % 1)) / 100
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 class _ProgressSink:
@@ -161,17 +196,35 @@ class _ProgressSink:
         """The progress bar ends with the run."""
 
 
-def _timing_table(timings: TimingSink) -> Table:
+def _timing_table(tally: _Tally) -> Table:
     from rich.table import Table
+
+    from vss_ros.core.sinks.timings import KINDS
 
     table = Table('frames')
     for heading in ('count', 'ms p50', 'ms p99'):
         table.add_column(heading, justify='right')
-    for kind in timings.ms:
-        if count := timings.count(kind):
-            p50, p99 = timings.percentile(kind, 50), timings.percentile(kind, 99)
-            table.add_row(kind, str(count), f'{p50:.1f}', f'{p99:.1f}')
+    for kind in KINDS:
+        if kind in tally.times:
+            p50, p99 = (tally.percentile_ms(kind, percent) for percent in (50, 99))
+            table.add_row(kind, str(tally.times[kind].total()), f'{p50:.1f}', f'{p99:.1f}')
     return table
+
+
+def _why_nothing_was_propagated(args: Namespace, model: ModelFolder, tally: _Tally) -> str | None:
+    """The reason, if it is that every frame began a new stream, which no table shows."""
+    from vss_ros.core.stream.resets import FIRST_FRAME, GAP
+
+    reasons = {reason: count for reason, count in tally.resets.items() if reason != FIRST_FRAME}
+    if not model.propagates or not reasons or sum(reasons.values()) < tally.frames - 1:
+        return None
+    if set(reasons) == {GAP}:
+        return (
+            f'each came more than {args.max_frame_gap_s:g} s after the one before; raise --max-frame-gap-s '
+            'to propagate all the same'
+        )
+    counted = ', '.join(f'{reason} ({count})' for reason, count in reasons.items())
+    return f'each began a new stream: {counted}'
 
 
 def _score_table(scores: ScoreSink) -> Table:
