@@ -39,7 +39,7 @@ def test_deployment_scores_every_labelled_frame_by_its_age(subjects):
     report = protocol.report(subjects[0])
     assert report['all']['frames'] == 5
     assert report['key']['frames'] == 2
-    assert report['propagated']['frames'] == 3
+    assert report['between']['frames'] == 3
     assert protocol.report(subjects[2])['key']['frames'] == 5
 
 

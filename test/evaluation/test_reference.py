@@ -47,8 +47,8 @@ def test_every_frame_is_scored_and_a_model_agrees_with_itself_where_it_computes_
     model, per_frame = (row['deployment'] for row in report['rows'])
     assert (per_frame['all']['frames'], per_frame['all']['miou_percent']) == (6, 100)
     assert (model['key']['frames'], model['key']['miou_percent']) == (2, 100)
-    assert model['propagated']['frames'] == 4
-    assert model['propagated']['miou_percent'] < 100
+    assert model['between']['frames'] == 4
+    assert model['between']['miou_percent'] < 100
 
 
 def test_masks_take_the_place_of_labels_frame_by_frame(subjects, tiny_model):

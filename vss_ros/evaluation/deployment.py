@@ -148,7 +148,7 @@ class DeploymentProtocol:
         kinds = {
             'all': list(by_age.values()),
             'key': [scores for age, scores in by_age.items() if age == 0],
-            'propagated': [scores for age, scores in by_age.items() if age > 0],
+            'between': [scores for age, scores in by_age.items() if age > 0],
         }
         return {
             'key_frame_interval': self.interval if subject.propagates else 1,

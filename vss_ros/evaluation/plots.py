@@ -57,7 +57,7 @@ def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
     """Every plot that the report has figures for: name -> PNG.
 
     `pda`: accuracy by propagation distance. `cca`: accuracy against computation cost. `reliability`:
-    accuracy of pixels by their confidence, key and propagated frames. `classes`: IoU of each class.
+    accuracy of pixels by their confidence, of key frames and of those between. `classes`: IoU of each class.
     `schedules`: accuracy against cost of schedules of key frames.
     """
     plots: dict[str, Callable[[dict[str, Any]], Figure | None]] = {
@@ -155,7 +155,7 @@ def draw_reliability(report: dict[str, Any]) -> Figure | None:
     """Share of right pixels over confidence, with the histogram of confidence below."""
     kinds = [
         (title, [(row, colour, scores) for row, colour in _coloured(report) if (scores := find(row))])
-        for title, find in (('key frames', _key), ('propagated frames', _propagated))
+        for title, find in (('key frames', _key), ('between key frames', _between))
     ]
     kinds = [(title, entries) for title, entries in kinds if entries]
     if not kinds:
@@ -283,8 +283,8 @@ def _key(row: Row) -> Row | None:
     return scores if scores and scores['frames'] else None
 
 
-def _propagated(row: Row) -> Row | None:
-    if scores := row.get('deployment', {}).get('propagated'):
+def _between(row: Row) -> Row | None:
+    if scores := row.get('deployment', {}).get('between'):
         return scores
     if row['kind'] == PER_FRAME:
         return None

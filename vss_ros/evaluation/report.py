@@ -28,7 +28,7 @@ RULES = {
     'correction_interval': 'of the frames after a key frame each n-th is corrected (step `propagated`), the '
     'others are carried along the flow; so a distance that n does not divide is that of a carried frame. '
     'No value: the row corrects none',
-    'propagated': 'as deployed: all frames between key frames, corrected or carried',
+    'between': 'as deployed: all frames between key frames, corrected or carried',
     'temporal_consistency': 'mIoU of each mask with the mask before, warped by nearest sampling, pixels from '
     f'outside left out, mean over clips (EVSS eq. 8); flow: {FLOW_SOURCE}',
     'schedules': 'every labelled frame of whole clips, a key frame at an interval or where the expected '
@@ -115,14 +115,14 @@ def is_between_corrections(row: dict[str, Any], distance: int) -> bool:
 
 
 def by_kind(row: dict[str, Any]) -> list[dict[str, Any] | None]:
-    """Scores as deployed: of all frames, key frames and propagated ones.
+    """Scores as deployed: of all frames, of key frames and of those between.
 
     A row that computes every frame in full has no key frames to be compared with those of others: it has the
     score of all.
     """
     found = row['deployment']
-    kinds = ('all', 'propagated') if row['kind'] == PER_FRAME else ('all', 'key', 'propagated')
-    return [found.get(kind) if kind in kinds else None for kind in ('all', 'key', 'propagated')]
+    kinds = ('all', 'between') if row['kind'] == PER_FRAME else ('all', 'key', 'between')
+    return [found.get(kind) if kind in kinds else None for kind in ('all', 'key', 'between')]
 
 
 def frames_deployed(report: dict[str, Any]) -> int:

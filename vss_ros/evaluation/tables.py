@@ -30,6 +30,7 @@ CORRECTION = {
     'warp errors': 'warp_errors_percent',
 }
 
+Report = dict[str, Any]
 Row = dict[str, Any]
 Naming = Callable[[Row], str]
 
@@ -43,7 +44,7 @@ def short_name(row: Row) -> str:
     return row['model'] if row['kind'] == MODEL else f'  {row["kind"]}'
 
 
-def score_tables(report: Row, name: Naming) -> Iterator[Rows]:
+def score_tables(report: Report, name: Naming) -> Iterator[Rows]:
     """What was measured, each row called by `name`."""
     if distances := distances_of(report):
         yield _by_distance(report, name, distances)
@@ -56,7 +57,7 @@ def score_tables(report: Row, name: Naming) -> Iterator[Rows]:
         yield _schedules(report, name)
 
 
-def model_table(report: Row) -> Rows:
+def model_table(report: Report) -> Rows:
     """What was scored."""
     rows = []
     for row in report['rows']:
@@ -79,7 +80,7 @@ def model_table(report: Row) -> Rows:
     return Rows('What was scored', ('', 'method', 'image', 'engine', 'flow'), figures, rows)
 
 
-def class_table(report: Row) -> Rows:
+def class_table(report: Report) -> Rows:
     """IoU of each class at the largest distance, or as deployed where nothing was scored by distance."""
     distances = distances_of(report)
     names = [entry['name'] for entry in report['classes']]
@@ -92,7 +93,7 @@ def class_table(report: Row) -> Rows:
     return Rows(f'IoU (%) of each class, {where}', ('',), names, rows)
 
 
-def _by_distance(report: Row, name: Naming, distances: list[int]) -> Rows:
+def _by_distance(report: Report, name: Naming, distances: list[int]) -> Rows:
     def cell(row: Row, distance: int) -> str:
         mark = CARRIED_MARK if is_between_corrections(row, distance) else ''
         return _value(at_distance(row, distance), 'miou_percent') + mark
@@ -115,7 +116,7 @@ def _by_distance(report: Row, name: Naming, distances: list[int]) -> Rows:
     return Rows('mIoU (%) by distance from the key frame', ('',), figures, rows, note)
 
 
-def _details(report: Row, name: Naming, distance: int) -> Rows:
+def _details(report: Report, name: Naming, distance: int) -> Rows:
     groups = report['groups']
     rows = [
         [
@@ -131,7 +132,7 @@ def _details(report: Row, name: Naming, distance: int) -> Rows:
     return Rows(f'At distance {distance} (%)', ('',), figures, rows, members)
 
 
-def _corrections(report: Row, name: Naming, distance: int) -> Rows:
+def _corrections(report: Report, name: Naming, distance: int) -> Rows:
     rows = [
         [name(row), *(_value(scores, key) for key in CORRECTION.values())]
         for row in report['rows']
@@ -140,7 +141,7 @@ def _corrections(report: Row, name: Naming, distance: int) -> Rows:
     return Rows(f'The correction at distance {distance} (%)', ('',), list(CORRECTION), rows)
 
 
-def _deployment(report: Row, name: Naming) -> Rows:
+def _deployment(report: Report, name: Naming) -> Rows:
     rows = []
     for row in report['rows']:
         found = row['deployment']
@@ -149,19 +150,19 @@ def _deployment(report: Row, name: Naming) -> Rows:
                 name(row),
                 *(_value(scores, 'miou_percent') for scores in by_kind(row)),
                 _value(found, 'temporal_consistency_percent'),
-                *(_value(found.get(kind), 'ece_percent') for kind in ('key', 'propagated')),
-                _value(found.get('propagated'), 'corrected_labels_percent'),
+                *(_value(found.get(kind), 'ece_percent') for kind in ('key', 'between')),
+                _value(found.get('between'), 'corrected_labels_percent'),
                 _value(found, 'gmac_per_frame', digits=3),
             ]
         )
     interval = max(row['deployment']['key_frame_interval'] for row in report['rows'])
     # Headings of two lines leave room for names in a terminal of 80 columns; a page shows them in one.
-    figures = ('mIoU', 'key', 'prop.', 'TC', 'ECE\nkey', 'ECE\nprop.', 'CL', 'GMAC')
-    note = f'{_labelled(frames_deployed(report))}; GMAC per frame'
+    figures = ('mIoU', 'key', 'betw.', 'TC', 'ECE\nkey', 'ECE\nbetw.', 'CL', 'GMAC')
+    note = f'{_labelled(frames_deployed(report))}; betw.: between key frames; GMAC per frame'
     return Rows(f'Deployed with a key frame every {interval} frames (%)', ('',), figures, rows, note)
 
 
-def _schedules(report: Row, name: Naming) -> Rows:
+def _schedules(report: Report, name: Naming) -> Rows:
     rows = [
         [
             name(row),
