@@ -165,7 +165,9 @@ def test_bench_makes_a_model_of_another_size_for_the_time_being(tiny_model, tmp_
     assert not list(tmp_path.glob('vss-bench-*'))
 
 
-def test_bench_leaves_out_the_precisions_that_an_engine_does_not_compute_in(tiny_model, tmp_path, capsys):
+def test_bench_leaves_out_the_precisions_that_an_engine_does_not_compute_in(
+    tiny_model, tmp_path, capsys, caplog
+):
     words = ['bench', str(tiny_model), '--engine', 'onnxruntime', '--frames', '3', '--size', '96x64']
     words += ['--precision', 'bf16', '--key-frame-interval', '1']
     assert main(words) == 2
@@ -173,7 +175,7 @@ def test_bench_leaves_out_the_precisions_that_an_engine_does_not_compute_in(tiny
     files = [f'--{kind}={tmp_path / kind}' for kind in ('json', 'markdown')]
     assert main([*words, '--precision', 'fp32', *files]) == 0
     printed = capsys.readouterr()
-    assert 'left out: engine onnxruntime with provider cpu' in printed.err
+    assert 'left out: engine onnxruntime with provider cpu' in caplog.text
     [contender] = json.loads((tmp_path / 'json').read_text())['contenders']
     assert contender['engine']['precision'] == 'fp32'
     for shown in (printed.out, (tmp_path / 'markdown').read_text()):
@@ -249,12 +251,22 @@ def test_bench_counts_no_flow_network_where_the_host_gives_the_flow(shared_model
     assert counted[0] - counted[1] == pytest.approx(cost_of(model.graphs['flow'].file).macs / 1e9)
 
 
+def test_bench_tells_models_of_one_name_apart(tiny_model, tmp_path, capsys):
+    copy = shutil.copytree(tiny_model, tmp_path / 'copy')
+    words = ['--engine', 'onnxruntime', '--frames', '3', '--size', '96x64', '--key-frame-interval', '1']
+    assert main(['bench', str(tiny_model), str(copy), *words, '--json', str(tmp_path / 'json')]) == 0
+    contenders = json.loads((tmp_path / 'json').read_text())['contenders']
+    assert [each['model'] for each in contenders] == [f'tiny ({tiny_model})', f'tiny ({copy})']
+    assert main(['bench', str(copy), f'{copy}/', *words]) == 2
+    assert f'model {copy} is named twice; name each once' in capsys.readouterr().err
+
+
 def test_bench_keeps_what_a_model_has_and_takes_no_path_from_its_name(tiny_model, tmp_path):
     pytest.importorskip('torch')
     model = shutil.copytree(tiny_model, tmp_path / 'm')
     text = (model / 'model.yaml').read_text().replace('name: tiny\n', 'name: ../../outside\n')
     (model / 'model.yaml').write_text(text + 'expected_accuracy: {bias: 3.0, weights: {path: -4.0}}\n')
-    with models_of([str(model)], [(32, 48), (64, 96)], ['fp16']) as made:
+    with models_of([load_model(model)], [(32, 48), (64, 96)], ['fp16']) as made:
         assert [m.image_size for m in made] == [(32, 48), (64, 96)]
         assert len({m.path.parent for m in made}) == 1
         for each in made:
@@ -264,9 +276,9 @@ def test_bench_keeps_what_a_model_has_and_takes_no_path_from_its_name(tiny_model
 
 def test_bench_makes_the_fp16_files_that_a_model_lacks(tiny_model):
     pytest.importorskip('torch')
-    with models_of([str(tiny_model)], [], ['fp32']) as [model]:
+    with models_of([load_model(tiny_model)], [], ['fp32']) as [model]:
         assert model.path == tiny_model
-    with models_of([str(tiny_model)], [], ['fp32', 'fp16']) as [model]:
+    with models_of([load_model(tiny_model)], [], ['fp32', 'fp16']) as [model]:
         assert model.path != tiny_model
         assert set(model.graphs_in('fp16')) == set(load_model(tiny_model).graphs)
         assert model.image_size == load_model(tiny_model).image_size
@@ -306,7 +318,7 @@ def test_late_results_are_measured_like_any_other(late_models, tmp_path):
         (['--key-frame-interval', '0'], 'key_frame_interval is 0'),
         (['--source', 'nowhere.mp4'], 'nowhere.mp4 does not exist'),
         (['--rate', '30'], '--rate cannot be used without --ros; leave it out'),
-        (['--ros', '--markdown', 'b.md'], '--markdown cannot be used with --ros; leave it out'),
+        (['--ros', '--engine', 'eager'], 'the node has no engine eager; measure that without --ros'),
         (['--ros', '--network-size', '96x64'], '--network-size cannot be used with --ros; leave it out'),
     ],
 )

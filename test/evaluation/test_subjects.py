@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vss_ros.core.engines import load_engine
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import PrecisionError, SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model.cost import Cost
 from vss_ros.core.model.folder import load_model
@@ -131,9 +131,29 @@ def test_before_the_first_correction_a_model_carries_its_mask_to_where_warping_a
         assert (model.warped_mask(frame.size) is not None) == (number == 3)
 
 
-def test_two_models_of_one_name_are_refused(tiny_model, tmp_path):
-    copy = shutil.copytree(tiny_model, tmp_path / 'copy')
-    with pytest.raises(SettingsError, match='two models are called tiny'):
-        load_subjects(
-            [str(tiny_model), str(copy)], [EngineSettings(threads=1)], StreamSettings(), False, False
-        )
+def test_models_of_one_name_are_told_apart_by_their_folders(tiny_model, tmp_path):
+    names = [str(tiny_model), str(shutil.copytree(tiny_model, tmp_path / 'copy'))]
+    rows = load_subjects(names, [EngineSettings(threads=1)], StreamSettings(), True, False)
+    models = [f'tiny ({name})' for name in names]
+    assert [row.name for row in rows] == [row for name in models for row in (name, f'{name}, warp only')]
+
+
+@pytest.mark.parametrize(
+    ('times', 'engines', 'message'),
+    [(2, ['auto'], 'is named twice'), (1, ['onnxruntime'] * 2, 'would be scored twice')],
+)
+def test_nothing_is_scored_twice(tiny_model, times, engines, message):
+    settings = [EngineSettings(engine, threads=1) for engine in engines]
+    with pytest.raises(SettingsError, match=message):
+        load_subjects([str(tiny_model)] * times, settings, StreamSettings(), False, False)
+
+
+def test_what_an_engine_does_not_compute_in_is_left_out_unless_nothing_is_left(tiny_model, caplog):
+    def load(*precisions):
+        engines = [EngineSettings('onnxruntime', precision, threads=1) for precision in precisions]
+        return load_subjects([str(tiny_model)], engines, StreamSettings(), False, False)
+
+    assert [row.name for row in load('bf16', 'fp32')] == ['tiny, onnxruntime fp32']
+    assert 'left out: engine onnxruntime with provider cpu runs fp32 and int8' in caplog.text
+    with pytest.raises(PrecisionError, match='precision is bf16'):
+        load('bf16', 'fp16')

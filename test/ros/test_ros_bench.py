@@ -75,6 +75,27 @@ def test_every_image_that_was_sent_is_accounted_for_and_times_are_taken_by_kind(
     assert 'what came of the images' in output
 
 
+def test_a_precision_that_the_engine_has_not_is_left_out_and_tables_are_written_as_markdown(
+    echo_model, tmp_path
+):
+    words = ('--precision', 'bf16', '--frames', '8', '--rate', '20')
+    markdown = ('--markdown', str(tmp_path / 'bench.md'))
+    with start_bench(echo_model, *words, '--precision', 'fp32', *markdown) as bench:
+        output, _ = bench.communicate(timeout=200)
+    assert bench.returncode == 0, output
+    refusal = 'engine onnxruntime with provider cpu runs fp32 and int8, precision is bf16'
+    assert f'left out: {refusal}' in output
+    page = (tmp_path / 'bench.md').read_text()
+    assert '**what came of the images**' in page
+    assert '--ros --engine onnxruntime' in page  # the command that made it
+    assert '| echo, onnxruntime fp32, N = 5 | 64x48 | 20 |' in page
+    assert 'bf16' not in page.split('**', 1)[1]
+    with start_bench(echo_model, *words) as bench:
+        output, _ = bench.communicate(timeout=200)
+    assert bench.returncode == 2
+    assert f'vss: error: {refusal}' in output
+
+
 def test_in_the_shared_memory_of_a_container_large_images_arrive_and_are_answered(echo_model, tmp_path):
     if which('unshare') is None or subprocess.run([*CONTAINER, 'true'], capture_output=True).returncode:
         pytest.skip('needs a mount of its own, which is not allowed here')

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,7 @@ Size = tuple[int, int]
 
 @contextmanager
 def models_of(
-    names: Sequence[str], sizes: Sequence[Size], precisions: Sequence[str]
+    models: Sequence[ModelFolder], sizes: Sequence[Size], precisions: Sequence[str]
 ) -> Iterator[list[ModelFolder]]:
     """Every model in every network size, as it is if no sizes are given.
 
@@ -29,16 +30,15 @@ def models_of(
         ModelError: a model has no weights, or a size does not suit it.
     """
     with TemporaryDirectory(prefix='vss-bench-') as folder:
-        models: list[ModelFolder] = []
-        for name in names:
-            model = load_model(name)
+        found: list[ModelFolder] = []
+        for model in models:
             for size in sizes or [model.image_size]:
-                place = Path(folder) / str(len(models))
+                place = Path(folder) / str(len(found))
                 made = model if size == model.image_size else _resized(model, size, place)
                 if 'fp16' in precisions and not made.has_precision('fp16'):
                     made = _with_fp16(made, place)
-                models.append(made)
-        yield models
+                found.append(made)
+        yield found
 
 
 def _resized(model: ModelFolder, size: Size, place: Path) -> ModelFolder:
@@ -64,4 +64,4 @@ def _with_fp16(model: ModelFolder, place: Path) -> ModelFolder:
     print(f'exporting {model.name} in fp16', file=sys.stderr, flush=True)
     if model.path != place:
         shutil.copytree(model.path, place)
-    return add_fp16(load_model(place))
+    return replace(add_fp16(load_model(place)), name=model.name)

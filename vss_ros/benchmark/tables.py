@@ -1,4 +1,4 @@
-"""The tables that `vss bench` prints, and the same as Markdown for a page of results."""
+"""The tables that `vss bench` prints."""
 
 from __future__ import annotations
 
@@ -19,19 +19,6 @@ def all_rows(reports: Sequence[Report]) -> Iterator[Rows]:
         yield _averages(reports)
     for report in reports:
         yield _stages(report)
-
-
-def markdown(
-    reports: Sequence[Report], command: str, machine: Report, date: str, peaks: Mapping[str, float | None]
-) -> str:
-    """All tables as Markdown, with what they were measured on."""
-    parts = [', '.join(str(fact) for fact in machine.values() if fact is not None), f'{date}, `{command}`']
-    for table in all_rows(reports):
-        headings = [*table.words, *table.figures]
-        lines = [headings, ['---'] * len(table.words) + ['---:'] * len(table.figures), *table.rows]
-        parts.append(f'**{table.title}**')
-        parts.append('\n'.join('| ' + ' | '.join(row).replace('\n', ', ') + ' |' for row in lines))
-    return '\n\n'.join([*parts, memory_line(peaks)]) + '\n'
 
 
 def memory_line(peaks: Mapping[str, float | None]) -> str:

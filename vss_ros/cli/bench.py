@@ -23,20 +23,16 @@ came of the images that were sent, latency by kind of frame, and what of it the 
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
-from datetime import date
 from itertools import product
 from typing import TYPE_CHECKING
 
 from vss_ros.cli import bench_ros
 from vss_ros.cli.export import image_size
-from vss_ros.cli.options import REGIONS, add_settings, engine_settings, given
+from vss_ros.cli.options import REGIONS, add_settings, given
 from vss_ros.core.described import descriptions
 from vss_ros.core.files.paths import real_path, user_path
 from vss_ros.core.files.share import DEFAULT_MODEL
@@ -52,7 +48,7 @@ EAGER = 'eager'
 OF_ENGINES = tuple(name for name in descriptions(EngineSettings) if name != 'engine')
 WARM_UP = 3  # frames before the first turn
 ONLY_WITH_ROS = ('rate', 'background_key_frames')
-ONLY_WITHOUT_ROS = ('source', 'network_size', 'key_frame_threshold', 'markdown')
+ONLY_WITHOUT_ROS = ('source', 'network_size', 'key_frame_threshold')
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -106,13 +102,12 @@ def main(args: Namespace) -> int:
         return bench_ros.main(args)
     from rich.console import Console
 
-    from vss_ros.benchmark import tables
     from vss_ros.benchmark.ceilings import measured_ceilings
     from vss_ros.benchmark.contenders import measure
-    from vss_ros.benchmark.keys import metadata
-    from vss_ros.benchmark.machine import describe_machine, peak_memory
+    from vss_ros.benchmark.machine import peak_memory
+    from vss_ros.benchmark.results import origin, write_results
+    from vss_ros.benchmark.tables import all_rows, memory_line
     from vss_ros.cli.console_table import draw
-    from vss_ros.core.files.drafts import write_file
 
     frames = _read_frames(args)
     with _contenders(args, frames) as contenders:
@@ -123,35 +118,30 @@ def main(args: Namespace) -> int:
             contender.report(ceilings.get('gpu' if contender.engine.is_on_gpu else 'cpu'))
             for contender in contenders
         ]
-    machine, (height, width) = describe_machine(args.gpu_id), frames[0].size
-    command, peaks = shlex.join(['vss', *sys.argv[1:]]), peak_memory(args.gpu_id)
+    height, width = frames[0].size
+    peaks = peak_memory(args.gpu_id)
     figures = {
-        'machine': machine,
-        'command': command,
-        'metadata': metadata('vss bench'),
+        **origin('vss bench', args.gpu_id),
         'ceilings': {name: asdict(each) for name, each in ceilings.items()},
         'frames': len(frames),
         'image': [height, width],
         **peaks,
         'contenders': reports,
     }
-    if args.json is not None:
-        write_file(args.json, json.dumps(figures, indent=2) + '\n', args.overwrite)
-    if args.markdown is not None:
-        today = date.today().isoformat()
-        page = tables.markdown(reports, command, machine, today, peaks)
-        write_file(args.markdown, page, args.overwrite)
+    tables, memory = list(all_rows(reports)), memory_line(peaks)
+    write_results(figures, tables, args.json, args.markdown, args.overwrite, memory)
     # After the files: a reader of the tables may have seen enough, as `head` has, which ends us here.
     console = Console(highlight=False, markup=False)
+    machine = figures['machine']
     console.print(
         f'{len(frames)} frames of {width}x{height} on {machine["processor"]}, {machine["cores"]} cores'
     )
     for each in ceilings.values():
         rates = ', '.join(f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in each.gflops.items())
         console.print(f'at best: {rates}; {each.gigabytes_per_s:.1f} GB/s ({each.how})')
-    for table in tables.all_rows(reports):
+    for table in tables:
         console.print(draw(table))
-    console.print(tables.memory_line(peaks))
+    console.print(memory)
     return 0
 
 
@@ -164,6 +154,8 @@ def _check(args: Namespace) -> None:
         if getattr(args, name):
             word = 'with' if args.ros else 'without'
             raise SettingsError(f'--{name.replace("_", "-")} cannot be used {word} --ros; leave it out')
+    if args.ros and EAGER in (args.engine or []):
+        raise SettingsError(f'the node has no engine {EAGER}; measure that without --ros')
     if args.provider != 'cpu' and 'onnxruntime' not in (args.engine or []):
         raise SettingsError('--provider is of engine onnxruntime; add --engine onnxruntime, or leave it out')
     args.models = args.models or [DEFAULT_MODEL]
@@ -184,55 +176,63 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
     Raises:
         PrecisionError: no engine computes in a precision that was asked for.
     """
-    from vss_ros.benchmark.contenders import Contender, StageEngine
-    from vss_ros.benchmark.machine import memory_mb
     from vss_ros.benchmark.models import models_of
     from vss_ros.core.errors import PrecisionError
+    from vss_ros.evaluation.comparison import load_apart, report_left_out
+
+    engines = args.engine or [EngineSettings.engine]
+    precisions = args.precision or [EngineSettings.precision]
+    contenders: list[Contender] = []
+    refusals: list[PrecisionError] = []
+    with models_of(load_apart(args.models), args.network_size or [], precisions) as models:
+        for model, engine, precision in product(models, engines, precisions):
+            try:
+                contenders += _scheduled(model, engine, precision, args, frames)
+            except PrecisionError as error:
+                refusals.append(error)
+        report_left_out(refusals, bool(contenders))
+        yield contenders
+
+
+def _scheduled(
+    model: ModelFolder, engine_name: str, precision: str, args: Namespace, frames: Sequence[Frame]
+) -> Iterator[Contender]:
+    """A model on an engine, once for each schedule.
+
+    Raises:
+        PrecisionError: the engine does not compute in the precision.
+    """
+    from vss_ros.benchmark.contenders import Contender, StageEngine
+    from vss_ros.benchmark.machine import memory_mb
     from vss_ros.core.model.cost import frame_costs, known_costs
     from vss_ros.core.model.warm_up import warm_up
     from vss_ros.core.open_segmenter import make_segmenter
 
-    precisions = args.precision or ['fp32']
-    contenders: list[Contender] = []
-    refusals: list[PrecisionError] = []
-    with models_of(args.models, args.network_size or [], precisions) as models:
-        for model, engine_name, precision in product(models, args.engine or ['auto'], precisions):
-            costs = known_costs(model)
-            if costs is not None:
-                costs = frame_costs(costs, model, StreamSettings(motion=args.motion, **given(args, REGIONS)))
-            before = memory_mb()
-            try:
-                engine = StageEngine(_load(model, engine_name, precision, args))
-            except PrecisionError as error:
-                refusals.append(error)
-                continue
-            warm_up(model, engine)
-            for interval, settings in _schedules(args).items():
-                segmenter = make_segmenter(model, engine, settings)
-                for frame in frames[:WARM_UP]:
-                    list(segmenter.answers(frame))
-                list(segmenter.flush())
-                segmenter.reset('warmed up')
-                contenders.append(
-                    Contender(
-                        model.name,
-                        model.image_size,
-                        engine,
-                        interval,
-                        model.corrects_every(settings.correction_interval),
-                        segmenter,
-                        make_segmenter(model, engine, settings) if engine.works_on else None,
-                        memory_mb() - before,
-                        costs,
-                        model.steps,
-                    )
-                )
-                before = memory_mb()
-        if not contenders:
-            raise refusals[0]
-        for refusal in refusals:
-            print(f'left out: {refusal}', file=sys.stderr, flush=True)
-        yield contenders
+    costs = known_costs(model)
+    if costs is not None:
+        costs = frame_costs(costs, model, StreamSettings(motion=args.motion, **given(args, REGIONS)))
+    before_mb = memory_mb()  # the engine's own counts for the first of them
+    engine = StageEngine(_load(model, engine_name, precision, args))
+    warm_up(model, engine)
+    for interval, settings in _schedules(args).items():
+        segmenter = make_segmenter(model, engine, settings)
+        for frame in frames[:WARM_UP]:
+            list(segmenter.answers(frame))
+        list(segmenter.flush())
+        segmenter.reset('warmed up')
+        yield Contender(
+            model=model.name,
+            network=model.image_size,
+            engine=engine,
+            interval=interval,
+            correction_interval=model.corrects_every(settings.correction_interval),
+            segmenter=segmenter,
+            stage_segmenter=make_segmenter(model, engine, settings) if engine.works_on else None,
+            memory_mb=memory_mb() - before_mb,
+            costs=costs,
+            steps=model.steps,
+        )
+        before_mb = memory_mb()
 
 
 def _schedules(args: Namespace) -> dict[int | str, StreamSettings]:
@@ -258,12 +258,7 @@ def _schedules(args: Namespace) -> dict[int | str, StreamSettings]:
 def _load(model: ModelFolder, engine: str, precision: str, args: Namespace) -> Engine:
     from vss_ros.core.engines import load_engine
 
-    settings = engine_settings(
-        args,
-        engine='torch' if engine == EAGER else engine,
-        precision=precision,
-        provider=args.provider if engine == 'onnxruntime' else 'cpu',
-    )
+    settings = bench_ros.settings_of(args, 'torch' if engine == EAGER else engine, precision)
     if engine == EAGER:
         from vss_ros.core.errors import torch_needed
 

@@ -12,13 +12,10 @@ Dropped: a newer image came while the node was at work.
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -26,10 +23,15 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.cli.options import engine_settings
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.rows import Rows
+from vss_ros.core.settings import EngineSettings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vss_ros.core.model.folder import ModelFolder
     from vss_ros.ros.bench_client import Measured
 
 RATES_HZ = (10.0, 30.0, 60.0)
@@ -67,37 +69,57 @@ def add_ros_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def settings_of(args: Namespace, engine: str, precision: str) -> EngineSettings:
+    """Those of one engine of several; a provider is only for the engine that has some."""
+    provider = args.provider if engine == 'onnxruntime' else EngineSettings.provider
+    return engine_settings(args, engine=engine, precision=precision, provider=provider)
+
+
 def main(args: Namespace) -> int:
     from rich.console import Console
 
-    from vss_ros.benchmark.keys import metadata
-    from vss_ros.benchmark.machine import describe_machine
+    from vss_ros.benchmark.results import origin, write_results
     from vss_ros.cli.console_table import draw
     from vss_ros.core.errors import MissingLibraryError, SettingsError
-    from vss_ros.core.files.drafts import write_file
 
     if find_spec('rclpy') is None:
         raise MissingLibraryError('rclpy', 'ros')
     if args.frames < 1 or not all(0 < rate < float('inf') for rate in args.rate or []):
         raise SettingsError('--frames and --rate must be above 0')
     console = Console(highlight=False, markup=False)
-    reports = []
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        _prepare(Path(folder), stack)
-        for run in _runs(args):
-            with console.status(f'{_name(run)}, {_size(run)} at {run.rate_hz:g} Hz ...'):
-                reports.append(_measure(run, args, Path(folder)))
-    if args.json is not None:
-        figures = {
-            'machine': describe_machine(args.gpu_id),
-            'command': shlex.join(['vss', *sys.argv[1:]]),
-            'metadata': metadata('vss bench --ros'),
-            'runs': reports,
-        }
-        write_file(args.json, json.dumps(figures, indent=2) + '\n', args.overwrite)
-    for table in (counts_table(reports), times_table(reports)):
+    reports = _reports(args, console)
+    tables = [counts_table(reports), times_table(reports)]
+    figures = {**origin('vss bench --ros', args.gpu_id), 'runs': reports}
+    write_results(figures, tables, args.json, args.markdown, args.overwrite)
+    for table in tables:
         console.print(draw(table))
     return 0
+
+
+def _reports(args: Namespace, console: Console) -> list[dict[str, Any]]:
+    """What was measured in each run.
+
+    Raises:
+        PrecisionError: no engine computes in a precision that was asked for.
+    """
+    from vss_ros.core.errors import PrecisionError
+    from vss_ros.evaluation.comparison import load_apart, report_left_out
+
+    models = {model.name: model for model in load_apart(args.models)}
+    reports: list[dict[str, Any]] = []
+    refusals: dict[tuple[str, str], PrecisionError] = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        _prepare(Path(folder), stack)
+        for run in _runs(args, models):
+            if (run.engine, run.precision) in refusals:
+                continue
+            with console.status(f'{_name(run)}, {_size(run)} at {run.rate_hz:g} Hz ...'):
+                try:
+                    reports.append(_measure(run, models[run.model], args, Path(folder)))
+                except PrecisionError as error:
+                    refusals[run.engine, run.precision] = error
+    report_left_out([*refusals.values()], bool(reports))
+    return reports
 
 
 def _prepare(folder: Path, stack: ExitStack) -> None:
@@ -110,12 +132,12 @@ def _prepare(folder: Path, stack: ExitStack) -> None:
     use_image_profile(folder)
 
 
-def _runs(args: Namespace) -> Iterator[Run]:
+def _runs(args: Namespace, models: Iterable[str]) -> Iterator[Run]:
     sizes = [args.size] if args.size is not None else SIZES
     for model, engine, precision, interval, size, rate_hz in product(
-        args.models,
-        args.engine or ['auto'],
-        args.precision or ['fp32'],
+        models,
+        args.engine or [EngineSettings.engine],
+        args.precision or [EngineSettings.precision],
         args.key_frame_interval or [5],
         sizes,
         args.rate or RATES_HZ,
@@ -124,35 +146,27 @@ def _runs(args: Namespace) -> Iterator[Run]:
         yield Run(model, engine, precision, interval, background, args.regions, size, rate_hz)
 
 
-def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
+def _measure(run: Run, model: ModelFolder, args: Namespace, folder: Path) -> dict[str, Any]:
+    """What came of one run.
+
+    Raises:
+        PrecisionError: the engine does not compute in the precision.
+        VssError: whatever else went wrong, with the last words of the node.
+    """
+    from vss_ros.core.engines import load_engine
     from vss_ros.core.errors import VssError
-    from vss_ros.core.model.folder import load_model
     from vss_ros.ros.bench_client import BenchClient
     from vss_ros.ros.node_client import NodeProcess, private_namespace
 
-    model = load_model(run.model)
-    parameters = {
-        'model': model.path.resolve(),
-        'engine': run.engine,
-        'precision': run.precision,
-        'key_frame_interval': run.key_frame_interval,
-        'correction_interval': args.correction_interval,
-        'background_key_frames': str(run.background_key_frames).lower(),
-        'regions': run.regions,
-        'region_overlap': args.region_overlap,
-        'motion': args.motion,
-        'threads': args.threads,
-        'gpu_id': args.gpu_id,
-        'provider': args.provider if run.engine == 'onnxruntime' else 'cpu',
-        'cuda_graphs': str(args.cuda_graphs).lower(),
-        'spinning': str(args.spinning).lower(),
-        'build': args.build,
-    }
-    if args.engine_cache:
-        parameters['engine_cache'] = user_path(args.engine_cache).absolute()
+    settings = settings_of(args, run.engine, run.precision)
+    parameters = _parameters(run, model, settings, args)
     log = folder / 'node.log'
     with NodeProcess(private_namespace(), log, parameters) as node, BenchClient(node) as client:
-        client.transition('configure')
+        try:
+            client.transition('configure')
+        except VssError:
+            load_engine(model, settings).close()  # raises what the node met, where that is the engine
+            raise
         client.transition('activate')
         measured = client.run(run.size, run.rate_hz, args.frames)
         client.transition('deactivate')
@@ -172,6 +186,26 @@ def _measure(run: Run, args: Namespace, folder: Path) -> dict[str, Any]:
         **measured.report(stages),
         'ros2_benchmark': benchmark_keys(measured),
     }
+
+
+def _parameters(run: Run, model: ModelFolder, settings: EngineSettings, args: Namespace) -> dict[str, str]:
+    """The parameters of the node, as YAML has their values; it has no empty ones."""
+    values: dict[str, Any] = {
+        **asdict(settings),
+        'model': model.path.resolve(),
+        'key_frame_interval': run.key_frame_interval,
+        'correction_interval': args.correction_interval,
+        'background_key_frames': run.background_key_frames,
+        'regions': run.regions,
+        'region_overlap': args.region_overlap,
+        'motion': args.motion,
+    }
+    if settings.engine_cache:
+        values['engine_cache'] = user_path(settings.engine_cache).absolute()
+    texts = {
+        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()
+    }
+    return {name: text for name, text in texts.items() if text}
 
 
 def benchmark_keys(measured: Measured) -> dict[str, float]:

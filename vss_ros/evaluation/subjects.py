@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 
 from vss_ros.core.engines import Engine, load_engine
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import PrecisionError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.cost import Cost, frame_costs, known_costs, step_macs
 from vss_ros.core.model.folder import ModelFolder, load_model
@@ -24,6 +24,7 @@ from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.open_segmenter import make_segmenter
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.evaluation.comparison import load_apart, report_left_out
 from vss_ros.evaluation.deciding import Decider, decide
 from vss_ros.evaluation.recording import Recorder
 from vss_ros.evaluation.variants import in_full, without_correction
@@ -156,19 +157,24 @@ def load_subjects(
 ) -> list[Subject]:
     """Loads models, and makes of each the rows that were asked for, once for each engine.
 
-    With several engines a model carries the engine's name, as if it were several models.
+    With several engines a model carries the engine's name, as if it were several models. Engines that do not
+    compute in the precision they were asked for are left out, and that is said.
 
     Args:
         settings: see `Subject`; rows of every frame in full have no motion but that of the model.
 
     Raises:
         ModelError, EngineError, MissingLibraryError: a model cannot be loaded.
-        SettingsError: the models do not share one set of classes, or two have one name.
+        SettingsError: the models do not share one set of classes, or one would be scored twice.
     """
     subjects: list[Subject] = []
-    for name, engine in product(names, engines):
-        model = load_model(name)
-        loaded = load_engine(model, engine)
+    refusals: list[PrecisionError] = []
+    for model, engine in product(load_apart(names), engines):
+        try:
+            loaded = load_engine(model, engine)
+        except PrecisionError as error:
+            refusals.append(error)
+            continue
         warm_up(model, loaded)  # or refuse
         if len(engines) > 1:
             described = loaded.describe()
@@ -176,7 +182,7 @@ def load_subjects(
         if subjects:
             _check_same_classes(model, subjects[0].model)
         if any(model.name == subject.name for subject in subjects):
-            raise SettingsError(f'two models are called {model.name}; give each its own name')
+            raise SettingsError(f'{model.name} would be scored twice; leave one of the engines out')
         subjects.append(_subject(model, MODEL, loaded, settings))
         if warp_only and (variant := without_correction(model)) is not None:
             subjects.append(_subject(variant, WARP_ONLY, Decider(loaded, variant), settings))
@@ -185,6 +191,7 @@ def load_subjects(
         if per_frame and model.propagates:
             own_motion = replace(settings, motion=StreamSettings.motion)
             subjects.append(_subject(in_full(model), PER_FRAME, loaded, own_motion))
+    report_left_out(refusals, bool(subjects))
     return subjects
 
 

@@ -1,0 +1,44 @@
+"""Models side by side, in scores and in benchmarks: what they are called, and which of them are left out."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vss_ros.core.errors import PrecisionError, SettingsError
+from vss_ros.core.model.folder import ModelFolder, load_model
+
+_log = logging.getLogger(__name__)
+
+
+def load_apart(names: Sequence[str]) -> list[ModelFolder]:
+    """Loads models. Those that share a name are told apart by what they were asked for by: `tiny (a/model)`.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+        SettingsError: a model is named twice.
+    """
+    models = [load_model(name) for name in names]
+    folders = [model.path.resolve() for model in models]
+    for name, folder in zip(names, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise SettingsError(f'model {name} is named twice; name each once')
+    named = Counter(model.name for model in models)
+    return [
+        replace(model, name=f'{model.name} ({name})') if named[model.name] > 1 else model
+        for name, model in zip(names, models, strict=True)
+    ]
+
+
+def report_left_out(refusals: Sequence[PrecisionError], is_any_left: bool) -> None:
+    """Says what is left out of a comparison, as its engine does not compute in its precision.
+
+    Raises:
+        PrecisionError: nothing is left.
+    """
+    if refusals and not is_any_left:
+        raise refusals[0]
+    for reason in dict.fromkeys(map(str, refusals)):  # once, however many models it is true of
+        _log.warning('left out: %s', reason)
