@@ -157,6 +157,7 @@ class Contender:
         for n in INTERVALS:
             corrected = (n - 1) // self.correction_interval
             left = n - 1 - corrected
+            # A kind of frame that did not come is NaN, and must not spoil an n that has none of it.
             averages[n] = (key + (corrected and corrected * propagated) + (left and left * carried)) / n
         return {
             str(n): {'ms': ms, 'share_of_key': ms / key} for n, ms in averages.items() if not math.isnan(ms)

@@ -227,7 +227,7 @@ def _protocols(args: Namespace, subjects: list[Subject]) -> list[ScoringProtocol
             'by; use --protocol deployment'
         )
     schedules = {'intervals': INTERVALS, 'thresholds': THRESHOLDS}
-    if SCHEDULES not in wanted and any(getattr(args, n) != list(given) for n, given in schedules.items()):
+    if SCHEDULES not in wanted and any(getattr(args, n) != list(own) for n, own in schedules.items()):
         raise SettingsError(f'--intervals and --thresholds are of the protocol {SCHEDULES}; name it, too')
     protocols: list[ScoringProtocol] = []
     if 'distance' in wanted:
