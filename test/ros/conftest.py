@@ -163,7 +163,7 @@ def diagnostics_of(probe, statistics):
             is_running=True,
             background=None,
         )
-        watched.activated()
+        watched.start_over()
         return watched
 
     yield make

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -142,7 +142,7 @@ def percentiles(values: list[float]) -> dict[str, float] | None:
 
 
 @contextmanager
-def _process(command: list[str]) -> Any:
+def _process(command: list[str]) -> Iterator[subprocess.Popen]:
     """A process that is ended with the block; Ctrl-C in the terminal reaches only us."""
     process: subprocess.Popen | None = None
     try:

@@ -54,7 +54,7 @@ class Diagnostics:
         self._active_since_s = 0.0
         self._before: Counter[str] = Counter()  # what had been counted when it was last told
 
-    def activated(self) -> None:
+    def start_over(self) -> None:
         """Starts to expect images from now on; what was before is no news."""
         self._active_since_s = time.monotonic()
         self._before.clear()

@@ -80,7 +80,7 @@ class SegmentationNode(LifecycleNode):
             assert self._stream is not None
             super(SegmentationNode, self).on_activate(state)
             self._stream.start(self._enabled)
-            self._diagnostics.activated()
+            self._diagnostics.start_over()
 
         result = self._transition('activate', 'active', activate)
         if result is not SUCCESS and self._stream is not None:
@@ -171,7 +171,7 @@ class SegmentationNode(LifecycleNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if request.data != self._enabled:  # asked for again and again it must not hide that nothing comes
-            self._diagnostics.activated()
+            self._diagnostics.start_over()
         self._enabled = self._diagnostics.enabled = request.data
         response.success, response.message = True, 'enabled' if request.data else 'disabled'
         try:
@@ -190,11 +190,12 @@ class SegmentationNode(LifecycleNode):
     def _ask_stream(
         self, response: Trigger.Response, action: Callable[[CameraStream], None]
     ) -> Trigger.Response:
-        response.success = self._stream is not None
-        if self._stream is None:
+        stream = self._stream
+        response.success = stream is not None
+        if stream is None:
             response.message = 'the node is not configured'
         else:
-            action(self._stream)
+            action(stream)
         return response
 
     def _on_clock_jump(self, jump: Any) -> None:

@@ -61,7 +61,8 @@ class Publishers:
         return missed
 
     def start_over(self) -> None:
-        """The next image is the first."""
+        """The next image is the first, of those who are there now."""
+        self.look()
         self._last_number = self._missed = 0
 
     def numbered(self, number: int) -> bool:
