@@ -45,7 +45,7 @@ class TopicSource:
     """Subscribes to the image topic and its camera_info.
 
     Threads: the executor's subscribes, takes in and closes; the worker iterates, which converts and decodes.
-    Between them are the inbox, the camera_infos and the statistics.
+    Between them are the inbox, the camera_infos, the statistics and how often messages were lost.
 
     Args:
         on_bad: is told, on the worker thread, about each image that could not be used.
