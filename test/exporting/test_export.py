@@ -12,7 +12,8 @@ from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
-from vss_ros.exporting.export import export, export_again, method_name
+from vss_ros.exporting.description import method_name
+from vss_ros.exporting.export import export, export_again
 from vss_ros.exporting.onnx_rules import broken_rules
 from vss_ros.exporting.verify import difference, example_frames, verify
 from vss_ros.exporting.weights import load_method, stored_dtype, stored_state

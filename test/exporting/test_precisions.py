@@ -250,7 +250,7 @@ def test_a_model_to_which_a_precision_is_added_again_is_whole_at_any_time(model,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(precisions, '_write_yaml', stopped)
+        patch.setattr(precisions, 'write_yaml', stopped)
         with pytest.raises(KeyboardInterrupt):
             precisions.add_fp16(load_model(folder))
     assert load_model(folder).has_precision('fp16')

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vss_ros.core.engines.onnx_runtime import _shared_pool
 from vss_ros.core.errors import SettingsError
-from vss_ros.exporting.export import _write_graph
 from vss_ros.exporting.verify import example_frames
+from vss_ros.exporting.write_graph import write_graph
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.decide import decide, labels_of
 from vss_ros.methods.blocks.dmnet import DmNet
@@ -307,7 +307,7 @@ def test_the_published_segmenter_exports_and_runs_without_pytorch(filled_davss, 
     davss = filled_davss(11)
     image = torch.from_numpy(example_frames((64, 96), 1)[0][None])
     example = davss.examples(image)['segmenter']
-    _write_graph(davss, 'segmenter', example, tmp_path)
+    write_graph(davss, 'segmenter', example, tmp_path)
     _shared_pool(os.cpu_count() or 1)  # as the engine, which another test may have used in this process
     sharing = onnxruntime.SessionOptions()
     sharing.use_per_session_threads = False

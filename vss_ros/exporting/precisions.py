@@ -32,12 +32,13 @@ from vss_ros.core.model.folder import MODEL_FILE, ModelFolder, load_model
 from vss_ros.core.model.walk import walk
 from vss_ros.core.resize import fit
 from vss_ros.core.settings import EngineSettings
-from vss_ros.exporting.export import _Row, _write_graph, _write_yaml
+from vss_ros.exporting.description import Row, write_yaml
 from vss_ros.exporting.fused_norms import fuse_norms
 from vss_ros.exporting.lower_precision import lower_precision
 from vss_ros.exporting.quantise import FORMS, QUANTISED
 from vss_ros.exporting.verify import example_frames
 from vss_ros.exporting.weights import load_method
+from vss_ros.exporting.write_graph import write_graph
 
 Progress = Callable[[str], None]
 KEY_EVERY = 5  # of the frames that int8 is calibrated on
@@ -62,7 +63,7 @@ def add_fp16(model: ModelFolder, progress: Progress = lambda line: None) -> Mode
         files: dict[str, Path] = {}
         for graph, example in examples.items():
             progress(f'writing graph {graph} in fp16')
-            _write_graph(method, graph, example, Path(drafts))
+            write_graph(method, graph, example, Path(drafts))
             file = Path(drafts) / f'{graph}.onnx'
             if _has_fp16(file):
                 files[graph] = file
@@ -150,7 +151,7 @@ def _install(model: ModelFolder, made: Mapping[str, Mapping[str, Path]]) -> Mode
     content: dict[str, Any] = yaml.safe_load((model.path / MODEL_FILE).read_text())
     for entry in content['graphs'].values():  # back to one line per tensor
         for side in ('inputs', 'outputs'):
-            entry[side] = {name: _Row([dtype, _Row(shape)]) for name, (dtype, shape) in entry[side].items()}
+            entry[side] = {name: Row([dtype, Row(shape)]) for name, (dtype, shape) in entry[side].items()}
     for precision, files in made.items():
         for name, draft in files.items():
             sha256 = sha256_of(draft)
@@ -159,7 +160,7 @@ def _install(model: ModelFolder, made: Mapping[str, Mapping[str, Path]]) -> Mode
             entry = {'file': file.name, 'sha256': sha256}
             content['graphs'][name].setdefault('precisions', {})[precision] = entry
     description = model.path / f'.unfinished-{MODEL_FILE}'
-    _write_yaml(content, description)
+    write_yaml(content, description)
     os.replace(description, model.path / MODEL_FILE)
     installed = load_model(model.path)
     for superseded in _additional_files(model) - _additional_files(installed):
