@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -42,6 +44,12 @@ def test_arrays_and_tensors_go_up_and_come_down_unchanged():
     assert device.upload(tensor) is tensor
     assert np.array_equal(device.download(tensor), array)
     assert device.download(tensor.half()).dtype == np.float32
+
+
+def test_pytorch_without_onednn_has_no_bf16_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
+    monkeypatch.delattr(torch.ops, 'mkldnn', raising=False)
+    assert not CpuDevice().computes_bf16()
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_reason():
@@ -177,6 +185,23 @@ def test_from_its_first_run_to_its_end_a_recording_is_alone(monkeypatch):
         with pytest.raises(ZeroDivisionError):
             device_module.Recording(lambda inputs: 1 / 0, {})
         assert not is_alone(pool)
+
+
+def test_python_frees_nothing_by_the_way_while_a_recording_is_made(monkeypatch):
+    for name in ('CUDAGraph', 'current_stream'):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    found = []
+
+    def call(inputs, until=9):
+        found.append(gc.isenabled())
+        return inputs if len(found) < until else 1 / 0
+
+    device_module.Recording(call, {})
+    assert found == [True, True, True, False]
+    with pytest.raises(ZeroDivisionError):
+        device_module.Recording(partial(call, until=8), {})
+    assert found[4:] == [True, True, True, False]
+    assert gc.isenabled()
 
 
 def test_a_thread_is_alone_in_its_first_run_of_each_graph(tiny_model, monkeypatch):

@@ -6,6 +6,7 @@ stream that is not the default one: work on the default stream waits for everyth
 
 from __future__ import annotations
 
+import gc
 import logging
 import platform
 import threading
@@ -69,7 +70,8 @@ class CpuDevice:
 
     def computes_bf16(self) -> bool:
         """Whether it has arithmetic for bf16, and does not only act as if."""
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        # PyTorch may be built without oneDNN, as some are for ARM, and then has no such function.
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
     def synchronise(self) -> None:
         """Waits until the device has done all that was asked of it."""
@@ -248,15 +250,16 @@ class Recording:
                 call(self._inputs)
             torch.cuda.current_stream().synchronize()
             self._graph = torch.cuda.CUDAGraph()
-            # Other threads may take memory and run graphs meanwhile; they must not wait for all of the GPU.
-            self._graph.capture_begin(capture_error_mode='thread_local')
-            try:
-                self._outputs = call(self._inputs)
-            except BaseException:
-                with suppress(RuntimeError):  # that it was broken off, which hides why
-                    self._graph.capture_end()
-                raise
-            self._graph.capture_end()
+            with _no_garbage_collected():
+                # Other threads take memory and run graphs meanwhile; they must not wait for all of the GPU.
+                self._graph.capture_begin(capture_error_mode='thread_local')
+                try:
+                    self._outputs = call(self._inputs)
+                except BaseException:
+                    with suppress(RuntimeError):  # that it was broken off, which hides why
+                        self._graph.capture_end()
+                    raise
+                self._graph.capture_end()
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for name, tensor in inputs.items():
@@ -269,6 +272,18 @@ class Recording:
             recorded.copy_(tensor, non_blocking=True)
         self._graph.replay()
         return {name: tensor.clone() for name, tensor in self._outputs.items()}
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """An old recording or engine that Python happens to free meanwhile would break a recording off."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def why_no_cuda(index: int) -> str:
