@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from vss_ros.core.engines import engine_cache
 from vss_ros.core.engines.engine_cache import EngineCache, EngineKey, default_folder
 from vss_ros.core.errors import EngineError
 
@@ -258,6 +259,17 @@ def test_pruning_removes_what_builds_left_that_did_not_come_to_their_end(cache):
         assert set(cache.prune(lambda entry: True)) == {cache.folder / name for name in lost}
     files = (file for file in cache.folder.rglob('*') if file.is_file())
     assert {str(file.relative_to(cache.folder)) for file in files} == kept
+
+
+def test_pruning_passes_over_what_another_process_has_just_completed_or_removed(cache, monkeypatch):
+    def gone(file):
+        raise FileNotFoundError(file)
+
+    (cache.folder / f'{KEY.stem}.lock').write_bytes(b'')
+    (cache.folder / '.unfinished-draft').symlink_to('nothing')
+    monkeypatch.setattr(engine_cache, 'is_held', gone)
+    monkeypatch.setattr(Path, 'is_file', lambda _: True)
+    assert cache.prune(lambda entry: True) == []
 
 
 def test_the_default_folder_follows_the_cache_folder_of_the_desktop(monkeypatch, tmp_path):

@@ -17,13 +17,14 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from vss_ros.core.errors import EngineError, SettingsError
+from vss_ros.core.files.drafts import PREFIX
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.files.share import version
 from vss_ros.core.files.user_cache import cache_path, held, is_held
@@ -31,7 +32,6 @@ from vss_ros.core.files.user_cache import cache_path, held, is_held
 FORMAT = 1  # of the sidecars; another number makes every older engine stale
 SUFFIX = '.engine'
 ABANDONED_S = 3600.0  # after which a draft is taken for one that nobody completes
-_DRAFT = '.unfinished-'
 _STEM = re.compile(r'[^-]+-[^-]+-\d+x\d+-[^-]+-[0-9a-f]{12}')  # see `EngineKey.stem`
 
 
@@ -207,14 +207,16 @@ class EngineCache:
         """Sidecars and locks that are of no engine. The lock of one that is just being built is held."""
         for file in self.folder.iterdir():
             is_alone = _STEM.fullmatch(file.stem) and not file.with_suffix(SUFFIX).exists()
-            if is_alone and (file.suffix == '.json' or (file.suffix == '.lock' and not is_held(file))):
-                yield file
+            with suppress(FileNotFoundError):  # another process has just removed it
+                if is_alone and (file.suffix == '.json' or (file.suffix == '.lock' and not is_held(file))):
+                    yield file
 
     def _unfinished(self) -> Iterator[Path]:
         """Drafts that nobody has written to for long, also beside what other runtimes keep here."""
-        for file in self.folder.rglob(f'{_DRAFT}*'):
-            if file.is_file() and time.time() - file.stat().st_mtime > ABANDONED_S:
-                yield file
+        for file in self.folder.rglob(f'{PREFIX}*'):
+            with suppress(FileNotFoundError):  # another process has just completed it
+                if file.is_file() and time.time() - file.stat().st_mtime > ABANDONED_S:
+                    yield file
 
     def remove(self, file: Path) -> None:
         """Removes one engine, its sidecar and its lock, should they still be there."""
@@ -260,7 +262,7 @@ def _check_private(path: Path) -> None:
 
 def write_private(file: Path, data: bytes) -> None:
     """Writes a file that only its user can read, complete on the disk or not at all."""
-    handle, draft = tempfile.mkstemp(prefix=_DRAFT, dir=file.parent)  # mode 0600
+    handle, draft = tempfile.mkstemp(prefix=PREFIX, dir=file.parent)  # mode 0600
     try:
         with os.fdopen(handle, 'wb') as stream:
             stream.write(data)
