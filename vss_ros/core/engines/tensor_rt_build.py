@@ -11,6 +11,7 @@ import logging
 import re
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +54,7 @@ BUILD_OPTIONS: Mapping[str, Any] = {
     'optimization_level': 3,  # of 0 to 5; above 3 the build takes much longer
     'max_aux_streams': 0,  # one stream: its order is what makes the state safe
 }
+REMEMBERED = {'errors': 8, 'warnings': 2}  # messages of a thread; it may run for months
 Progress = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -79,13 +81,13 @@ class Logger(trt.ILogger):
             _log.debug('TensorRT: %s', message)
 
     def take_reason(self) -> str:
-        """What went wrong in this thread since the last call, in one line: errors, and the last warnings."""
-        said = [*self._kept('errors'), *self._kept('warnings')[-2:]]
+        """What went wrong in this thread since the last call, in one line: the last errors and warnings."""
+        said = [*self._kept('errors'), *self._kept('warnings')]
         self._said.__dict__.clear()
         return '; '.join(dict.fromkeys(said)) or 'it gave no reason'
 
-    def _kept(self, kind: str) -> list[str]:
-        return self._said.__dict__.setdefault(kind, [])
+    def _kept(self, kind: str) -> deque[str]:
+        return self._said.__dict__.setdefault(kind, deque(maxlen=REMEMBERED[kind]))
 
 
 # TensorRT keeps the first logger that it is given, for all that it does and as long as the process lives.
