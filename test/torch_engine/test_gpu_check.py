@@ -98,6 +98,22 @@ def test_a_gpu_that_computes_something_else_is_refused_at_each_start_until_it_do
     assert load_engine(model, settings).describe()['self_check'] == 'passed'
 
 
+def test_a_check_that_fails_leaves_neither_engine_open(model, settings, monkeypatch):
+    from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+
+    closed = []
+
+    def fail(*_):
+        raise EngineError('graph failed')
+
+    monkeypatch.setattr(gpu_check, 'self_check', fail)
+    for kind in (torch_engine.TorchEngine, OnnxRuntimeEngine):
+        monkeypatch.setattr(kind, 'close', lambda engine: closed.append(engine.name))
+    with pytest.raises(EngineError, match='graph failed'):
+        load_engine(model, settings)
+    assert closed == ['onnxruntime', 'torch']
+
+
 def test_auto_goes_on_where_the_gpu_computes_something_else(model, settings, wrong_gpu, monkeypatch):
     from vss_ros.core import engines
     from vss_ros.core.engines import torch_device

@@ -60,6 +60,22 @@ def test_the_next_start_takes_what_was_stored(model, settings):
     assert 'onnxruntime 9.0 ms, openvino 1.0 ms' in chosen['chosen']
 
 
+def test_an_engine_that_cannot_be_loaded_leaves_the_other_one_closed(model, settings, monkeypatch):
+    from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+    from vss_ros.core.engines.openvino import OpenVinoEngine
+
+    closed = []
+
+    def refuse(*_):
+        raise EngineError('no such arithmetic')
+
+    monkeypatch.setattr(OnnxRuntimeEngine, 'close', lambda engine: closed.append(engine.name))
+    monkeypatch.setattr(OpenVinoEngine, 'load', refuse)
+    with pytest.raises(EngineError, match='no such arithmetic'):
+        cpu_trial.trial(model, settings)
+    assert closed == ['onnxruntime']
+
+
 @pytest.mark.parametrize(
     'content',
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -49,17 +50,17 @@ def _understood(known: Any) -> dict[str, Any]:
 
 
 def _measure(model: ModelFolder, settings: EngineSettings) -> dict[str, Any]:
-    engines = {n: engine_class(n).load(model, replace(settings, engine=n)) for n in CONTENDERS}
-    try:
-        times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    with ExitStack() as opened:
+        engines: dict[str, Engine] = {}
+        for name in CONTENDERS:
+            engines[name] = engine_class(name).load(model, replace(settings, engine=name))
+            opened.callback(engines[name].close)
         for turn in range(ROUNDS + 2):
             for name, engine in engines.items():
                 seconds = _seconds_of_all_steps(model, engine)
                 if turn >= 2:  # the first runs prepare
                     times[name].append(seconds)
-    finally:
-        for engine in engines.values():
-            engine.close()
     # The least, because all else that the machine does only adds to it.
     least = {name: round(min(values) * 1e3, 3) for name, values in times.items()}
     is_faster = least['openvino'] < MARGIN * least['onnxruntime']

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def checked(
         _log.warning('engine %s is not compared with ONNX Runtime: %s', engine.name, error)
         return f'not made: {error}'
     _log.info('comparing engine %s with ONNX Runtime', engine.name)
-    results = self_check(model, engine, reference, settings.precision)
-    reference.close()
+    with closing(reference):
+        results = self_check(model, engine, reference, settings.precision)
     refuse_failed(results, model, what)
     kept.write(results)
     return 'passed'

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,8 +158,8 @@ class EngineStore:
 
             self._progress('comparing with ONNX Runtime')
             on_cpu = EngineSettings('onnxruntime', threads=self._settings.threads)
-            reference = OnnxRuntimeEngine.load(self._model, on_cpu)
-            results = self_check(self._model, engine, reference, self._settings.precision)
+            with closing(OnnxRuntimeEngine.load(self._model, on_cpu)) as reference:
+                results = self_check(self._model, engine, reference, self._settings.precision)
             beside = {name: entry for name, entry in results.items() if name not in obtained}
             for name, item in obtained.items():
                 if item.cached:
