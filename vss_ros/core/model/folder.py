@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -51,6 +51,7 @@ GRAPH_ENTRIES = (*FILE_ENTRIES, 'inputs', 'outputs', 'precisions')
 LOWER_PRECISIONS = ('fp16', 'int8', 'int8_symmetric')  # that a graph may have files of
 DTYPES = ('uint8', 'int32', 'int64', 'float16', 'float32')
 MAX_DELAY_FRAMES = 8
+Tensor = TypeVar('Tensor')  # an engine's array, or what is said of one
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class ModelFolder:
     delay_frames: int = 0
     correction_interval: int = 1
     expected_accuracy: AccuracyModel | None = None
+
+    def state_of(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the next frame takes of all that a step has, under the names that it has there."""
+        return {later: tensors[name] for name, later in self.state.items()}
 
     @property
     def propagates(self) -> bool:

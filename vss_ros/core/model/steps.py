@@ -52,7 +52,7 @@ def check_steps(model: ModelFolder) -> None:
         missing = [name for name in (*RESULTS, *handed_on) if name not in known]
         if missing:
             raise ModelError(f'{model.path}: step {step} does not give {", ".join(missing)}')
-        given = {later: known[name] for name, later in handed_on.items()}
+        given = model.state_of(known) if handed_on else {}
         for name in state.keys() & given.keys():
             _check_same(model, f'the next frame takes {name!r}', state[name], step, given[name])
         _check_results(model, step, known)

@@ -59,7 +59,7 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
             yield Visit(stage, taken, given)
             tensors |= given
         if step != CARRIED:
-            state = {later: tensors[name] for name, later in model.state.items()}
+            state = model.state_of(tensors)
 
 
 def age_tensor(frames: int) -> np.ndarray:
