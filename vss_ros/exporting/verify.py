@@ -11,7 +11,7 @@ from torch import Tensor
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.errors import ModelError, ShapeError
 from vss_ros.core.model.folder import ModelFolder
-from vss_ros.core.model.steps import WARPS
+from vss_ros.core.model.steps import WARP_FLOWS, WARPS, flows_and_warped
 from vss_ros.core.model.walk import walk
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.synthetic import StreetClip
@@ -69,11 +69,10 @@ def check_warp(graph: str, taken: Mapping[str, np.ndarray], given: Mapping[str, 
     """
     instead = (
         f'Engines compute a graph {graph!r} by themselves, and nothing else in it: it gives each tensor that '
-        'it takes, read where flow (or key_flow) points, in the same order. Do anything else in another '
-        'graph, or give this one another name'
+        f'it takes, read where {" or ".join(WARP_FLOWS)} points, in the same order. Do anything else in '
+        'another graph, or give this one another name'
     )
-    flows = [name for name in taken if name in ('flow', 'key_flow')]
-    read = [name for name in taken if name not in flows]
+    flows, read = flows_and_warped(taken)
     if len(flows) != 1 or len(read) != len(given):
         raise ModelError(f'graph {graph!r} takes {", ".join(taken)} and gives {", ".join(given)}. {instead}')
     for name, output in zip(read, given, strict=True):

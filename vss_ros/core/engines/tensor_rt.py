@@ -40,7 +40,7 @@ from vss_ros.core.engines.torch_device import (
 from vss_ros.core.errors import EngineError, PrecisionError
 from vss_ros.core.model.files import GraphSpec
 from vss_ros.core.model.folder import ModelFolder
-from vss_ros.core.model.steps import WARPS
+from vss_ros.core.model.steps import WARP_FLOWS, WARPS, flows_and_warped
 from vss_ros.core.settings import EngineSettings
 
 PRECISIONS = ('fp32', 'fp16', 'int8')  # those of which there can be ONNX files
@@ -159,19 +159,17 @@ class CannotLoadError(EngineError):
 class WarpRunner:
     """One of the graphs WARPS in PyTorch: each of its tensors but the flow read where the flow points.
 
-    The flow is `flow`, or `key_flow`, which leads to the key frame. The outputs are in the order of what is
-    read.
+    The outputs are in the order of what is read.
     """
 
     def __init__(self, spec: GraphSpec) -> None:
-        flows = [name for name in spec.inputs if name in ('flow', 'key_flow')]
-        features = [name for name in spec.inputs if name not in flows]
+        flows, features = flows_and_warped(spec.inputs)
         shapes = [spec.inputs[name] for name in features]
         if len(flows) != 1 or not features or shapes != list(spec.outputs.values()):
             raise EngineError(
                 f'graph {spec.name!r} takes {", ".join(spec.inputs)} and gives {", ".join(spec.outputs)}; '
-                'expected flow and what it warps, as much of it and as large as what comes out. '
-                'Give a graph that does something else another name'
+                f'expected {" or ".join(WARP_FLOWS)} and what it warps, as much of it and as large as what '
+                'comes out. Give a graph that does something else another name'
             )
         self.spec = spec
         self._flow = flows[0]

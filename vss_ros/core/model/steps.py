@@ -7,7 +7,7 @@ the state that the next frame needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from vss_ros.core.errors import ModelError
@@ -23,10 +23,17 @@ AGE = 'age'  # frames since the key frame, float32 (1, 1, 1, 1); the caller brin
 RESULTS = ('mask', 'confidence')  # what every step must give
 # The option `decision`: sides of the image are so many times those of the mask.
 DECISIONS = {'full': 1, 'half': 2, 'quarter': 4}
-WARPS = ('warp',)  # graphs that only read each tensor where `flow` points
+WARPS = ('warp',)  # graphs that only read each tensor where the flow that they take points
+WARP_FLOWS = ('flow', 'key_flow')  # names of that flow; the latter leads to the key frame
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
 HOST_FLOWS = ('dis', 'dis_half', 'motion_vectors', 'stream')  # computed beside the engine, see core/motion
 FLOWS = ('none', 'network', *HOST_FLOWS)  # `network`: a graph
+
+
+def flows_and_warped(inputs: Iterable[str]) -> tuple[list[str], list[str]]:
+    """What one of WARPS takes, apart: its flows, of which it may have one, and what it reads there."""
+    names = list(inputs)
+    return [name for name in names if name in WARP_FLOWS], [name for name in names if name not in WARP_FLOWS]
 
 
 def check_steps(model: ModelFolder) -> None:
