@@ -195,7 +195,7 @@ class Cases:
     def case_the_comparison_keeps_to_the_threads(self):
         from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 
-        with mock.patch.object(OnnxRuntimeEngine, 'load', return_value=self.reference) as load:
+        with mock.patch.object(OnnxRuntimeEngine, 'load', wraps=OnnxRuntimeEngine.load) as load:
             self.load(threads=3)
         assert load.call_args.args[1].threads == 3
 
@@ -332,6 +332,14 @@ class Cases:
         other.join()
         assert log.take_reason() == 'it gave no reason'
 
+    def case_of_all_that_is_said_for_days_the_last_is_remembered(self):
+        log = importlib.import_module('vss_ros.core.engines.tensor_rt_build').LOGGER
+        for number in range(100):
+            log.log(self.trt.ILogger.ERROR, f'error {number}')
+            log.log(self.trt.ILogger.WARNING, f'warning {number}')
+        assert sum(len(said) for said in log._said.__dict__.values()) == 10
+        assert log.take_reason().endswith('error 98; error 99; warning 98; warning 99')
+
     def case_a_signal_ends_a_build_and_is_heard_afterwards(self):
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -383,6 +391,28 @@ class Cases:
         assert self.refusal() == text
         assert self.library.builds == 0
         self.load(build='always')  # a new build is a new chance
+
+    def case_an_engine_that_is_refused_leaves_nothing_open(self):
+        from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+        from vss_ros.core.engines.torch_device import CpuDevice
+
+        self.library.spoil = True
+        freed = []
+        close = self.module.TensorRtEngine.close
+
+        def closed(engine):
+            close(engine)
+            freed.append(not engine._runners)
+
+        with (
+            mock.patch.object(self.module.TensorRtEngine, 'close', closed),
+            mock.patch.object(CpuDevice, 'close') as device,
+            mock.patch.object(OnnxRuntimeEngine, 'close') as reference,
+        ):
+            assert 'wrongly' in self.refusal()
+        assert freed == [True]
+        device.assert_called_once_with()
+        reference.assert_called_once_with()
 
     def case_a_wrong_warp_is_refused_now_and_at_the_next_start(self):
         right = self.module.warp

@@ -61,10 +61,10 @@ class TensorRtEngine(TorchDeviceEngine):
     name = 'tensorrt'
 
     def __init__(
-        self, device: CpuDevice, runners: Mapping[str, GraphRunner | WarpRunner], facts: Mapping[str, str]
+        self, device: CpuDevice, runners: dict[str, GraphRunner | WarpRunner], facts: Mapping[str, str]
     ) -> None:
         super().__init__(device, {graph: list(runner.spec.inputs) for graph, runner in runners.items()})
-        self._runners = dict(runners)
+        self._runners = runners  # these and no copy, so that `close` frees them all
         self._facts = dict(facts)
         self.notes: dict[str, str] = {}
         self.self_check: dict[str, Any] = {}  # the result for each graph
@@ -92,8 +92,8 @@ class TensorRtEngine(TorchDeviceEngine):
             raise PrecisionError(
                 f'engine tensorrt has no precision {settings.precision}; use {", ".join(PRECISIONS)}'
             )
-        device = CudaDevice(settings.gpu_id)
         graphs = model.graphs_in('int8_symmetric' if settings.precision == 'int8' else settings.precision)
+        device = CudaDevice(settings.gpu_id)
         store = EngineStore(model, settings, device, progress or _log.info)
         runners: dict[str, GraphRunner | WarpRunner] = {}
         engines: dict[str, Obtained] = {}
@@ -127,7 +127,11 @@ class TensorRtEngine(TorchDeviceEngine):
             'warp': 'torch',
         }
         engine = cls(device, runners, facts)
-        engine.self_check = store.check(engine, engines, again=check_again)
+        try:
+            engine.self_check = store.check(engine, engines, again=check_again)
+        except BaseException:
+            engine.close()
+            raise
         engine.is_kept = all(obtained.cached for obtained in engines.values())
         return engine
 
