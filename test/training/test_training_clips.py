@@ -9,6 +9,7 @@ import pytest
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import SettingsError, SourceError
 from vss_ros.core.frame import CELL
+from vss_ros.core.resize import fit
 from vss_ros.training.clip_sources import ClipLibrary, read_video
 from vss_ros.training.clips import Clip, SceneClasses, StillDriver, cut_out, inverse_depth, to_cells
 from vss_ros.training.data import LabelledImages
@@ -106,6 +107,13 @@ def test_a_library_cuts_wide_videos_to_the_shape_of_the_view():
     assert (clip.labels == 255).all()
 
 
+def test_a_library_enlarges_smaller_videos_as_images_are_at_run_time():
+    stills = street()
+    video = Clip(np.stack(stills.images), np.stack(stills.labels))
+    [image] = ClipLibrary([video], 192, 256).stills().images
+    assert np.array_equal(image, fit(stills.images[0], (192, 256)))
+
+
 def test_a_library_without_long_enough_clips_says_so():
     video = Clip(np.zeros((3, 8, 8, 3), np.uint8), np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(SettingsError, match='5 frames'):
@@ -123,6 +131,26 @@ def test_a_video_that_is_none_is_refused(tmp_path):
     (tmp_path / 'x.mp4').write_text('no video')
     with pytest.raises(SourceError, match=r'x\.mp4'):
         read_video(tmp_path / 'x.mp4', 96)
+
+
+def test_what_names_other_files_is_no_video(tmp_path):
+    (tmp_path / 'x.m3u8').write_text(
+        '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/v.ts\n'
+    )
+    with pytest.raises(SourceError, match=r'x\.m3u8 cannot be read as a video'):
+        read_video(tmp_path / 'x.m3u8', 96)
+
+
+@pytest.mark.parametrize(('height', 'shape'), [(24, (3, 24, 32, 3)), (96, (3, 48, 64, 3))])
+def test_videos_are_reduced_but_not_enlarged(tmp_path, height, shape):
+    writer = cv2.VideoWriter(str(tmp_path / 'x.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 15, (64, 48))
+    for grey in (50, 100, 150):
+        writer.write(np.full((48, 64, 3), grey, np.uint8))
+    writer.release()
+    clip = read_video(tmp_path / 'x.avi', height)
+    assert clip.images.shape == shape
+    assert clip.images.mean((1, 2, 3)) == pytest.approx([50, 100, 150], abs=3)
+    assert (clip.labels == 255).all()
 
 
 def test_an_image_seen_through_a_shift_has_that_flow():

@@ -6,6 +6,7 @@ import pytest
 
 from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import UNLABELLED
+from vss_ros.core.resize import fit
 from vss_ros.training.augment import paste_objects, random_window, recolour, recolour_clip, view
 from vss_ros.training.data import LabelledImages, class_frequencies, load_folder
 
@@ -40,6 +41,15 @@ def test_images_of_another_size_are_brought_to_the_size_asked_for(tmp_path):
     assert images.images[0].shape == (12, 16, 3)
     assert images.labels[0].shape == (12, 16)
     assert (images.labels[0] == 3).all()
+
+
+def test_images_that_are_smaller_are_enlarged_as_at_run_time_not_into_blocks(tmp_path):
+    write_pair(tmp_path, 'x_1')
+    steps = np.broadcast_to(np.arange(0, 256, 8, np.uint8)[:, None], (24, 32, 3))
+    cv2.imwrite(str(tmp_path / 'images' / 'x_1.png'), steps)
+    [image] = load_folder(tmp_path, 48, 64, 11).images
+    assert np.array_equal(image, fit(steps, (48, 64)))
+    assert len(np.unique(image)) > 32
 
 
 def test_a_folder_without_images_says_what_it_should_hold(tmp_path):

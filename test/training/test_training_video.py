@@ -10,6 +10,8 @@ import pytest
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.share import share_path
+from vss_ros.core.resize import fit
+from vss_ros.core.sources.images import read_image
 from vss_ros.methods import build_method
 from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.fusion import FusionStage, clips_to_remember, labelled
@@ -52,6 +54,16 @@ def test_a_clip_ends_at_the_labelled_frame_from_either_side(video, backwards, nu
         assert clip.images[:, 5, 5, 0].tolist() == [10 * number + snippet for number in numbers]
         assert (clip.labels[:-1] == 255).all()
         assert (clip.labels[-1] == snippet).all()
+
+
+def test_frames_that_are_smaller_are_enlarged_as_at_run_time(root):
+    places = read_layout(root, 'cityscapes/train', 'cityscapes19')
+    path = places[0][0].files[0].image
+    before = read_image(path)
+    cv2.imwrite(str(path), steps := np.broadcast_to(np.arange(WIDTH, dtype=np.uint8)[:, None], before.shape))
+    clip = LabelledVideo(places, 2 * HEIGHT, 2 * WIDTH).clip_to(places[0], LABELLED + 1)
+    cv2.imwrite(str(path), before)
+    assert np.array_equal(clip.images[0], fit(steps, (2 * HEIGHT, 2 * WIDTH)))
 
 
 def test_frames_may_follow_the_labelled_one(root):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.random import Generator
 
-from vss_ros.core.errors import SettingsError, SourceError
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import UNLABELLED
-from vss_ros.core.resize import fit_labels
+from vss_ros.core.resize import fit, fit_labels
 from vss_ros.training.augment import recolour_clip
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import LabelledImages
-
-_log = logging.getLogger(__name__)
 
 
 class ClipLibrary:
@@ -62,15 +59,10 @@ class ClipLibrary:
 
     def _fit(self, image: np.ndarray, label: np.ndarray, place: float) -> tuple[np.ndarray, np.ndarray]:
         height, width = self._size
-        if label.shape == self._size:
-            return image, label
         kept = min(label.shape[1], round(label.shape[0] * width / height))
         left = int(place * (label.shape[1] - kept))
         here = np.s_[:, left : left + kept]
-        return (
-            cv2.resize(image[here], (width, height), interpolation=cv2.INTER_AREA),
-            fit_labels(label[here], (height, width)),
-        )
+        return fit(image[here], self._size), fit_labels(label[here], self._size)
 
     def stills(self) -> LabelledImages:
         """Every frame of every clip on its own."""
@@ -88,15 +80,16 @@ def read_video(path: Path, height: int) -> Clip:
 
     Raises:
         SourceError: the file cannot be read.
+        MissingLibraryError: PyAV is not installed.
     """
-    capture, images = cv2.VideoCapture(str(path)), []
-    while (frame := capture.read())[0]:
-        rows, columns = frame[1].shape[:2]
-        size = round(columns * height / rows), height
-        images.append(cv2.resize(frame[1], size, interpolation=cv2.INTER_AREA) if rows > height else frame[1])
-    if not images:
-        raise SourceError(f'{path} cannot be read as a video')
-    if len(images) < (expected := int(capture.get(cv2.CAP_PROP_FRAME_COUNT))):
-        _log.warning('%s ends after %d of %d frames', path, len(images), expected)
-    stack = np.stack(images)
+    from vss_ros.core.sources.video import VideoSource  # whose library is needed for videos alone
+
+    with closing(VideoSource(path)) as source:
+        stack = np.stack([_reduced(frame.image, height) for frame in source])
     return Clip(stack, np.full(stack.shape[:3], UNLABELLED, np.uint8))
+
+
+def _reduced(image: np.ndarray, height: int) -> np.ndarray:
+    """An image of this height, of the same shape; one that is not higher stays as it is."""
+    rows, columns = image.shape[:2]
+    return fit(image, (height, round(columns * height / rows))) if rows > height else image

@@ -9,13 +9,12 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.model.files import sha256_of
-from vss_ros.core.resize import fit_labels
+from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.sources.images import images_in, read_image, read_labels
 
 
@@ -99,11 +98,8 @@ def load_folder(folder: Path, height: int, width: int, classes: int) -> Labelled
                 f'{label_path} has the class id {unknown[0]}; use 0 to {classes - 1}, '
                 f'or {UNLABELLED} for unlabelled'
             )
-        if label.shape != (height, width):
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-            label = fit_labels(label, (height, width))
-        images.append(image)
-        labels.append(label)
+        images.append(fit(image, (height, width)))
+        labels.append(fit_labels(label, (height, width)))
     return LabelledImages([path.stem for path in paths], images, labels)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.share import FILE_ENDINGS
 from vss_ros.core.frame import UNLABELLED
-from vss_ros.core.resize import fit_labels
+from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.sources.images import read_image
 from vss_ros.evaluation.clips import FileClip
 from vss_ros.evaluation.layouts import Layout, load_layout
@@ -145,10 +144,7 @@ class LabelledVideo:
 
 
 def _image(video: FileClip, number: int, size: tuple[int, int]) -> np.ndarray:
-    image = read_image(video.files[number].image)
-    if image.shape[:2] == size:
-        return image
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    return fit(read_image(video.files[number].image), size)
 
 
 def _label(video: FileClip, number: int, size: tuple[int, int]) -> np.ndarray:

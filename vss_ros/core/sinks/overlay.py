@@ -14,6 +14,7 @@ from vss_ros.core.drawing import overlay_result
 from vss_ros.core.errors import MissingLibraryError, SettingsError
 from vss_ros.core.files.drafts import Draft
 from vss_ros.core.frame import Frame, Segmentation
+from vss_ros.core.resize import fit
 
 try:
     import av
@@ -53,7 +54,7 @@ class OverlaySink:
             self._draft.discard()
             raise
         self._stream: Any = None
-        self._size = (0, 0)  # width, height; of the first frame
+        self._size = (0, 0)  # height, width; of the first frame
         self._first_ns = 0
         self._ticks = -1  # of the frame written last
 
@@ -61,8 +62,7 @@ class OverlaySink:
         if self._stream is None:
             self._start(frame)
         picture = overlay_result(frame.image, segmentation, self._classes, self._alpha)
-        if picture.shape[1::-1] != self._size:
-            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        picture = fit(picture, self._size)
         ticks = round((frame.stamp_ns - self._first_ns) * TICKS / 1e9)
         if not 0 < ticks - self._ticks <= MAX_GAP_S * TICKS:  # back, or years ahead: go on from here
             ticks = self._ticks + TICKS // 25
@@ -97,7 +97,7 @@ class OverlaySink:
         # Players take HD without these for BT.709, and show other colours.
         stream.codec_context.colorspace = Colorspace.ITU601
         stream.codec_context.color_range = ColorRange.MPEG
-        self._stream, self._size, self._first_ns = stream, (width, height), frame.stamp_ns
+        self._stream, self._size, self._first_ns = stream, frame.size, frame.stamp_ns
 
 
 def _codec() -> str:
