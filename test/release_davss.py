@@ -9,7 +9,7 @@ Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vss_ros.core.frame import UNLABELLED
 from vss_ros.methods.davss import Davss
 from vss_ros.methods.davss_losses import Prediction, davss_losses, distortion_target
 
@@ -77,8 +78,17 @@ def pseudo_labels(method: Davss, image: Tensor) -> Tensor:
     return method.resize(method.segment(image), image.shape[2:]).argmax(1)
 
 
+def losses_by_batch(prediction: Prediction, targets: Tensor) -> dict[str, Tensor]:
+    """The losses of a frame; the cue is weighted by the mean map of the batch, as broadcasting has it."""
+    errors = F.cross_entropy(prediction.cue, targets, ignore_index=UNLABELLED, reduction='none')
+    cue = (errors.mean(0) * prediction.distortion[:, 0].mean(0)).mean()
+    return davss_losses(prediction, targets) | {'cue': cue}
+
+
 def joint_losses(
-    predictions: Sequence[Prediction], targets: Sequence[Tensor], cue_weight: str = 'own'
+    predictions: Sequence[Prediction],
+    targets: Sequence[Tensor],
+    losses_of: Callable[[Prediction, Tensor], dict[str, Tensor]] = losses_by_batch,
 ) -> dict[str, Tensor]:
     """The three losses of the joint training, each the mean over the frames, and their weighted sum, `total`.
 
@@ -86,9 +96,9 @@ def joint_losses(
         predictions: from `propagate`.
         targets: class ids, int64 (N, H, W), 255 = ignore, one per prediction: `pseudo_labels` of all but
             the last, true labels of the last.
-        cue_weight: see `cue_loss`.
+        losses_of: a frame; `davss_losses` for those of the paper.
     """
-    each = [davss_losses(*pair, cue_weight) for pair in zip(predictions, targets, strict=True)]
+    each = [losses_of(*pair) for pair in zip(predictions, targets, strict=True)]
     losses = {name: torch.stack([frame[name] for frame in each]).mean() for name in WEIGHTS}
     return losses | {'total': torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()}
 

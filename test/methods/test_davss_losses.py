@@ -5,19 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from release_davss import distortion_loss, joint_losses, propagate, pseudo_labels
+from release_davss import distortion_loss, joint_losses, losses_by_batch, propagate, pseudo_labels
 from torch.nn import functional as F
 
-from vss_ros.core.errors import SettingsError
 from vss_ros.methods.davss import Davss
-from vss_ros.methods.davss_losses import (
-    DISTORTION_STAGE,
-    JOINT_STAGE,
-    Prediction,
-    cue_loss,
-    davss_losses,
-    distortion_target,
-)
+from vss_ros.methods.davss_losses import Prediction, cue_loss, davss_losses, distortion_target
+from vss_ros.training.davss import DistortionStage, JointStage
 from vss_ros.training.propagation import train_only
 
 MODES = ('eval', 'train')
@@ -52,11 +45,11 @@ def joint(filled_davss, frames, targets):
     def run(mode):
         if mode not in done:
             davss = filled_davss(19)
-            train_only(davss, JOINT_STAGE)
+            train_only(davss, JointStage.trained)
             if mode == 'eval':
                 davss.eval()
             predictions = propagate(davss, frames)
-            losses = joint_losses(predictions, targets, cue_weight='batch')
+            losses = joint_losses(predictions, targets)
             losses['total'].backward()
             done[mode] = davss, predictions, losses
         return done[mode]
@@ -71,7 +64,7 @@ def gradients(davss):
 def assert_gradients_agree(davss, arrays, mode, networks):
     prefix = f'bn_{mode}/grad/'
     names = [name for name in arrays if name.startswith(tuple(prefix + network for network in networks))]
-    assert len(names) == (2 if networks == DISTORTION_STAGE else 5)
+    assert len(names) == (2 if networks == DistortionStage.trained else 5)
     found = gradients(davss)
     for name in names:
         gradient = found[name.removeprefix(prefix)].numpy()
@@ -95,7 +88,7 @@ def test_joint_losses_agree_with_the_release(joint, arrays, mode):
 
 def test_the_losses_of_each_frame_agree_with_the_release(joint, arrays, targets):
     _, predictions, _ = joint('eval')
-    each = [davss_losses(p, t, 'batch') for p, t in zip(predictions, targets, strict=True)]
+    each = [losses_by_batch(p, t) for p, t in zip(predictions, targets, strict=True)]
     semantic = [losses[name].item() for losses in each for name in ('propagation', 'correction')]
     cue = [losses['cue'].item() for losses in each]
     assert semantic == pytest.approx(arrays['bn_eval/terms_semantic'], rel=LIMIT)
@@ -108,18 +101,20 @@ def test_with_its_own_map_each_image_has_the_loss_of_the_paper(joint, arrays, ta
     found = [davss_losses(p, t)['cue'].item() for p, t in zip(predictions, targets, strict=True)]
     assert found == pytest.approx(expected, rel=LIMIT)
     assert found != pytest.approx(in_the_release, rel=LIMIT)
-    assert joint_losses(predictions, targets)['cue'].item() == pytest.approx(expected.mean(), rel=LIMIT)
+    assert joint_losses(predictions, targets, davss_losses)['cue'].item() == pytest.approx(
+        expected.mean(), rel=LIMIT
+    )
 
 
 @pytest.mark.parametrize('mode', MODES)
 def test_joint_gradients_agree_with_the_release(joint, arrays, mode):
     davss, _, _ = joint(mode)
-    assert_gradients_agree(davss, arrays, mode, JOINT_STAGE)
+    assert_gradients_agree(davss, arrays, mode, JointStage.trained)
 
 
 def test_in_the_joint_training_only_the_flow_network_and_cfnet_learn(joint):
     davss, _, _ = joint('train')
-    assert {name.split('.')[0] for name in gradients(davss)} == set(JOINT_STAGE)
+    assert {name.split('.')[0] for name in gradients(davss)} == set(JointStage.trained)
     assert not davss.deeplab.training
     assert not davss.dmnet.training
 
@@ -128,9 +123,9 @@ def test_detaching_the_distortion_map_changes_what_the_flow_network_learns_and_n
     filled_davss, frames, targets, joint
 ):
     davss = filled_davss(19)
-    train_only(davss, JOINT_STAGE)
+    train_only(davss, JointStage.trained)
     davss.eval()
-    losses = joint_losses(propagate(davss, frames, detach_distortion=True), targets, cue_weight='batch')
+    losses = joint_losses(propagate(davss, frames, detach_distortion=True), targets)
     losses['total'].backward()
     attached, _, with_gradients = joint('eval')
     assert losses['total'].item() == pytest.approx(with_gradients['total'].item())
@@ -143,13 +138,13 @@ def test_detaching_the_distortion_map_changes_what_the_flow_network_learns_and_n
 @pytest.mark.parametrize('mode', MODES)
 def test_the_loss_of_dmnet_and_its_gradients_agree_with_the_release(filled_davss, frames, arrays, mode):
     davss = filled_davss(19)
-    train_only(davss, DISTORTION_STAGE)
+    train_only(davss, DistortionStage.trained)
     davss.dmnet.train(mode == 'train')
     loss = distortion_loss(davss, frames)
     loss.backward()
     assert loss.item() == pytest.approx(float(arrays[f'bn_{mode}/loss_dmnet']), rel=LIMIT)
     assert {name.split('.')[0] for name in gradients(davss)} == {'dmnet'}
-    assert_gradients_agree(davss, arrays, mode, DISTORTION_STAGE)
+    assert_gradients_agree(davss, arrays, mode, DistortionStage.trained)
     if mode == 'train':
         expected = arrays['bn_train/after/dmnet.conv1.1.running_mean']
         np.testing.assert_allclose(davss.dmnet.conv1[1].running_mean, expected, rtol=0, atol=1e-5)
@@ -232,12 +227,10 @@ def test_the_map_of_the_batch_is_what_broadcasting_gives(images):
     _, prediction = random_prediction(images)
     targets = torch.randint(0, 5, (images, 8, 12))
     errors = F.cross_entropy(prediction.cue, targets, reduction='none')
-    found = cue_loss(prediction.cue, prediction.distortion, targets, 'batch')
+    found = losses_by_batch(prediction, targets)['cue']
     assert found.item() == pytest.approx((errors * prediction.distortion).mean().item())
     own = cue_loss(prediction.cue, prediction.distortion, targets)
     assert (own.item() == pytest.approx(found.item())) == (images == 1)
-    with pytest.raises(SettingsError, match="cue_weight is 'mean'; use one of own, batch"):
-        cue_loss(prediction.cue, prediction.distortion, targets, 'mean')
 
 
 def test_labels_that_are_no_class_are_ignored_like_255_by_all_losses():

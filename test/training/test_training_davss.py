@@ -11,6 +11,7 @@ from release_davss import distortion_loss, joint_losses, propagate, pseudo_label
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.davss_losses import davss_losses
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import LabelledImages
@@ -58,11 +59,9 @@ def tensors(stage, step=0):
 
 
 @pytest.mark.parametrize('detach_distortion', [False, True])
-@pytest.mark.parametrize('cue_weight', ['own', 'batch'])
-def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, detach_distortion, cue_weight):
+def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, detach_distortion):
     method = davss(flow='network', fusion='full')
-    options = {'detach_distortion': detach_distortion, 'cue_weight': cue_weight}
-    stage = make(JointStage, JointSettings, method, clips, **options)
+    stage = make(JointStage, JointSettings, method, clips, detach_distortion=detach_distortion)
     batch = tensors(stage)
     stage.module.eval()  # as statistics of a batch would be updated by the first of the two
     ours = stage.losses(batch)
@@ -73,7 +72,7 @@ def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, deta
     frames = [to_rgb(batch['images'][:, t]) for t in range(3)]
     targets = [pseudo_labels(method, frames[1]), batch['labels'][:, 2].long()]
     predictions = propagate(method, frames, detach_distortion=detach_distortion)
-    theirs = joint_losses(predictions, targets, cue_weight=cue_weight)
+    theirs = joint_losses(predictions, targets, davss_losses)
     theirs['total'].backward()
     torch.testing.assert_close(sum(ours.values()), theirs['total'])
     torch.testing.assert_close(gradient, weight.grad, rtol=1e-3, atol=1e-6)
@@ -209,7 +208,6 @@ def test_samples_of_the_release_are_two_hops_apart_at_the_interval_drawn(clips):
 @pytest.mark.parametrize(
     ('wrong', 'message'),
     [
-        ({'cue_weight': 'mean'}, 'cue_weight'),
         ({'hops': 2, 'intervals': (1,)}, 'intervals are .* 2 or more'),
         ({'hops': 2, 'intervals': ()}, 'go together'),
         ({'hops': 1, 'intervals': (0,)}, 'intervals'),

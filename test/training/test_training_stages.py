@@ -21,7 +21,7 @@ from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.data import class_frequencies
 from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
-from vss_ros.training.propagation import Judged, host_flows
+from vss_ros.training.propagation import host_flows
 from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
 from vss_ros.training.shares import Shares
 from vss_ros.training.streets import draw_street
@@ -141,22 +141,18 @@ def test_the_edge_map_learns_where_the_warp_is_wrong_if_it_is_asked_to(streets):
     assert loss(blank, False) == 0
 
 
-def test_emphasis_can_grow_with_the_distance_from_the_key_frame(streets):
-    truth = torch.full((1, HEIGHT, WIDTH), 3, dtype=torch.uint8)
+def test_emphasis_makes_more_of_the_loss_where_the_warp_is_wrong(streets):
+    labels = torch.full((1, HEIGHT, WIDTH), 3, dtype=torch.uint8)
     scores = torch.zeros(1, CLASSES, HEIGHT // 4, WIDTH // 4)
     scores[:, 3] = 1
     scores[:, 8, :, :6] = 2
     prediction = Prediction(scores, scores, torch.zeros(1, 2, HEIGHT // 4, WIDTH // 4), scores)
 
-    def loss(place, **settings):
-        stage = correction_stage(lite(), streets, **settings)
-        frame = Judged(place, torch.zeros(1, 3, HEIGHT, WIDTH), None, scores, prediction)
-        return stage.judge(frame, truth)['cross_entropy'].item()
+    def loss(emphasis):
+        stage = correction_stage(lite(), streets, emphasis=emphasis)
+        return stage.terms(prediction, labels)['cross_entropy'].item()
 
-    for place, emphasis in ((1, 2.0), (2, 4.0), (3, 6.0)):  # of clips of four frames
-        growing = loss(place, emphasis=6.0, emphasis_grows=True)
-        assert growing == pytest.approx(loss(place, emphasis=emphasis), rel=1e-5)
-    assert loss(1, emphasis=6.0) > loss(1, emphasis=6.0, emphasis_grows=True)
+    assert loss(6.0) > loss(2.0) > loss(0.0)
 
 
 def test_a_share_of_the_streams_runs_back_in_time(streets):
@@ -181,11 +177,6 @@ def test_a_share_of_streams_backwards_is_for_streams_and_a_share():
         CorrectionSettings(backwards=1.5)
     with pytest.raises(SettingsError, match='and 0 with hops'):
         CorrectionSettings(backwards=0.5, hops=1, intervals=(3,))
-
-
-def test_emphasis_cannot_grow_without_a_stream(streets):
-    with pytest.raises(SettingsError, match='emphasis_grows is for streams'):
-        CorrectionSettings(hops=1, intervals=(3,), emphasis_grows=True)
 
 
 def test_clips_without_labels_are_learnt_from_the_segmenter_itself(streets):

@@ -13,13 +13,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from vss_ros.core.described import check_choice
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.methods.evss_losses import mean_cross_entropy
-
-DISTORTION_STAGE = ('dmnet',)
-JOINT_STAGE = ('flownet', 'cfnet')
-CUE_WEIGHTS = ('own', 'batch')
 
 
 class Prediction(NamedTuple):
@@ -31,35 +26,32 @@ class Prediction(NamedTuple):
     merged: Tensor  # (N, K, H, W)
 
 
-def davss_losses(prediction: Prediction, targets: Tensor, cue_weight: str = 'own') -> dict[str, Tensor]:
+def davss_losses(prediction: Prediction, targets: Tensor) -> dict[str, Tensor]:
     """The three losses of a frame, not weighted yet (DAVSS eq. 7).
 
     Args:
         targets: class ids, int64 (N, H, W); those that are no class are ignored, as in `mean_cross_entropy`.
-        cue_weight: see `cue_loss`.
     """
     return {
         'propagation': mean_cross_entropy(prediction.warped, targets),
         'correction': mean_cross_entropy(prediction.merged, targets),
-        'cue': cue_loss(prediction.cue, prediction.distortion, targets, cue_weight),
+        'cue': cue_loss(prediction.cue, prediction.distortion, targets),
     }
 
 
-def cue_loss(cue: Tensor, distortion: Tensor, targets: Tensor, cue_weight: str = 'own') -> Tensor:
+def cue_loss(cue: Tensor, distortion: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of the cue, weighted by the distortion map, mean over all pixels (DAVSS eq. 3).
+
+    Each image is weighted by its own map. In the release broadcasting makes it the mean map of the batch, the
+    same with one image.
 
     Args:
         cue: (N, K, H, W).
         distortion: (N, 1, H, W).
         targets: int64 (N, H, W); ids that are no class are ignored, as in `mean_cross_entropy`.
-        cue_weight: `own`, each image weighted by its own map, or `batch`, by the mean map of the batch:
-            what broadcasting makes of it in the release. With one image they are the same.
     """
-    check_choice('cue_weight', cue_weight, CUE_WEIGHTS)
     targets = targets.masked_fill(targets >= cue.shape[1], UNLABELLED)
     errors = F.cross_entropy(cue, targets, ignore_index=UNLABELLED, reduction='none')
-    if cue_weight == 'batch':
-        return (errors.mean(0) * distortion[:, 0].mean(0)).mean()
     return (errors * distortion[:, 0]).mean()
 
 

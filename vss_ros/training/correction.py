@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss import Evss, labels_of
@@ -32,8 +31,6 @@ class CorrectionSettings(PropagationSettings):
         wrong_warps: the edge map also learns where the warp has the wrong class, so that it lets corrections
             through inside large objects that the flow lost; not published.
         emphasis: how much more pixels whose warped class is wrong weigh in the semantic loss; 0 as published.
-        emphasis_grows: all of it on the last frame of a stream, in proportion less on those before: boldness
-            pays where the warp is old, and spoils what is fresh.
     """
 
     warp: float = 0.2
@@ -47,12 +44,6 @@ class CorrectionSettings(PropagationSettings):
     void_edges: bool = False
     wrong_warps: bool = False
     emphasis: float = 0.0
-    emphasis_grows: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.emphasis_grows and self.hops:
-            raise SettingsError('emphasis_grows is for streams; leave it out, or hops and intervals')
 
 
 class Handed(NamedTuple):
@@ -97,25 +88,17 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
     def judge(self, frame: Judged, truth: Tensor) -> dict[str, Tensor]:
         labels = self.targets(truth, frame.image)
         known = (truth != UNLABELLED).flatten(1).any(1)
-        emphasis = self.settings.emphasis
-        if self.settings.emphasis_grows:
-            emphasis *= frame.place / (self.settings.frames - 1)
         # Edges are those of true labels wherever there are any, also if the segmenter gives the targets.
         outlined = torch.where(known[:, None, None], truth, labels)
-        return self.terms(frame.prediction, labels, outlined, emphasis)
+        return self.terms(frame.prediction, labels, outlined)
 
     def terms(
-        self,
-        prediction: Prediction,
-        labels: Tensor,
-        outlined: Tensor | None = None,
-        emphasis: float | None = None,
+        self, prediction: Prediction, labels: Tensor, outlined: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The four losses.
 
         Args:
             outlined: labels whose borders are the edges, if others than `labels`.
-            emphasis: if another than that of the settings.
         """
         settings: CorrectionSettings = self.settings
         outlined = labels if outlined is None else outlined
@@ -125,8 +108,7 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         else:
             fused, rest, outlined = squares(labels).long(), middles(labels).long(), middles(outlined)
             coarse = Prediction(*(maps.repeat_interleave(len(MIDDLE), 0) for maps in prediction))
-        emphasis = settings.emphasis if emphasis is None else emphasis
-        importance = 1 + emphasis * is_wrong(prediction.warped, fused)
+        importance = 1 + settings.emphasis * is_wrong(prediction.warped, fused)
         semantic = segmentation_losses(prediction.merged, fused, self._balance, settings.jaccard, importance)
 
         no_edges = -1 if settings.void_edges else UNLABELLED

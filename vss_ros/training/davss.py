@@ -14,15 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.warp import compose
 from vss_ros.methods.davss import Davss
 from vss_ros.methods.davss_losses import (
-    CUE_WEIGHTS,
-    DISTORTION_STAGE,
-    JOINT_STAGE,
     Prediction,
     davss_losses,
     distortion_target,
@@ -95,7 +91,7 @@ class DistortionStage(DavssStage):
 
     name = 'distortion'
     settings_class = DistortionSettings
-    trained = DISTORTION_STAGE
+    trained = ('dmnet',)
 
     def advance(
         self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
@@ -137,7 +133,6 @@ class JointSettings(PropagationSettings):
     Attributes:
         detach_distortion: keep the flow network from learning through the distortion map. The release lets
             it, by way of the warped appearance.
-        cue_weight: see `cue_loss`.
         jaccard: added to the correction loss, for light networks and few steps; not published.
         cue_everywhere: weight of a plain cross-entropy of the cue, whatever the map says, likewise.
     """
@@ -146,13 +141,8 @@ class JointSettings(PropagationSettings):
     correction: float = 0.5
     cue: float = 1.0
     detach_distortion: bool = False
-    cue_weight: str = 'own'
     jaccard: float = 0.0
     cue_everywhere: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice('cue_weight', self.cue_weight, CUE_WEIGHTS)
 
 
 class JointStage(DavssStage):
@@ -160,7 +150,7 @@ class JointStage(DavssStage):
 
     name = 'joint'
     settings_class = JointSettings
-    trained = JOINT_STAGE
+    trained = ('flownet', 'cfnet')
 
     def advance(
         self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
@@ -189,7 +179,7 @@ class JointStage(DavssStage):
         size, pixels = labels.shape[1:], slice(None, None, 1 if at_full else 2)
         targets = labels[:, pixels, pixels].long()
         wide = Prediction(*(self.resize(maps, size)[:, :, pixels, pixels] for maps in prediction))
-        losses = davss_losses(wide, targets, settings.cue_weight)
+        losses = davss_losses(wide, targets)
         terms = {name: getattr(settings, name) * loss for name, loss in losses.items()}
         if not prediction.warped.requires_grad:  # nothing that is trained can change it
             del terms['propagation']
