@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from vss_ros.methods.accel import Accel
 from vss_ros.training.losses import segmentation_losses, squares
-from vss_ros.training.propagation import PropagationSettings, PropagationStage, follow
+from vss_ros.training.propagation import Carried, PropagationSettings, PropagationStage, follow
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,7 @@ class Prediction(NamedTuple):
     merged: Tensor
 
 
-class Handed(NamedTuple):
-    """What a frame is handed by the one before."""
-
-    scores: Tensor  # (N, K, h, w)
-    key_flow: Tensor  # to the key frame, (N, 2, h, w); of use where the flow is composed
-
-
-class UpdateStage(PropagationStage[Accel, Handed]):
+class UpdateStage(PropagationStage[Accel, Carried]):
     """Gradients end at the state a frame is handed, so each frame can be judged by itself."""
 
     name = 'update'
@@ -48,22 +40,20 @@ class UpdateStage(PropagationStage[Accel, Handed]):
     method_class = Accel
     trained = ('update_branch', 'fusion', 'flownet')
 
-    def start(self, image: Tensor, scores: Tensor) -> Handed:
-        return Handed(scores, torch.zeros_like(scores[:, :2]))
+    def start(self, image: Tensor, scores: Tensor) -> Carried:
+        return Carried.from_key(scores)
 
     def advance(
-        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
-    ) -> tuple[Handed, Prediction | None]:
-        assert flow is not None
+        self, state: Carried, image: Tensor, flow: Tensor, judged: bool
+    ) -> tuple[Carried, Prediction | None]:
         carry = self.method.options['carry']
-        warped, kept, key_flow = follow(self.method, state.scores, flow, state.key_flow)
-        handed = Handed(kept, key_flow)
+        warped, handed = follow(self.method, state, flow)
         if not judged and carry != 'merged':
             return handed, None  # nothing of the update reaches the next frame
         updated = self.method.update_branch(image).float()
         merged = self.method.fusion(warped, updated).float()
         if carry == 'merged':
-            handed = handed._replace(scores=merged.detach())
+            handed = handed._replace(maps=merged.detach())
         return handed, Prediction(updated, merged)
 
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:

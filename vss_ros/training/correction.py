@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.frame import CELL, UNLABELLED
+from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.evss import Evss, labels_of
+from vss_ros.methods.evss import Evss
 from vss_ros.methods.evss_losses import Prediction, edge_label, edge_loss, mean_cross_entropy
 from vss_ros.training.losses import segmentation_losses, squares
-from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage, follow
+from vss_ros.training.propagation import Carried, Judged, PropagationSettings, PropagationStage, follow
 
 MIDDLE = [5, 6, 9, 10]  # of the 4 x 4 pixels of a cell
 
@@ -49,9 +50,8 @@ class CorrectionSettings(PropagationSettings):
 class Handed(NamedTuple):
     """What a frame is handed by the one before."""
 
-    scores: Tensor  # (N, K, h, w)
+    scores: Carried
     reference: Tensor  # labels the warp is compared with, float (N, 1, h, w)
-    key_flow: Tensor  # to the key frame, (N, 2, h, w); of use where the flow is composed
 
 
 class CorrectionStage(PropagationStage[Evss, Handed]):
@@ -64,15 +64,14 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
     optional = ('flownet', 'glance')
 
     def start(self, image: Tensor, scores: Tensor) -> Handed:
-        return Handed(scores, labels_of(scores), torch.zeros_like(scores[:, :2]))
+        return Handed(Carried.from_key(scores), labels_of(scores))
 
     def advance(
-        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
+        self, state: Handed, image: Tensor, flow: Tensor, judged: bool
     ) -> tuple[Handed, Prediction | None]:
-        assert flow is not None
         options = self.method.options
-        warped, kept, key_flow = follow(self.method, state.scores, flow, state.key_flow)
-        handed = Handed(kept, state.reference, key_flow)
+        warped, carried = follow(self.method, state.scores, flow)
+        handed = state._replace(scores=carried)
         if not judged and options['carry'] != 'merged' and options['reference'] == 'key':
             return handed, None  # nothing of the correction reaches the next frame
         edge, updated = self.method.look_again(image, warped)
@@ -80,7 +79,7 @@ class CorrectionStage(PropagationStage[Evss, Handed]):
         merged, _ = self.method.rectify(warped, updated, edge, state.reference, image.shape[2:])
         small = resize(merged.detach(), warped.shape[2:])
         if options['carry'] == 'merged':
-            handed = handed._replace(scores=small)
+            handed = handed._replace(scores=carried._replace(maps=small))
         if options['reference'] == 'previous':
             handed = handed._replace(reference=labels_of(small))
         return handed, Prediction(warped, updated, edge, merged)

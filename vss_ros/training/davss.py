@@ -61,9 +61,8 @@ class DavssStage(PropagationStage[Davss, Handed]):
     def resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         return self.method.resize(maps, size)
 
-    def carry(self, state: Handed, flow: Tensor | None) -> tuple[Handed, Handed]:
+    def carry(self, state: Handed, flow: Tensor) -> tuple[Handed, Handed]:
         """What arrives along the flow, and what the next frame is handed of it if nothing is corrected."""
-        assert flow is not None
         if not self.settings.hops:
             state = Handed(*(maps.detach() for maps in state))
         along = flow
@@ -94,7 +93,7 @@ class DistortionStage(DavssStage):
     trained = ('dmnet',)
 
     def advance(
-        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
+        self, state: Handed, image: Tensor, flow: Tensor, judged: bool
     ) -> tuple[Handed, Distorted | None]:
         arrived, handed = self.carry(state, flow)
         if not judged:
@@ -153,7 +152,7 @@ class JointStage(DavssStage):
     trained = ('flownet', 'cfnet')
 
     def advance(
-        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
+        self, state: Handed, image: Tensor, flow: Tensor, judged: bool
     ) -> tuple[Handed, Prediction | None]:
         method = self.method
         arrived, handed = self.carry(state, flow)

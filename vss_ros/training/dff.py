@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vss_ros.methods.dff import Dff, ScalingFlowNet
 from vss_ros.training.losses import segmentation_losses, squares
-from vss_ros.training.propagation import PropagationSettings, PropagationStage, follow
+from vss_ros.training.propagation import Carried, PropagationSettings, PropagationStage, follow
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,7 @@ class Prediction(NamedTuple):
     merged: Tensor  # warped and scaled scores, (N, K, h, w)
 
 
-class Handed(NamedTuple):
-    """What a frame is handed by the one before."""
-
-    image: Tensor  # RGB in [0, 1], (N, 3, H, W)
-    scores: Tensor  # (N, K, h, w)
-    key_flow: Tensor  # to the key frame, (N, 2, h, w); of use where the flow is composed
-
-
-class ScalingStage(PropagationStage[Dff, Handed]):
+class ScalingStage(PropagationStage[Dff, Carried]):
     """Gradients end at the state a frame is handed, so each frame can be judged by itself."""
 
     name = 'scaling'
@@ -50,28 +42,24 @@ class ScalingStage(PropagationStage[Dff, Handed]):
     method_class = Dff
     trained = ('flownet',)
 
-    def start(self, image: Tensor, scores: Tensor) -> Handed:
-        return Handed(image, scores, torch.zeros_like(scores[:, :2]))
+    def start(self, image: Tensor, scores: Tensor) -> Carried:
+        return Carried.from_key(scores)
 
-    def flow(self, image: Tensor, previous: Tensor) -> None:
-        """The flow network gives it together with the scale field, in `advance`."""
-
-    def advance(
-        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
-    ) -> tuple[Handed, Prediction | None]:
-        flow, scale = self._flow_and_scale(image, state.image)
-        scores, kept, key_flow = follow(self.method, state.scores, flow, state.key_flow)
-        if scale is not None:  # then the flow is not composed
-            scores = scores * scale
-            kept = scores.detach()
-        return Handed(image, kept, key_flow), Prediction(scores) if judged else None
-
-    def _flow_and_scale(self, image: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
+    def flow(self, image: Tensor, previous: Tensor) -> Tensor:
+        """The flow and, where there is one, the scale field behind it, (N, 2 + K, h, w)."""
         network = self.method.flownet
         if not isinstance(network, ScalingFlowNet):
-            return network(image, previous).float(), None
-        flow, scale = network.flow_and_scale(image, previous)
-        return flow.float(), scale.float()
+            return super().flow(image, previous)
+        return torch.cat(network.flow_and_scale(image, previous), 1).float()
+
+    def advance(
+        self, state: Carried, image: Tensor, flow: Tensor, judged: bool
+    ) -> tuple[Carried, Prediction | None]:
+        scores, handed = follow(self.method, state, flow[:, :2])
+        if flow.shape[1] > 2:  # then it is not composed
+            scores = scores * flow[:, 2:]
+            handed = handed._replace(maps=scores.detach())
+        return handed, Prediction(scores) if judged else None
 
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and Jaccard loss of the scores, at half the size."""

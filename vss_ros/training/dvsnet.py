@@ -17,7 +17,7 @@ from torch.nn import functional
 from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.dvsnet import REGION, DvsNet, quarter
-from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage, follow
+from vss_ros.training.propagation import Carried, Judged, PropagationSettings, PropagationStage, follow
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,7 @@ class Prediction(NamedTuple):
     regions: Tensor  # expected accuracy, (N, 1, h / REGION, w / REGION)
 
 
-class Handed(NamedTuple):
-    """What a frame is handed by the one before."""
-
-    carried: Tensor  # scores and appearance, (N, K + 3, h, w)
-    key_flow: Tensor  # to the key frame, (N, 2, h, w); of use where the flow is composed
-
-
-class DecisionStage(PropagationStage[DvsNet, Handed]):
+class DecisionStage(PropagationStage[DvsNet, Carried]):
     """Nothing that is learnt reaches the next frame."""
 
     name = 'decision'
@@ -51,16 +44,14 @@ class DecisionStage(PropagationStage[DvsNet, Handed]):
     method_class = DvsNet
     trained = ('decision_network',)
 
-    def start(self, image: Tensor, scores: Tensor) -> Handed:
-        return Handed(torch.cat((scores, quarter(image)), 1), torch.zeros_like(scores[:, :2]))
+    def start(self, image: Tensor, scores: Tensor) -> Carried:
+        return Carried.from_key(torch.cat((scores, quarter(image)), 1))  # and the appearance
 
     def advance(
-        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
-    ) -> tuple[Handed, Prediction | None]:
-        assert flow is not None
+        self, state: Carried, image: Tensor, flow: Tensor, judged: bool
+    ) -> tuple[Carried, Prediction | None]:
         flow = flow.detach()
-        both, kept, key_flow = follow(self.method, state.carried, flow, state.key_flow)
-        handed = Handed(kept, key_flow)
+        both, handed = follow(self.method, state, flow)
         if not judged:
             return handed, None
         warped, appearance = both.split((self.method.classes, 3), 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,7 +26,7 @@ from vss_ros.methods.st_memory_building import GOOD, build_memory
 from vss_ros.training.clips import Clip
 from vss_ros.training.draws import MEMORY, SAMPLE, generator
 from vss_ros.training.labelled_video import LabelledVideo
-from vss_ros.training.loop import Batch
+from vss_ros.training.loop import Batch, weights_of
 from vss_ros.training.losses import class_balance, segmentation_losses, squares
 from vss_ros.training.propagation import ClipSource, check_lengths
 from vss_ros.training.shares import Shares
@@ -236,14 +235,3 @@ def triples(method: StMemory, clips: Iterable[Clip]) -> Iterator[tuple[Tensor, T
     for clip in clips:
         truth = labelled(method, clip.labels[None])[0, 0]
         yield torch.from_numpy(clip.images).to(device), torch.from_numpy(truth).to(device)
-
-
-@contextmanager
-def weights_of(module: nn.Module, other: nn.Module) -> Iterator[None]:
-    """Lets a module have the weights of another of its kind for a while."""
-    own = {name: value.clone() for name, value in module.state_dict().items()}
-    module.load_state_dict(other.state_dict())
-    try:
-        yield
-    finally:
-        module.load_state_dict(own)

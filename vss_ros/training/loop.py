@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -244,6 +245,17 @@ def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
             kept.lerp_(value, 1 - decay)
         else:
             kept.copy_(value)
+
+
+@contextmanager
+def weights_of(module: nn.Module, other: nn.Module) -> Iterator[None]:
+    """Lets a module have the weights of another of its kind, such as its average, for a while."""
+    own = {name: value.clone() for name, value in module.state_dict().items()}
+    module.load_state_dict(other.state_dict())
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 class _Batches:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -33,7 +32,7 @@ from vss_ros.methods.method import Method
 from vss_ros.training.augment import check_crop
 from vss_ros.training.clips import Clip
 from vss_ros.training.draws import JUDGED, SAMPLE, generator
-from vss_ros.training.loop import Batch
+from vss_ros.training.loop import Batch, weights_of
 from vss_ros.training.losses import class_balance
 from vss_ros.training.shares import Shares
 
@@ -118,9 +117,21 @@ class Judged(NamedTuple):
 
     place: int  # in the clip
     image: Tensor  # RGB (N, 3, H, W)
-    flow: Tensor | None  # to the frame before, (N, 2, h, w)
+    flow: Tensor  # to the frame before, (N, 2, h, w) or more, see `PropagationStage.flow`
     key_scores: Tensor  # of the clip's first frame, (N, K, h, w)
     prediction: Any
+
+
+class Carried(NamedTuple):
+    """What goes from frame to frame along the flow."""
+
+    maps: Tensor  # (N, C, h, w); those of the key frame where the flow is composed
+    key_flow: Tensor  # to the key frame, (N, 2, h, w); of use where the flow is composed
+
+    @classmethod
+    def from_key(cls, maps: Tensor) -> Carried:
+        """What a key frame hands on."""
+        return cls(maps, torch.zeros_like(maps[:, :2]))
 
 
 class PropagationStage(ABC, Generic[Trained, State]):
@@ -169,12 +180,12 @@ class PropagationStage(ABC, Generic[Trained, State]):
 
     @abstractmethod
     def advance(
-        self, state: State, image: Tensor, flow: Tensor | None, judged: bool
+        self, state: State, image: Tensor, flow: Tensor, judged: bool
     ) -> tuple[State, Predicted | None]:
         """Go on to the next frame: what it hands on, and what it predicts.
 
         Args:
-            flow: from this frame to the one before, (N, 2, h, w), see `flow`.
+            flow: from this frame to the one before, see `flow`.
             judged: a loss will be taken, so that a prediction is needed. Gradients flow only then; the
                 state should be detached where no gradient is to run back to the frame before.
         """
@@ -183,10 +194,9 @@ class PropagationStage(ABC, Generic[Trained, State]):
     def terms(self, prediction: Any, labels: Tensor) -> dict[str, Tensor]:
         """Weighted losses of one frame; `labels` uint8 (N, H, W) from `targets`."""
 
-    def flow(self, image: Tensor, previous: Tensor) -> Tensor | None:
-        """Flow (N, 2, h, w) where no host brings it; none for methods that do without."""
-        network = getattr(self.method, 'flownet', None)
-        return None if network is None else network(image, previous).float()
+    def flow(self, image: Tensor, previous: Tensor) -> Tensor:
+        """Where no host brings it: (N, 2, h, w), or with more channels behind, for `advance` alone."""
+        return self.method.get_submodule('flownet')(image, previous).float()
 
     def resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         """Scores at another (height, width)."""
@@ -282,21 +292,18 @@ class PropagationStage(ABC, Generic[Trained, State]):
 
         def judge(frame: Judged, truth: Tensor) -> None:
             nonlocal only_warped
-            if frame.flow is not None:
-                only_warped = warp(frame.key_scores if frame.place == 1 else only_warped, frame.flow)
+            only_warped = warp(frame.key_scores if frame.place == 1 else only_warped, frame.flow[:, :2])
             if bool((truth != UNLABELLED).any()):
                 count(f'corrected_{frame.place}', frame.prediction.merged, truth)
-                if frame.flow is not None:
-                    count(f'warped_{frame.place}', only_warped, truth)
+                count(f'warped_{frame.place}', only_warped, truth)
 
         self.run_aside(average, judge)
         return {name: 100 * matrix.miou() for name, matrix in counts.items()}
 
     def run_aside(self, average: nn.Module, judge: Callable[[Judged, Tensor], None]) -> None:
         """Run the clips kept aside with the averaged networks; `judge` takes each frame and its labels."""
-        assert isinstance(average, nn.ModuleDict)
         device = next(self.method.parameters()).device
-        with using(self.method, average.eval()):
+        with weights_of(self.module.eval(), average):
             for arrays in self._aside:
                 batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
                 for frame in self.run(batch, range(1, batch['images'].shape[1])):
@@ -317,23 +324,18 @@ def check_lengths(
                 raise SettingsError(f'{name}: {error}') from error
 
 
-def follow(
-    method: FlowWarping, maps: Tensor, flow: Tensor, key_flow: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Go on along the flow: the warped maps, what is handed on of them, and the flow to the key frame.
-
-    Gradients end at what is handed on.
+def follow(method: FlowWarping, carried: Carried, flow: Tensor) -> tuple[Tensor, Carried]:
+    """Go on along the flow: the warped maps, (N, C, h, w), and what is handed on, where gradients end.
 
     Args:
-        maps: what the frame before handed on, (N, C, h, w); the key frame's where the flow is composed.
+        carried: what the frame before handed on.
         flow: to the frame before, (N, 2, h, w).
-        key_flow: of the frame before, to the key frame; of use where the flow is composed.
     """
     if not method.composes:
-        warped = warp(maps, flow)
-        return warped, warped.detach(), key_flow
-    key_flow = compose(flow, key_flow)
-    return warp(maps, key_flow), maps, key_flow.detach()
+        warped = warp(carried.maps, flow)
+        return warped, carried._replace(maps=warped.detach())
+    key_flow = compose(flow, carried.key_flow)
+    return warp(carried.maps, key_flow), carried._replace(key_flow=key_flow.detach())
 
 
 def train_only(method: Method, names: Sequence[str], optional: Sequence[str] = ()) -> nn.ModuleDict:
@@ -355,19 +357,6 @@ def train_only(method: Method, names: Sequence[str], optional: Sequence[str] = (
     for name, network in method.named_children():
         network.requires_grad_(name in networks).train(name in networks)
     return networks
-
-
-@contextmanager
-def using(method: Method, networks: nn.ModuleDict) -> Iterator[None]:
-    """Let the method use other networks, such as the averaged ones, for a while."""
-    own = {name: getattr(method, name) for name in networks}
-    try:
-        for name, network in networks.items():
-            setattr(method, name, network)
-        yield
-    finally:
-        for name, network in own.items():
-            setattr(method, name, network)
 
 
 def host_flows(kind: str, images: np.ndarray) -> np.ndarray:

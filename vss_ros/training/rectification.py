@@ -71,10 +71,7 @@ class RectificationStage(PropagationStage[TwNet, Handed]):
     def start(self, image: Tensor, scores: Tensor) -> Handed:
         return Handed(own_features(self.method, image), self.method.shrink(image))
 
-    def advance(
-        self, state: Handed, image: Tensor, flow: Tensor | None, judged: bool
-    ) -> tuple[Handed, Prediction]:
-        assert flow is not None
+    def advance(self, state: Handed, image: Tensor, flow: Tensor, judged: bool) -> tuple[Handed, Prediction]:
         method = self.method
         picture = method.shrink(image)
         warped = method.warped(state.features, flow)
