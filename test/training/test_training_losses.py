@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.training.losses import ClassBalance, class_balance, class_weights, segmentation_losses, squares
+from vss_ros.training.segmenter import SegmenterSettings
 
 
 def test_rare_classes_weigh_more_and_the_average_pixel_weighs_one():
@@ -26,12 +27,15 @@ def test_all_classes_are_the_same_without_weights():
     assert class_balance(np.array([0.9, 0.1]), 0) is None
 
 
-@pytest.mark.parametrize(
-    ('softness', 'adjustment'), [(1.05, -0.1), (1.05, 1.5), (1.05, float('nan')), (0, 0.5)]
-)
-def test_a_logit_adjustment_that_is_no_share_of_weights_is_refused(softness, adjustment):
-    with pytest.raises(SettingsError, match='use a share of 0 to 1 of the class weights'):
-        class_balance(np.array([0.9, 0.1]), softness, adjustment)
+@pytest.mark.parametrize('share', [-0.1, 1.5, float('nan')])
+def test_a_logit_adjustment_that_is_no_share_of_weights_is_refused(share):
+    with pytest.raises(SettingsError, match=f'logit_adjustment is {share}; use 0 to 1'):
+        SegmenterSettings(logit_adjustment=share)
+
+
+def test_without_weights_there_is_nothing_to_adjust_by():
+    with pytest.raises(SettingsError, match='use 0 where weight_softness is 0'):
+        class_balance(np.array([0.9, 0.1]), 0, 0.5)
 
 
 def test_the_losses_are_those_of_scores_with_a_share_of_the_log_weights_added():

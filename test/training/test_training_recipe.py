@@ -11,11 +11,9 @@ from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.files.share import share_path
 from vss_ros.methods import build_method
 from vss_ros.training.clips import SceneClasses
-from vss_ros.training.flow import FlowSettings
-from vss_ros.training.glance import GlanceSettings
-from vss_ros.training.growth import GrowthSettings
 from vss_ros.training.optimiser import FitSettings
 from vss_ros.training.recipe import load_recipe, parse_recipe
+from vss_ros.training.stages import STAGES, stage_class
 from vss_ros.training.streets import StreetSettings
 
 RECIPE = {
@@ -124,13 +122,27 @@ def test_a_mistake_in_a_recipe_is_named(recipe, message):
         parse_recipe('mine', recipe)
 
 
-@pytest.mark.parametrize('owner', [FitSettings, StreetSettings, FlowSettings, GrowthSettings, GlanceSettings])
+SETTINGS = [FitSettings, StreetSettings, *(stage_class(name).settings_class for name in STAGES)]
+
+
+def made(owner, **settings):
+    return owner(**({'steps': 1} if owner is FitSettings else {}) | settings)
+
+
+@pytest.mark.parametrize('owner', SETTINGS)
 @pytest.mark.parametrize('value', [None, {'a': None}, b'1', ['1']])
 def test_a_setting_that_is_made_without_a_recipe_refuses_another_kind_of_value_too(owner, value):
-    needed = {'steps': 1} if owner is FitSettings else {}
     for field in fields(owner):
         with pytest.raises(SettingsError, match=f'{field.name} is .*; use '):
-            owner(**needed | {field.name: value})
+            made(owner, **{field.name: value})
+
+
+@pytest.mark.parametrize('owner', SETTINGS)
+def test_no_number_of_a_stage_may_be_below_zero_but_the_seed(owner):
+    for field in fields(owner):
+        if owner.types[field.name] in (int, float) and field.name != 'seed':
+            with pytest.raises(SettingsError, match=f'{field.name} is -5; use '):
+                made(owner, **{field.name: -5})
 
 
 def test_whole_numbers_may_stand_for_numbers_in_a_recipe():

@@ -118,11 +118,6 @@ def test_a_network_that_has_learnt_is_not_replaced_by_a_copy_if_told_so(method, 
     assert torch.equal(method.nonkey.cnn.scores.bias, method.cnn.scores.bias)
 
 
-def test_a_negative_weight_is_refused():
-    with pytest.raises(SettingsError, match='consistency is -1; use a weight of 0 or more'):
-        RectificationSettings(consistency=-1)
-
-
 @pytest.mark.parametrize('name', ['twnet', 'twnet-lite'])
 def test_the_recipes_build_their_method_and_name_stages_it_has(name):
     recipe = load_recipe(name)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from vss_ros.methods.accel import Accel
-from vss_ros.training.losses import segmentation_losses, squares
+from vss_ros.training.losses import loss_weight, segmentation_losses, softness_of_weights, squares
 from vss_ros.training.propagation import Carried, PropagationSettings, PropagationStage, follow
 
 
@@ -19,10 +19,10 @@ from vss_ros.training.propagation import Carried, PropagationSettings, Propagati
 class UpdateSettings(PropagationSettings):
     """Sampling and the weights of the losses."""
 
-    fused: float = 1.0
-    alone: float = 0.5  # of the update branch by itself, so that it becomes a segmenter
-    jaccard: float = 0.5
-    weight_softness: float = 1.05
+    fused: float = loss_weight(1.0, 'of the losses of the fused scores')
+    alone: float = loss_weight(0.5, 'of those of the update branch, so that it becomes a segmenter')
+    jaccard: float = loss_weight(0.5, 'of the Jaccard loss in both')
+    weight_softness: float = softness_of_weights(1.05)
 
 
 class Prediction(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vss_ros.core.described import setting
 from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss import Evss
 from vss_ros.methods.evss_losses import Prediction, edge_label, edge_loss, mean_cross_entropy
-from vss_ros.training.losses import segmentation_losses, squares
+from vss_ros.training.losses import loss_weight, segmentation_losses, softness_of_weights, squares
 from vss_ros.training.propagation import Carried, Judged, PropagationSettings, PropagationStage, follow
 
 MIDDLE = [5, 6, 9, 10]  # of the 4 x 4 pixels of a cell
@@ -22,29 +24,35 @@ MIDDLE = [5, 6, 9, 10]  # of the 4 x 4 pixels of a cell
 
 @dataclass(frozen=True)
 class CorrectionSettings(PropagationSettings):
-    """Sampling and the weights of the losses (EVSS sec. 3.4).
+    """Sampling and the weights of the losses (EVSS sec. 3.4)."""
 
-    Attributes:
-        full_size: judge at the size of the image, as the release does, instead of at a half (fused scores)
-            and a quarter (the rest), which saves work.
-        void_edges: borders of unlabelled regions are edges too, as in the release on CamVid.
-        jaccard: added to the semantic loss; not published, and neither are class weights.
-        wrong_warps: the edge map also learns where the warp has the wrong class, so that it lets corrections
-            through inside large objects that the flow lost; not published.
-        emphasis: how much more pixels whose warped class is wrong weigh in the semantic loss; 0 as published.
-    """
-
-    warp: float = 0.2
-    semantic: float = 0.5
-    edge: float = 0.1
-    edge_semantics: float = 0.2
-    jaccard: float = 0.5
-    weight_softness: float = 1.05
-    thin_classes: tuple[int, ...] = ()  # all their pixels are edges; in a recipe those of the class set
-    full_size: bool = False
-    void_edges: bool = False
-    wrong_warps: bool = False
-    emphasis: float = 0.0
+    warp: float = loss_weight(0.2, 'of the cross-entropy of what was warped')
+    semantic: float = loss_weight(0.5, 'of the losses of the fused scores')
+    edge: float = loss_weight(0.1, 'of the loss of edges')
+    edge_semantics: float = loss_weight(0.2, 'of the cross-entropy on edges')
+    jaccard: float = loss_weight(
+        0.5, 'of the Jaccard loss in the semantic loss; not published, and neither are class weights'
+    )
+    weight_softness: float = softness_of_weights(1.05)
+    thin_classes: tuple[int, ...] = setting((), 'all pixels are edges; in a recipe those of the class set')
+    full_size: bool = setting(
+        False,
+        'judge at the size of the image, as the release does, instead of at a half (fused scores) and a '
+        'quarter (the rest), which saves work',
+    )
+    void_edges: bool = setting(
+        False, 'borders of unlabelled regions are edges too, as in the release on CamVid'
+    )
+    wrong_warps: bool = setting(
+        False,
+        'the edge map also learns where the warp has the wrong class, so that it lets corrections through '
+        'inside large objects that the flow lost; not published',
+    )
+    emphasis: float = setting(
+        0.0,
+        'how much more pixels whose warped class is wrong weigh in the semantic loss; 0 as published',
+        range=(0, math.inf),
+    )
 
 
 class Handed(NamedTuple):

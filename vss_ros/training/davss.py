@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vss_ros.core.described import setting
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.warp import compose
@@ -23,7 +24,7 @@ from vss_ros.methods.davss_losses import (
     davss_losses,
     distortion_target,
 )
-from vss_ros.training.losses import segmentation_losses
+from vss_ros.training.losses import loss_weight, segmentation_losses
 from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
 
 
@@ -77,7 +78,7 @@ class DavssStage(PropagationStage[Davss, Handed]):
 class DistortionSettings(PropagationSettings):
     """Sampling of the distortion stage. The targets are always DeepLab's, true labels play no part."""
 
-    pseudo_labels: bool = True
+    pseudo_labels: bool = setting(True, 'always')
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,21 +128,22 @@ class DistortionStage(DavssStage):
 
 @dataclass(frozen=True)
 class JointSettings(PropagationSettings):
-    """Sampling and the weights of the losses (DAVSS eq. 7; the paper has 1, 1, 1).
+    """Sampling and the weights of the losses (DAVSS eq. 7; the paper has 1, 1, 1)."""
 
-    Attributes:
-        detach_distortion: keep the flow network from learning through the distortion map. The release lets
-            it, by way of the warped appearance.
-        jaccard: added to the correction loss, for light networks and few steps; not published.
-        cue_everywhere: weight of a plain cross-entropy of the cue, whatever the map says, likewise.
-    """
-
-    propagation: float = 0.5
-    correction: float = 0.5
-    cue: float = 1.0
-    detach_distortion: bool = False
-    jaccard: float = 0.0
-    cue_everywhere: float = 0.0
+    propagation: float = loss_weight(0.5, 'of the cross-entropy of what was warped')
+    correction: float = loss_weight(0.5, 'of that of the corrected scores')
+    cue: float = loss_weight(1.0, 'of that of the cue where the distortion map says so')
+    detach_distortion: bool = setting(
+        False,
+        'keep the flow network from learning through the distortion map; the release lets it, by way of the '
+        'warped appearance',
+    )
+    jaccard: float = loss_weight(
+        0.0, 'of a Jaccard loss in the correction, for light networks and few steps; not published'
+    )
+    cue_everywhere: float = loss_weight(
+        0.0, 'of a plain cross-entropy of the cue, whatever the map says, likewise'
+    )
 
 
 class JointStage(DavssStage):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vss_ros.methods.dff import Dff, ScalingFlowNet
-from vss_ros.training.losses import segmentation_losses, squares
+from vss_ros.training.losses import loss_weight, segmentation_losses, softness_of_weights, squares
 from vss_ros.training.propagation import Carried, PropagationSettings, PropagationStage, follow
 
 
@@ -24,8 +24,8 @@ from vss_ros.training.propagation import Carried, PropagationSettings, Propagati
 class ScalingSettings(PropagationSettings):
     """Sampling and the weights of the losses."""
 
-    jaccard: float = 0.5
-    weight_softness: float = 1.05
+    jaccard: float = loss_weight(0.5, 'of the Jaccard loss')
+    weight_softness: float = softness_of_weights(1.05)
 
 
 class Prediction(NamedTuple):

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vss_ros.core.described import setting
 from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.dvsnet import REGION, DvsNet, quarter
+from vss_ros.training.losses import loss_weight
 from vss_ros.training.propagation import Carried, Judged, PropagationSettings, PropagationStage, follow
 
 
@@ -24,9 +26,9 @@ from vss_ros.training.propagation import Carried, Judged, PropagationSettings, P
 class DecisionSettings(PropagationSettings):
     """Sampling and the weights of the losses."""
 
-    pseudo_labels: bool = True  # agreement with the segmenter; with true labels, accuracy proper
-    regions: float = 1.0
-    frame: float = 4.0  # frames differ less from each other than regions do
+    pseudo_labels: bool = setting(True, 'agreement with the segmenter; with true labels, accuracy proper')
+    regions: float = loss_weight(1.0, 'of the error of regions')
+    frame: float = loss_weight(4.0, 'of that of frames, which differ less from each other than regions do')
 
 
 class Prediction(NamedTuple):

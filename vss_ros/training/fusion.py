@@ -7,6 +7,7 @@ between, when the second stage begins, the memory is filled from clips of the sa
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.metrics import ConfusionMatrix
@@ -27,7 +29,14 @@ from vss_ros.training.clips import Clip
 from vss_ros.training.draws import MEMORY, SAMPLE, generator
 from vss_ros.training.labelled_video import LabelledVideo
 from vss_ros.training.loop import Batch, weights_of
-from vss_ros.training.losses import class_balance, segmentation_losses, squares
+from vss_ros.training.losses import (
+    adjustment_of_scores,
+    class_balance,
+    loss_weight,
+    segmentation_losses,
+    softness_of_weights,
+    squares,
+)
 from vss_ros.training.propagation import ClipSource, check_lengths
 from vss_ros.training.shares import Shares
 
@@ -39,24 +48,23 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FusionSettings:
-    """Sampling and losses. The paper has single triples and plain cross-entropy.
+class FusionSettings(Described):
+    """Sampling and losses. The paper has single triples and plain cross-entropy."""
 
-    Attributes:
-        full_size: judge at the size of the image, as the release does, instead of at a half, to save work.
-    """
-
-    batch: int = 4  # clips
-    frames: int = FRAMES  # of a clip; every three neighbours are a sample
-    recolour: bool = True
-    weight_softness: float = 0.0  # of class weights, see `class_weights`; 0: all the same
-    logit_adjustment: float = 0.0  # how much of them scores are without, see `class_balance`
-    jaccard: float = 0.0
-    full_size: bool = False
-    new_classifier: bool = False  # begin with another one, as the release does in each of its stages
+    batch: int = setting(4, 'clips', range=(1, math.inf))
+    frames: int = setting(FRAMES, 'of a clip; every three neighbours are a sample', range=(FRAMES, math.inf))
+    recolour: bool = setting(True, 'each clip another way')
+    weight_softness: float = softness_of_weights(0.0)
+    logit_adjustment: float = adjustment_of_scores()
+    jaccard: float = loss_weight(0.0, 'of a Jaccard loss beside the cross-entropy')
+    full_size: bool = setting(
+        False, 'judge at the size of the image, as the release does, instead of at a half, to save work'
+    )
+    new_classifier: bool = setting(False, 'begin with another one, as the release does in each of its stages')
 
     def __post_init__(self) -> None:
-        if self.batch * (self.frames - FRAMES + 1) < 2 or self.frames < FRAMES:
+        super().__post_init__()
+        if self.batch * (self.frames - FRAMES + 1) < 2:
             raise SettingsError(
                 f'batch is {self.batch}, frames is {self.frames}; batch norm needs 2 samples or more of '
                 f'{FRAMES} frames'
@@ -65,21 +73,17 @@ class FusionSettings:
 
 @dataclass(frozen=True)
 class RefinementSettings(FusionSettings):
-    """As the fusion.
+    """As the fusion."""
 
-    Attributes:
-        memory_clips: how many clips are drawn to fill the memory, where there is no video with labels. Of one
-            every labelled frame serves, in order, as in the release; but never mirrored.
-        good_per_class: how many features a prototype in the memory is the mean of.
-    """
-
-    memory_clips: int = 300
-    good_per_class: int = GOOD
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.good_per_class < 1:
-            raise SettingsError(f'good_per_class is {self.good_per_class}; use 1 or more')
+    memory_clips: int = setting(
+        300,
+        'drawn to fill the memory, where there is no video with labels; of one every labelled frame serves, '
+        'in order, as in the release, but never mirrored',
+        range=(1, math.inf),
+    )
+    good_per_class: int = setting(
+        GOOD, 'features that a prototype in the memory is the mean of', range=(1, math.inf)
+    )
 
 
 class FusionStage:

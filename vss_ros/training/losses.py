@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vss_ros.core.described import setting
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.methods.blocks.resize import resize
@@ -28,6 +30,21 @@ class ClassBalance(NamedTuple):
         return ClassBalance(self.weights.to(device), self.offsets.to(device))
 
 
+def loss_weight(default: float, text: str) -> Any:
+    """A field of settings: how much a loss weighs."""
+    return setting(default, text, range=(0, math.inf))
+
+
+def softness_of_weights(default: float) -> Any:
+    """A field of settings: that of class weights."""
+    return setting(default, 'of class weights, see `class_weights`; 0: all the same', range=(0, math.inf))
+
+
+def adjustment_of_scores() -> Any:
+    """A field of settings: that of scores by class weights."""
+    return setting(0.0, 'how much of class weights scores are without, see `class_balance`', range=(0, 1))
+
+
 def class_balance(
     frequencies: np.ndarray, softness: float, logit_adjustment: float = 0
 ) -> ClassBalance | None:
@@ -38,13 +55,10 @@ def class_balance(
     deployed are the scores (Menon et al. 2021, who adjust by frequencies).
 
     Raises:
-        SettingsError: the weights would not be positive, see `class_weights`, or the adjustment is no share.
+        SettingsError: the weights would not be positive, see `class_weights`, or there are none to adjust by.
     """
-    if not 0 <= logit_adjustment <= 1 or (logit_adjustment and not softness):
-        raise SettingsError(
-            f'logit_adjustment is {logit_adjustment}; use a share of 0 to 1 of the class weights, '
-            'and 0 where weight_softness is 0'
-        )
+    if logit_adjustment and not softness:
+        raise SettingsError(f'logit_adjustment is {logit_adjustment}; use 0 where weight_softness is 0')
     if not softness:
         return None
     weights = torch.from_numpy(class_weights(frequencies, softness)).float()

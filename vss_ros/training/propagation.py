@@ -10,6 +10,7 @@ that learn (all others are frozen) and says how a stream starts, advances by one
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
+from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.core.metrics import ConfusionMatrix
@@ -33,7 +35,7 @@ from vss_ros.training.augment import check_crop
 from vss_ros.training.clips import Clip
 from vss_ros.training.draws import JUDGED, SAMPLE, generator
 from vss_ros.training.loop import Batch, weights_of
-from vss_ros.training.losses import class_balance
+from vss_ros.training.losses import adjustment_of_scores, class_balance, softness_of_weights
 from vss_ros.training.shares import Shares
 
 if TYPE_CHECKING:
@@ -62,44 +64,44 @@ class Predicted(Protocol):
 
 
 @dataclass(frozen=True)
-class PropagationSettings:
+class PropagationSettings(Described):
     """Sampling of clips.
 
     A clip is a stream of `frames`; or, with `hops`, a key frame and a frame at one of the `intervals` from
     it that is reached by so many flows, as papers train: one in EVSS, two in DAVSS.
     """
 
-    batch: int = 4
-    frames: int = 10  # of a clip, its key frame included; with hops only of those kept aside
-    judged: int = 4  # propagated frames of a clip that a loss is taken on; with hops all of them
-    hops: int = 0  # 0: every frame of a stream
-    intervals: tuple[int, ...] = ()  # below 0 the key frame is the later one
-    crop: tuple[int, ...] = ()  # height, width of a random window; all of the images if not given
-    recolour: bool = True
-    mirror: bool = True  # half of the clips, chosen at random
-    backwards: float = 0.0  # share of streams that run back in time; with hops intervals below 0 do that
-    pseudo_labels: bool = False  # the segmenter's classes as the target even where true ones exist
-    weight_softness: float = 0.0  # of class weights in the losses, see `class_weights`; 0: all the same
-    logit_adjustment: float = 0.0  # how much of them scores are without, see `class_balance`
+    batch: int = setting(4, 'clips, of which batch norm needs two', range=(2, math.inf))
+    frames: int = setting(
+        10, 'of a clip, its key frame included; with hops only of those kept aside', range=(2, math.inf)
+    )
+    judged: int = setting(
+        4, 'propagated frames of a clip that a loss is taken on; with hops all of them', range=(1, math.inf)
+    )
+    hops: int = setting(0, 'flows that reach the last frame; 0: every frame of a stream', range=(0, math.inf))
+    intervals: tuple[int, ...] = setting((), 'in frames; below 0 the key frame is the later one')
+    crop: tuple[int, ...] = setting((), 'height, width of a random window; all of the images if not given')
+    recolour: bool = setting(True, 'each clip another way')
+    mirror: bool = setting(True, 'half of the clips, chosen at random')
+    backwards: float = setting(
+        0.0, 'share of streams that run back in time; with hops intervals below 0 do that', range=(0, 1)
+    )
+    pseudo_labels: bool = setting(False, "the segmenter's classes as the target even where true ones exist")
+    weight_softness: float = softness_of_weights(0.0)
+    logit_adjustment: float = adjustment_of_scores()
 
     def __post_init__(self) -> None:
-        if self.batch < 2:
-            raise SettingsError(f'batch is {self.batch}; batch norm needs 2 or more')
-        if not 1 <= self.judged < self.frames:
+        super().__post_init__()
+        if self.judged >= self.frames:
             raise SettingsError(
                 f'judged is {self.judged} of {self.frames} frames; use 1 to {self.frames - 1}, '
                 'the key frame is never judged'
             )
         check_crop(self.crop)
-        whole = all(isinstance(interval, int) for interval in self.intervals)
-        if not whole or any(abs(interval) < max(self.hops, 1) for interval in self.intervals):
-            raise SettingsError(
-                f'intervals are {list(self.intervals)}; use whole numbers of {self.hops} or more'
-            )
-        if not 0 <= self.backwards <= 1 or (self.backwards and self.hops):
-            raise SettingsError(
-                f'backwards is {self.backwards}; use a share of 0 to 1 of the streams, and 0 with hops'
-            )
+        if any(abs(interval) < max(self.hops, 1) for interval in self.intervals):
+            raise SettingsError(f'intervals are {list(self.intervals)}; use {max(self.hops, 1)} or more')
+        if self.backwards and self.hops:
+            raise SettingsError(f'backwards is {self.backwards}; use 0 with hops')
         if bool(self.hops) != bool(self.intervals):
             raise SettingsError('hops and intervals go together; give both, or none to train on streams')
 

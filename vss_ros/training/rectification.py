@@ -5,16 +5,17 @@ Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4; the features are tho
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.described import setting
 from vss_ros.methods.blocks.u_shape import LAST
 from vss_ros.methods.twnet import TwNet
-from vss_ros.training.losses import segmentation_losses, squares
+from vss_ros.training.losses import loss_weight, segmentation_losses, squares
 from vss_ros.training.propagation import PropagationSettings, PropagationStage
 
 if TYPE_CHECKING:
@@ -26,16 +27,15 @@ if TYPE_CHECKING:
 class RectificationSettings(PropagationSettings):
     """Sampling and the weights of the losses, those of TWNet's second step."""
 
-    frames: int = 5  # distances 1 to 4 equally often, from 2 on with features that were corrected before
-    judged: int = 2
-    consistency: float = 10.0  # lambda of the paper, the best of 0, 1, 10 and 20
-    jaccard: float = 0.0  # added to the cross-entropy
-    copies: bool = True  # whether to begin with a copy of the per-frame CNN, as it is now
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.consistency < 0:
-            raise SettingsError(f'consistency is {self.consistency}; use a weight of 0 or more')
+    frames: int = setting(
+        5,
+        'of a clip: distances 1 to 4 equally often, from 2 on with features that were corrected before',
+        range=(2, math.inf),
+    )
+    judged: int = setting(2, 'propagated frames of a clip that a loss is taken on', range=(1, math.inf))
+    consistency: float = loss_weight(10.0, 'lambda of the paper, the best of 0, 1, 10 and 20')
+    jaccard: float = loss_weight(0.0, 'of a Jaccard loss beside the cross-entropy')
+    copies: bool = setting(True, 'begin with a copy of the per-frame CNN, as it is now')
 
 
 class Prediction(NamedTuple):

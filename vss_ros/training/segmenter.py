@@ -23,7 +23,14 @@ from vss_ros.training import augment
 from vss_ros.training.augment import check_crop, check_scales
 from vss_ros.training.data import LabelledImages, class_shares
 from vss_ros.training.loop import Batch
-from vss_ros.training.losses import class_balance, segmentation_losses, squares
+from vss_ros.training.losses import (
+    adjustment_of_scores,
+    class_balance,
+    loss_weight,
+    segmentation_losses,
+    softness_of_weights,
+    squares,
+)
 from vss_ros.training.shares import Shares
 from vss_ros.training.teacher import answers_of, distillation_loss, load_teachers
 
@@ -47,11 +54,11 @@ class SegmenterSettings(Described):
     scales: tuple[float, float] = setting((0.6, 2.0), 'the smallest and the largest one of a view')
     paste: float = setting(0.5, 'share of views that get objects of another view', range=(0, 1))
     paste_classes: tuple[int, ...] = setting((), 'in a recipe by default the `objects` of the class set')
-    weight_softness: float = setting(1.05, 'of class weights, see `class_weights`; 0: all the same')
-    logit_adjustment: float = setting(0.0, 'how much of them scores are without, see `class_balance`')
-    jaccard: float = setting(1.0, 'weight of the Jaccard loss')
+    weight_softness: float = softness_of_weights(1.05)
+    logit_adjustment: float = adjustment_of_scores()
+    jaccard: float = loss_weight(1.0, 'of the Jaccard loss')
     teacher: str = setting('', 'MODEL/PREFIX as in `start`, or several joined by ` + `')
-    teacher_weight: float = setting(1.0, 'of its loss', range=(0, math.inf))
+    teacher_weight: float = loss_weight(1.0, 'of the loss against its answers')
     teacher_temperature: float = setting(2.0, 'softens what both give')
 
     def __post_init__(self) -> None:
