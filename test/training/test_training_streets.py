@@ -40,7 +40,7 @@ def test_kept_clips_are_those_that_were_drawn(tmp_path, drawn):
         for name in ('images', 'labels', 'flows'):
             assert np.array_equal(getattr(one, name), getattr(other, name))
             assert getattr(one, name).dtype == getattr(other, name).dtype
-    assert not list(tmp_path.rglob('*.part*'))
+    assert {file.name for file in tmp_path.rglob('*') if file.is_file()} == {'.lock', '00000.npz'}
 
 
 def test_more_clips_of_a_kind_reuse_those_there_are(tmp_path, drawn):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vss_ros.core.errors import ModelError
+from vss_ros.core.files.drafts import replacing
 from vss_ros.training.optimiser import PRECISIONS
 
 
@@ -37,22 +37,16 @@ def write_tensors(
     Raises:
         OSError: it cannot be written; nothing is left of it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.part')
     # A copy each: the file format refuses tensors that share memory, and ours may.
     dense = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
     try:
-        save_file(dense, temporary, {**notes, 'sha256': _digest(dense)} if digested else notes)
-        with temporary.open('rb') as file:
-            os.fsync(file.fileno())  # otherwise a power cut may leave the name, and nothing behind it
-        os.replace(temporary, path)
+        with replacing(path) as draft:
+            save_file(dense, draft, {**notes, 'sha256': _digest(dense)} if digested else notes)
     except SafetensorError as error:  # as which the library reports a full disk
         raise OSError(f'{path} cannot be written: {error}') from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(

@@ -26,6 +26,7 @@ from vss_ros.training.clips import Clip, to_cells
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
 from vss_ros.training.recipe import STREETS, StageRecipe
+from vss_ros.training.shares import Shares
 
 if TYPE_CHECKING:
     from vss_ros.training.gather import Gathered
@@ -66,10 +67,9 @@ class FlowStage:
         self.module, self._settings, self._seed = flownet, settings, seed
         flownet.requires_grad_(True)  # a stage before may have frozen it
         self.size = settings.batch
-        self._stills = [images for images, _ in stills]
-        self._clips = clips
-        shares = np.array([share for _, share in stills] + [clip_share if clips else 0.0])
-        self._shares = shares / shares.sum()
+        self._sources: Shares[LabelledImages | Sequence[Clip]] = Shares(
+            [*stills, (clips, clip_share if clips else 0.0)]
+        )
 
     @classmethod
     def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> FlowStage:
@@ -89,14 +89,13 @@ class FlowStage:
 
     def _pair(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self._seed, step, index])
-        chosen = int(rng.choice(len(self._shares), p=self._shares))
-        if chosen < len(self._stills):
-            stills = self._stills[chosen]
-            previous = stills.images[int(rng.integers(len(stills)))]
+        source = self._sources.pick(rng)
+        if isinstance(source, LabelledImages):
+            previous = source.images[int(rng.integers(len(source)))]
             flow = random_field(rng, previous.shape[0], previous.shape[1], self._settings)
             image, flow = look_through(previous, flow)
         else:
-            clip = self._clips[int(rng.integers(len(self._clips)))]
+            clip = source[int(rng.integers(len(source)))]
             assert clip.flows is not None
             at = int(rng.integers(1, len(clip.images)))
             image, previous, flow = clip.images[at], clip.images[at - 1], clip.flows[at - 1]

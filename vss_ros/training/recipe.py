@@ -19,7 +19,7 @@ from vss_ros.core.frame import CELL, MAX_SIDE
 from vss_ros.exporting.weights import WEIGHTS_DTYPES
 from vss_ros.training.clips import SceneClasses
 from vss_ros.training.labelled_video import layout_and_split
-from vss_ros.training.loop import FitSettings
+from vss_ros.training.optimiser import FitSettings
 from vss_ros.training.stages import stage_class
 from vss_ros.training.streets import StreetSettings
 

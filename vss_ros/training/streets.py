@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import math
 import multiprocessing
-import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +19,8 @@ import numpy as np
 import vss_ros.core.synthetic
 from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SourceError
+from vss_ros.core.files.drafts import replacing
+from vss_ros.core.files.user_cache import held
 from vss_ros.core.processor import usable_cores
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.training.clips import Clip, to_cells
@@ -50,7 +49,7 @@ def draw_streets(settings: StreetSettings, height: int, width: int, cache: Path)
     folder = cache / _key(settings, height, width)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f'{number:05d}.npz' for number in range(settings.clips)]
-    with _alone(folder):
+    with held(folder / '.lock'):  # others that want the same wait
         clips = [_read(file) for file in files]
         missing = [number for number, clip in enumerate(clips) if clip is None]
         if missing:
@@ -82,11 +81,9 @@ def draw_street(seed: int, number: int, frames: int, height: int, width: int, dr
 def _draw_to(settings: StreetSettings, height: int, width: int, folder: Path, number: int) -> None:
     cv2.setNumThreads(1)  # the processes share the cores
     clip = draw_street(settings.seed, number, settings.frames, height, width)
-    file = folder / f'{number:05d}.npz'
-    temporary = file.with_name(f'.{file.stem}.part.npz')
     assert clip.flows is not None
-    np.savez_compressed(temporary, images=clip.images, labels=clip.labels, flows=clip.flows)
-    os.replace(temporary, file)
+    with replacing(folder / f'{number:05d}.npz') as draft:
+        np.savez_compressed(draft, images=clip.images, labels=clip.labels, flows=clip.flows)
 
 
 def _read(file: Path) -> Clip | None:
@@ -110,15 +107,7 @@ def _checked(file: Path) -> Clip:
 
 def _key(settings: StreetSettings, height: int, width: int) -> str:
     """What the clips depend on but for their number, the code that draws them included."""
-    digest = hashlib.sha256(repr((*astuple(settings)[1:], DRIVE, height, width)).encode())
+    digest = hashlib.sha256(repr((settings.frames, settings.seed, DRIVE, height, width)).encode())
     for file in sorted(Path(vss_ros.core.synthetic.__file__).parent.glob('*.py')):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process draws, others that want the same wait for it."""
-    with (folder / '.lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

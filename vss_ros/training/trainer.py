@@ -75,7 +75,7 @@ class Trainer:
             )
         if not processes.first:
             return self._run(device, resume, report, processes)
-        with _alone(self.folder):
+        with _only_training_in(self.folder):
             return self._run(device, resume, report, processes)
 
     def _run(self, device: torch.device, resume: bool, report: Report, processes: Processes) -> Path:
@@ -187,7 +187,7 @@ class Trainer:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _only_training_in(folder: Path) -> Iterator[None]:
     """Raises SettingsError while another training is in here."""
     with (folder / '.lock').open('w') as lock:
         try:

@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -145,6 +146,22 @@ def _replaced(folder: Path, target: Path) -> Path:
 
 def _megabytes(folder: Path) -> float:
     return sum(path.lstat().st_size for path in folder.rglob('*')) / 1e6
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Gives a path to write to, whose content is on the disk before it takes the place of the file.
+
+    Nothing is left of it after an error.
+    """
+    draft = Draft(file, overwrite=True)
+    try:
+        yield draft.path
+        with draft.path.open('rb') as written:
+            os.fsync(written.fileno())  # otherwise a power cut may leave the name, and nothing behind it
+        draft.publish()
+    finally:
+        draft.discard()
 
 
 def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
