@@ -1,6 +1,6 @@
 """How the release of DAVSS trains: samples of a few hops, nothing corrected on the way.
 
-The stages of `training/davss.py` go through streams too, and are held against this.
+The stages of `training/stages/distortion.py` go through streams too, and are held against this.
 Every frame is RGB in [0, 1], (N, 3, H, W): the key frame, an intermediate one and the last, up to ten frames
 after the key. The last has true labels; for the others DeepLab's own take their place. Two frames are as
 good, one hop then, and so are more.

@@ -1,6 +1,6 @@
 """How the release of EVSS trains: from the key frame to another in a single hop, and its four losses.
 
-The stage of `training/correction.py` takes the same terms over streams, and is held against this.
+The stage of `training/stages/correction.py` takes the same terms over streams, and is held against this.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4.
 """
 

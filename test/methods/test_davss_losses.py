@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from vss_ros.methods.davss import Davss
 from vss_ros.methods.davss_losses import Prediction, cue_loss, davss_losses, distortion_target
-from vss_ros.training.davss import DistortionStage, JointStage
 from vss_ros.training.propagation import train_only
+from vss_ros.training.stages.distortion import DistortionStage, JointStage
 
 MODES = ('eval', 'train')
 LIMIT = 1e-4  # of losses and running statistics

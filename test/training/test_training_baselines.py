@@ -13,16 +13,16 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.dvsnet import DvsNet
-from vss_ros.training.accel import UpdateSettings, UpdateStage
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
-from vss_ros.training.dff import ScalingSettings, ScalingStage
-from vss_ros.training.dvsnet import DecisionSettings, DecisionStage, agreement
-from vss_ros.training.dvsnet import Prediction as DecisionPrediction
-from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import load_recipe
 from vss_ros.training.stages import stage_class
+from vss_ros.training.stages.decision import DecisionSettings, DecisionStage, agreement
+from vss_ros.training.stages.decision import Prediction as DecisionPrediction
+from vss_ros.training.stages.flow import FlowSettings, FlowStage
+from vss_ros.training.stages.scaling import ScalingSettings, ScalingStage
+from vss_ros.training.stages.update import UpdateSettings, UpdateStage
 
 HEIGHT, WIDTH, CLASSES, FRAMES = 64, 96, 5, 4
 FIT = FitSettings(25, learning_rate=3e-3, warmup_steps=2, averaging=0.5)

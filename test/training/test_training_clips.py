@@ -13,7 +13,7 @@ from vss_ros.core.resize import fit
 from vss_ros.training.clip_sources import ClipLibrary, read_video
 from vss_ros.training.clips import Clip, SceneClasses, StillDriver, cut_out, inverse_depth, to_cells
 from vss_ros.training.data import LabelledImages
-from vss_ros.training.flow import FlowSettings, look_through, random_field
+from vss_ros.training.stages.flow import FlowSettings, look_through, random_field
 from vss_ros.training.streets import draw_street
 
 SCENE = SceneClasses.of(load_classes('camvid11'))

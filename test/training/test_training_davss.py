@@ -15,9 +15,9 @@ from vss_ros.methods.davss_losses import davss_losses
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
 from vss_ros.training.data import LabelledImages
-from vss_ros.training.davss import DistortionSettings, DistortionStage, JointSettings, JointStage
 from vss_ros.training.loop import FitSettings, fit
-from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
+from vss_ros.training.stages.distortion import DistortionSettings, DistortionStage, JointSettings, JointStage
+from vss_ros.training.stages.segmenter import SegmenterSettings, SegmenterStage
 
 CPU = torch.device('cpu')
 HEIGHT, WIDTH, CLASSES = 64, 96, 5

@@ -9,8 +9,8 @@ import numpy as np
 from vss_ros.methods import build_method
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
-from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.draws import ASIDE, JUDGED, MEMORY, SAMPLE, generator
+from vss_ros.training.stages.correction import CorrectionSettings, CorrectionStage
 
 
 def test_no_two_purposes_share_a_generator():

@@ -13,9 +13,9 @@ from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.evss_losses import edge_label
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
-from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.data import class_frequencies
 from vss_ros.training.loop import FitSettings, fit
+from vss_ros.training.stages.correction import CorrectionSettings, CorrectionStage
 
 CLASSES, HEIGHT, WIDTH = 11, 64, 96
 

@@ -13,18 +13,18 @@ from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.synthetic import StreetClip
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.training import fusion
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
-from vss_ros.training.fusion import (
+from vss_ros.training.loop import FitSettings, fit
+from vss_ros.training.recipe import StageRecipe, load_recipe, parse_recipe
+from vss_ros.training.stages import fusion
+from vss_ros.training.stages.fusion import (
     FusionSettings,
     FusionStage,
     RefinementSettings,
     RefinementStage,
     labelled,
 )
-from vss_ros.training.loop import FitSettings, fit
-from vss_ros.training.recipe import StageRecipe, load_recipe, parse_recipe
 from vss_ros.training.start import start_from
 from vss_ros.training.trainer import Trainer
 

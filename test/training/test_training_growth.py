@@ -17,9 +17,9 @@ from vss_ros.methods import build_method
 from vss_ros.methods.blocks.csrnet import CsrNet
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.training.data import LabelledImages
-from vss_ros.training.growth import GrowthSettings, GrowthStage, features_at_quarter, grow
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import load_recipe, parse_recipe
+from vss_ros.training.stages.growth import GrowthSettings, GrowthStage, features_at_quarter, grow
 from vss_ros.training.streets import draw_street
 from vss_ros.training.teacher import load_teacher
 from vss_ros.training.trainer import Trainer

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.training.losses import ClassBalance, class_balance, class_weights, segmentation_losses, squares
-from vss_ros.training.segmenter import SegmenterSettings
+from vss_ros.training.stages.segmenter import SegmenterSettings
 
 
 def test_rare_classes_weigh_more_and_the_average_pixel_weighs_one():

@@ -19,14 +19,14 @@ from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss_losses import mean_cross_entropy
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import load_recipe
-from vss_ros.training.rectification import (
+from vss_ros.training.stages import stage_class
+from vss_ros.training.stages.rectification import (
     Prediction,
     RectificationSettings,
     RectificationStage,
     consistency,
     own_features,
 )
-from vss_ros.training.stages import stage_class
 from vss_ros.training.start import start_from
 from vss_ros.training.streets import draw_street
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,15 +17,17 @@ from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.evss_losses import Prediction
+from vss_ros.training import stages
 from vss_ros.training.clip_sources import ClipLibrary
 from vss_ros.training.clips import Clip
-from vss_ros.training.correction import CorrectionSettings, CorrectionStage
 from vss_ros.training.data import class_frequencies
-from vss_ros.training.flow import FlowSettings, FlowStage
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.propagation import host_flows
-from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
 from vss_ros.training.shares import Shares
+from vss_ros.training.stages import STAGES, stage_class
+from vss_ros.training.stages.correction import CorrectionSettings, CorrectionStage
+from vss_ros.training.stages.flow import FlowSettings, FlowStage
+from vss_ros.training.stages.segmenter import SegmenterSettings, SegmenterStage
 from vss_ros.training.streets import draw_street
 
 CPU = torch.device('cpu')
@@ -60,6 +64,13 @@ def correction_stage(method, clips, **settings):
 def lite(**options):
     torch.manual_seed(0)
     return build_method('evss-lite', CLASSES, options)
+
+
+def test_every_file_of_the_stages_is_named_after_one():
+    files = {file.stem for file in Path(stages.__file__).parent.glob('*.py')} - {'__init__'}
+    assert files <= set(STAGES)
+    for name in STAGES:
+        assert stage_class(name).name == name
 
 
 def test_the_segmenter_learns(streets, tmp_path):

@@ -17,7 +17,7 @@ from vss_ros.methods.blocks.resize import resize
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import FitSettings, fit
 from vss_ros.training.recipe import parse_recipe
-from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
+from vss_ros.training.stages.segmenter import SegmenterSettings, SegmenterStage
 from vss_ros.training.teacher import Panel, distillation_loss, load_teacher, load_teachers
 from vss_ros.training.trainer import Trainer
 

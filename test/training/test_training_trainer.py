@@ -16,7 +16,7 @@ from vss_ros.training.gather import Gathered
 from vss_ros.training.processes import ALONE
 from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.report import write_card, write_report
-from vss_ros.training.segmenter import SegmenterStage
+from vss_ros.training.stages.segmenter import SegmenterStage
 from vss_ros.training.streets import draw_street
 from vss_ros.training.trainer import Trainer
 

@@ -13,11 +13,11 @@ from vss_ros.core.files.share import share_path
 from vss_ros.core.resize import fit
 from vss_ros.core.sources.images import read_image
 from vss_ros.methods import build_method
-from vss_ros.training.correction import CorrectionSettings, CorrectionStage
-from vss_ros.training.fusion import FusionStage, clips_to_remember, labelled
 from vss_ros.training.gather import Gathered
 from vss_ros.training.labelled_video import LabelledVideo, layout_and_split, read_layout
 from vss_ros.training.recipe import parse_recipe
+from vss_ros.training.stages.correction import CorrectionSettings, CorrectionStage
+from vss_ros.training.stages.fusion import FusionStage, clips_to_remember, labelled
 
 HEIGHT, WIDTH = 32, 64
 FRAMES, LABELLED = 12, 7

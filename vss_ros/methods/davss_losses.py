@@ -2,7 +2,8 @@
 
 The release uses Adam with a rate of 1e-4, and 1e-5 from the middle on; but it lists every parameter two to
 four times and so updates it as often per step. For a parameter listed once 3e-4 and 3e-5 come closest.
-The stages are in `training/davss.py`; `test/release_davss.py` has the release's way through its samples.
+The stages are in `training/stages/distortion.py`; `test/release_davss.py` has the release's way through its
+samples.
 Shapes: N batch, K classes, H x W image.
 """
 

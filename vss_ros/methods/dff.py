@@ -5,7 +5,7 @@ multiplies it by a scale field that the flow network estimates beside the flow.
 Departures: DFF warps features at 1/16 and runs the last layers on them, and its flow leads to the key frame
 in one step. Here scores at 1/4 are carried from frame to frame, as by the methods that this one is compared
 with; `carry: composed` follows the flow back to the key frame. The stage that trains the scale field,
-`training/dff.py`, leaves the key frame network as it is; the paper trains it along.
+`training/stages/scaling.py`, leaves the key frame network as it is; the paper trains it along.
 Shapes: N batch, K classes, H x W image, h x w = H/4 x W/4. Flow is in cells of h x w and points from the
 current frame to the previous one. Scores are class logits.
 """

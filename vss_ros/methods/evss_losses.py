@@ -1,8 +1,8 @@
 """The four losses that train the flow network and CoNet of EVSS; CSRNet stays frozen.
 
 As published, the target is what CSRNet itself makes of the current image; true labels only say where edges
-and thin objects are. The stage is in `training/correction.py`; `test/release_evss.py` has the release's way,
-one hop and its weights.
+and thin objects are. The stage is in `training/stages/correction.py`; `test/release_evss.py` has the way
+of the release, one hop and its weights.
 Shapes: N batch, K classes, H x W image.
 """
 

@@ -3,9 +3,9 @@
 The first frame of a clip is segmented in full, every other one goes on from what it was handed. So the
 networks meet the warp as it is after one to nine steps. Of some frames, the judged ones, a loss is taken.
 
-To train another method, write a subclass of `PropagationStage` in a file of its own: it names the networks
+To train another method, write a subclass of `PropagationStage` in a file of `stages/`: it names the networks
 that learn (all others are frozen) and says how a stream starts, advances by one frame and is judged;
-`correction.py` is an example. Then add a line to `STAGES` in `stages.py`.
+`stages/correction.py` is an example. Then add a line to `STAGES` there.
 """
 
 from __future__ import annotations

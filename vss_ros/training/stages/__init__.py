@@ -1,4 +1,4 @@
-"""The stages a recipe can name, each in a file of its own.
+"""The stages a recipe can name, each in a file of its name.
 
 A stage is a class with
 
@@ -8,7 +8,7 @@ A stage is a class with
 * if that is long work, `check(method, data, stage recipe)`, which raises what it would, see `check_stage`.
 
 Methods whose propagated frames learn from clips subclass `PropagationStage` and write little more than
-their losses. Several stages may share a file where they share its idea.
+their losses. Stages that share an idea share the file of the first one.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from vss_ros.training.recipe import StageRecipe
 
 STAGES = {
-    'growth': 'vss_ros.training.growth:GrowthStage',
-    'segmenter': 'vss_ros.training.segmenter:SegmenterStage',
-    'glance': 'vss_ros.training.glance:GlanceStage',
-    'flow': 'vss_ros.training.flow:FlowStage',
-    'correction': 'vss_ros.training.correction:CorrectionStage',
-    'distortion': 'vss_ros.training.davss:DistortionStage',
-    'joint': 'vss_ros.training.davss:JointStage',
-    'fusion': 'vss_ros.training.fusion:FusionStage',
-    'refinement': 'vss_ros.training.fusion:RefinementStage',
-    'update': 'vss_ros.training.accel:UpdateStage',
-    'scaling': 'vss_ros.training.dff:ScalingStage',
-    'decision': 'vss_ros.training.dvsnet:DecisionStage',
-    'rectification': 'vss_ros.training.rectification:RectificationStage',
+    'growth': 'vss_ros.training.stages.growth:GrowthStage',
+    'segmenter': 'vss_ros.training.stages.segmenter:SegmenterStage',
+    'glance': 'vss_ros.training.stages.glance:GlanceStage',
+    'flow': 'vss_ros.training.stages.flow:FlowStage',
+    'correction': 'vss_ros.training.stages.correction:CorrectionStage',
+    'distortion': 'vss_ros.training.stages.distortion:DistortionStage',
+    'joint': 'vss_ros.training.stages.distortion:JointStage',
+    'fusion': 'vss_ros.training.stages.fusion:FusionStage',
+    'refinement': 'vss_ros.training.stages.fusion:RefinementStage',
+    'update': 'vss_ros.training.stages.update:UpdateStage',
+    'scaling': 'vss_ros.training.stages.scaling:ScalingStage',
+    'decision': 'vss_ros.training.stages.decision:DecisionStage',
+    'rectification': 'vss_ros.training.stages.rectification:RectificationStage',
 }
 
 

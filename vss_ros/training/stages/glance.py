@@ -10,7 +10,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.evss_lite import EvssLite
 from vss_ros.methods.method import Method
-from vss_ros.training.segmenter import SegmenterSettings, SegmenterStage
+from vss_ros.training.stages.segmenter import SegmenterSettings, SegmenterStage
 from vss_ros.training.teacher import load_teachers
 
 if TYPE_CHECKING:
