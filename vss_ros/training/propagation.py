@@ -99,7 +99,10 @@ class PropagationSettings(Described):
             )
         check_crop(self.crop)
         if any(abs(interval) < max(self.hops, 1) for interval in self.intervals):
-            raise SettingsError(f'intervals are {list(self.intervals)}; use {max(self.hops, 1)} or more')
+            least = max(self.hops, 1)
+            raise SettingsError(
+                f'intervals are {list(self.intervals)}; use {least} or more, or -{least} or less'
+            )
         if self.backwards and self.hops:
             raise SettingsError(f'backwards is {self.backwards}; use 0 with hops')
         if bool(self.hops) != bool(self.intervals):
