@@ -90,6 +90,6 @@ def read_video(path: Path, height: int) -> Clip:
 
 
 def _reduced(image: np.ndarray, height: int) -> np.ndarray:
-    """An image of this height, of the same shape; one that is not higher stays as it is."""
+    """An image of this height, as wide as it must be then; one that is not higher stays as it is."""
     rows, columns = image.shape[:2]
     return fit(image, (height, round(columns * height / rows))) if rows > height else image

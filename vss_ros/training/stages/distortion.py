@@ -19,11 +19,7 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.warp import compose
 from vss_ros.methods.davss import Davss
-from vss_ros.methods.davss_losses import (
-    Prediction,
-    davss_losses,
-    distortion_target,
-)
+from vss_ros.methods.davss_losses import Prediction, davss_losses, distortion_target
 from vss_ros.training.losses import loss_weight, segmentation_losses
 from vss_ros.training.propagation import Judged, PropagationSettings, PropagationStage
 
