@@ -122,7 +122,7 @@ class BackgroundKeyFrames:
             self.failed += 1
             raise
         self.handed_over += 1
-        state = {name: tensors[output] for output, name in self._model.state.items()}
+        state = self._model.state_of(tensors)
         return Handover(state, work.age_frames, work.stamp_ns, tensors['confidence'])
 
     def drop(self) -> None:

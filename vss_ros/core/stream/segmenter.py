@@ -175,7 +175,7 @@ class VideoSegmenter(AbstractContextManager['VideoSegmenter']):
                 clock.lap('resize')
                 tensors: dict[str, Any] = {'image': image[None], AGE: age_tensor(self._age), **state}
                 self._run('propagated', tensors, clock)
-                state = self._state_of(tensors)
+                state = self.model.state_of(tensors)
                 owed, self._owed[number] = self._owed[number], None
                 if owed is not None:
                     yield answer_to(owed, tensors, self.engine, self.settings, self.model.image_size, clock)
@@ -273,12 +273,9 @@ class VideoSegmenter(AbstractContextManager['VideoSegmenter']):
 
     def _take_as_anchor(self, tensors: dict[str, Any]) -> None:
         """Later frames are warped from this one, until another takes its place."""
-        self._state, self._since_anchor = self._state_of(tensors), 0
+        self._state, self._since_anchor = self.model.state_of(tensors), 0
         if self._motion is not None:
             self._motion.anchor()
-
-    def _state_of(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        return {name: tensors[output] for output, name in self.model.state.items()}
 
     def _take_requests(self) -> None:
         """Takes what was asked since the frame before."""
