@@ -41,16 +41,42 @@ def test_before_anything_was_counted_there_is_no_value():
         Calibration(3).ece(),
         BoundaryScore(3).mean(),
         Corrections(3).mended(),
+        Corrections(3).spoilt(),
         CorrectedLabels().mean(),
         ErrorRanking(3).average_precision(),
+        ErrorRanking(3).base(),
         TemporalConsistency(3).mean(),
     ):
         assert math.isnan(value)
 
 
-def test_maps_of_two_sizes_are_refused_by_name():
-    with pytest.raises(ShapeError, match=r'truth is \(4, 4\), the warped \(4, 5\).*one size'):
-        Corrections(3).update(IGNORED, np.zeros((4, 5), np.uint8), IGNORED)
+@pytest.mark.parametrize(
+    ('measure', 'names'),
+    [
+        (ConfusionMatrix, 'mask truth'),
+        (Calibration, 'mask truth confidence'),
+        (BoundaryScore, 'mask truth'),
+        (Corrections, 'truth warped mask'),
+        (ErrorRanking, 'truth warped distortion'),
+    ],
+)
+def test_maps_of_two_sizes_are_refused_by_name(measure, names):
+    *others, last = names.split()
+    maps = {name: IGNORED for name in others} | {last: IGNORED[:1]}  # which NumPy would repeat
+    with pytest.raises(ShapeError, match=rf'{others[0]} is \(4, 4\).* the {last} \(1, 4\).*one size'):
+        measure(3).update(**maps)
+
+
+@pytest.mark.parametrize('measure', [ConfusionMatrix, Calibration, BoundaryScore, Corrections, ErrorRanking])
+def test_an_id_of_the_truth_that_is_no_class_is_ignored_like_255(measure):
+    truth, *others = np.random.default_rng(0).integers(0, 3, (3, 6, 8)).astype(np.uint8)
+    arguments = 2 if measure in (Calibration, Corrections, ErrorRanking) else 1
+    counts = []
+    for void in (255, 3, 30):
+        measured = measure(3)
+        measured.update(np.where(truth == 2, np.uint8(void), truth), *others[:arguments])
+        counts.append(measured.counts.tolist())
+    assert counts[0] == counts[1] == counts[2]
 
 
 @pytest.mark.parametrize('classes', [11, 19, 150])
@@ -99,6 +125,46 @@ def test_an_outline_that_is_off_by_one_pixel_is_met_within_the_tolerance():
     assert lenient.mean() == pytest.approx(1)
 
 
+@pytest.mark.parametrize(('pixels', 'met'), [(4, 1), (5, 0)])
+def test_outlines_may_be_off_by_four_pixels_at_480x360(pixels, met):
+    measured, truth, mask = BoundaryScore(2), *np.zeros((2, 360, 480), np.uint8)
+    truth[:, 200:], mask[:, 200 + pixels :] = 1, 1
+    measured.update(truth, mask)
+    assert measured.f_scores().tolist() == [met, met]
+
+
+def test_outlines_that_are_only_in_the_truth_or_only_in_the_mask_are_missed_or_wrong():
+    missed, invented = BoundaryScore(3), BoundaryScore(3)
+    plain, with_a_spot = (mask_of(rows) for rows in (['1111'] * 3, ['1111', '1021', '1111']))
+    missed.update(with_a_spot, plain)
+    invented.update(plain, with_a_spot)
+    for measured, counts in ((missed, [0, 0, 1, 0]), (invented, [1, 0, 0, 0])):
+        assert measured.counts[0].tolist() == measured.counts[2].tolist() == counts
+        assert measured.f_scores().tolist() == [0, 0, 0]
+
+
+def test_outlines_towards_pixels_that_the_mask_leaves_unlabelled_are_wrong():
+    measured = BoundaryScore(2)
+    measured.update(mask_of(['0000']), mask_of(['00..']))
+    assert measured.counts.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ('distortion', 'precision'),
+    [
+        ([255, 255, 0, 0], 1),  # the two wrong pixels first
+        ([0, 0, 255, 255], 1 / 2),
+        ([255, 0, 128, 0], 1 / 2 + 1 / 2 * 2 / 4),  # one first, the other only among all
+        ([7, 7, 7, 7], 1 / 2),  # knows nothing
+    ],
+)
+def test_average_precision_worked_out_by_hand(distortion, precision):
+    ranking = ErrorRanking(2)
+    ranking.update(mask_of(['0000']), mask_of(['1100']), np.array([distortion], np.uint8))
+    assert ranking.average_precision() == pytest.approx(precision)
+    assert ranking.base() == 1 / 2
+
+
 @pytest.mark.parametrize(
     ('flow', 'expected'),
     [
@@ -106,6 +172,8 @@ def test_an_outline_that_is_off_by_one_pixel_is_met_within_the_tolerance():
         ((-0.9, 0), [[255, 0, 1], [255, 3, 4], [255, 6, 7]]),
         ((0, 1), [[3, 4, 5], [6, 7, 8], [255, 255, 255]]),  # down
         ((0, -1), [[255, 255, 255], [0, 1, 2], [3, 4, 5]]),
+        ((0.6, 0.4), [[1, 2, 255], [4, 5, 255], [7, 8, 255]]),  # to the nearest pixel
+        ((-0.4, 0.6), [[3, 4, 5], [6, 7, 8], [255, 255, 255]]),
         ((0, np.nan), [[255] * 3] * 3),
         ((-np.inf, 0), [[255] * 3] * 3),
     ],
@@ -156,3 +224,11 @@ def test_a_clip_of_one_frame_has_no_consistency():
     consistency.update(np.zeros((2, 2), np.uint8), None)
     consistency.end_clip()
     assert consistency.counts[1] == 0
+
+
+def test_masks_of_another_size_begin_anew_within_a_clip():
+    consistency = TemporalConsistency(2)
+    for size in ((2, 2), (3, 4), (3, 4)):
+        consistency.update(np.zeros(size, np.uint8), np.zeros((*size, 2), np.float32))
+    consistency.end_clip()
+    assert consistency.counts.tolist() == [1, 1]
