@@ -2,7 +2,10 @@
 
 from threading import Thread
 
+import pytest
+
 from vss_ros.core.settings import StreamSettings
+from vss_ros.core.stream import requests as module
 from vss_ros.core.stream.requests import Asked, Requests
 
 
@@ -33,3 +36,22 @@ def test_nothing_is_lost_or_taken_twice_while_several_threads_ask():
     assert len(set(reasons)) == len(reasons)
     assert {asked.key_frame for asked in taken if asked.reset_reason} == {True}
     assert any(reason.endswith(' 499') for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ('step', 'first'), [('replace', lambda requests: requests.ask(key_frame=True)), ('Asked', Requests.take)]
+)
+def test_what_another_thread_asks_right_then_is_not_lost(monkeypatch, step, first):
+    requests, work = Requests(), getattr(module, step)
+    other = Thread(target=lambda: requests.ask(reset_reason='bag loop'))
+
+    def meanwhile(*given, **wanted):
+        if other.ident is None:
+            other.start()
+            other.join(0.2)  # within which it would be done if it did not wait
+        return work(*given, **wanted)
+
+    monkeypatch.setattr(module, step, meanwhile)
+    first(requests)
+    other.join()
+    assert requests.take() == Asked(reset_reason='bag loop', key_frame=step == 'replace')
