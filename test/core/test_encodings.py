@@ -58,9 +58,9 @@ def test_grey_images_become_three_equal_channels(encoding):
 @pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
 @pytest.mark.parametrize('order', ['<', '>'])
 def test_sixteen_bits_become_eight_in_either_byte_order(encoding, order):
-    values = np.array([[0, 257], [128 * 257, 65535]], f'{order}u2')
+    values = np.array([[0x1234, 257], [200 * 257, 65535]], f'{order}u2')
     image = to_bgr(encoding, values.tobytes(), 2, 2, 4, is_bigendian=order == '>')
-    assert image[..., 1].tolist() == [[0, 1], [128, 255]]
+    assert image[..., 1].tolist() == [[18, 1], [200, 255]]  # 0x1234 / 257 = 18.1, 0x3412 / 257 = 51.9
 
 
 @pytest.mark.parametrize('encoding', sorted(BAYER))
@@ -87,7 +87,7 @@ def test_a_bayer_mosaic_of_odd_sides_is_the_even_one_but_for_its_outermost_pixel
 def test_packed_yuv_keeps_the_colour(encoding, order):
     value = dict(zip('yuv', yuv(*COLOUR), strict=True))
     row = bytes(value[letter] for letter in order) * 8
-    assert np.abs(to_bgr(encoding, row * 4, 4, 16, 32).astype(int) - COLOUR).max() <= 3
+    assert np.abs(to_bgr(encoding, row * 5, 5, 16, 32).astype(int) - COLOUR).max() <= 3
 
 
 @pytest.mark.parametrize(('encoding', 'first'), [('nv12', 1), ('nv21', 2)])
@@ -117,9 +117,10 @@ def test_every_supported_encoding_gives_a_bgr_image(encoding):
     ('fields', 'message'),
     [
         (('rgb16', b'', 2, 2, 12), "encoding 'rgb16' is not supported; use one of bgr8, rgb8"),
-        (('bgr8', b'', 0, 2, 6), '2x0'),
-        (('bgr8', b'', 2, 0, 6), '0x2'),
-        (('bgr8', b'', 8193, 1, 3), '1x8193'),
+        (('bgr8', b'', 0, 2, 6), '2x0; expected sides of 1 to 8192'),
+        (('bgr8', b'', 2, 0, 6), '0x2; expected sides of 1 to 8192'),
+        (('bgr8', bytes(3 * 8193), 8193, 1, 3), '1x8193; expected sides of 1 to 8192 pixels'),
+        (('bgr8', bytes(3 * 8193), 1, 8193, 3 * 8193), '8193x1; expected sides of 1 to 8192'),
         (('bgr8', bytes(10), 2, 2, 5), 'step is 5 bytes; a row of 2 bgr8 pixels takes 6'),
         (('mono16', bytes(6), 2, 2, 3), 'step is 3'),
         (('bgr8', bytes(11), 2, 2, 6), '11 bytes of data; a 2x2 bgr8 image with step 6 has 12'),
@@ -129,12 +130,17 @@ def test_every_supported_encoding_gives_a_bgr_image(encoding):
         (('nv12', bytes(9), 3, 2, 2), 'nv12 image is 2x3; expected even sides'),
         (('yuyv', bytes(12), 2, 3, 6), 'yuyv image is 3x2; expected an even width'),
         (('bayer_rggb8', bytes(6), 3, 2, 2), '2x3; expected sides of 3 pixels or more'),
-        (('bayer_rggb8', bytes(3), 1, 3, 3), '3x1; expected sides of 3'),
+        *(((name, bytes(3), 1, 3, 3), '3x1; expected sides of 3') for name in BAYER),
     ],
 )
 def test_a_damaged_image_is_refused_with_the_reason(fields, message):
     with pytest.raises(FrameError, match=message):
         to_bgr(*fields)
+
+
+def test_a_side_may_have_8192_pixels():
+    for height, width in ((8192, 1), (1, 8192)):
+        assert to_bgr('bgr8', bytes(3 * 8192), height, width, 3 * width).shape == (height, width, 3)
 
 
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
@@ -180,6 +186,15 @@ def test_a_file_that_is_cut_off_is_never_decoded(suffix, share):
     data = cv2.imencode(suffix, picture())[1].tobytes()
     with pytest.raises(FrameError):
         decode_compressed(data[: min(int(share * len(data)), len(data) - 2)])
+
+
+@pytest.mark.parametrize(('suffix', 'mark', 'behind'), [('.png', b'IDAT', 8), ('.jpg', b'\xff\xc0', 11)])
+def test_a_file_that_is_whole_and_damaged_within_is_refused(suffix, mark, behind):
+    data = bytearray(cv2.imencode(suffix, picture())[1].tobytes())
+    data[data.index(mark) + behind] ^= 0xFF
+    assert compressed_size(data) == (48, 64)
+    with pytest.raises(FrameError, match='is damaged and cannot be decoded'):
+        decode_compressed(data)
 
 
 @settings(max_examples=100, deadline=None)
@@ -270,14 +285,22 @@ def test_a_jpeg_with_a_film_behind_its_end_is_decoded():
     assert np.array_equal(decode_compressed(jpeg + film), decode_compressed(jpeg))
 
 
-def test_a_chunk_of_a_png_that_says_it_has_gigabytes_is_refused_before_room_is_made_for_it():
+@pytest.mark.parametrize('chunk', [b'IDAT', b'IEND'])
+def test_a_chunk_of_a_png_that_says_it_has_gigabytes_is_refused_before_room_is_made_for_it(chunk):
     png = bytearray(cv2.imencode('.png', picture())[1].tobytes())
-    at = png.index(b'IDAT') - 4
+    at = png.index(chunk) - 4
     png[at : at + 4] = (0x7F000000).to_bytes(4, 'big')
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(FrameError, match='its end is missing'):
         decode_compressed(bytes(png))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+
+
+def test_a_jpeg_with_bytes_that_only_fill_is_decoded():
+    jpeg = cv2.imencode('.jpg', picture())[1].tobytes()
+    for number in (1, 2):
+        filled = jpeg[:2] + number * b'\xff' + jpeg[2:]
+        assert np.array_equal(decode_compressed(filled), decode_compressed(jpeg))
 
 
 def test_a_png_with_bytes_after_its_end_is_decoded():
