@@ -115,10 +115,11 @@ def test_only_the_user_can_read_the_cache(cache):
     assert modes == [0o700, 0o600, 0o600]
 
 
-def test_a_cache_that_others_can_write_is_refused(tmp_path):
+@pytest.mark.parametrize('mode', [0o777, 0o720, 0o702])
+def test_a_cache_that_others_can_write_is_refused(tmp_path, mode):
     folder = tmp_path / 'open'
     folder.mkdir()
-    folder.chmod(0o777)
+    folder.chmod(mode)
     with pytest.raises(EngineError, match=r'can be written by other users.*chmod go-w'):
         EngineCache(folder)
 
