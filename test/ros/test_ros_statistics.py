@@ -45,6 +45,13 @@ def test_a_rate_after_a_long_pause_is_that_of_the_new_images():
     assert rate.hz(100.2) == pytest.approx(10)
 
 
+def test_the_rate_of_images_that_come_unevenly_is_that_of_the_last_seconds():
+    rate = Rate()
+    for number in range(100):  # two at a time, five times a second
+        rate.tick(0.2 * (number // 2) + 0.02 * (number % 2))
+    assert rate.hz(9.82) == pytest.approx(10, rel=0.1)
+
+
 def test_latencies_are_those_since_the_last_beginning(statistics):
     statistics.good_frame(900, None)
     statistics.start_over()
@@ -99,7 +106,7 @@ def test_a_snapshot_that_is_asked_for_while_a_frame_is_counted_has_all_of_it_or_
     assert (tally.counts, tally.bad_in_a_row, tally.last_error) == ({'bad': 1}, 1, 'an error')
 
 
-@pytest.mark.parametrize('end', ['start_over', 'good_frame'])
+@pytest.mark.parametrize('end', ['start_over', None, 'requested'])
 def test_what_frames_in_a_row_have_in_common_ends_at_a_new_beginning_and_with_a_frame_that_is_well(
     statistics, end
 ):
@@ -108,9 +115,17 @@ def test_what_frames_in_a_row_have_in_common_ends_at_a_new_beginning_and_with_a_
     assert [statistics.bad_frame('bad', error) for error in ('one', 'another')] == [1, 2]
     tally = statistics.snapshot()
     assert (tally.restarts, tally.last_error) == ({'gap': 2}, 'another')
-    statistics.start_over() if end == 'start_over' else statistics.good_frame(1, None)
+    statistics.start_over() if end == 'start_over' else statistics.good_frame(1, end)
     tally = statistics.snapshot()
     assert (tally.restarts, tally.bad_in_a_row) == ({}, 0)
+
+
+def test_a_frame_tells_how_many_were_dropped_since_the_one_before(statistics):
+    told = []
+    for dropped in (2, 0, 3):
+        statistics.count('dropped', dropped)
+        told.append(statistics.good_frame(1, None))
+    assert told == [2, 0, 3]
 
 
 def test_each_topic_that_does_not_connect_is_news_of_its_own(statistics):
