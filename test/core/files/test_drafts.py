@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.files.drafts import PREFIX, Draft, check_file, check_writable, write_file
+from vss_ros.core.files.drafts import MARK, PREFIX, Draft, check_file, check_writable, write_file
 
 WRITER = """
 import sys
@@ -211,6 +211,24 @@ def test_what_was_being_replaced_when_a_process_was_killed_is_put_back(tmp_path)
         Draft(tmp_path / 'out')
     assert os.listdir(tmp_path) == ['out']
     assert os.listdir(tmp_path / 'out') == ['old']
+
+
+def test_what_was_replaced_is_removed_where_the_new_one_was_in_its_place_when_a_process_was_killed(tmp_path):
+    left, target = tmp_path / f'{PREFIX}killed', tmp_path / 'out'
+    for folder in (target / 'new', left / 'out.replaced' / 'old'):
+        folder.mkdir(parents=True)
+    (left / MARK).write_text('out')
+    Draft(target, overwrite=True).discard()
+    assert os.listdir(tmp_path) == ['out']
+    assert os.listdir(target) == ['new']
+
+
+def test_what_looks_like_a_leftover_and_cannot_be_read_keeps_nobody_from_writing(tmp_path):
+    (tmp_path / f'{PREFIX}theirs' / MARK).mkdir(parents=True)
+    write_to = Draft(tmp_path / 'out')
+    write_to.path.write_text('new')
+    write_to.publish()
+    assert sorted(os.listdir(tmp_path)) == [f'{PREFIX}theirs', 'out']
 
 
 def test_a_draft_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
