@@ -156,6 +156,15 @@ def test_a_failed_write_leaves_the_old_engine_and_no_draft(cache, monkeypatch):
     assert cache.find(KEY) is None  # and what lies there is not taken for the new one
 
 
+def test_what_is_written_is_on_the_disk_before_it_takes_its_place(cache, monkeypatch):
+    done = []
+    for name in ('fsync', 'replace'):
+        work = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, n=name, work=work: done.append(n) or work(*given))
+    cache.store(KEY, b'engine', {})
+    assert done == ['fsync', 'replace'] * 2  # the engine and its sidecar
+
+
 def test_engines_are_listed_from_the_newest_to_the_oldest(cache):
     for created in ('2026-01-02', '2026-03-01', '2025-12-31'):
         cache.store(replace(KEY, onnx_sha256=created), b'engine', {'created': created})
@@ -198,7 +207,10 @@ def test_a_self_check_is_not_kept_with_a_newer_engine_than_it_is_of(cache):
 def test_a_self_check_is_kept_when_nobody_builds_that_engine(cache):
     engine, building = cache.store(KEY, b'engine', {}), ExitStack()
     building.enter_context(cache.lock(KEY.stem))
+    waited = []
+    building.callback(waited.append, 'for who builds it')
     cache.record_self_check(engine, PASSED, on_wait=building.close)  # which lets it go on
+    assert waited
     assert cache.find(KEY).self_check == PASSED
 
 
