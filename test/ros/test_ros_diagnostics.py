@@ -245,8 +245,34 @@ def test_one_frame_that_was_slow_is_not_called_every_frame_of_no_time(watched, s
 
 
 def test_key_frames_that_failed_in_the_background_are_a_warning_once(watched):
-    watched.stream.background = SimpleNamespace(failed=2, in_work_s=0.0)
+    watched.stream.background = SimpleNamespace(failed=1, in_work_s=0.0)
+    watched.activated()  # what failed before is no news
+    assert watched.problems() == []
+    watched.stream.background.failed = 3
     [(level, text)] = watched.problems()
     assert level == DiagnosticStatus.WARN
     assert 'key frames that failed in the background: 2' in text
     assert watched.problems() == []
+
+
+def test_a_key_frame_that_does_not_come_out_of_the_background_is_an_error(watched):
+    most_s = NodeSettings().max_acceptable_consecutive_delay_ms / 1e3
+    watched.stream.background = SimpleNamespace(failed=0, in_work_s=0.9 * most_s)
+    assert watched.problems() == []
+    watched.stream.background.in_work_s = 1.1 * most_s
+    [(level, text)] = watched.problems()
+    assert level == DiagnosticStatus.ERROR
+    assert 'a key frame has been in work in the background' in text
+
+
+def test_images_that_wait_for_a_limited_rate_are_no_error_until_two_of_its_periods_bring_no_mask(
+    probe, statistics, diagnostics_of, later
+):
+    settings = NodeSettings(max_rate=0.1, input_timeout_s=1.0)
+    source = TopicSource(probe.node, settings, statistics, pytest.fail)
+    watched = diagnostics_of(source, settings)
+    for seconds, levels in ((0, []), (15, []), (10, [DiagnosticStatus.ERROR])):
+        later(seconds)
+        statistics.count('received')
+        assert [level for level, _ in watched.problems()] == levels
+    source.close()
