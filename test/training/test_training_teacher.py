@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -169,6 +171,12 @@ def test_a_teacher_without_a_prefix_is_refused_with_an_example():
 def test_a_teacher_of_other_classes_is_refused(tiny_model):
     with pytest.raises(ModelError, match='tiny knows camvid11, the recipe trains cityscapes19'):
         load_teacher(f'{tiny_model}/csrnet', load_classes('cityscapes19'))
+
+
+@pytest.mark.parametrize('names', [CAMVID.names[::-1], (*CAMVID.names[:-1], 'dog')], ids=['order', 'name'])
+def test_a_teacher_of_as_many_classes_of_another_order_or_name_is_refused(tiny_model, names):
+    with pytest.raises(ModelError, match='use a teacher with the classes of the recipe'):
+        load_teacher(f'{tiny_model}/csrnet', replace(CAMVID, names=names))
 
 
 @pytest.mark.parametrize(
