@@ -11,11 +11,13 @@ from method_models import run_step
 from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
+from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.motion.dis import DisMotion
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.pspnet import PspNet
 from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.evss_losses import Prediction
 from vss_ros.training import stages
 from vss_ros.training.clip_sources import ClipLibrary
@@ -197,6 +199,22 @@ def test_clips_without_labels_are_learnt_from_the_segmenter_itself(streets):
     assert stage.losses(batch)['cross_entropy'] > 0
 
 
+def test_only_a_frame_without_any_label_is_learnt_from_the_segmenter_unless_all_are(streets):
+    image = to_rgb(torch.from_numpy(streets[0].images[:2]))
+    labels = torch.from_numpy(streets[0].labels[:2].copy())
+    labels[0], labels[1, :8] = 255, 255
+    given = labels.clone()
+    own, found, pseudo = (
+        correction_stage(lite(flow='dis'), streets, pseudo_labels=all_are).targets(truth, image)
+        for all_are, truth in ((False, torch.full_like(labels, 255)), (False, labels), (True, labels))
+    )
+    assert own.max() < CLASSES
+    assert torch.equal(pseudo, own)
+    assert (found[0] == own[0]).float().mean() > 0.99
+    assert torch.equal(found[1], given[1])
+    assert torch.equal(labels, given)
+
+
 @pytest.mark.parametrize('carry', ['warped', 'merged'])
 def test_clips_run_like_the_graphs_of_the_method(streets, carry):
     method = lite(flow='dis', carry=carry).eval()
@@ -227,9 +245,16 @@ def test_host_flows_are_those_of_the_stream(streets):
 
 def test_scores_by_distance_compare_with_warping_alone(streets):
     method = lite(flow='dis').eval()
+    warped = torch.randn(1, CLASSES, HEIGHT // 4, WIDTH // 4)  # scores that differ from cell to cell
+    method.segment = lambda image: warped
     stage = correction_stage(method, streets)
     scores = stage.validate(stage.module)
     assert set(scores) == {f'{kind}_{d}' for kind in ('corrected', 'warped') for d in (1, 2, 3)}
+    flows, labels = host_flows('dis', streets[0].images), streets[0].labels
+    for distance in (1, 2, 3):
+        warped, matrix = warp(warped, torch.from_numpy(flows[distance - 1][None])), ConfusionMatrix(CLASSES)
+        matrix.update(labels[distance], resize(warped, (HEIGHT, WIDTH)).argmax(1)[0].byte().numpy())
+        assert scores[f'warped_{distance}'] == pytest.approx(100 * matrix.miou())
 
 
 def test_the_flow_network_learns(streets, tmp_path):
