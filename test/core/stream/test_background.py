@@ -242,6 +242,7 @@ def test_an_error_in_the_background_leads_to_a_key_frame_in_the_foreground(
     assert [s.reset_reason for s in found[1:]] == [None] * 5
     assert segmenter.background.failed == 1
     assert 'out of memory' in caplog.text
+    assert segmenter.background.in_work_s == 0
     gated.error = None
     found = [segmenter.step(frame) for frame in stream[6:]]
     assert [s.age_frames for s in found] == [1, 2, 3, 4, 1, 2]
@@ -259,16 +260,22 @@ def test_a_key_frame_that_is_not_there_after_long_is_given_up_with_the_reason(
     assert 'set background_key_frames to false' in caplog.text
 
 
-def test_images_that_wait_for_a_thread_that_does_not_come_back_are_not_kept(open_stream, gated, street):
+@pytest.mark.parametrize('dropped', ['by a reset', 'by its age'])
+def test_images_that_wait_for_a_thread_that_does_not_come_back_are_not_kept(
+    open_stream, gated, street, monkeypatch, caplog, dropped
+):
+    caplog.set_level('ERROR', logger='vss_ros.core.stream')  # what is logged keeps the error, and that all
+    monkeypatch.setattr(background, 'MAX_AGE', 2 if dropped == 'by its age' else MAX_AGE)
     segmenter = open_stream(BACKGROUND, gated)
     images = []
     for frame in long_drive([image.copy() for image in street], 40):
         own = Frame(frame.image.copy(), frame.stamp_ns)
         images.append(weakref.ref(own.image))
         segmenter.step(own)
-        if len(images) % 7 == 0:
+        if dropped == 'by a reset' and len(images) % 7 == 0:
             segmenter.reset()
     del own, frame
+    assert (segmenter.background.failed > 0) == (dropped == 'by its age')
     assert segmenter.background.in_work_s > 0
     alive = sum(image() is not None for image in images)
     assert alive <= 4  # the one in work, the one that waits for it, the newest, and the anchor
