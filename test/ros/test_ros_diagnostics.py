@@ -246,7 +246,7 @@ def test_one_frame_that_was_slow_is_not_called_every_frame_of_no_time(watched, s
 
 def test_key_frames_that_failed_in_the_background_are_a_warning_once(watched):
     watched.stream.background = SimpleNamespace(failed=1, in_work_s=0.0)
-    watched.activated()  # what failed before is no news
+    watched.start_over()  # what failed before is no news
     assert watched.problems() == []
     watched.stream.background.failed = 3
     [(level, text)] = watched.problems()
