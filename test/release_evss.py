@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from vss_ros.core.frame import UNLABELLED
+from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.evss import Evss, labels_of
+from vss_ros.methods.evss import Evss
 from vss_ros.methods.evss_losses import Prediction, edge_loss, mean_cross_entropy
 
 WEIGHTS = {'warp': 0.2, 'semantic': 0.5, 'edge': 0.1, 'edge_semantics': 0.2}

@@ -9,10 +9,11 @@ from method_models import run_step
 
 from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.methods import METHODS, build_method
-from vss_ros.methods.blocks.decide import decide
+from vss_ros.methods.blocks.decide import decide, labels_of
 from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.evss import distortion_map, labels_of, merge
+from vss_ros.methods.evss import distortion_map
 
 OPTIONS = {
     'w_f': 0.5,

@@ -9,10 +9,11 @@ import pytest
 import torch
 from method_models import run_step
 
+from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.blocks.image import to_rgb
+from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.evss import labels_of, merge
 
 FILES = {'evss_a.npz': 19, 'evss_a_camvid.npz': 11}
 FRAMES = (1, 2, 3)

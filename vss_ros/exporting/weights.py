@@ -82,9 +82,9 @@ def load_method(
     kept = _kept_options(model, name or model.method)
     method = build_method(name or model.method, len(model.classes), {**kept, **(options or {})})
     if options or name is not None:
-        networks = {name.split('.')[0] for name in method.state_dict()}
-        state = {name: tensor for name, tensor in state.items() if name.split('.')[0] in networks}
-        absent = networks - {name.split('.')[0] for name in state}
+        networks = {key.split('.')[0] for key in method.state_dict()}
+        state = {key: tensor for key, tensor in state.items() if key.split('.')[0] in networks}
+        absent = networks - {key.split('.')[0] for key in state}
         if absent:
             raise ModelError(
                 f'{name or model.method} with {dict(options or {})} needs {", ".join(sorted(absent))}, for '

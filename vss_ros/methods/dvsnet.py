@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.blocks.lite import convolution
+from vss_ros.methods.blocks.lite import conv_norm_relu
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
@@ -133,7 +133,9 @@ class DecisionNetwork(nn.Module):
         first, second, third = widths
         self.norm = nn.BatchNorm2d(SEEN)  # brings cells, grey values and shares to one scale
         self.body = nn.Sequential(
-            convolution(SEEN, first, 3, 2), convolution(first, second, 3, 2), convolution(second, third, 3, 2)
+            conv_norm_relu(SEEN, first, 3, 2),
+            conv_norm_relu(first, second, 3, 2),
+            conv_norm_relu(second, third, 3, 2),
         )
         self.head = nn.Conv2d(third, 1, 1)
         with torch.no_grad():

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL
-from vss_ros.methods.blocks.decide import DECISIONS
+from vss_ros.core.model.steps import DECISIONS
 from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.light_fpn import ENCODERS, LightFpn
 from vss_ros.methods.blocks.lite_u_shape import LiteUShape
@@ -151,7 +151,7 @@ class TwNet(FlowWarping):
         """image uint8 (N, H, W, 3) BGR -> features (N, c, h, w), picture, mask, confidence."""
         features, scores = self.cnn(self.look(image), self.layer)
         picture = {'picture': self.picture(image)} if self.is_attended else {}
-        return {**self.from_key(features=features.float()), **picture, **self.decide(scores)}
+        return {**self.from_key(features=features.float()), **picture, **self.results(scores)}
 
     def compensation(
         self,
@@ -202,7 +202,7 @@ class TwNet(FlowWarping):
                 (N, 1, h, w).
         """
         features, scores, attention = self.nonkey(self.look(image), warped_features, residual)
-        decided = self.decide(scores, age)
+        decided = self.results(scores, age)
         distortion = {} if attention is None else {'distortion': attention.float()}
         return {'features': features.float(), **decided, **distortion}
 
@@ -213,7 +213,7 @@ class TwNet(FlowWarping):
     def classification(self, warped_features: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
         """Layer 3: warped features (N, c, H/4, W/4) -> features, unless composed, mask, confidence."""
         scores = self.cnn(warped_features, is_last=True)
-        return {**self.carried_on(features=warped_features), **self.decide(scores, age)}
+        return {**self.carried_on(features=warped_features), **self.results(scores, age)}
 
     @property
     def cells(self) -> int:
@@ -261,7 +261,7 @@ class TwNet(FlowWarping):
         """(N, 3, H, W) -> the same at the resolution of the residual."""
         return shrink(planes, self.part)
 
-    def decide(self, scores: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
+    def results(self, scores: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
         """Scores (N, K, H/4, W/4) -> mask, confidence, see `decided`."""
         size = CELL * scores.shape[2], CELL * scores.shape[3]
         return self.decided(scores.float(), size, age)

@@ -18,10 +18,10 @@ from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.metrics import Calibration
 from vss_ros.core.model.folder import ModelFolder
+from vss_ros.core.model.steps import DECISIONS
 from vss_ros.core.resize import fit_labels
 from vss_ros.evaluation.folds import folds_of
 from vss_ros.exporting.weights import load_method
-from vss_ros.methods.blocks.decide import DECISIONS
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.training.watched import answers_on
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vss_ros.methods.blocks.conet import convolution
+from vss_ros.methods.blocks.conet import conv_norm_leaky
 from vss_ros.methods.blocks.flownet import crop, upsampling
 
 
@@ -15,16 +15,16 @@ class CfNet(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         width = 32  # of the first layer; the others are multiples of it
-        self.conv1 = convolution(3, width, 2)
-        self.conv2 = convolution(width, 2 * width, 2)
-        self.conv3 = convolution(2 * width, 4 * width, 2)
-        self.conv3_1 = convolution(4 * width, 4 * width, 1)
-        self.conv4 = convolution(4 * width, 8 * width, 2)
-        self.conv4_1 = convolution(8 * width, 8 * width, 1)
-        self.conv5 = convolution(8 * width, 8 * width, 2)
-        self.conv5_1 = convolution(8 * width, 8 * width, 1)
-        self.conv6 = convolution(8 * width, 16 * width, 2)
-        self.conv6_1 = convolution(16 * width, 16 * width, 1)
+        self.conv1 = conv_norm_leaky(3, width, 2)
+        self.conv2 = conv_norm_leaky(width, 2 * width, 2)
+        self.conv3 = conv_norm_leaky(2 * width, 4 * width, 2)
+        self.conv3_1 = conv_norm_leaky(4 * width, 4 * width, 1)
+        self.conv4 = conv_norm_leaky(4 * width, 8 * width, 2)
+        self.conv4_1 = conv_norm_leaky(8 * width, 8 * width, 1)
+        self.conv5 = conv_norm_leaky(8 * width, 8 * width, 2)
+        self.conv5_1 = conv_norm_leaky(8 * width, 8 * width, 1)
+        self.conv6 = conv_norm_leaky(8 * width, 16 * width, 2)
+        self.conv6_1 = conv_norm_leaky(16 * width, 16 * width, 1)
         self.deconv5 = deconvolution(16 * width, 8 * width)
         self.deconv4 = deconvolution(16 * width, 4 * width)
         self.deconv3 = deconvolution(12 * width, 2 * width)

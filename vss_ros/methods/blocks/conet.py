@@ -13,7 +13,8 @@ from vss_ros.methods.blocks.resize import resize
 POOLED_GRIDS = (1, 3, 6)
 
 
-def convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+def conv_norm_leaky(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """3x3 convolution without bias, batch norm, leaky ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -73,14 +74,14 @@ class CoNet(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.normalise = Normalise()
-        self.conv1 = convolution(3, 32, 2)
-        self.conv2 = convolution(32, 64, 2)
-        self.conv3 = convolution(64, 128, 2)
-        self.conv3_1 = convolution(128, 128, 1)
-        self.conv4 = convolution(128, 256, 2)
-        self.conv4_1 = convolution(256, 256, 1)
-        self.conv5 = convolution(256, 512, 2)
-        self.conv5_1 = convolution(512, 512, 1)
+        self.conv1 = conv_norm_leaky(3, 32, 2)
+        self.conv2 = conv_norm_leaky(32, 64, 2)
+        self.conv3 = conv_norm_leaky(64, 128, 2)
+        self.conv3_1 = conv_norm_leaky(128, 128, 1)
+        self.conv4 = conv_norm_leaky(128, 256, 2)
+        self.conv4_1 = conv_norm_leaky(256, 256, 1)
+        self.conv5 = conv_norm_leaky(256, 512, 2)
+        self.conv5_1 = conv_norm_leaky(512, 512, 1)
         self.psp = Psp(512, 128)
         self.deconv4 = Fuse(128, 256, 128, nn.LeakyReLU(0.1))
         self.deconv3 = Fuse(128, 128, 64, nn.LeakyReLU(0.1))

@@ -9,7 +9,8 @@ FLOW_SCALE = 5.0  # FlowNet's 20 pixels, in cells of the 1/4 map
 FEATURES = 74  # channels that the finest flow is predicted from
 
 
-def convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+def conv_leaky(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    """Convolution with bias, leaky ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.LeakyReLU(0.1))
 
 
@@ -32,16 +33,16 @@ class FlowNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = convolution(6, 24, 7, 2)
-        self.conv2 = convolution(24, 48, 5, 2)
-        self.conv3 = convolution(48, 96, 5, 2)
-        self.conv3_1 = convolution(96, 96, 3, 1)
-        self.conv4 = convolution(96, 192, 3, 2)
-        self.conv4_1 = convolution(192, 192, 3, 1)
-        self.conv5 = convolution(192, 192, 3, 2)
-        self.conv5_1 = convolution(192, 192, 3, 1)
-        self.conv6 = convolution(192, 384, 3, 2)
-        self.conv6_1 = convolution(384, 384, 3, 1)
+        self.conv1 = conv_leaky(6, 24, 7, 2)
+        self.conv2 = conv_leaky(24, 48, 5, 2)
+        self.conv3 = conv_leaky(48, 96, 5, 2)
+        self.conv3_1 = conv_leaky(96, 96, 3, 1)
+        self.conv4 = conv_leaky(96, 192, 3, 2)
+        self.conv4_1 = conv_leaky(192, 192, 3, 1)
+        self.conv5 = conv_leaky(192, 192, 3, 2)
+        self.conv5_1 = conv_leaky(192, 192, 3, 1)
+        self.conv6 = conv_leaky(192, 384, 3, 2)
+        self.conv6_1 = conv_leaky(384, 384, 3, 1)
 
         self.deconv5 = nn.Sequential(upsampling(384, 192), nn.LeakyReLU(0.1))
         self.deconv4 = nn.Sequential(upsampling(386, 96), nn.LeakyReLU(0.1))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vss_ros.methods.blocks.camera_bytes import replace_first
-from vss_ros.methods.blocks.lite import LiteSegmenter, convolution, normed, resize_like
+from vss_ros.methods.blocks.lite import LiteSegmenter, conv_norm_relu, normed, resize_like
 
 
 class Glimpse(NamedTuple):
@@ -113,11 +113,11 @@ class LiteCorrection(nn.Module):
     def __init__(self, classes: int, widths: tuple[int, int] = (16, 32)) -> None:
         super().__init__()
         width_4, width_8 = widths
-        self.opinions_8 = convolution(2 * classes + Glance.width_8, width_8, 1)
-        self.compare_8 = convolution(width_8, width_4)
+        self.opinions_8 = conv_norm_relu(2 * classes + Glance.width_8, width_8, 1)
+        self.compare_8 = conv_norm_relu(width_8, width_4)
         self.opinions_4 = nn.Sequential(*normed(2 * classes, width_4, 1))
         self.detail_4 = nn.Sequential(*normed(Glance.width_4, width_4, 1))
-        self.compare_4 = nn.Sequential(convolution(width_4, width_4), convolution(width_4, width_4))
+        self.compare_4 = nn.Sequential(conv_norm_relu(width_4, width_4), conv_norm_relu(width_4, width_4))
         self.heads = nn.Conv2d(width_4, 2 + classes, 1)
         for tensor in self.heads.parameters():
             nn.init.zeros_(tensor[2:])  # knows nothing yet: the update is what the glance saw

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.methods.blocks.image import Normalise
-from vss_ros.methods.blocks.lite import convolution, resize_like
+from vss_ros.methods.blocks.lite import conv_norm_relu, resize_like
 from vss_ros.methods.blocks.mobilenet import mobilenet_v1, mobilenet_v2
 from vss_ros.methods.blocks.pooling import PoolToGrid
 from vss_ros.methods.blocks.resnet import resnet18
@@ -91,7 +91,9 @@ class Lateral(nn.ModuleDict):
     """Layers of a lateral connection: encoder -> inputs channels, and inputs -> outputs for the sum."""
 
     def __init__(self, encoded: int, inputs: int, outputs: int) -> None:
-        super().__init__({'feature': convolution(encoded, inputs, 1), 'merge': convolution(inputs, outputs)})
+        super().__init__(
+            {'feature': conv_norm_relu(encoded, inputs, 1), 'merge': conv_norm_relu(inputs, outputs)}
+        )
 
 
 class Pyramid(nn.Module):
@@ -100,11 +102,11 @@ class Pyramid(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int = 512) -> None:
         super().__init__()
         level = width // len(GRIDS)
-        self.entry = convolution(inputs, width, 1)
+        self.entry = conv_norm_relu(inputs, width, 1)
         self.levels = nn.ModuleList(
-            nn.Sequential(PoolToGrid(grid), convolution(width, level, 1)) for grid in GRIDS
+            nn.Sequential(PoolToGrid(grid), conv_norm_relu(width, level, 1)) for grid in GRIDS
         )
-        self.join = convolution(2 * width, outputs, 1)
+        self.join = conv_norm_relu(2 * width, outputs, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
         maps = self.entry(maps)

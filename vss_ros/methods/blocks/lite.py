@@ -19,7 +19,7 @@ from vss_ros.methods.blocks.resize import resize
 MIDDLE_GREY = 0.45  # so that zero padding looks like an average pixel; the scale is the norm's job
 
 
-def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+def conv_norm_relu(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution without bias, batch norm, ReLU."""
     return nn.Sequential(*normed(inputs, outputs, kernel, stride), nn.ReLU(inplace=True))
 
@@ -42,7 +42,7 @@ class Residual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.first = convolution(inputs, outputs, 3, stride)
+        self.first = conv_norm_relu(inputs, outputs, 3, stride)
         self.second = nn.Sequential(*normed(outputs, outputs, 3))
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else nn.Sequential(*normed(inputs, outputs, 1, stride))
@@ -63,9 +63,9 @@ class Context(nn.Module):
     def __init__(self, inputs: int, outputs: int, rows: tuple[int, ...] = (1, 2, 4)) -> None:
         super().__init__()
         self.rows = rows
-        self.entry = convolution(inputs, outputs, 1)
-        self.levels = nn.ModuleList(convolution(outputs, outputs // 4, 1) for _ in rows)
-        self.join = convolution(outputs + len(rows) * (outputs // 4), outputs, 1)
+        self.entry = conv_norm_relu(inputs, outputs, 1)
+        self.levels = nn.ModuleList(conv_norm_relu(outputs, outputs // 4, 1) for _ in rows)
+        self.join = conv_norm_relu(outputs + len(rows) * (outputs // 4), outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.entry(x)
@@ -96,18 +96,18 @@ class LiteSegmenter(nn.Module):
         super().__init__()
         width_4, width_8, width_16, width_32 = widths
         self.grey, self.magnify = MIDDLE_GREY, magnify
-        self.stem = nn.Sequential(convolution(3, width_4, 3, 2), convolution(width_4, width_4, 3, 2))
+        self.stem = nn.Sequential(conv_norm_relu(3, width_4, 3, 2), conv_norm_relu(width_4, width_4, 3, 2))
         self.encoder_4 = residuals(width_4, width_4, 2, 1)
         self.encoder_8 = residuals(width_4, width_8, 2, 2)
         self.encoder_16 = residuals(width_8, width_16, 2, 2)
         self.encoder_32 = residuals(width_16, width_32, 2, 2)
         self.context = Context(width_32, decoder)
-        self.skip_16 = convolution(width_16, decoder, 1)
-        self.skip_8 = convolution(width_8, decoder, 1)
-        self.skip_4 = convolution(width_4, decoder, 1)
-        self.decoder_16 = convolution(decoder, decoder)
-        self.decoder_8 = convolution(decoder, decoder)
-        self.decoder_4 = convolution(decoder, decoder)
+        self.skip_16 = conv_norm_relu(width_16, decoder, 1)
+        self.skip_8 = conv_norm_relu(width_8, decoder, 1)
+        self.skip_4 = conv_norm_relu(width_4, decoder, 1)
+        self.decoder_16 = conv_norm_relu(decoder, decoder)
+        self.decoder_8 = conv_norm_relu(decoder, decoder)
+        self.decoder_4 = conv_norm_relu(decoder, decoder)
         self.scores = nn.Conv2d(decoder, classes, 1)
 
     def mix_norms(self) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vss_ros.methods.blocks.lite import convolution
+from vss_ros.methods.blocks.lite import conv_norm_relu
 from vss_ros.methods.blocks.u_shape import LAST, UShape
 
 CORRECTIONS = ('attended', 'plain', 'none')
@@ -31,7 +31,7 @@ class NonKeyCnn(nn.Module):
         if self.corrects:
             self.rectification = Rectification(width, is_attended=correction == 'attended')
         if more_heads:
-            self.spatial = convolution(cnn.head_widths[LAST - layer], width, 1)
+            self.spatial = conv_norm_relu(cnn.head_widths[LAST - layer], width, 1)
 
     def start_from(self, cnn: UShape) -> None:
         """Take the weights of the per-frame CNN, which has learnt since it was copied; CFR keeps its own."""

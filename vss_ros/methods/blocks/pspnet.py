@@ -68,7 +68,7 @@ def stage(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int =
     return nn.Sequential(first, *rest)
 
 
-def convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+def conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     """Convolution without bias, batch norm, ReLU; keeps height and width."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs), relu=nn.ReLU()))
@@ -80,9 +80,9 @@ class PspHead(nn.Module):
     def __init__(self, classes: int, inputs: int = 2048) -> None:
         super().__init__()
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(PoolToGrid(grid), convolution(inputs, WIDTH, 1)) for grid in GRIDS
+            nn.Sequential(PoolToGrid(grid), conv_norm_relu(inputs, WIDTH, 1)) for grid in GRIDS
         )
-        self.bottleneck = convolution(inputs + len(GRIDS) * WIDTH, WIDTH, 3)
+        self.bottleneck = conv_norm_relu(inputs + len(GRIDS) * WIDTH, WIDTH, 3)
         self.conv_seg = nn.Conv2d(WIDTH, classes, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, classes: int, inputs: int = 1024, width: int = 256) -> None:
         super().__init__()
-        self.convs = nn.Sequential(convolution(inputs, width, 3))
+        self.convs = nn.Sequential(conv_norm_relu(inputs, width, 3))
         self.dropout = nn.Dropout2d(DROPPED)
         self.conv_seg = nn.Conv2d(width, classes, 1)
 
