@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.methods.blocks.conet import conv_norm_leaky
-from vss_ros.methods.blocks.flownet import crop, upsampling
+from vss_ros.methods.blocks.flownet import crop, upsampling_leaky
 
 
 class CfNet(nn.Module):
@@ -25,10 +25,10 @@ class CfNet(nn.Module):
         self.conv5_1 = conv_norm_leaky(8 * width, 8 * width, 1)
         self.conv6 = conv_norm_leaky(8 * width, 16 * width, 2)
         self.conv6_1 = conv_norm_leaky(16 * width, 16 * width, 1)
-        self.deconv5 = deconvolution(16 * width, 8 * width)
-        self.deconv4 = deconvolution(16 * width, 4 * width)
-        self.deconv3 = deconvolution(12 * width, 2 * width)
-        self.deconv2 = deconvolution(6 * width, width)
+        self.deconv5 = upsampling_leaky(16 * width, 8 * width)
+        self.deconv4 = upsampling_leaky(16 * width, 4 * width)
+        self.deconv3 = upsampling_leaky(12 * width, 2 * width)
+        self.deconv2 = upsampling_leaky(6 * width, width)
         self.predict_cc = nn.Conv2d(3 * width, classes, 1)
 
     def forward(self, rgb: Tensor) -> Tensor:
@@ -43,10 +43,6 @@ class CfNet(nn.Module):
         features = join(skip_8, self.deconv3(features))
         features = join(skip_4, self.deconv2(features))
         return self.predict_cc(features)
-
-
-def deconvolution(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(upsampling(inputs, outputs), nn.LeakyReLU(0.1))
 
 
 def join(skip: Tensor, features: Tensor) -> Tensor:

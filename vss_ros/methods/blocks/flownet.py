@@ -15,7 +15,12 @@ def conv_leaky(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequen
 
 
 def upsampling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    """To twice the size, and two rows and columns more, see `crop`."""
     return nn.ConvTranspose2d(inputs, outputs, 4, 2, bias=False)
+
+
+def upsampling_leaky(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(upsampling(inputs, outputs), nn.LeakyReLU(0.1))
 
 
 def crop(maps: Tensor, like: Tensor) -> Tensor:
@@ -44,10 +49,10 @@ class FlowNet(nn.Module):
         self.conv6 = conv_leaky(192, 384, 3, 2)
         self.conv6_1 = conv_leaky(384, 384, 3, 1)
 
-        self.deconv5 = nn.Sequential(upsampling(384, 192), nn.LeakyReLU(0.1))
-        self.deconv4 = nn.Sequential(upsampling(386, 96), nn.LeakyReLU(0.1))
-        self.deconv3 = nn.Sequential(upsampling(290, 48), nn.LeakyReLU(0.1))
-        self.deconv2 = nn.Sequential(upsampling(146, 24), nn.LeakyReLU(0.1))
+        self.deconv5 = upsampling_leaky(384, 192)
+        self.deconv4 = upsampling_leaky(386, 96)
+        self.deconv3 = upsampling_leaky(290, 48)
+        self.deconv2 = upsampling_leaky(146, 24)
 
         self.predict_flow6 = nn.Conv2d(384, 2, 3, padding=1)
         self.predict_flow5 = nn.Conv2d(386, 2, 3, padding=1)
