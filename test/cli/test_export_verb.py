@@ -51,7 +51,7 @@ def test_what_the_scheduler_expects_stays_with_a_model_that_computes_the_same(ti
         (['--method', 'accel'], 'needs flownet, fusion, update_branch, for which'),
         (['--method', 'raft'], "there is no method 'raft'; use one of evss"),
         (['--size', '130x64'], 'width and height must be multiples of 4'),
-        (['--set', 'speed=9'], "method 'evss-lite' has no option speed; it has w_f"),
+        (['--set', 'speed=9'], "method 'evss-lite' has no option speed; it has fusion"),
         (['--set', 'w_f=2'], 'w_f is 2; use a weight from 0 to 1'),
         (['--set', 'flow=network'], 'needs flownet, for which'),
         (['--classes', 'cityscapes19'], 'method has 11 classes, class set cityscapes19 has 19'),

@@ -19,7 +19,7 @@ from vss_ros.methods.accel import Fusion
 from vss_ros.methods.blocks.decide import decide
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.dvsnet import REGION, quarter
+from vss_ros.methods.dvsnet import REGION
 from vss_ros.training.start import start_from
 
 CLASSES = 11
@@ -149,7 +149,7 @@ def test_dvsnet_expects_the_mean_of_its_regions(images):
     _, then = two_frames(method, images, torch.full((1, 2, 16, 24), 0.5))
     with torch.no_grad():
         names = ('warped', 'warped_appearance', 'flow')
-        regions = method.regions(quarter(to_rgb(images[1])), *(then[name] for name in names))
+        regions = method.regions(method.quarter(to_rgb(images[1])), *(then[name] for name in names))
     assert regions.shape == (1, 1, 16 // REGION, 24 // REGION)
     assert torch.allclose(then['expected_accuracy'], regions.mean()[None])
     assert 0 < then['expected_accuracy'] < 1

@@ -66,6 +66,8 @@ def tensors(light, images):
 
 def correct(davss, tensors, monkeypatch, **options):
     for name, value in options.items():
+        if name in ('decision', 'align_corners'):
+            monkeypatch.setattr(davss, name, value)
         monkeypatch.setitem(davss.options, name, value)
     with torch.no_grad():
         return davss.correction(**tensors)

@@ -58,7 +58,7 @@ def run(request, filled_davss, reference_arrays):
 def sequence(request, run):
     """The method, the arrays of one way to resize, and every step of the sequence as released."""
     davss, arrays, images = run
-    davss.options['align_corners'] = request.param
+    davss.align_corners = request.param
     with torch.no_grad():
         steps = [run_step(davss, 'key', {'image': images[0]})]
         for image in images[1:]:

@@ -51,10 +51,12 @@ def test_it_is_evss_with_other_networks():
 
 
 def test_its_options_are_those_of_evss_and_the_glance():
-    evss = list(options_of(Evss))
-    assert evss[:2] == ['w_f', 'reference']
-    assert list(options_of(EvssLite)) == [*evss, 'glance']
-    with pytest.raises(ModelError, match=f'no option glances; it has {", ".join(evss)}, glance$'):
+    evss, lite = list(options_of(Evss)), list(options_of(EvssLite))
+    assert evss[:2] == ['w_f', 'reference']  # first what is its own, then what methods share
+    assert evss[-2:] == ['decision', 'temperatures']
+    assert sorted(lite) == sorted([*evss, 'glance'])
+    assert options_of(EvssLite)['fusion'].default == 'quarter'
+    with pytest.raises(ModelError, match=f'no option glances; it has {", ".join(lite)}$'):
         build_method('evss-lite', CLASSES, {'glances': 'half'})
     with pytest.raises(SettingsError, match="magnify is 'twice'; use a number"):
         build_method('evss-lite', CLASSES, {'magnify': 'twice'})

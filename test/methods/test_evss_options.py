@@ -50,6 +50,8 @@ def tensors(evss, images):
 
 def correct(evss, tensors, monkeypatch, **options):
     for name, value in options.items():
+        if name == 'decision':
+            monkeypatch.setattr(evss, name, value)
         monkeypatch.setitem(evss.options, name, value)
     with torch.no_grad():
         return evss.correction(**tensors)

@@ -15,7 +15,7 @@ from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.core.model.folder import load_model
 from vss_ros.exporting.export import export
 from vss_ros.exporting.weights import load_method
-from vss_ros.methods import METHODS, build_method
+from vss_ros.methods import METHODS, build_method, method_class
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import FlowWarping
@@ -134,7 +134,7 @@ class Moving(FlowWarping, Single):
     state = {'scores': 'previous_scores', 'trust': 'previous_trust'}
 
     def __init__(self, classes: int, flow: str = 'dis') -> None:
-        super().__init__(classes, flow)
+        super().__init__(classes, flow=flow)
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         given = super().segmenter(image)
@@ -216,7 +216,6 @@ def test_a_method_that_is_whole_is_exported(write):
     [
         (LosesGain, {'gain': 4.0}, 'it lacks gain'),
         (LosesWidth, {'width': 4}, 'it lacks width'),
-        (InventsAnOption, {}, "method 'own' has no option width; it has none. .* it has width"),
         (ReadsTheClock, {}, 'it has none'),
     ],
 )
@@ -226,6 +225,11 @@ def test_a_model_that_would_be_rebuilt_as_another_is_refused(write, tmp_path, ki
     ):
         write(kind, **options)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_constructor_that_hands_on_what_no_constructor_names_is_refused(write):
+    with pytest.raises(ModelError, match=r'^InventsAnOption has no option width; it has none$'):
+        write(InventsAnOption)
 
 
 def test_an_option_that_is_lost_without_a_difference_is_no_matter(write):
@@ -293,6 +297,12 @@ def test_the_nearest_size_that_can_be_used_is_named(name, options, nearest):
 def test_every_method_refuses_a_decision_that_does_not_exist(name):
     with pytest.raises(SettingsError, match="decision is 'bogus'; use one of full, half, quarter"):
         build_method(name, 11, {'decision': 'bogus'})
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_a_constructor_refuses_an_option_that_its_method_has_not(name):
+    with pytest.raises(ModelError, match=r'has no option decisions; it has \w+, .*temperatures$'):
+        method_class(name)(11, decisions='half')
 
 
 def test_options_that_no_network_can_be_built_with_are_named(monkeypatch):

@@ -29,7 +29,7 @@ CLASSES = 5
 def lite():
     """A lite method whose memory is full; nobody may change it."""
     torch.manual_seed(0)
-    method = StMemory(CLASSES, 'lite', grid=(8, 12), keys_per_class=3).eval()
+    method = StMemory(CLASSES, backbone='lite', grid=(8, 12), keys_per_class=3).eval()
     method.MAR.remember(torch.randn(CLASSES * 3, 64), torch.randn(CLASSES, 64))
     return method
 
@@ -227,7 +227,7 @@ def test_frames_go_where_the_order_says(lite, monkeypatch, frames, slots, centre
 def build_on_meta(backbone, **options):
     """A method without memory for its weights."""
     with torch.device('meta'):
-        return StMemory(19, backbone, **options)
+        return StMemory(19, backbone=backbone, **options)
 
 
 def parameters_of(module):
@@ -311,7 +311,7 @@ def test_results_and_state_stay_float32_where_networks_compute_in_bfloat16(lite,
 
 
 def test_without_refinement_there_is_no_memory(lite, images):
-    method = StMemory(CLASSES, 'lite', grid=(8, 12), refinement='none').eval()
+    method = StMemory(CLASSES, backbone='lite', grid=(8, 12), refinement='none').eval()
     wanted = {name: tensor for name, tensor in lite.state_dict().items() if not name.startswith('MAR.')}
     method.load_state_dict(wanted)
     fused = stream(method, images[:1])[0]
@@ -353,7 +353,7 @@ def test_a_published_file_loads_and_the_memory_may_be_in_none(lite, tmp_path):
     state = {f'module.{name}': tensor for name, tensor in lite.state_dict().items()}
     torch.save(state, tmp_path / 'all.pth')
     torch.save({k: v for k, v in state.items() if '.MAR.' not in k}, tmp_path / 'fusion.pth')
-    method = StMemory(CLASSES, 'lite', grid=(8, 12), keys_per_class=3)
+    method = StMemory(CLASSES, backbone='lite', grid=(8, 12), keys_per_class=3)
     fusion = import_weights([tmp_path / 'fusion.pth'], method)
     assert missing_networks(fusion, method) == ['MAR']
     method.load_state_dict(import_weights([tmp_path / 'all.pth'], method))
@@ -398,7 +398,7 @@ def released(lite, tmp_path):
 
 def test_the_arrays_of_the_authors_take_the_place_of_the_memory(lite, released):
     folder, keys, values = released
-    method = StMemory(CLASSES, 'lite', grid=(8, 12), keys_per_class=3)
+    method = StMemory(CLASSES, backbone='lite', grid=(8, 12), keys_per_class=3)
     files = [folder / name for name in ('value.npy', 'all.pth', 'key.npy')]
     method.load_state_dict(import_weights(files, method))
     expected = deepcopy(lite)
@@ -425,7 +425,7 @@ def test_a_memory_that_does_not_fit_is_refused(released, names, array, message):
         (folder / 'value.npy').write_bytes(array)
     elif array is not None:
         np.save(folder / 'value.npy', array, allow_pickle=True)
-    method = StMemory(CLASSES, 'lite', grid=(8, 12), keys_per_class=3)
+    method = StMemory(CLASSES, backbone='lite', grid=(8, 12), keys_per_class=3)
     with pytest.raises(ModelError, match=message):
         import_weights([folder / name for name in names], method)
 
@@ -441,7 +441,7 @@ def test_the_lite_features_are_the_segmenter_of_evss_lite_cut_in_two(lite):
 
 
 def test_what_is_drawn_fine_is_that_of_the_frame_the_result_belongs_to():
-    method = StMemory(CLASSES, 'lite', grid=(8, 12)).eval()
+    method = StMemory(CLASSES, backbone='lite', grid=(8, 12)).eval()
     by_age = torch.rand(3, 1, 192, 8, 12)
     with torch.no_grad():
         scores = method.fusion(*by_age)['scores']

@@ -99,7 +99,7 @@ def test_a_class_that_was_never_recognised_is_named():
 
 def test_a_trained_method_fills_its_own_memory():
     torch.manual_seed(0)
-    method = StMemory(3, 'lite', grid=(8, 12), keys_per_class=2).eval()
+    method = StMemory(3, backbone='lite', grid=(8, 12), keys_per_class=2).eval()
     images = torch.randint(0, 256, (3, 64, 96, 3), dtype=torch.uint8)
     with torch.no_grad():
         by_age = method.features(images)['features'].split(1)[::-1]
@@ -121,6 +121,6 @@ def test_a_trained_method_fills_its_own_memory():
 
 
 def test_a_method_without_memory_cannot_be_filled():
-    method = StMemory(3, 'lite', grid=(8, 12), refinement='none')
+    method = StMemory(3, backbone='lite', grid=(8, 12), refinement='none')
     with pytest.raises(ModelError, match='no memory to fill; build it with refinement memory'):
         build_memory(method, [], CAMVID)

@@ -29,7 +29,7 @@ def images():
 def method(request, images):
     """Seeded random weights that see a mixture of classes which follows the images."""
     torch.manual_seed(0)
-    method = StMemory(11, 'lite', request.param, keys_per_class=4)
+    method = StMemory(11, backbone='lite', frames=request.param, keys_per_class=4)
     method.MAR.remember(torch.randn(44, 64), torch.randn(11, 64))
     batch = torch.from_numpy(np.stack(images[:6]))
     with torch.no_grad():

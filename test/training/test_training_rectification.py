@@ -191,7 +191,7 @@ def test_training_runs_frames_as_the_graphs_do(twnet, images):
             torch.testing.assert_close(prediction.features, tensors['features'])
             torch.testing.assert_close(handed.features, tensors['features'])
             torch.testing.assert_close(handed.picture, tensors['picture'])
-            mask = twnet.decide(prediction.merged)['mask']
+            mask = twnet.results(prediction.merged)['mask']
             assert (mask != tensors['mask']).float().mean() < 1e-3
             assert prediction.own is None
 

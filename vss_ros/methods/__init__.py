@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,7 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
     """
     method, options = method_class(name), options or {}
     known = options_of(method)
-    unknown = [str(option) for option in options if option not in known]
-    if unknown:
-        has = ', '.join(known) or 'none'
-        raise ModelError(f"method '{name}' has no option {', '.join(unknown)}; it has {has}")
+    check_known(f"method '{name}'", options, known)
     for option, value in options.items():
         kind = known[option].annotation  # of another kind, the constructor checks it
         if kind in KINDS and not (type(value) in KINDS and is_of(kind, value)):  # as model.yaml can hold it
@@ -57,19 +55,29 @@ def build_method(name: str, classes: int, options: dict[str, Any] | None = None)
 
 
 def options_of(method: type[Method]) -> dict[str, inspect.Parameter]:
-    """The options of a method: those of its constructor, and if that hands on others, of the next one."""
+    """The options of a method: those of its constructor, and if that hands on others, of the next one.
+
+    A constructor hands on others by its `**options`. Its own come first.
+    """
     found: dict[str, inspect.Parameter] = {}
     for kind in method.__mro__:
         if (constructor := vars(kind).get('__init__')) is not None:
             own = inspect.signature(constructor, eval_str=True).parameters
-            found = {**own, **found}
+            found = {**found, **own, **found}
             if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
                 break
+    named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     return {
         name: parameter
         for name, parameter in found.items()
-        if name not in ('self', 'classes') and parameter.kind is not parameter.VAR_KEYWORD
+        if name not in ('self', 'classes') and parameter.kind in named
     }
+
+
+def check_known(what: str, options: Iterable[Any], known: Collection[str]) -> None:
+    """Raises ModelError, which lists what there is, unless all of a method's options are known."""
+    if unknown := [str(option) for option in options if option not in known]:
+        raise ModelError(f'{what} has no option {", ".join(unknown)}; it has {", ".join(known) or "none"}')
 
 
 def method_class(name: str) -> type[Method]:

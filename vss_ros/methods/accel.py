@@ -11,16 +11,15 @@ current frame to the previous one. Scores are class logits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vss_ros.methods.blocks.decide import labels_of
 from vss_ros.methods.blocks.lite import LiteSegmenter
-from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
-from vss_ros.methods.key_frames import CHOICES, KeyFrames
+from vss_ros.methods.key_frames import KeyFrames
 
 LITE_UPDATE = (16, 32, 96, 128)  # widths: a propagated frame costs a third of a key frame
 FIRST_SAY = 0.25  # of the update branch in an untrained fusion; the warp has 1
@@ -29,48 +28,26 @@ FIRST_SAY = 0.25  # of the update branch in an untrained fusion; the warp has 1
 class Accel(FlowWarping, KeyFrames):
     """Graphs: segmenter | flow, warp, correction. State: the image, the scores.
 
+    The update branch is the segmenter of evss-lite, and with `backbone: lite` a narrow one of its kind.
+
     Args:
         classes: number of classes K.
-        backbone: `csrnet`, the key frame network of EVSS, whose update branch is the segmenter of evss-lite;
-            or `lite`: that segmenter, with a narrow one of its kind for the update branch.
-        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
-        norms: of the key frame network, see `KeyFrames`.
         carry: scores handed to the next frame, `warped` (the paper), `merged`, those that were fused, or
             `composed`, see `FlowWarping`.
-        decision: resolution of deciding a pixel's class, see `decide`.
-        flow: see `FlowWarping`.
-        temperatures: of the confidence, see `Method`.
+        options: those of `FlowWarping` and `KeyFrames`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
     state = {'image': 'previous_image', 'scores': 'previous_scores'}
-    choices = {**CHOICES, 'carry': ('warped', 'merged', COMPOSED)}
+    choices = {'carry': ('warped', 'merged', COMPOSED)}
 
-    def __init__(
-        self,
-        classes: int,
-        backbone: str = 'csrnet',
-        carry: str = 'warped',
-        decision: str = 'full',
-        flow: str = 'network',
-        temperatures: Sequence[float] = (),
-        magnify: float = 1,
-        norms: str = 'batch',
-    ) -> None:
-        super().__init__(
-            classes,
-            flow,
-            backbone=backbone,
-            carry=carry,
-            decision=decision,
-            temperatures=temperatures,
-            magnify=magnify,
-            norms=norms,
-        )
+    def __init__(self, classes: int, *, carry: str = 'warped', **options: Any) -> None:
+        super().__init__(classes, carry=carry, **options)
         self.csrnet = self.build_csrnet()
+        is_lite = self.options['backbone'] == 'lite'
         self.update_branch = (
-            LiteSegmenter(classes, LITE_UPDATE, decoder=32) if backbone == 'lite' else LiteSegmenter(classes)
+            LiteSegmenter(classes, LITE_UPDATE, decoder=32) if is_lite else LiteSegmenter(classes)
         )
         self.fusion = Fusion(classes)
 
@@ -78,10 +55,6 @@ class Accel(FlowWarping, KeyFrames):
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), mask, confidence."""
         scores, size = self.key_scores(image), image.shape[1:3]
         return {**self.from_key(scores=self.in_cells(scores, size)), **self.decided(scores, size)}
-
-    def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores of an earlier frame (N, K, h, w) and flow to it (N, 2, h, w) -> warped (N, K, h, w)."""
-        return {'warped': warp(previous_scores, flow)}
 
     def correction(self, image: Tensor, warped: Tensor, age: Tensor | None = None) -> dict[str, Tensor]:
         """Fuse the warped scores with those of the update branch.

@@ -11,23 +11,20 @@ the current frame to the previous one. Scores are class logits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from vss_ros.core.frame import CELL
+from vss_ros.methods.blocks.camera_bytes import takes_camera_bytes
 from vss_ros.methods.blocks.cfnet import CfNet
 from vss_ros.methods.blocks.decide import check_decision, labels_of
 from vss_ros.methods.blocks.deeplab import DeepLab
 from vss_ros.methods.blocks.dmnet import DmNet
-from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.mixed_norm import NORMS, with_norms
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
+from vss_ros.methods.flow_warping import COMPOSED, AppearanceWarping
 
 LITE_MOMENTUM = 0.1  # the published one needs tens of thousands of steps to forget where it started
 LITE_CUE = (16, 32, 96, 128)  # widths of the network of cues: a propagated frame costs 0.3 of a key frame
@@ -41,11 +38,10 @@ class Networks(NamedTuple):
     dmnet: nn.Module  # two pictures (N, 3, h, w) -> distortion map (N, 1, h, w)
 
 
-class Davss(FlowWarping):
+class Davss(AppearanceWarping):
     """Graphs: segmenter | flow, warp, correction. State: the image, the scores, the appearance.
 
-    The appearance is the key frame at 1/4, RGB in [0, 1], float (N, 3, h, w), carried along with the
-    scores to be compared with the current frame.
+    The appearance is a small copy of the key frame, see `AppearanceWarping`.
 
     Args:
         classes: number of classes K.
@@ -58,10 +54,8 @@ class Davss(FlowWarping):
         carry: what the next frame is handed: `warped`, nothing of the correction (the release), or
             `merged`, corrected scores and an appearance corrected alike (a reading of the paper); or
             `composed`, the key frame's own, see `FlowWarping`.
-        decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
-        flow: see `FlowWarping`.
-        temperatures: of the confidence, see `Method`.
         norms: of the key frame network, `batch` (published), or with `lite` also `mixed`, see `MixedNorm`.
+        options: those of `FlowWarping`. `full` fusion needs the decision `full`, too.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -73,23 +67,17 @@ class Davss(FlowWarping):
         'carry': ('warped', 'merged', COMPOSED),
     }
     key_network = 'deeplab'
-    state = {
-        'image': 'previous_image',
-        'scores': 'previous_scores',
-        'appearance': 'previous_appearance',
-    }
 
     def __init__(
         self,
         classes: int,
+        *,
         backbone: str = 'xception',
         align_corners: bool = True,
         fusion: str = 'full',
         carry: str = 'warped',
-        decision: str = 'full',
-        flow: str = 'network',
-        temperatures: Sequence[float] = (),
         norms: str = 'batch',
+        **options: Any,
     ) -> None:
         super().__init__(
             classes,
@@ -97,13 +85,11 @@ class Davss(FlowWarping):
             align_corners=align_corners,
             fusion=fusion,
             carry=carry,
-            decision=decision,
-            flow=flow,
-            temperatures=temperatures,
             norms=norms,
+            **options,
         )
-        check_decision(fusion, decision)
-        self.folded = False
+        check_decision(fusion, self.decision)
+        self.align_corners = align_corners
         deeplab, self.cfnet, self.dmnet = self.build_networks(classes)
         self.deeplab = with_norms(deeplab, norms)
 
@@ -113,34 +99,17 @@ class Davss(FlowWarping):
         cfnet = LiteSegmenter(classes, LITE_CUE, decoder=32)
         return Networks(LiteSegmenter(classes), cfnet, DmNet(LITE_MOMENTUM))
 
-    def fold(self, image_size: Sequence[int]) -> None:
-        """Let the first convolutions of the light networks take the camera's bytes as they are."""
-        for network in (self.deeplab, self.cfnet):
-            if isinstance(network, LiteSegmenter):
-                network.take_camera_bytes()
-                self.folded = True
-
-    def look(self, image: Tensor) -> Tensor:
-        """A camera image, uint8 (N, H, W, 3) BGR, as DeepLab and CFNet take it, (N, 3, H, W)."""
-        return to_planes(image) if self.folded else to_rgb(image)
-
     def small(self, seen: Tensor) -> Tensor:
-        """What `look` gives, at a quarter, RGB in [0, 1]: (N, 3, H, W) -> (N, 3, h, w)."""
+        """What DeepLab and CFNet take, at a quarter, RGB in [0, 1]: (N, 3, H, W) -> (N, 3, h, w)."""
         quarter = self.quarter(seen)
-        return quarter.flip(1) / 255 if self.folded else quarter
+        return quarter.flip(1) / 255 if takes_camera_bytes(self.deeplab) else quarter
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
-        seen = self.look(image)
+        seen = self.look(image, self.deeplab)
         scores = self.deeplab(seen).float()  # the state stays float32 under autocast
         carried = self.from_key(scores=scores, appearance=self.small(seen))
         return {**carried, **self.decided(scores, seen.shape[2:])}
-
-    def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores (N, K, h, w) and appearance (N, 3, h, w) of an earlier frame, read along the flow to it."""
-        both = warp(torch.cat((previous_scores, previous_appearance), 1), flow)
-        warped, appearance = both.split((self.classes, 3), 1)
-        return {'warped': warped, 'warped_appearance': appearance}
 
     def correction(
         self,
@@ -162,7 +131,7 @@ class Davss(FlowWarping):
             distortion: 0 trusts the warp, 1 the cue; (N, 1, H, W), or (N, 1, h, w) if fused there.
             corrected: share of cells of h x w whose class fusing changed, a scalar.
         """
-        seen = self.look(image)
+        seen = self.look(image, self.cfnet)
         small = self.small(seen)
         distortion = self.dmnet(warped_appearance, small)
         cue = self.cfnet(seen).float()
@@ -194,9 +163,5 @@ class Davss(FlowWarping):
         distortion = self.resize(distortion, at)
         return merge(self.resize(warped, at), self.resize(cue, at), distortion), distortion
 
-    def quarter(self, rgb: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 3, h, w)."""
-        return self.resize(rgb, (rgb.shape[2] // CELL, rgb.shape[3] // CELL))
-
     def resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
-        return resize(maps, size, self.options['align_corners'])
+        return resize(maps, size, self.align_corners)

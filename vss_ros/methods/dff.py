@@ -12,7 +12,7 @@ current frame to the previous one. Scores are class logits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,8 @@ from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.flownet import FEATURES, FlowNet
 from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.blocks.warp import warp
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
-from vss_ros.methods.key_frames import CHOICES, KeyFrames
+from vss_ros.methods.key_frames import KeyFrames
 
 
 class Dff(FlowWarping, KeyFrames):
@@ -31,46 +30,23 @@ class Dff(FlowWarping, KeyFrames):
 
     Args:
         classes: number of classes K.
-        backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
-        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
-        norms: of the key frame network, see `KeyFrames`.
         scale_field: whether warped scores are scaled. The field comes from the flow network's own features,
             so there is none where the host brings the flow.
         carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`.
-        decision: resolution of deciding a pixel's class, see `decide`.
-        flow: see `FlowWarping`.
-        temperatures: of the confidence, see `Method`.
+        options: those of `FlowWarping` and `KeyFrames`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
     steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'decide')}
     state = {'image': 'previous_image', 'scores': 'previous_scores'}
-    choices = {**CHOICES, 'carry': ('warped', COMPOSED)}
+    choices = {'carry': ('warped', COMPOSED)}
 
     def __init__(
-        self,
-        classes: int,
-        backbone: str = 'csrnet',
-        scale_field: bool = True,
-        carry: str = 'warped',
-        decision: str = 'full',
-        flow: str = 'network',
-        temperatures: Sequence[float] = (),
-        magnify: float = 1,
-        norms: str = 'batch',
+        self, classes: int, *, scale_field: bool = True, carry: str = 'warped', **options: Any
     ) -> None:
-        super().__init__(
-            classes,
-            flow,
-            backbone=backbone,
-            scale_field=scale_field,
-            carry=carry,
-            decision=decision,
-            temperatures=temperatures,
-            magnify=magnify,
-            norms=norms,
-        )
+        super().__init__(classes, scale_field=scale_field, carry=carry, **options)
+        flow = self.options['flow']
         if scale_field and flow != 'network':
             raise SettingsError(
                 f'scale_field is true with flow {flow}, but only a flow network gives one; use false'
@@ -100,10 +76,6 @@ class Dff(FlowWarping, KeyFrames):
             return super().flow(image, previous_image)
         flow, scale = self.flownet.flow_and_scale(to_rgb(image), to_rgb(previous_image))
         return {'flow': flow.float(), 'scale': scale.float()}
-
-    def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores of an earlier frame (N, K, h, w) and flow to it (N, 2, h, w) -> warped (N, K, h, w)."""
-        return {'warped': warp(previous_scores, flow)}
 
     def decide(
         self, warped: Tensor, scale: Tensor | None = None, age: Tensor | None = None

@@ -16,7 +16,7 @@ current frame to the previous one. Scores are class logits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,84 +24,47 @@ from torch import Tensor, nn
 from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.lite import conv_norm_relu
-from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import warp
-from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
-from vss_ros.methods.key_frames import CHOICES, KeyFrames
+from vss_ros.methods.flow_warping import COMPOSED, AppearanceWarping
+from vss_ros.methods.key_frames import KeyFrames
 
 REGION = 8  # side of a region of the decision network, in cells of h x w
 FIRST_GUESS = 2.2  # logit of 0.9: what an untrained network expects
 SEEN = 6  # flow, difference of appearance, confidence: 2 + 3 + 1 maps
 
 
-class DvsNet(FlowWarping, KeyFrames):
+class DvsNet(AppearanceWarping, KeyFrames):
     """Graphs: segmenter | flow, warp, trust, decide. State: the image, the scores, the appearance.
 
-    The appearance is the key frame at 1/4, RGB in [0, 1], float (N, 3, h, w), carried along with the scores.
+    The appearance is a small copy of the key frame, see `AppearanceWarping`.
 
     Args:
         classes: number of classes K.
-        backbone: `csrnet`, the key frame network of EVSS, or `lite`, that of evss-lite.
-        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`.
-        norms: of the key frame network, see `KeyFrames`.
         carry: `warped`, from frame to frame, or `composed`, see `FlowWarping`; the paper's flow leads to the
             key frame in one step.
-        decision: resolution of deciding a pixel's class, see `decide`.
-        flow: see `FlowWarping`.
-        temperatures: of the confidence, see `Method`.
+        options: those of `FlowWarping` and `KeyFrames`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
     steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'trust', 'decide')}
-    state = {
-        'image': 'previous_image',
-        'scores': 'previous_scores',
-        'appearance': 'previous_appearance',
-    }
-    choices = {**CHOICES, 'carry': ('warped', COMPOSED)}
+    choices = {'carry': ('warped', COMPOSED)}
 
-    def __init__(
-        self,
-        classes: int,
-        backbone: str = 'csrnet',
-        carry: str = 'warped',
-        decision: str = 'full',
-        flow: str = 'network',
-        temperatures: Sequence[float] = (),
-        magnify: float = 1,
-        norms: str = 'batch',
-    ) -> None:
-        super().__init__(
-            classes,
-            flow,
-            backbone=backbone,
-            carry=carry,
-            decision=decision,
-            temperatures=temperatures,
-            magnify=magnify,
-            norms=norms,
-        )
+    def __init__(self, classes: int, *, carry: str = 'warped', **options: Any) -> None:
+        super().__init__(classes, carry=carry, **options)
         self.csrnet = self.build_csrnet()
         self.decision_network = DecisionNetwork()
 
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
         scores, size = self.key_scores(image), image.shape[1:3]
-        carried = self.from_key(scores=self.in_cells(scores, size), appearance=quarter(to_rgb(image)))
+        carried = self.from_key(scores=self.in_cells(scores, size), appearance=self.quarter(to_rgb(image)))
         return {**carried, **self.decided(scores, size)}
-
-    def warp(self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores (N, K, h, w) and appearance (N, 3, h, w) of the previous frame, carried along the flow."""
-        both = warp(torch.cat((previous_scores, previous_appearance), 1), flow)
-        warped, appearance = both.split((self.classes, 3), 1)
-        return {'warped': warped, 'warped_appearance': appearance}
 
     def trust(
         self, image: Tensor, warped: Tensor, warped_appearance: Tensor, flow: Tensor
     ) -> dict[str, Tensor]:
         """Expected share (0..1) of pixels with the class that the segmenter would give them, (N,)."""
-        regions = self.regions(quarter(to_rgb(image)), warped, warped_appearance, flow)
+        regions = self.regions(self.quarter(to_rgb(image)), warped, warped_appearance, flow)
         return {'expected_accuracy': regions.mean((1, 2, 3))}
 
     def regions(self, appearance: Tensor, warped: Tensor, warped_appearance: Tensor, flow: Tensor) -> Tensor:
@@ -143,8 +106,3 @@ class DecisionNetwork(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         return self.head(self.body(self.norm(seen))).sigmoid()
-
-
-def quarter(rgb: Tensor) -> Tensor:
-    """RGB in [0, 1], (N, 3, H, W) -> the same at 1/4, (N, 3, h, w)."""
-    return resize(rgb, (rgb.shape[2] // CELL, rgb.shape[3] // CELL))

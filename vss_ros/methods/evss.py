@@ -12,6 +12,7 @@ the current frame to the anchor. Scores are class logits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,9 @@ from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.decide import check_decision, labels_of
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import read_nearest, warp
+from vss_ros.methods.blocks.warp import read_nearest
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
-from vss_ros.methods.key_frames import CHOICES, KeyFrames
+from vss_ros.methods.key_frames import KeyFrames
 from vss_ros.methods.method import at_age, numbers_by_age
 
 
@@ -48,19 +49,14 @@ class Evss(FlowWarping, KeyFrames):
             fuses where they are (the paper, and much cheaper).
         carry: scores handed to the next frame, `warped` (the paper) or `merged`; or `composed`, those of
             the key frame, see `FlowWarping`.
-        decision: resolution of deciding a pixel's class, see `decide`; `full` fusion needs `full`.
-        flow: see `FlowWarping`.
-        backbone: the key frame network, `csrnet` (the paper) or `lite`, that of evss-lite.
-        magnify: how much larger than it is a key frame is looked at, see `KeyFrames`; 1 as published.
-        norms: of the key frame network, see `KeyFrames`; `batch` as published.
-        temperatures: of the confidence, see `Method`.
+        options: those of `FlowWarping` and `KeyFrames`, as published by default. `full` fusion needs the
+            decision `full`, too.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
 
     edge_offset_by_age: Tensor
     choices = {
-        **CHOICES,
         'reference': ('key', 'previous'),
         'fusion': ('full', 'quarter'),
         'carry': ('warped', 'merged', COMPOSED),
@@ -77,18 +73,14 @@ class Evss(FlowWarping, KeyFrames):
     def __init__(
         self,
         classes: int,
+        *,
         w_f: float = 0.2,
         reference: str = 'key',
         fusion: str = 'full',
         carry: str = 'warped',
-        decision: str = 'full',
-        flow: str = 'network',
-        backbone: str = 'csrnet',
-        temperatures: Sequence[float] = (),
         edge_offsets: Sequence[float] = (),
         correction_interval: int = 1,
-        magnify: float = 1,
-        norms: str = 'batch',
+        **options: Any,
     ) -> None:
         super().__init__(
             classes,
@@ -96,13 +88,8 @@ class Evss(FlowWarping, KeyFrames):
             reference=reference,
             fusion=fusion,
             carry=carry,
-            decision=decision,
-            flow=flow,
-            backbone=backbone,
-            temperatures=temperatures,
             correction_interval=correction_interval,
-            magnify=magnify,
-            norms=norms,
+            **options,
         )
         if not 0 <= w_f <= 1:
             raise SettingsError(f'w_f is {w_f}; use a weight from 0 to 1')
@@ -115,7 +102,7 @@ class Evss(FlowWarping, KeyFrames):
         if edge_offsets:
             self.options['edge_offsets'] = list(edge_offsets)
         self.tell_ages_apart(len(edge_offsets))
-        check_decision(fusion, decision)
+        check_decision(fusion, self.decision)
         self.csrnet, self.conet = self.build_csrnet(), self.build_conet()
 
     def build_conet(self) -> nn.Module:
@@ -142,10 +129,6 @@ class Evss(FlowWarping, KeyFrames):
             'labels': labels_of(scores).to(torch.uint8),
             **self.decided(fine, size),
         }
-
-    def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Scores of the anchor (N, K, h, w) and flow (N, 2, h, w) -> warped (N, K, h, w)."""
-        return {'warped': warp(previous_scores, flow)}
 
     def correction(
         self,

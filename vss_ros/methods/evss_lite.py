@@ -38,9 +38,16 @@ class EvssLite(Evss):
         glance: str = 'half',
         **options: Any,
     ) -> None:
-        super().__init__(classes, fusion=fusion, decision=decision, flow=flow, backbone=backbone, **options)
+        super().__init__(
+            classes,
+            fusion=fusion,
+            decision=decision,
+            flow=flow,
+            backbone=backbone,
+            glance=glance,
+            **options,
+        )
         check_choice('glance', glance, tuple(GLANCES))
-        self.options['glance'] = glance
         self.glance = Glance(classes, glance)
 
     def build_conet(self) -> nn.Module:

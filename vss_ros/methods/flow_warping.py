@@ -11,7 +11,8 @@ from vss_ros.core.described import check_choice
 from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.flownet import FlowNet
 from vss_ros.methods.blocks.image import to_rgb
-from vss_ros.methods.blocks.warp import compose
+from vss_ros.methods.blocks.resize import resize
+from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.method import Method
 
 FLOWS = ('network', 'dis', 'dis_half', 'motion_vectors')
@@ -33,7 +34,7 @@ class FlowWarping(Method):
         classes: number of classes K.
         flow: `network`, or the host that brings `flow` (1, 2, h, w) with every propagated frame; the
             method then has no flow network and no `flow` graph.
-        options: the subclass's own.
+        options: the subclass's own, and those of the other classes that it inherits from.
     Attributes:
         choices: the values each of the subclass's options may have.
     Raises:
@@ -43,8 +44,8 @@ class FlowWarping(Method):
     steps = {'key': ('segmenter',), 'propagated': ('flow', 'warp', 'correction')}
     choices: dict[str, tuple[str, ...]] = {}
 
-    def __init__(self, classes: int, flow: str, **options: Any) -> None:
-        super().__init__(classes, **options, flow=flow)
+    def __init__(self, classes: int, *, flow: str = 'network', **options: Any) -> None:
+        super().__init__(classes, flow=flow, **options)
         for name, choices in {**self.choices, 'flow': FLOWS}.items():
             check_choice(name, self.options[name], choices)
         if flow == 'network':
@@ -80,6 +81,10 @@ class FlowWarping(Method):
         """Two images, uint8 (N, H, W, 3) BGR -> flow (N, 2, h, w)."""
         return {'flow': self.flownet(to_rgb(image), to_rgb(previous_image)).float()}
 
+    def warp(self, previous_scores: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Scores of an earlier frame (N, K, h, w) and flow to it (N, 2, h, w) -> warped (N, K, h, w)."""
+        return {'warped': warp(previous_scores, flow)}
+
     def compose(self, flow: Tensor, previous_key_flow: Tensor) -> dict[str, Tensor]:
         """Flow to the previous frame, and that frame's to the key frame -> flow to the key frame."""
         return {'key_flow': compose(flow, previous_key_flow)}
@@ -95,6 +100,31 @@ class FlowWarping(Method):
     def carried_on(self, **carried: Tensor) -> dict[str, Tensor]:
         """What a propagated frame hands on of what it carried; nothing where the key frame's stays."""
         return {} if self.composes else carried
+
+
+class AppearanceWarping(FlowWarping):
+    """Carries the appearance along with the scores, to be compared with the current frame.
+
+    It is the key frame at a quarter, RGB in [0, 1], float (N, 3, h, w).
+    """
+
+    state = {
+        'image': 'previous_image',
+        'scores': 'previous_scores',
+        'appearance': 'previous_appearance',
+    }
+
+    def warp(  # type: ignore[override]
+        self, previous_scores: Tensor, previous_appearance: Tensor, flow: Tensor
+    ) -> dict[str, Tensor]:
+        """Scores (N, K, h, w) and appearance (N, 3, h, w) of an earlier frame, read along the flow to it."""
+        both = warp(torch.cat((previous_scores, previous_appearance), 1), flow)
+        warped, appearance = both.split((self.classes, 3), 1)
+        return {'warped': warped, 'warped_appearance': appearance}
+
+    def quarter(self, rgb: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 3, h, w)."""
+        return resize(rgb, (rgb.shape[2] // CELL, rgb.shape[3] // CELL), self.align_corners)
 
 
 def _of_key(name: str) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL
 from vss_ros.methods.blocks.csrnet import CsrNet
-from vss_ros.methods.blocks.image import to_planes, to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.mixed_norm import NORMS, with_norms
 from vss_ros.methods.blocks.resize import resize
@@ -24,26 +24,44 @@ BACKBONES: dict[str, Callable[[int, float], nn.Module]] = {  # of the number of 
     'csrnet': CsrNet,
     'lite': lambda classes, magnify: LiteSegmenter(classes, magnify=magnify),
 }
-CHOICES = {'backbone': tuple(BACKBONES), 'norms': NORMS}
 MOST_MAGNIFIED = 4
 
 
 class KeyFrames(Method):
-    """A method with the options `backbone`, `magnify`, `norms` and `decision`, and the network `csrnet`.
+    """A method whose key frames are segmented by the network `csrnet`.
 
     Its subclass sets `csrnet` to what `build_csrnet` gives.
 
-    `magnify` is how much larger than it is a key frame is looked at. More cells then lie on what is two
-    pixels wide, for as much more work as there are more pixels; the network must be trained for it. The key
-    frame is decided from those finer scores, while what is carried stays in cells of the image.
-
-    `norms` are those in the network's encoder, `batch` or `mixed`, see `MixedNorm`. The weights are the same;
-    the network must be trained, or trained on, for them.
+    Args:
+        classes: number of classes K.
+        backbone: the network, `csrnet`, that of EVSS, or `lite`, that of evss-lite.
+        magnify: how much larger than it is a key frame is looked at. More cells then lie on what is two
+            pixels wide, for as much more work as there are more pixels; the network must be trained for it.
+            The key frame is decided from those finer scores, while what is carried stays in cells of the
+            image.
+        norms: those in the network's encoder, `batch` or `mixed`, see `MixedNorm`. The weights are the same;
+            the network must be trained, or trained on, for them.
+        options: the subclass's own, and those of `Method`.
+    Raises:
+        SettingsError: an option has a value that cannot be used.
     """
 
     csrnet: nn.Module
     key_network = 'csrnet'
     shared = ('backbone', 'magnify', 'norms')
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        backbone: str = 'csrnet',
+        magnify: float = 1,
+        norms: str = 'batch',
+        **options: Any,
+    ) -> None:
+        super().__init__(classes, backbone=backbone, magnify=magnify, norms=norms, **options)
+        check_choice('backbone', backbone, tuple(BACKBONES))
+        check_choice('norms', norms, NORMS)
 
     def build_csrnet(self) -> nn.Module:
         """RGB in [0, 1], (N, 3, H, W) -> scores (N, K, h', w'), a quarter of the image as it is looked at.
@@ -62,16 +80,6 @@ class KeyFrames(Method):
                 'are; use 1'
             )
         return with_norms(network, self.options['norms'])
-
-    def fold(self, image_size: Sequence[int]) -> None:
-        """Let the first convolutions of light networks take the camera's bytes as they are."""
-        networks: list[Any] = [net for net in self.children() if hasattr(net, 'take_camera_bytes')]
-        for network in networks:
-            network.take_camera_bytes()
-
-    def look(self, image: Tensor, network: nn.Module) -> Tensor:
-        """A camera image, uint8 (N, H, W, 3) BGR, as one of the networks takes it."""
-        return to_planes(image) if getattr(network, 'takes_camera_bytes', False) else to_rgb(image)
 
     def key_scores(self, image: Tensor) -> Tensor:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h', w'); float32 also under autocast."""

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from vss_ros.core.described import check_choice
 from vss_ros.core.errors import ModelError, SettingsError, VssError, error_text
 from vss_ros.core.model.steps import AGE, CARRIED, DECISIONS
+from vss_ros.methods import check_known, options_of
+from vss_ros.methods.blocks.camera_bytes import takes_camera_bytes
 from vss_ros.methods.blocks.decide import decide
+from vss_ros.methods.blocks.image import to_planes, to_rgb
 
 MANY_HALVINGS = 32  # what sides are often divided by, in a network of five halvings
 
@@ -33,13 +36,19 @@ class Method(nn.Module):
     and runs its graphs in order, each adding its tensors to one growing dict. Steps between key frames also
     start with `age`, frames since the key frame, float (N, 1, 1, 1).
 
+    A constructor names the options that are its class's own, hands all of them to the next one, and by
+    `**options` those of the classes it inherits from: a model is built again from `options`.
+
     Args:
         classes: number of classes K.
+        decision: resolution of deciding a pixel's class, see `decide`.
         temperatures: what scores are divided by for the confidence (never for the mask), by frames since the
-            key frame; the last one serves all later ones.
-        options: the subclass's own, all of them: a model is built again from `options`.
+            key frame; the last one serves all later ones. A method that computes every frame in full takes
+            one at most.
+        options: the subclass's own.
     Raises:
-        SettingsError: the temperatures, or the option `decision`, cannot be used.
+        ModelError: a subclass handed on what `options_of` does not know; the message lists what there is.
+        SettingsError: an option has a value that cannot be used.
 
     Attributes:
         steps: stages of the `key`, the `propagated` and the `carried` step, in running order; the last are of
@@ -51,9 +60,10 @@ class Method(nn.Module):
         correction_interval: of the frames between key frames each n-th takes the `propagated` step, the
             others the `carried` one.
         delay_frames: how many frames the results are behind the newest image.
+        align_corners: how scores are resized, see `resize`.
         classes: number of classes K.
-        options: the constructor's other arguments; with the name they rebuild the method. No `temperatures`
-            if there are none.
+        options: what the method was built with, by the names of `options_of`; with the method's name they
+            rebuild it. No `temperatures` if there are none.
     """
 
     steps: dict[str, tuple[str, ...]]
@@ -61,19 +71,26 @@ class Method(nn.Module):
     key_network: str
     host_stages: tuple[str, ...] = ()
     delay_frames: int = 0
+    align_corners: bool = False
     shared: tuple[str, ...] = ()
     correction_interval: int = 1
     temperature_by_age: Tensor
 
-    def __init__(self, classes: int, temperatures: Sequence[float] = (), **options: Any) -> None:
+    def __init__(
+        self, classes: int, *, decision: str = 'full', temperatures: Sequence[float] = (), **options: Any
+    ) -> None:
         super().__init__()
-        self.classes = classes
+        known = options_of(type(self))
+        check_known(type(self).__name__, options, known)
+        self.classes, self.decision = classes, decision
         wanted = 'numbers above 0, that of key frames first, such as [1.3, 1.2]'
         by_age = numbers_by_age('temperatures', temperatures, wanted, least=0)
         self._check_temperatures(temperatures)
-        if 'decision' in options:
-            check_choice('decision', options['decision'], tuple(DECISIONS))
-        self.options = {**options, 'temperatures': list(temperatures)} if temperatures else options
+        check_choice('decision', decision, tuple(DECISIONS))
+        given = {**options, 'decision': decision}
+        if temperatures:
+            given['temperatures'] = list(temperatures)
+        self.options = {name: given[name] for name in known if name in given}
         self.register_buffer('temperature_by_age', by_age, persistent=False)
         self._tells_ages_apart = False
         self.tell_ages_apart(len(temperatures))
@@ -103,7 +120,7 @@ class Method(nn.Module):
     def segment(self, rgb: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, H, W) -> scores of a frame computed in full, (N, K, h, w).
 
-        They are float32 also under autocast.
+        They are float32 also under autocast. Once the method is folded, the image is as `look` gives it.
         """
         return self.get_submodule(self.key_network)(rgb).float()
 
@@ -113,8 +130,16 @@ class Method(nn.Module):
     def fold(self, image_size: Sequence[int]) -> None:
         """Make constant, before graphs are written, what is constant for images of this (H, W).
 
-        The graphs give the same afterwards; the method trains no more and its weights have other names.
+        Here the first convolutions of light networks take the camera's bytes as they are. The graphs give
+        the same afterwards; the method trains no more and its weights have other names.
         """
+        networks: list[Any] = [net for net in self.modules() if hasattr(net, 'take_camera_bytes')]
+        for network in networks:
+            network.take_camera_bytes()
+
+    def look(self, image: Tensor, network: nn.Module) -> Tensor:
+        """A camera image, uint8 (N, H, W, 3) BGR, as one of the networks takes it, (N, 3, H, W)."""
+        return to_planes(image) if takes_camera_bytes(network) else to_rgb(image)
 
     def run(self, graph: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Run one graph on the tensors it names.
@@ -148,8 +173,7 @@ class Method(nn.Module):
         temperature, by_age = None, self.temperature_by_age
         if len(by_age):
             temperature = by_age[0] if age is None or len(by_age) == 1 else at_age(by_age, age)
-        options = self.options.get('decision', 'full'), self.options.get('align_corners', False)
-        return decide(scores, size, *options, temperature)
+        return decide(scores, size, self.decision, self.align_corners, temperature)
 
     def tell_ages_apart(self, ages: int) -> None:
         """Let graphs take a frame's age if there are several to tell apart."""

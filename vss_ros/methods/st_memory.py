@@ -9,14 +9,14 @@ Shapes: N batch, K classes, H x W image, h x w = H/8 x W/8, d features. Scores a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vss_ros.core.described import check_choice
 from vss_ros.core.errors import SettingsError
-from vss_ros.methods.blocks.image import check_size, to_planes, to_rgb
+from vss_ros.methods.blocks.image import check_size
 from vss_ros.methods.blocks.lite_features import LiteFeatures
 from vss_ros.methods.blocks.mar import Mar
 from vss_ros.methods.blocks.mixed_norm import NORMS, with_norms
@@ -74,9 +74,8 @@ class StMemory(Method):
             128x256 for `pspnet` (published), 45x60 for `lite`.
         keys_per_class: hard features per class in the memory.
         refinement: `memory` (MAR), or `none`: the first stage of training, STF alone.
-        decision: resolution of deciding a pixel's class, see `decide`.
-        temperatures: of the confidence, see `Method`; one at most.
         norms: of the backbone, `batch` (published), or with `lite` also `mixed`, see `MixedNorm`.
+        options: those of `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -88,6 +87,7 @@ class StMemory(Method):
     def __init__(
         self,
         classes: int,
+        *,
         backbone: str = 'pspnet',
         frames: str = 'published',
         block: int | Sequence[int] = 16,
@@ -96,9 +96,8 @@ class StMemory(Method):
         grid: Sequence[int] | None = None,
         keys_per_class: int = 10,
         refinement: str = 'memory',
-        decision: str = 'full',
-        temperatures: Sequence[float] = (),
         norms: str = 'batch',
+        **options: Any,
     ) -> None:
         check_choice('backbone', backbone, tuple(BACKBONES))
         grid = list(grid or BACKBONES[backbone].grid)
@@ -112,14 +111,12 @@ class StMemory(Method):
             grid=grid,
             keys_per_class=keys_per_class,
             refinement=refinement,
-            decision=decision,
-            temperatures=temperatures,
             norms=norms,
+            **options,
         )
         check_options(self.options)
         self.order = ORDERS[frames]
         self.delay_frames = self.order.delay_frames
-        self.folded = False
         # Names as in published files.
         self.pspnet = with_norms(BACKBONES[backbone].network(classes), norms)
         width = self.pspnet.width
@@ -133,8 +130,7 @@ class StMemory(Method):
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> features (N, D, h, w), whose first d channels are fused."""
         check_size(image.shape[1:3], STRIDE)
-        seen = to_planes(image) if self.folded else to_rgb(image)
-        return {'features': self.pspnet.features(seen).float()}
+        return {'features': self.pspnet.features(self.look(image, self.pspnet)).float()}
 
     def start(self, features: Tensor) -> dict[str, Tensor]:
         """The first frame of a stream stands for the two before it, features (N, D, h, w)."""
@@ -164,9 +160,7 @@ class StMemory(Method):
         return self.pspnet.classify(refined, features_by_age[self.delay_frames])
 
     def fold(self, image_size: Sequence[int]) -> None:
-        if isinstance(self.pspnet, LiteFeatures):
-            self.pspnet.take_camera_bytes()
-            self.folded = True
+        super().fold(image_size)
         self.STF.fold([side // STRIDE for side in image_size])
         if isinstance(self.MAR, Mar):
             self.MAR = self.MAR.folded()

@@ -20,7 +20,7 @@ from torch.nn import functional
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.frame import CELL
 from vss_ros.core.model.steps import DECISIONS
-from vss_ros.methods.blocks.image import to_planes, to_rgb
+from vss_ros.methods.blocks.image import to_planes
 from vss_ros.methods.blocks.light_fpn import ENCODERS, LightFpn
 from vss_ros.methods.blocks.lite_u_shape import LiteUShape
 from vss_ros.methods.blocks.mixed_norm import NORMS, with_norms
@@ -54,10 +54,9 @@ class TwNet(FlowWarping):
         carry: `warped`, from frame to frame, or, with layer 3, `composed`, see `FlowWarping`; what is
             corrected has to be carried on.
         residual: resolution at which images are compared: `full`, `half` or `quarter` of the image.
-        decision: resolution of deciding a pixel's class, see `decide`.
         flow: see `FlowWarping`. The paper takes motion vectors.
-        temperatures: of the confidence, see `Method`.
         norms: of the per-frame CNN, `batch` (published), or with `lite` also `mixed`, see `MixedNorm`.
+        options: those of `Method`.
     Raises:
         SettingsError: an option has a value that cannot be used.
     """
@@ -77,16 +76,16 @@ class TwNet(FlowWarping):
     def __init__(
         self,
         classes: int,
+        *,
         encoder: str = 'mobilenet_v1',
         layer: int = 1,
         heads: str = 'published',
         residual: str = 'half',
-        decision: str = 'full',
         flow: str = 'motion_vectors',
-        temperatures: Sequence[float] = (),
         carry: str = 'warped',
         correction: str = 'attended',
         norms: str = 'batch',
+        **options: Any,
     ) -> None:
         if layer not in (1, 2, LAST):
             raise SettingsError(f'layer is {layer!r}; use 1, 2 or {LAST}')
@@ -103,12 +102,11 @@ class TwNet(FlowWarping):
             layer=layer,
             heads=heads,
             residual=residual,
-            decision=decision,
             flow=flow,
-            temperatures=temperatures,
             carry=carry,
             correction=correction,
             norms=norms,
+            **options,
         )
         if heads == 'stem' and (encoder, layer) != (LITE, 2):
             raise SettingsError(f"heads is 'stem' with encoder {encoder} and layer {layer}; use lite and 2")
@@ -117,7 +115,6 @@ class TwNet(FlowWarping):
         if heads == 'more' and correction == 'none':
             raise SettingsError("heads is 'more' with correction none, which needs no head; use published")
         self.layer, self.part = layer, DECISIONS[residual]
-        self.folded = False
         self.cnn = with_norms(LiteUShape(classes) if encoder == LITE else LightFpn(classes, encoder), norms)
         if layer != LAST:
             self.nonkey = NonKeyCnn(self.cnn, layer, int(heads == 'more'), correction)
@@ -129,27 +126,14 @@ class TwNet(FlowWarping):
         if 'nonkey' in untrained and 'cnn' not in untrained:
             self.nonkey.start_from(self.cnn)
 
-    def fold(self, image_size: Sequence[int]) -> None:
-        """Let the first convolutions of `lite` take the camera's bytes as they are."""
-        if self.options['encoder'] != LITE:
-            return
-        networks: list[Any] = [self.cnn] if self.layer == LAST else [self.cnn, self.nonkey.cnn]
-        for network in networks:
-            network.take_camera_bytes()
-        self.folded = True
-
     def parameters_of(self, graph: str) -> tuple[str, ...]:
         names = super().parameters_of(graph)
         needless = {'compensation': ('image', 'previous_picture'), 'correction': ('residual',)}
         return tuple(name for name in names if self.is_attended or name not in needless.get(graph, ()))
 
-    def look(self, image: Tensor) -> Tensor:
-        """A camera image, uint8 (N, H, W, 3) BGR, as the networks take it."""
-        return to_planes(image) if self.folded else to_rgb(image)
-
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> features (N, c, h, w), picture, mask, confidence."""
-        features, scores = self.cnn(self.look(image), self.layer)
+        features, scores = self.cnn(self.look(image, self.cnn), self.layer)
         picture = {'picture': self.picture(image)} if self.is_attended else {}
         return {**self.from_key(features=features.float()), **picture, **self.results(scores)}
 
@@ -201,7 +185,8 @@ class TwNet(FlowWarping):
             distortion: the attention, if there is any: 0 keeps the warped features, 1 corrects them in full,
                 (N, 1, h, w).
         """
-        features, scores, attention = self.nonkey(self.look(image), warped_features, residual)
+        seen = self.look(image, self.nonkey.cnn)
+        features, scores, attention = self.nonkey(seen, warped_features, residual)
         decided = self.results(scores, age)
         distortion = {} if attention is None else {'distortion': attention.float()}
         return {'features': features.float(), **decided, **distortion}

@@ -71,11 +71,11 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
     """
     method = load_method(model, {'temperatures': ()})
     scores: list[Tensor] = []
-    decided, part = method.decided, DECISIONS[method.options.get('decision', 'full')]
+    decided, part = method.decided, DECISIONS[method.decision]
 
     def keep(seen: Tensor, size: Sequence[int], age: Tensor | None = None) -> dict[str, Tensor]:
         small = size[0] // part, size[1] // part
-        scores[:] = [resize(seen, small, method.options.get('align_corners', False))]
+        scores[:] = [resize(seen, small, method.align_corners)]
         return decided(seen, size, age)
 
     method.decided = keep  # type: ignore[method-assign, assignment]

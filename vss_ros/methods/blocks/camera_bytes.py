@@ -20,6 +20,11 @@ def take_camera_bytes(stem: nn.Module, in_rows: bool = True) -> None:
     replace_first(stem, CameraConvolution if in_rows else _of_camera_bytes)
 
 
+def takes_camera_bytes(network: nn.Module) -> bool:
+    """Whether a network takes BGR in [0, 255], and no longer RGB in [0, 1]."""
+    return getattr(network, 'takes_camera_bytes', False)
+
+
 def _of_camera_bytes(first: nn.Conv2d) -> nn.Conv2d:
     with torch.no_grad():
         first.weight.copy_(first.weight.flip(1) / 255)

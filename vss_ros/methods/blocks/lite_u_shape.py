@@ -29,6 +29,7 @@ class LiteUShape(UShape):
     def take_camera_bytes(self) -> None:
         """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
         take_camera_bytes(self.get_submodule('stem'))
+        self.takes_camera_bytes = True
         self.grey = 255 * MIDDLE_GREY
 
     def head(self, number: int, maps: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from vss_ros.core.described import setting
 from vss_ros.core.frame import CELL, UNLABELLED
 from vss_ros.methods.blocks.decide import labels_of
-from vss_ros.methods.dvsnet import REGION, DvsNet, quarter
+from vss_ros.methods.dvsnet import REGION, DvsNet
 from vss_ros.training.losses import loss_weight
 from vss_ros.training.propagation import Carried, Judged, PropagationSettings, PropagationStage, follow
 
@@ -47,7 +47,7 @@ class DecisionStage(PropagationStage[DvsNet, Carried]):
     trained = ('decision_network',)
 
     def start(self, image: Tensor, scores: Tensor) -> Carried:
-        return Carried.from_key(torch.cat((scores, quarter(image)), 1))  # and the appearance
+        return Carried.from_key(torch.cat((scores, self.method.quarter(image)), 1))  # and the appearance
 
     def advance(
         self, state: Carried, image: Tensor, flow: Tensor, judged: bool
@@ -57,7 +57,8 @@ class DecisionStage(PropagationStage[DvsNet, Carried]):
         if not judged:
             return handed, None
         warped, appearance = both.split((self.method.classes, 3), 1)
-        return handed, Prediction(warped, self.method.regions(quarter(image), warped, appearance, flow))
+        regions = self.method.regions(self.method.quarter(image), warped, appearance, flow)
+        return handed, Prediction(warped, regions)
 
     def terms(self, prediction: Prediction, labels: Tensor) -> dict[str, Tensor]:
         right, known = agreement(prediction.merged, labels), middles(labels) != UNLABELLED

@@ -109,7 +109,7 @@ class SegmenterStage:
         teacher = load_teachers(origin, data.class_set) if origin else None
         stills = data.stills(recipe.shares, labelled=teacher is None)
         network = method.get_submodule(method.key_network)
-        aligned = bool(method.options.get('align_corners', False))
+        aligned = method.align_corners
         return cls(network, data.classes, stills, data.aside, recipe.sampling, data.seed, teacher, aligned)
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
