@@ -25,7 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 # A robot segments without PyTorch, and its tests run without it as well.
 HAS_TORCH = find_spec('torch') is not None
-collect_ignore = [] if HAS_TORCH else ['exporting', 'methods', 'torch_engine', 'training']
+NEED_TORCH = ['exporting', 'methods', 'torch_engine', 'training']
+NEED_TORCH += ['calibration/test_confidence.py', 'calibration/test_correction.py']
+collect_ignore = [] if HAS_TORCH else NEED_TORCH
 TINY_SIZE = (64, 96)  # (height, width)
 
 # What is started in the background ignores Ctrl-C, and so would the programs that tests start and stop by it.

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     'torch_engine': {'core', 'exporting', 'methods', 'torch_engine'},
     'training': {'core', 'evaluation', 'exporting', 'methods', 'torch_engine', 'training'},
     'evaluation': {'core', 'evaluation'},
+    'calibration': {'calibration', 'core', 'evaluation', 'exporting', 'methods', 'torch_engine'},
     'benchmark': {'benchmark', 'core', 'exporting'},
     'ros': {'core', 'ros'},
 }
@@ -105,10 +106,14 @@ def test_core_needs_no_more_than_the_command_line_without_its_verbs():
     assert fails_without(['torch', 'rclpy', 'av', 'rosbags', 'onnx'], modules_of('benchmark', 'cli')) == {}
 
 
+def test_a_robot_without_torch_calibrates_its_scheduler():
+    assert fails_without(['torch', 'rclpy', 'onnx'], ['vss_ros.calibration.scheduler']) == {}
+
+
 def test_all_that_needs_torch_imports_without_ros():
     pytest.importorskip('torch')
     pytest.importorskip('onnxscript')
-    modules = modules_of('methods', 'exporting', 'torch_engine', 'training')
+    modules = modules_of('methods', 'exporting', 'torch_engine', 'training', 'calibration')
     assert fails_without(['rclpy', 'sensor_msgs', 'std_msgs'], modules) == {}
 
 

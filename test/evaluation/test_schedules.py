@@ -1,27 +1,19 @@
-"""Accuracy against cost of schedules, and what the scheduler is taught."""
+"""Accuracy against cost of schedules."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import shutil
-from argparse import Namespace
 
-import cv2
-import numpy as np
 import pytest
-import yaml
 
 from vss_ros.cli.main import main
-from vss_ros.core.errors import ModelError, SettingsError, SourceError
+from vss_ros.core.errors import SettingsError
 from vss_ros.core.metrics import ConfusionMatrix
-from vss_ros.core.model.accuracy_model import SIGNALS, AccuracyModel
 from vss_ros.core.model.cost import graph_costs, step_macs
-from vss_ros.core.model.folder import MODEL_FILE, load_model
+from vss_ros.core.model.folder import MODEL_FILE
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
-from vss_ros.evaluation.calibrate import Samples, collect, cross_validate, fit, quality
 from vss_ros.evaluation.evaluate import evaluate
 from vss_ros.evaluation.schedules import ScheduleProtocol
 from vss_ros.evaluation.subjects import load_subjects
@@ -133,109 +125,3 @@ def test_the_command_reports_and_draws_the_schedules(tiny_model, tmp_path, capsy
     assert (tmp_path / 'out' / 'schedules.png').stat().st_size > 1000
     assert 'adaptive 0.5' in capsys.readouterr().out
     assert 'Schedules of key frames' in (tmp_path / 'out' / 'report.html').read_text()
-
-
-def made(count=400, clips=4, seed=0):
-    """Frames whose accuracy follows from path and residual exactly; the other signals are noise."""
-    rng = np.random.default_rng(seed)
-    signals = rng.uniform(0, 1, (count, len(SIGNALS)))
-    truth = AccuracyModel(3.0, {'path': -2.0, 'residual': -1.0})
-    rows = [dict(zip(SIGNALS, row, strict=True)) for row in signals]
-    accuracy = np.array([truth.predict(row) for row in rows])
-    return Samples(tuple(SIGNALS), signals, accuracy, np.arange(count) * clips // count)
-
-
-def test_the_fit_finds_the_weights_behind_the_samples():
-    found = fit(made())
-    assert found.bias == pytest.approx(3.0, abs=0.1)
-    assert found.weights['path'] == pytest.approx(-2.0, abs=0.1)
-    assert found.weights['residual'] == pytest.approx(-1.0, abs=0.1)
-    assert all(abs(weight) < 0.1 for name, weight in found.weights.items() if name in ('age', 'corrected'))
-
-
-def test_a_signal_never_speaks_for_a_frame():
-    samples = made()
-    turned = dataclasses.replace(samples, accuracy=1 - samples.accuracy)
-    assert all(weight <= 0 for weight in fit(turned).weights.values())
-    assert 'path' not in fit(turned).weights
-
-
-@pytest.mark.parametrize('clips', [1, 4])
-def test_what_was_not_fitted_to_is_predicted_well_only_by_what_tells_of_it(clips):
-    samples = made(clips=clips)
-    told, untold = (
-        quality(samples, cross_validate(samples, names)) for names in (['path', 'residual'], ['age'])
-    )
-    assert told['correlation'] > 0.98
-    assert untold['correlation'] < 0.2
-    assert told['mean_error_percent'] < untold['mean_error_percent'] / 3
-
-
-def test_signals_that_never_change_do_no_harm():
-    samples = made()
-    samples.signals[:, samples.names.index('age')] = 1.0
-    assert np.isfinite(fit(samples).bias)
-
-
-def test_samples_are_the_propagated_frames_against_the_same_in_full(subjects):
-    model, engine = subjects[0].model, subjects[0].engine
-    clips = [(number, SyntheticSource(seed, 20, **SIZE)) for number, seed in ((0, 1), (2, 2))]
-    samples = collect(model, engine, clips, span=8)
-    assert len(samples.accuracy) == 2 * (20 - 3)  # a key frame every eight
-    assert samples.names == tuple(SIGNALS)
-    assert set(samples.signals[:, 0]) == set(range(1, 8))  # ages
-    assert (samples.accuracy > 0).all()
-    assert (samples.accuracy < 1).any()
-    assert set(samples.clip) == {0, 2}
-
-
-def test_drives_into_the_same_stills_are_left_out_together(tiny_model, tmp_path):
-    pytest.importorskip('torch')
-    from vss_ros.cli.calibrate_scheduler import _clips
-
-    for kind in ('images', 'labels'):
-        (tmp_path / kind).mkdir()
-    for number in range(6):
-        [still] = SyntheticSource(number, 1, **SIZE)
-        cv2.imwrite(str(tmp_path / 'images' / f'a_{number}.png'), still.image)
-        cv2.imwrite(str(tmp_path / 'labels' / f'a_{number}.png'), still.truth)
-    args = Namespace(sources=['synthetic:1x2'], stills=tmp_path, clips=12, span=2, frames=2)
-    vars(args).update(dict.fromkeys(('rate', 'labels', 'topic', 'mask_topic')))
-    numbers = [number for number, _ in _clips(args, load_model(tiny_model))]
-    assert numbers == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
-
-
-def test_what_cannot_be_calibrated_is_refused(subjects):
-    model, engine = subjects[0].model, subjects[0].engine
-    with pytest.raises(SourceError, match='2 propagated frames are too few'):
-        collect(model, engine, [(0, SyntheticSource(1, 3, **SIZE))], span=8)
-    with pytest.raises(ModelError, match='computes every frame in full'):
-        collect(subjects[2].model, engine, [], span=8)
-
-
-def test_the_command_writes_weights_and_leaves_the_rest_as_it_was(tiny_model, tmp_path, capsys):
-    folder = tmp_path / 'm'
-    shutil.copytree(tiny_model, folder)
-    before = (folder / MODEL_FILE).read_text()
-    words = ['calibrate', str(folder), 'synthetic:1x36', '--frames', '36', '--span', '8', '--threads', '1']
-    assert main([*words, '--dry-run']) == 0
-    assert (folder / MODEL_FILE).read_text() == before
-    for _ in range(2):  # the second time in place of the first
-        assert main(words) == 0
-    text = (folder / MODEL_FILE).read_text()
-    assert text.startswith(before)
-    entry = yaml.safe_load(text)['expected_accuracy']
-    assert (entry['fitted_on'], entry['frames']) == (['synthetic:1x36'], 31)
-    assert dict(load_model(folder).expected_accuracy.weights) == entry['weights']
-    shown = capsys.readouterr().out
-    assert 'on clips that were not fitted to' in shown
-    assert f'written: {folder / MODEL_FILE}' in shown
-
-
-@pytest.mark.parametrize(
-    ('words', 'message'),
-    [([], 'there is nothing to fit to'), (['synthetic:1x9', '--span', '1'], 'span is 1; use 2 or more')],
-)
-def test_a_calibration_without_sense_is_one_line_and_code_2(tiny_model, capsys, words, message):
-    assert main(['calibrate', str(tiny_model), *words]) == 2
-    assert message in capsys.readouterr().err

@@ -12,14 +12,14 @@ from vss_ros.cli.calibrate_graphs import Fitted
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vss_ros.calibration.confidence import Samples
     from vss_ros.core.frame import Frame
     from vss_ros.core.model.folder import ModelFolder
-    from vss_ros.training.confidence import Samples
 
 
 def fit_confidence(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], span: int) -> Fitted:
-    """The temperatures by age, see `training/confidence.py`."""
-    from vss_ros.training.confidence import collect, fit
+    """The temperatures by age, see `calibration/confidence.py`."""
+    from vss_ros.calibration.confidence import collect, fit
 
     samples = collect(model, clips, span)
     temperatures = fit(samples)
@@ -42,7 +42,7 @@ def _judged(samples: Samples, model: ModelFolder, temperatures: list[float]) -> 
     """A table by age of what the confidence was worth, and is on clips left out; and the same as notes."""
     from rich.table import Table
 
-    from vss_ros.training.confidence import by_age, cross_validate, quality
+    from vss_ros.calibration.confidence import by_age, cross_validate, quality
 
     before = by_age(model.options.get('temperatures', ()), samples.age)
     after = cross_validate(samples)

@@ -12,14 +12,14 @@ from vss_ros.cli.calibrate_graphs import Fitted
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vss_ros.calibration.correction import Samples
     from vss_ros.core.frame import Frame
     from vss_ros.core.model.folder import ModelFolder
-    from vss_ros.training.edge_offsets import Samples
 
 
 def fit_correction(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], span: int) -> Fitted:
-    """The offsets by age, see `training/edge_offsets.py`."""
-    from vss_ros.training.edge_offsets import collect, fit_offsets
+    """The offsets by age, see `calibration/correction.py`."""
+    from vss_ros.calibration.correction import collect, fit_offsets
 
     samples = collect(model, clips, span)
     offsets = fit_offsets(samples)
@@ -39,7 +39,7 @@ def _judged(samples: Samples, offsets: list[float]) -> tuple[Table, dict[str, An
     """A table by age of what the offsets were worth, and are on clips left out; and the same as notes."""
     from rich.table import Table
 
-    from vss_ros.training.edge_offsets import cross_validate, miou
+    from vss_ros.calibration.correction import cross_validate, miou
 
     after = cross_validate(samples)
     table = Table('age', title='mIoU % before, and after on clips that were not fitted to')

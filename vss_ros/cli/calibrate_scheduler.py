@@ -18,19 +18,19 @@ from vss_ros.core.errors import ModelError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vss_ros.calibration.scheduler import Samples
     from vss_ros.core.frame import Frame
     from vss_ros.core.model.folder import ModelFolder
-    from vss_ros.evaluation.calibrate import Samples
 
 
 def calibrate_scheduler(args: Namespace, model: ModelFolder) -> None:
     """Fits the weights, shows what they are worth, and puts them into the model's `model.yaml`."""
     from rich.console import Console
 
+    from vss_ros.calibration.scheduler import collect, cross_validate, fit, quality
     from vss_ros.core.engines import load_engine
     from vss_ros.core.files.drafts import check_writable
     from vss_ros.core.model.folder import find_model
-    from vss_ros.evaluation.calibrate import collect, cross_validate, fit, quality
 
     # Not `model.path`: the graphs of a model that came as weights alone lie elsewhere.
     folder = find_model(args.model)
@@ -118,7 +118,7 @@ def _table(samples: Samples, weights: Any) -> Table:
     import numpy as np
     from rich.table import Table
 
-    from vss_ros.evaluation.calibrate import cross_validate, quality
+    from vss_ros.calibration.scheduler import cross_validate, quality
 
     table = Table('predicted from', title='on clips that were not fitted to')
     table.add_column('mean error %', justify='right')

@@ -10,6 +10,15 @@ import numpy as np
 import pytest
 import yaml
 
+from vss_ros.calibration.confidence import (
+    Samples,
+    by_age,
+    collect,
+    cross_validate,
+    fit,
+    quality,
+    temperature_of,
+)
 from vss_ros.cli.main import main
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SourceError
@@ -18,7 +27,6 @@ from vss_ros.core.model.folder import MODEL_FILE, load_model
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.core.stream.segmenter import VideoSegmenter
-from vss_ros.training.confidence import Samples, by_age, collect, cross_validate, fit, quality, temperature_of
 
 SIZE = {'height': 64, 'width': 96}
 TRUE = [1.6, 0.7, 1.2, 2.5]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vss_ros.calibration.folds import left_out
 from vss_ros.core.engines import Engine
 from vss_ros.core.errors import ModelError, SourceError
 from vss_ros.core.frame import Frame
@@ -20,7 +21,6 @@ from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.stream.expected_accuracy import accuracy_graph_of, signals_of
 from vss_ros.core.stream.segmenter import VideoSegmenter
-from vss_ros.evaluation.folds import folds_of
 
 LEAST_SAMPLES = 30
 RIDGE = 1e-3  # per sample, on weights of signals scaled to deviation 1
@@ -106,16 +106,15 @@ def fit(samples: Samples) -> AccuracyModel:
 
 
 def cross_validate(samples: Samples, names: Sequence[str] | None = None) -> np.ndarray:
-    """Predicted accuracy (n,) of every sample by weights that were fitted to other clips, see `folds_of`.
+    """Predicted accuracy (n,) of every sample by weights that were fitted to other clips, see `left_out`.
 
     Args:
         names: of the signals to use; all if not given.
     """
-    fold = folds_of(samples.clip)
-    predicted = np.empty(len(fold))
-    for number in np.unique(fold):
-        model = fit(samples.of(fold != number, names))
-        for index in np.flatnonzero(fold == number):
+    predicted = np.empty(len(samples.accuracy))
+    for others, judged in left_out(samples.clip):
+        model = fit(samples.of(others, names))
+        for index in judged:
             row = dict(zip(samples.names, samples.signals[index].tolist(), strict=True))
             predicted[index] = model.predict(row)
     return predicted

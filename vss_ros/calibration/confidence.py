@@ -14,16 +14,16 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from vss_ros.calibration.folds import left_out
+from vss_ros.calibration.watched import answers_on
 from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.metrics import Calibration
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import DECISIONS
 from vss_ros.core.resize import fit_labels
-from vss_ros.evaluation.folds import folds_of
 from vss_ros.exporting.weights import load_method
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.training.watched import answers_on
 
 PIXELS_PER_FRAME = 1500
 LEAST_PIXELS = 3000  # of an age, for a temperature of its own
@@ -147,12 +147,10 @@ def by_age(temperatures: Sequence[float], age: np.ndarray) -> np.ndarray:
 
 
 def cross_validate(samples: Samples) -> np.ndarray:
-    """The temperature (n,) of every sample as fitted to the clips that it is not from, see `folds_of`."""
-    fold = folds_of(samples.clip)
-    found = np.empty(len(fold))
-    for number in np.unique(fold):
-        left_out = fold == number
-        found[left_out] = by_age(fit(samples.of(~left_out)), samples.age[left_out])
+    """The temperature (n,) of every sample as fitted to the clips that it is not from, see `left_out`."""
+    found = np.empty(len(samples.age))
+    for others, judged in left_out(samples.clip):
+        found[judged] = by_age(fit(samples.of(others)), samples.age[judged])
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from vss_ros.calibration.correction import OFFSETS, Samples, collect, cross_validate, fit_offsets, miou
 from vss_ros.cli.main import main
 from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import ModelError, SourceError
@@ -21,7 +22,6 @@ from vss_ros.exporting.export import export
 from vss_ros.exporting.weights import load_method
 from vss_ros.methods import build_method
 from vss_ros.torch_engine.engine import TorchEngine
-from vss_ros.training.edge_offsets import OFFSETS, Samples, collect, cross_validate, fit_offsets, miou
 
 SIZE = {'height': 64, 'width': 96}
 CLIPS = ['synthetic:1x24', 'synthetic:2x24']

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vss_ros.calibration.folds import left_out
+from vss_ros.calibration.watched import answers_on
 from vss_ros.core.errors import ModelError, SourceError
 from vss_ros.core.frame import Frame
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.resize import fit, fit_labels
-from vss_ros.evaluation.folds import folds_of
 from vss_ros.exporting.weights import load_method
 from vss_ros.methods.evss import Evss
-from vss_ros.training.watched import answers_on
 
 OFFSETS = tuple(float(each) for each in np.arange(-5, 2.1, 0.5))
 LEAST_FRAMES = 20  # that are corrected
@@ -138,12 +138,11 @@ def fit_offsets(samples: Samples) -> list[float]:
 
 
 def cross_validate(samples: Samples) -> np.ndarray:
-    """Confusion matrices (n, K, K + 1) with the offsets as fitted to other clips, see `folds_of`."""
-    fold = folds_of(samples.clip)
+    """Confusion matrices (n, K, K + 1) with the offsets as fitted to other clips, see `left_out`."""
     found = np.empty_like(samples.shown)
-    for number in np.unique(fold):
-        offsets = fit_offsets(samples.of(fold != number))
-        for index in np.flatnonzero(fold == number):
+    for others, judged in left_out(samples.clip):
+        offsets = fit_offsets(samples.of(others))
+        for index in judged:
             wanted = offsets[min(samples.age[index], len(offsets)) - 1]
             nearest = int(np.abs(np.array(OFFSETS) - wanted).argmin())
             found[index] = samples.counts[index, nearest]
