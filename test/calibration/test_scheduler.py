@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from vss_ros.calibration.enough import LEAST_CORRECTED, LEAST_PROPAGATED
 from vss_ros.calibration.scheduler import Samples, collect, cross_validate, fit, quality
+from vss_ros.cli import calibrate
 from vss_ros.cli.main import main
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError, SourceError
@@ -90,7 +92,7 @@ def test_samples_are_the_propagated_frames_against_the_same_in_full(model, engin
 
 def test_drives_into_the_same_stills_are_left_out_together(tiny_model, tmp_path):
     pytest.importorskip('torch')
-    from vss_ros.cli.calibrate_scheduler import _clips
+    from vss_ros.cli.calibrate_scheduler import _clips, drives
 
     for kind in ('images', 'labels'):
         (tmp_path / kind).mkdir()
@@ -100,12 +102,12 @@ def test_drives_into_the_same_stills_are_left_out_together(tiny_model, tmp_path)
         cv2.imwrite(str(tmp_path / 'labels' / f'a_{number}.png'), still.truth)
     args = Namespace(sources=['synthetic:1x2'], stills=tmp_path, clips=12, span=2, frames=2)
     vars(args).update(dict.fromkeys(('rate', 'labels', 'topic', 'mask_topic')))
-    numbers = [number for number, _ in _clips(args, load_model(tiny_model))]
+    numbers = [number for number, _ in _clips(args, drives(args, load_model(tiny_model), 1.0, 2))]
     assert numbers == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
 
 
 def test_what_cannot_be_calibrated_is_refused(model, engine):
-    with pytest.raises(SourceError, match='2 propagated frames are too few'):
+    with pytest.raises(SourceError, match=r'2 propagated frames .* with --frames, .* \(30 or more beside'):
         collect(model, engine, [(0, SyntheticSource(1, 3, **SIZE))], span=8)
     with pytest.raises(ModelError, match='computes every frame in full'):
         collect(in_full(model), engine, [], span=8)
@@ -128,6 +130,40 @@ def test_the_command_writes_weights_and_leaves_the_rest_as_it_was(tiny_model, tm
     shown = capsys.readouterr().out
     assert 'on clips that were not fitted to' in shown
     assert f'written: {folder / MODEL_FILE}' in shown
+
+
+@pytest.mark.parametrize(
+    ('words', 'frames'),
+    [
+        (['street.mp4', '--frames', '30'], 28),
+        (['street.mp4', '--frames', '8', '--span', '4'], 6),
+        (['synthetic:1x9', 'synthetic:2x20'], 26),
+    ],
+)
+def test_what_cannot_be_enough_is_refused_before_a_frame_is_read(
+    tiny_model, tmp_path, capsys, monkeypatch, words, frames
+):
+    monkeypatch.setattr('vss_ros.core.engines.load_engine', lambda *_: pytest.fail('too late'))
+    monkeypatch.chdir(tmp_path)
+    writer = cv2.VideoWriter('street.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 10, (96, 64))
+    for frame in SyntheticSource(1, 40, **SIZE):
+        writer.write(frame.image)
+    writer.release()
+    assert main(['calibrate', str(tiny_model), *words, '--dry-run']) == 2
+    error = capsys.readouterr().err
+    assert f'{frames} propagated frames are too few to fit to; give more frames with --frames' in error
+    assert '30 or more beside the key frames' in error
+
+
+def test_all_sources_are_opened_before_the_first_is_read(tiny_model, capsys, monkeypatch):
+    monkeypatch.setattr('vss_ros.core.engines.load_engine', lambda *_: pytest.fail('too late'))
+    assert main(['calibrate', str(tiny_model), 'synthetic:1x99', 'no-such.mp4', '--dry-run']) == 2
+    assert 'no-such.mp4 does not exist' in capsys.readouterr().err
+
+
+def test_the_help_says_how_many_frames_it_takes():
+    for least in (LEAST_PROPAGATED, LEAST_CORRECTED):
+        assert f'takes {least} frames or more beside the key frames' in ' '.join(calibrate.__doc__.split())
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vss_ros.calibration.enough import LEAST_CORRECTED, check_enough
 from vss_ros.calibration.folds import left_out
 from vss_ros.calibration.watched import answers_on
-from vss_ros.core.errors import ModelError, SourceError
+from vss_ros.core.errors import ModelError
 from vss_ros.core.frame import Frame
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.core.model.folder import ModelFolder
@@ -26,7 +27,6 @@ from vss_ros.exporting.weights import load_method
 from vss_ros.methods.evss import Evss
 
 OFFSETS = tuple(float(each) for each in np.arange(-5, 2.1, 0.5))
-LEAST_FRAMES = 20  # that are corrected
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,7 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
             ages.append(found.age_frames)
             origin.append(number)
         masks.clear()
-    if len(ages) < LEAST_FRAMES:
-        raise SourceError(
-            f'{len(ages)} corrected frames are too few to fit to; give recordings, or labelled stills with '
-            f'--stills, in which {LEAST_FRAMES} or more are'
-        )
+    check_enough(len(ages), LEAST_CORRECTED)
     return Samples(np.stack(counts), np.stack(shown), np.array(labelled), np.array(ages), np.array(origin))
 
 

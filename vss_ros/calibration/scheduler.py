@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from vss_ros.calibration.enough import LEAST_PROPAGATED, check_enough
 from vss_ros.calibration.folds import left_out
 from vss_ros.core.engines import Engine
-from vss_ros.core.errors import ModelError, SourceError
+from vss_ros.core.errors import ModelError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model.accuracy_model import AccuracyModel
 from vss_ros.core.model.folder import ModelFolder
@@ -22,7 +23,6 @@ from vss_ros.core.settings import StreamSettings
 from vss_ros.core.stream.expected_accuracy import accuracy_graph_of, signals_of
 from vss_ros.core.stream.segmenter import VideoSegmenter
 
-LEAST_SAMPLES = 30
 RIDGE = 1e-3  # per sample, on weights of signals scaled to deviation 1
 ITERATIONS = 50
 
@@ -84,10 +84,7 @@ def collect(
             signals.append([propagating.expectation.seen[name] for name in names])
             accuracy.append(float((found.mask == expected.mask).mean()))
             origin.append(number)
-    if len(accuracy) < LEAST_SAMPLES:
-        raise SourceError(
-            f'{len(accuracy)} propagated frames are too few to fit to; give {LEAST_SAMPLES} or more'
-        )
+    check_enough(len(accuracy), LEAST_PROPAGATED)
     return Samples(tuple(names), np.array(signals), np.array(accuracy), np.array(origin))
 
 

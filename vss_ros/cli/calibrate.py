@@ -4,7 +4,7 @@ Where propagating fails, for `scheduler: adaptive`: the model runs over recordin
 propagating and computing every frame in full; no labels are needed. From what a stream knows of a frame
 before it is propagated (how far things moved, how much of it the flow explains, how much had to be corrected)
 it is fitted how much of the mask will be right. The weights are kept in model.yaml. Without them rougher ones
-serve all models.
+serve all models. It takes 30 frames or more beside the key frames.
 
     vss calibrate camvid-evss-lite drive1.mp4 drive2.mp4
     vss calibrate models/mine recording/ --stills camvid/train
@@ -19,7 +19,8 @@ of the graphs, so a new model is written; its masks are the same.
 
 With --correction, it is fitted how far the correction of EVSS is let through (`edge_offsets`), by frames
 since the key frame, so that what is corrected agrees best with the labels, or, on frames without any, with
-the model's own mask of the frame computed in full. A new model is written. Do this before the other two.
+the model's own mask of the frame computed in full. It takes 20 frames or more beside the key
+frames. A new model is written. Do this before the other two.
 
     vss calibrate models/mine drive.mp4 --stills camvid/train --correction -o models/mine-corrected
 
@@ -83,6 +84,7 @@ def main(args: Namespace) -> int:
     _check_what(args)
     model = load_model(args.model)
     if args.confidence or args.correction:
+        from vss_ros.calibration.enough import LEAST_CORRECTED
         from vss_ros.cli.calibrate_confidence import fit_confidence
         from vss_ros.cli.calibrate_correction import fit_correction
         from vss_ros.cli.calibrate_graphs import calibrate_graphs
@@ -90,7 +92,7 @@ def main(args: Namespace) -> int:
         if args.confidence:
             calibrate_graphs(args, model, 'confidence', fit_confidence)
         else:  # drives that go both ways, for in each the one or the other, carried or fresh, has more detail
-            calibrate_graphs(args, model, 'correction', fit_correction, backwards=None)
+            calibrate_graphs(args, model, 'correction', fit_correction, LEAST_CORRECTED, backwards=None)
         return 0
     calibrate_scheduler(args, model)
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,21 +14,25 @@ from vss_ros.core.errors import SettingsError
 if TYPE_CHECKING:
     from vss_ros.core.frame import Frame
     from vss_ros.core.model.folder import ModelFolder
+    from vss_ros.core.sources import Source
+    from vss_ros.evaluation.clips import Clip
+    from vss_ros.training.driven_stills import DrivenClip
 
 
 def numbered_clips(
-    args: Namespace, model: ModelFolder, backwards: bool | None = False
+    args: Namespace, model: ModelFolder, least: int = 0, backwards: bool | None = False
 ) -> Iterator[tuple[int, Iterable[Frame]]]:
     """Frames by number of the clip, those of the sources first.
 
     Args:
+        least: propagated frames that are needed.
         backwards: which way drives into stills go, see `drives_into`.
     """
     from vss_ros.core.sources.open import SourceSettings
     from vss_ros.evaluation.data import check_classes, open_data
 
     driven = drives(args, model, share_of_stills(args), args.span, backwards)
-    count = 0
+    clips: list[Clip] = []
     if args.sources:
         settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
         data = open_data(args.sources, args.layout, args.split, settings)
@@ -38,11 +42,25 @@ def numbered_clips(
                 f'{data.name} is one part of a data set; name the part to fit to, such as --split train, and '
                 'never the one that the model is judged on'
             )
-        for clip in data.clips:
-            yield count, (frame for _, frame in islice(clip.frames(None), args.frames))
-            count += 1
+        clips = data.clips
+    check_lengths(args, clips, driven, least)
+    for number, clip in enumerate(clips):
+        yield number, (frame for _, frame in islice(clip.frames(None), args.frames))
     for drive in driven:
-        yield count + drive.group, (frame for _, frame in drive.frames())
+        yield len(clips) + drive.group, (frame for _, frame in drive.frames())
+
+
+def check_lengths(
+    args: Namespace, clips: Iterable[Clip | Source], driven: Iterable[DrivenClip], least: int
+) -> None:
+    """Raises SourceError where too few frames can be propagated, before any is read.
+
+    What videos say of their length is not relied on: some are longer.
+    """
+    from vss_ros.calibration.enough import check_enough, most_propagated
+
+    lengths = [min(len(clip), args.frames) if isinstance(clip, Sized) else args.frames for clip in clips]
+    check_enough(most_propagated([*lengths, *map(len, driven)], args.span), least)
 
 
 def fitted_on(args: Namespace) -> list[str]:

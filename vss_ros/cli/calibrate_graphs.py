@@ -43,13 +43,19 @@ Fit = Callable[['ModelFolder', Iterable[tuple[int, Iterable['Frame']]], int], Fi
 
 
 def calibrate_graphs(
-    args: Namespace, model: ModelFolder, what: str, fit: Fit, backwards: bool | None = False
+    args: Namespace,
+    model: ModelFolder,
+    what: str,
+    fit: Fit,
+    least: int = 0,
+    backwards: bool | None = False,
 ) -> None:
     """Fits, says what it is worth on clips left out, and writes the model with it.
 
     Args:
         what: name of the notes.
         fit: takes the model, clips with their numbers and the largest span between key frames.
+        least: propagated frames that it needs.
         backwards: which way drives into stills go, see `drives_into`.
     Raises:
         SettingsError, SourceError, ModelError: the model or the data cannot be used; the message says why.
@@ -71,7 +77,7 @@ def calibrate_graphs(
     if args.threads:
         torch.set_num_threads(args.threads)
     with FrameProgress() as progress:
-        clips = numbered_clips(args, model, backwards)
+        clips = numbered_clips(args, model, least, backwards)
         found = fit(model, ((number, progress.through(clip)) for number, clip in clips), args.span)
     console = Console(highlight=False, markup=False)
     console.print(found.counted)

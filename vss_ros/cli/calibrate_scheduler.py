@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vss_ros.cli.calibrate_clips import check_lengths
 from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import engine_settings
 from vss_ros.cli.stills import drives, in_words
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from vss_ros.calibration.scheduler import Samples
     from vss_ros.core.frame import Frame
     from vss_ros.core.model.folder import ModelFolder
+    from vss_ros.core.sources import Source
+    from vss_ros.training.driven_stills import DrivenClip
 
 
 def calibrate_scheduler(args: Namespace, model: ModelFolder) -> None:
     """Fits the weights, shows what they are worth, and puts them into the model's `model.yaml`."""
     from rich.console import Console
 
+    from vss_ros.calibration.enough import LEAST_PROPAGATED
     from vss_ros.calibration.scheduler import collect, cross_validate, fit, quality
     from vss_ros.core.engines import load_engine
     from vss_ros.core.files.drafts import check_writable
@@ -36,9 +40,13 @@ def calibrate_scheduler(args: Namespace, model: ModelFolder) -> None:
     folder = find_model(args.model)
     if not args.dry_run:
         check_writable(folder)
+    driven = drives(args, model, 1.0, args.span)
+    with ExitStack() as opened:  # all sources, before the first is read
+        sources = [opened.enter_context(_open(spec, args)) for spec in args.sources]
+        check_lengths(args, sources, driven, LEAST_PROPAGATED)
     engine = load_engine(model, engine_settings(args))
     with FrameProgress() as progress:
-        clips = ((number, progress.through(clip)) for number, clip in _clips(args, model))
+        clips = ((number, progress.through(clip)) for number, clip in _clips(args, driven))
         samples = collect(model, engine, clips, args.span)
     found = fit(samples)
     held_out = quality(samples, cross_validate(samples))
@@ -101,15 +109,18 @@ def _without(text: str, entry: str) -> str:
     return text
 
 
-def _clips(args: Namespace, model: ModelFolder) -> Iterator[tuple[int, Iterable[Frame]]]:
-    """Frames by number of the clip; drives into the same stills have one number."""
+def _open(spec: str, args: Namespace) -> closing[Source]:
     from vss_ros.core.sources.open import SourceSettings, open_source
 
-    settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
+    return closing(open_source(spec, SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)))
+
+
+def _clips(args: Namespace, driven: Iterable[DrivenClip]) -> Iterator[tuple[int, Iterable[Frame]]]:
+    """Frames by number of the clip; drives into the same stills have one number."""
     for number, spec in enumerate(args.sources):
-        with closing(open_source(spec, settings)) as source:
+        with _open(spec, args) as source:
             yield number, islice(source, args.frames)
-    for drive in drives(args, model, 1.0, args.span):
+    for drive in driven:
         yield len(args.sources) + drive.group, (frame for _, frame in drive.frames())
 
 
