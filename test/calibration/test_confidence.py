@@ -22,11 +22,11 @@ from vss_ros.calibration.confidence import (
 from vss_ros.cli.main import main
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SourceError
-from vss_ros.core.metrics import Calibration
 from vss_ros.core.model.folder import MODEL_FILE, load_model
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.core.stream.segmenter import VideoSegmenter
+from vss_ros.evaluation.measures import Calibration
 
 SIZE = {'height': 64, 'width': 96}
 TRUE = [1.6, 0.7, 1.2, 2.5]

@@ -18,10 +18,10 @@ from vss_ros.calibration.folds import left_out
 from vss_ros.calibration.watched import answers_on
 from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import Answer, Frame
-from vss_ros.core.metrics import Calibration
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import DECISIONS
 from vss_ros.core.resize import fit_labels
+from vss_ros.evaluation.measures import Calibration
 from vss_ros.exporting.weights import load_method
 from vss_ros.methods.blocks.resize import resize
 
@@ -53,7 +53,7 @@ class Samples:
 
 
 class Quality(NamedTuple):
-    """Negative log likelihood of the truth, in nats, and expected calibration error (`core/metrics.py`)."""
+    """Negative log likelihood of the truth, in nats, and expected calibration error (`Calibration`)."""
 
     nll: float
     ece_percent: float

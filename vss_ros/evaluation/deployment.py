@@ -11,10 +11,10 @@ import numpy as np
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.frame import Answer, Frame
-from vss_ros.core.metrics import TemporalConsistency
 from vss_ros.core.motion.dis import extended
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.stream.resets import why_unrelated
+from vss_ros.evaluation.consistency import TemporalConsistency
 from vss_ros.evaluation.filmstrip import Filmstrip, Sample
 from vss_ros.evaluation.protocols import flat, parts, phase_of
 from vss_ros.evaluation.scores import Scores, percent, total

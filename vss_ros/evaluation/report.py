@@ -7,11 +7,11 @@ from typing import Any
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.files.share import version
-from vss_ros.core.metrics import BOUNDARY_TOLERANCE, RELIABILITY_BINS
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import MODEL_FILE
 from vss_ros.evaluation.data import DataSet
 from vss_ros.evaluation.deployment import FLOW_SOURCE
+from vss_ros.evaluation.measures import BOUNDARY_TOLERANCE, RELIABILITY_BINS
 from vss_ros.evaluation.protocols import ScoringProtocol
 from vss_ros.evaluation.subjects import MODEL, PER_FRAME, Subject
 

@@ -10,19 +10,18 @@ import numpy as np
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.frame import Segmentation
-from vss_ros.core.metrics import (
+from vss_ros.core.metrics import ConfusionMatrix, mean_of_known
+from vss_ros.evaluation.measures import (
     BoundaryScore,
     Calibration,
-    ConfusionMatrix,
     CorrectedLabels,
     Corrections,
     ErrorRanking,
-    mean_of_known,
 )
 
 
 class Scores:
-    """Counts of every measure. See `core/metrics.py` for what each is."""
+    """Counts of every measure. See `core/metrics.py` and `measures.py` for what each is."""
 
     def __init__(self, classes: ClassSet) -> None:
         self._classes = classes

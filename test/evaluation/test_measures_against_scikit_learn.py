@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vss_ros.core.metrics import (
-    BoundaryScore,
-    Calibration,
-    ConfusionMatrix,
-    Corrections,
-    ErrorRanking,
-    boundaries,
-)
+from vss_ros.core.metrics import ConfusionMatrix
+from vss_ros.evaluation.measures import BoundaryScore, Calibration, Corrections, ErrorRanking, boundaries
 
 metrics = pytest.importorskip('sklearn.metrics')
 calibration = pytest.importorskip('sklearn.calibration')
