@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -58,6 +58,7 @@ def test_masks_of_another_size_than_the_truth_are_refused():
         ConfusionMatrix(2).update(np.zeros((3, 2), np.uint8), np.zeros((2, 3), np.uint8))
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(arrays.arrays(np.uint8, (2, 5, 6), elements=IDS))
 def test_iou_is_that_of_the_definition(maps):
     matrix = ConfusionMatrix(4)
