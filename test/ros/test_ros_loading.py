@@ -8,6 +8,9 @@ import pytest
 from echo_model import write_echo_model
 from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, values_of
 
+from vss_ros.ros.loading import load
+from vss_ros.ros.settings import NodeSettings, Settings
+
 FOR_EVER = 10**9  # rounds of a loop in each key step
 
 
@@ -41,6 +44,13 @@ def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
         assert 'preparing engine onnxruntime' in node.log
         robot.diagnostics(lambda status: status.message == 'inactive', 'the new state')
         assert robot.change('activate')
+
+
+def test_why_an_engine_was_taken_is_logged_once(caplog, echo_model):
+    with caplog.at_level(logging.INFO, logger='vss_ros'):
+        load(Settings(node=NodeSettings(model=str(echo_model)))).engine.close()
+    assert caplog.text.count('auto took') == 1
+    assert 'ready: engine ' in caplog.text
 
 
 def test_services_go_on_while_a_second_engine_is_made_for_key_frames_in_the_background(

@@ -119,5 +119,6 @@ def load(settings: Settings) -> Loaded:
     except Exception:
         engine.close()
         raise
-    _log.info('ready: %s', ', '.join(f'{key} {value}' for key, value in engine.describe().items()))
+    facts = [f'{key} {value}' for key, value in engine.describe().items() if key != 'chosen']  # logged before
+    _log.info('ready: %s', ', '.join(facts))
     return Loaded(model, engine, segmenter)
