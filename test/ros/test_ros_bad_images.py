@@ -129,6 +129,8 @@ def test_images_that_are_all_bad_and_come_slowly_are_an_error_all_the_time(strea
         return [s for m in stream.received['diagnostics'] for s in m.status if stream.name[1:] in s.name]
 
     statuses(3)
-    assert {status.level for status in statuses(5)} == {DiagnosticStatus.ERROR}
+    told = statuses(5)
+    assert {status.level for status in told} == {DiagnosticStatus.ERROR}
+    assert all('klingon8' in status.message for status in told)
     status = stream.diagnostics(lambda status: 'no image on' in status.message, 'the end of them')
     assert 'images come' not in status.message

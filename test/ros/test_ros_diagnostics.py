@@ -237,6 +237,23 @@ def test_a_frame_that_does_not_come_back_is_an_error_also_while_the_node_is_disa
     source.close()
 
 
+def test_why_no_mask_comes_is_told_all_the_time_and_not_how_long_frames_took_before(
+    watched, statistics, later
+):
+    statistics.took(0.3, allowed_s=0.2)
+    for _ in range(8):
+        statistics.count('received')
+        statistics.bad_frame('bad', 'unknown encoding klingon8')
+        later(0.4)
+    skipped = '8 frames skipped, the last: unknown encoding klingon8'
+    silence = 'images come on /image_raw, and no mask has for 3 s'
+    for _ in range(2):  # the second time nothing is new
+        assert watched.problems() == [(DiagnosticStatus.WARN, skipped), (DiagnosticStatus.ERROR, silence)]
+    statistics.good_frame(1, None)
+    [(_, slowness)] = watched.problems()
+    assert 'took longer than 200 ms' in slowness
+
+
 def test_one_frame_that_was_slow_is_not_called_every_frame_of_no_time(watched, statistics):
     statistics.took(0.01, allowed_s=0.0)
     [(level, text)] = watched.problems()

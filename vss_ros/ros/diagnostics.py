@@ -99,13 +99,13 @@ class Diagnostics:
         problems += stall
         problems += [(WARN, text) for text in stream.statistics.qos_problems(newer_than_s)]
         problems += self._shared(stream)
-        problems += self._bad_frames(stream, tally)
+        silence = [] if stuck or stall else self._silence(stream, tally)
+        problems += self._bad_frames(stream, tally, bool(silence))
         problems += self._losses(stream, tally)
-        problems += stuck
-        if not (stuck or stall):
-            problems += self._silence(stream, tally)
-        if not stall:
+        problems += stuck + silence
+        if not (stall or silence):  # how long frames took before is not why no mask comes
             problems += self._slowness(stream, tally)
+        if not stall:
             problems += self._restarts(stream, tally)
             problems += self._geometry(stream)
             problems += self._background(stream)
@@ -184,8 +184,11 @@ class Diagnostics:
         self._node.get_logger().warning(text, **at_most_every(THROTTLE_S))
         return [(WARN, text)]
 
-    def _bad_frames(self, stream: CameraStream, tally: Tally) -> list[Problem]:
+    def _bad_frames(self, stream: CameraStream, tally: Tally, no_mask_comes: bool) -> list[Problem]:
+        """Told once; while no mask comes, of which they are the reason, all the time."""
         skipped = self._new('bad', tally.counts['bad']) + self._new('failed', tally.counts['failed'])
+        if no_mask_comes:
+            skipped = max(skipped, tally.bad_in_a_row)
         if tally.bad_in_a_row >= stream.settings.node.max_consecutive_bad_frames:
             return [(ERROR, f'{tally.bad_in_a_row} bad frames in a row, the last: {tally.last_error}')]
         if skipped:
