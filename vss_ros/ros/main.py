@@ -15,7 +15,14 @@ from typing import Any
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the node until it is interrupted; returns the exit code."""
+    """Runs the node until it is interrupted; returns the exit code.
+
+    Args:
+        args: the name of the program and its arguments; None: those of the process.
+
+    Raises:
+        SystemExit: see `check_arguments`.
+    """
     started = False
 
     def on_signal(number: int, frame: Any) -> None:
@@ -31,13 +38,16 @@ def main(args: list[str] | None = None) -> int:
     from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.logging import get_logger
+    from rclpy.utilities import remove_ros_args
 
     from vss_ros.core.errors import VssError, error_text
+    from vss_ros.ros.arguments import check_arguments
     from vss_ros.ros.fast_dds import use_image_profile
     from vss_ros.ros.node import SegmentationNode
     from vss_ros.ros.spinning import spin
 
     try:
+        check_arguments(remove_ros_args(args)[1:])
         rclpy.init(args=args)
     except Exception as error:  # of several classes: a file of parameters, a remapping, the environment
         print(f'segmentation_node cannot start: {" ".join(error_text(error).split())}', file=sys.stderr)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, cast
 
 from rcl_interfaces.msg import (
@@ -148,6 +149,7 @@ class Parameters:
         self._check_settings = check
         self._on_change = on_change
         node.declare_parameters('', [(entry.name, entry.default, entry.descriptor()) for entry in TABLE])
+        _warn_of_unknown(node)
         if hasattr(node, 'add_pre_set_parameters_callback'):  # not in Humble
             node.add_pre_set_parameters_callback(_whole_numbers_as_doubles)
         node.add_on_set_parameters_callback(self._check)
@@ -185,6 +187,18 @@ class Parameters:
         # Others, given at start, may still have to be mended; nothing runs with them.
         with suppress(SettingsError):
             self._on_change(self.read())
+
+
+def _warn_of_unknown(node: Node) -> None:
+    """Names each parameter that was given at start and that nobody has declared."""
+    declared = node.get_parameters_by_prefix('')
+    for name in getattr(node, '_parameter_overrides', {}):  # rclpy has no other way to them
+        # Those of a topic are declared with the topic.
+        if name in declared or name.startswith('qos_overrides.'):
+            continue
+        meant = get_close_matches(name, declared, 1)
+        hint = f'; did you mean {meant[0]}?' if meant else ''
+        node.get_logger().warning(f'parameter {name} is not known and does nothing{hint}')
 
 
 def _ours(parameters: list[Parameter]) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""What the command line and files of parameters may say, and what is said of the rest."""
+
+import re
+
+import pytest
+import yaml
+from ros_harness import OUTPUTS, PROGRAM, NodeProcess
+
+from vss_ros.ros.parameters import TABLE
+
+
+def test_the_help_names_every_parameter_and_every_topic(tmp_path):
+    node = NodeProcess(tmp_path, 'helping', program=(*PROGRAM, '--help'))
+    assert node.wait() == 0
+    text = ' '.join(node.log.split())
+    for entry in TABLE:
+        assert f' {entry.name} (' in text
+        assert f'): {entry.description.text}' in text
+    for topic in OUTPUTS:
+        assert re.search(rf'~/{topic}\b', text)
+    assert 'docs/ros_interface.md' in text
+
+
+@pytest.mark.parametrize('word', ['--autostart', 'front'])
+def test_arguments_that_are_not_known_end_the_start_with_code_2(tmp_path, word):
+    node = NodeProcess(tmp_path, 'misled', program=(*PROGRAM, word))
+    assert node.wait() == 2
+    assert f'error: unknown arguments: {word}; those of ROS come after --ros-args' in node.log
+
+
+# rclpy takes these, the last of them when the topic is made.
+KNOWN = {
+    'use_sim_time': False,
+    'start_type_description_service': False,
+    'key_frame_interval': 3,
+    'qos_overrides./image_raw.subscription.depth': 3,
+}
+MISSPELT = {'key_frame_intervall': 3, 'max_allowed_processing_time_ms': 90.0, 'xyz': 1}
+HINTS = [
+    'parameter key_frame_intervall is not known and does nothing; did you mean key_frame_interval?',
+    'parameter max_allowed_processing_time_ms is not known and does nothing; '
+    'did you mean diagnostics.max_allowed_processing_time_ms?',
+    'parameter xyz is not known and does nothing',
+]
+
+
+def as_options(folder, values):
+    return [word for name, value in values.items() for word in ('-p', f'{name}:={str(value).lower()}')]
+
+
+def as_file(folder, values):
+    path = folder / 'parameters.yaml'
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+    return ['--params-file', str(path)]
+
+
+@pytest.mark.parametrize('given', [as_options, as_file])
+def test_parameters_that_are_not_known_are_named_at_start_with_what_may_be_meant(tmp_path, robot_in, given):
+    with NodeProcess(tmp_path, 'misspelt', *given(tmp_path, KNOWN | MISSPELT)) as node:
+        assert robot_in('misspelt').state == 'unconfigured'  # it starts all the same
+        assert sorted(re.findall(r'parameter .* is not known.*', node.log)) == HINTS
