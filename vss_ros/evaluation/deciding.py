@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from vss_ros.core.engines import Engine
 from vss_ros.core.engines.wrapper import EngineWrapper
 from vss_ros.core.model.folder import ModelFolder
-from vss_ros.core.model.steps import DECISIONS
+from vss_ros.core.model.steps import AGE, DECISIONS
 from vss_ros.evaluation.variants import DECIDE, WARPED, carried_by_warp
 
 
@@ -27,7 +27,8 @@ class Decider(EngineWrapper):
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         if graph != DECIDE:
             return super().run(graph, tensors)
-        mask, confidence = decide(self.to_host(tensors[WARPED])[0], self._model)
+        scores, age = (self.to_host(tensors[name])[0] for name in (WARPED, AGE))
+        mask, confidence = decide(scores, self._model, int(age.item()))
         carried = {output: tensors[warped] for output, warped in self._carried.items()}
         return {**carried, 'mask': mask[None], 'confidence': confidence[None]}
 
@@ -35,13 +36,14 @@ class Decider(EngineWrapper):
         return tensor if isinstance(tensor, np.ndarray) else super().to_host(tensor)
 
 
-def decide(scores: np.ndarray, model: ModelFolder) -> tuple[np.ndarray, np.ndarray]:
+def decide(scores: np.ndarray, model: ModelFolder, age: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Class and confidence of every pixel, as the graphs of a model decide them.
 
     Args:
         scores: class logits, float (K, h, w).
         model: its options say where the class is decided: at the image's size H x W, a half or a quarter of
-            it, and whether the corners of both grids lie upon each other.
+            it, whether the corners of both grids lie upon each other, and the temperatures of the confidence.
+        age: frames since the key frame.
 
     Returns:
         mask: class ids, uint8 (H / part, W / part).
@@ -55,8 +57,19 @@ def decide(scores: np.ndarray, model: ModelFolder) -> tuple[np.ndarray, np.ndarr
         resized = corners_aligned if model.options.get('align_corners', False) else cv2.resize
         planes = resized(planes, small)
     mask = planes.argmax(axis=2).astype(np.uint8)
-    confidence = 255 / np.exp(planes - planes.max(axis=2, keepdims=True)).sum(axis=2)
-    return mask, np.rint(confidence).astype(np.uint8)
+    below = (planes - planes.max(axis=2, keepdims=True)) / np.float32(temperature_of(model.options, age))
+    return mask, np.rint(255 / np.exp(below).sum(axis=2)).astype(np.uint8)
+
+
+def temperature_of(options: Mapping[str, Any], age: int) -> float:
+    """What scores are divided by for the confidence; 1 for a model without temperatures.
+
+    Args:
+        options: of the model; the last of its `temperatures` serves all later frames, see `Method`.
+        age: frames since the key frame.
+    """
+    temperatures: Sequence[float] = options.get('temperatures', ())
+    return temperatures[min(age, len(temperatures) - 1)] if temperatures else 1.0
 
 
 def corners_aligned(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
