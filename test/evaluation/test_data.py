@@ -350,7 +350,16 @@ def test_sources_have_no_splits():
         open_data(['synthetic:1x2'], split='val')
 
 
-@pytest.mark.parametrize('name', ['1500000000000000007.png', '1500000000_7.png', '1500000000.000000007.png'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        '1500000000000000007.png',
+        '1500000000000000007_left_2.png',
+        '1500000000_7.png',
+        '1500000000_7-mask.png',
+        '1500000000.000000007.png',
+    ],
+)
 def test_a_mask_is_found_by_the_stamp_in_its_name(tmp_path, name):
     path = put(tmp_path / 'labels' / name)
     assert labels_by_stamp(tmp_path / 'labels') == {1500000000000000007: path}
@@ -363,8 +372,12 @@ def test_two_masks_of_one_stamp_are_refused(tmp_path):
         labels_by_stamp(tmp_path / 'labels')
 
 
-def test_a_folder_without_stamped_masks_is_refused(tmp_path):
-    put(tmp_path / 'labels' / 'left.png')
+@pytest.mark.parametrize(
+    'names', [['left.png'], ['0016E5_07959.png', '0016E5_07961.png'], ['0001_left.png', '0001_right.png']]
+)
+def test_a_folder_without_stamped_masks_is_refused(tmp_path, names):
+    for name in names:
+        put(tmp_path / 'labels' / name)
     with pytest.raises(SourceError, match='no labels named by stamp'):
         labels_by_stamp(tmp_path / 'labels')
 

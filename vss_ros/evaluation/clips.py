@@ -19,7 +19,7 @@ from vss_ros.core.sources import Source
 from vss_ros.core.sources.images import read_image, read_labels
 
 _log = logging.getLogger(__name__)
-STAMP = re.compile(r'(\d+)(?:([._])(\d{1,9}))?')
+STAMP = re.compile(r'(\d+)(?:([._])(\d{1,9}))?([^0-9A-Za-z]\D.*)?')  # and what follows it in a name
 
 
 class Clip(Protocol):
@@ -138,18 +138,21 @@ class SourceClip:
 
 
 def labels_by_stamp(folder: Path) -> dict[int, Path]:
-    """PNGs of a folder by the stamp their name begins with.
+    """PNGs of a folder by the stamp that is their name.
 
     A stamp is nanoseconds (`1650000000123456789.png`), seconds and nanoseconds
-    (`1650000000_123456789.png`), or seconds with decimals (`1650000000.123456789.png`).
+    (`1650000000_123456789.png`), or seconds with decimals (`1650000000.123456789.png`). More may follow, as
+    in `1650000000123456789_left.png`, where the number is long enough to be no other one.
 
     Raises:
         SourceError: there is none, or two are of one stamp.
     """
     found: dict[int, Path] = {}
     for path in sorted(folder.glob('*.png')):
-        if match := STAMP.match(path.stem):
-            whole, mark, part = match.groups()
+        if match := STAMP.fullmatch(path.stem):
+            whole, mark, part, more = match.groups()
+            if more and len(whole) < 10 and len(part or '') < 9:
+                continue  # a name that begins with any number, such as that of a sequence
             if mark == '.':
                 stamp_ns = int(whole) * 10**9 + int(part.ljust(9, '0'))
             else:
