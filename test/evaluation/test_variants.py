@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.model.files import TensorSpec
 from vss_ros.evaluation.variants import carried_by_warp, without_correction
 
@@ -33,3 +34,17 @@ def test_a_warp_of_features_is_no_warp_of_scores(subjects):
     state = {'scores': 'previous_scores'}
     model = with_warp(subjects[0].model, ['previous_scores', 'flow'], features, state)
     assert without_correction(model) is None
+
+
+def test_a_step_without_a_look_at_the_image_corrects_nothing(subjects):
+    assert [subject.corrects for subject in subjects] == [True, False, False]
+    subject, model = subjects[0], subjects[0].model
+    look = model.graphs['correction']
+    for inputs, outputs, corrects in (
+        ({'warped': None}, look.outputs, False),  # as DFF decides
+        ({'image': None}, {EXPECTED_ACCURACY: None}, False),  # as DVSNet looks whether to go on
+        ({'image': None}, {'scores': None}, True),
+    ):
+        graph = replace(look, inputs=inputs, outputs=outputs)
+        other = replace(model, graphs={**model.graphs, 'correction': graph})
+        assert replace(subject, model=other).corrects == corrects

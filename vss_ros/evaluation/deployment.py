@@ -18,7 +18,7 @@ from vss_ros.evaluation.consistency import TemporalConsistency
 from vss_ros.evaluation.filmstrip import Filmstrip, Sample
 from vss_ros.evaluation.protocols import flat, parts, phase_of
 from vss_ros.evaluation.scores import Scores, percent, total
-from vss_ros.evaluation.subjects import MODEL, Stream, Subject
+from vss_ros.evaluation.subjects import Stream, Subject
 
 FLOW_SOURCE = 'DIS optical flow (OpenCV, medium preset), frame t to t - 1, full resolution'
 LEAST_SIDE = 16  # pixels; the preset matches patches of 8 at half the size, and crashes where they do not fit
@@ -118,7 +118,7 @@ class DeploymentProtocol:
             self.consistency[subject.name].update(segmentation.mask, flow)
             if frame.truth is not None:
                 stream = self._streams[subject.name]
-                warped = stream.warped_mask(frame.size) if subject.kind == MODEL else None
+                warped = stream.warped_mask(frame.size) if subject.corrects else None
                 self.scores[subject.name, segmentation.age_frames].update(frame.truth, segmentation, warped)
             if sample is not None:
                 sample.add(subject.name, frame, segmentation)

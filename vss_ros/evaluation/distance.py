@@ -17,7 +17,7 @@ from vss_ros.core.stream.resets import why_unrelated
 from vss_ros.evaluation.filmstrip import Filmstrip
 from vss_ros.evaluation.protocols import flat, parts
 from vss_ros.evaluation.scores import Scores
-from vss_ros.evaluation.subjects import MODEL, Stream, Subject
+from vss_ros.evaluation.subjects import Stream, Subject
 
 
 class DistanceProtocol:
@@ -81,7 +81,7 @@ class DistanceProtocol:
             for distance in self._distances_of(subject):
                 chain = self._chain(subject, number - distance)
                 segmentation = chain.result(number, self._frames)
-                warped = chain.warped_mask(frame.size) if subject.kind == MODEL and distance else None
+                warped = chain.warped_mask(frame.size) if subject.corrects and distance else None
                 self.scores[subject.name, distance].update(frame.truth, segmentation, warped)
             if sample is not None:
                 sample.add(subject.name, frame, segmentation)

@@ -13,7 +13,7 @@ from vss_ros.evaluation.data import DataSet
 from vss_ros.evaluation.deployment import FLOW_SOURCE
 from vss_ros.evaluation.measures import BOUNDARY_TOLERANCE, RELIABILITY_BINS
 from vss_ros.evaluation.protocols import ScoringProtocol
-from vss_ros.evaluation.subjects import MODEL, PER_FRAME, Subject
+from vss_ros.evaluation.subjects import PER_FRAME, Subject
 
 FORMAT = 1
 RULES = {
@@ -75,7 +75,7 @@ def make_report(
                 'motion': subject.model.flow_of(subject.settings.motion),
                 'regions': subject.settings.regions,
                 'region_overlap': subject.settings.region_overlap,
-                'correction_interval': subject.settings.correction_interval if _corrects(subject) else None,
+                'correction_interval': subject.settings.correction_interval if subject.corrects else None,
                 'gmac': None if subject.gmacs is None else dict(subject.gmacs),
                 **{protocol.name: protocol.report(subject) for protocol in protocols},
             }
@@ -144,7 +144,3 @@ def _mean_of(row: dict[str, Any], distances: list[int]) -> float | None:
     values = [None if scores is None else scores['miou_percent'] for scores in found]
     known = [value for value in values if value is not None]
     return round(sum(known) / len(known), 3) if known and len(known) == len(values) else None
-
-
-def _corrects(subject: Subject) -> bool:
-    return subject.kind == MODEL and subject.propagates

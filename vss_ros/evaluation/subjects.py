@@ -17,6 +17,7 @@ import numpy as np
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import PrecisionError, SettingsError
 from vss_ros.core.frame import Answer, Frame
+from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.model.cost import Cost, frame_costs, known_costs, step_macs
 from vss_ros.core.model.folder import ModelFolder, load_model
 from vss_ros.core.model.steps import CARRIED
@@ -43,7 +44,7 @@ class Subject:
         kind: `model`, `warp only` or `per frame`.
         settings: of its streams; when a frame is a key frame, and whether that is computed in the background,
             is for the protocols to say. `correction_interval` is that of the model where none was asked for,
-            and 1 where it has no step for frames between.
+            and 1 where every frame after a key frame takes the same step.
         costs: of one run of each graph; None where onnx is not installed.
     """
 
@@ -57,6 +58,19 @@ class Subject:
     @property
     def propagates(self) -> bool:
         return self.model.propagates
+
+    @property
+    def corrects(self) -> bool:
+        """Whether frames after a key frame are corrected: but for the flow, a stage looks at their images.
+
+        One that only says how far the warp can be trusted corrects nothing.
+        """
+        model = self.model
+        stages = [stage for stage in model.steps.get('propagated', ()) if stage in model.graphs]
+        return not model.computes_all_in_full and any(
+            'image' in graph.inputs and graph.outputs.keys() != {EXPECTED_ACCURACY}
+            for graph in (model.graphs[stage] for stage in stages if stage != 'flow')
+        )
 
     @property
     def gmacs(self) -> dict[str, float] | None:
