@@ -19,7 +19,8 @@ def test_in_the_plots_only_carried_frames_of_a_row_that_corrects_are_hollow(repo
     for draw in (plots.draw_pda, plots.draw_cca):
         [axes] = draw(content).axes
         filled, hollow, *others = axes.lines
-        assert (filled.get_markevery(), hollow.get_markevery()) == ([0], [1])
+        assert [len(line.get_xdata()) for line in (filled, hollow)] == [1, 1]
+        assert hollow.get_linestyle() == 'None'
         assert hollow.get_markerfacecolor() == 'white'
         assert len(others) == 2
         assert 'hollow: carried, not corrected' in axes.get_legend().get_title().get_text()
@@ -91,3 +92,34 @@ def test_plots_show_nothing_as_a_key_frame_or_propagated_that_is_not(report):
     content['rows'] = [model, per_frame]
     (legend,) = [axes.get_legend() for axes in plots.draw_reliability(content).axes if axes.get_legend()]
     assert [text.get_text().split(':')[0] for text in legend.get_texts()] == ['tiny']
+
+
+def test_numbers_of_points_are_not_written_over_each_other(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    row = content['rows'][0]
+    row['schedules'] = schedules('every 2', 'every 5', 'every 12', 'adaptive 0.9', 'adaptive 0.95')
+    for number, entry in enumerate(row['schedules'].values()):
+        entry['gmac_per_frame'] += 0.01 * number  # nearly one point
+    row['schedules']['far'] = {**schedules('every 3')['every 3'], 'gmac_per_frame': 3.0, 'miou_percent': 60.0}
+    figure = plots.draw_schedules(content)
+    figure.canvas.draw()
+    texts = figure.axes[0].texts
+    assert {text.get_text() for text in texts} == {'2', '3', '5', '12', '0.9', '0.95'}
+    boxes = [text.get_window_extent() for text in texts]
+    hits = [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+    assert not hits
+
+
+def test_a_curve_that_others_lie_upon_is_seen_beneath_them(report):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    twin = {**content['rows'][0], 'name': 'twin', 'model': 'twin'}
+    content['rows'].append(twin)
+    [axes] = plots.draw_pda(content).axes
+    first, *_, last = axes.lines
+    assert list(first.get_ydata()) == list(last.get_ydata())
+    assert first.get_linewidth() > last.get_linewidth()
+    assert first.get_markersize() > last.get_markersize()

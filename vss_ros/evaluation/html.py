@@ -9,7 +9,7 @@ from typing import Any
 
 from vss_ros.core.rows import Rows
 from vss_ros.evaluation.filmstrip import Sample
-from vss_ros.evaluation.report import distances_of
+from vss_ros.evaluation.report import distances_of, labelled
 from vss_ros.evaluation.tables import class_table, full_name, model_table, score_tables
 
 CAPTIONS = {
@@ -19,6 +19,7 @@ CAPTIONS = {
     'classes': 'IoU of each class',
     'schedules': 'Accuracy against cost of schedules of key frames',
 }
+FEW_FRAMES = 300
 WIDE = ('reliability', 'classes')
 PICTURES = {
     'mask': 'mask',
@@ -57,6 +58,7 @@ def page(report: Mapping[str, Any], plots: Mapping[str, bytes], samples: Sequenc
     title = f'Evaluation on {escape(report["data"]["name"])}'
     parts = [
         f'<h1>{title}</h1>',
+        f'<p class="note">{escape(_origin(content))}</p>',
         _table(model_table(content)),
         *map(_table, score_tables(content, full_name)),
         '<div class="plots">',
@@ -71,6 +73,28 @@ def page(report: Mapping[str, Any], plots: Mapping[str, bytes], samples: Sequenc
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{title}</title><style>{STYLE}</style></head><body>' + '\n'.join(parts) + '</body></html>\n'
     )
+
+
+def _origin(report: dict[str, Any]) -> str:
+    """Where the figures come from, and how far they can be trusted."""
+    data = report['data']
+    weights = {
+        row['weights_sha256']: f'weights of {row["model"]}: {row["weights_sha256"][:12]}'
+        for row in report['rows']
+        if row['weights_sha256']
+    }
+    clips, frames = data['clips'], data['labelled_frames']
+    facts = [
+        report['command'],
+        report['date'],
+        f'vss_ros {report["version"]}',
+        f'truth: {data["truth"]}',
+        f'{clips} clip{"" if clips == 1 else "s"}',
+        labelled(frames),
+        *weights.values(),
+    ]
+    few = f' Only {labelled(frames)}: differences below a point may well be noise.'
+    return '; '.join(facts) + '.' + (few if 0 < frames < FEW_FRAMES else '')
 
 
 def _strip(report: dict[str, Any], samples: Sequence[Sample]) -> str:

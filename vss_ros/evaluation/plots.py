@@ -5,12 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vss_ros.core.errors import MissingLibraryError
-from vss_ros.evaluation.report import at_distance, distances_of, is_between_corrections
+from vss_ros.evaluation.report import (
+    at_distance,
+    distances_of,
+    frames_scored,
+    is_between_corrections,
+    labelled,
+)
 from vss_ros.evaluation.subjects import MODEL, PER_FRAME, WARP_ONLY
 
 try:
@@ -34,6 +40,7 @@ COLOURS = (  # one per model
 )
 FEW = 0.01  # percent of the pixels; a bin with fewer says nothing
 LINES = {MODEL: '-', WARP_ONLY: '--', PER_FRAME: ':'}
+NUMBER_SIZE = 8  # points
 MOST_INSIDE = 6  # entries of a legend
 MARKERS = {MODEL: 'o', WARP_ONLY: 's', PER_FRAME: 'D'}
 STYLE: dict[Any, Any] = {
@@ -51,6 +58,34 @@ HOLLOW = 'hollow: carried, not corrected'
 
 Row = dict[str, Any]
 Legend = dict[str, Any]  # name -> what is drawn for it
+Box = tuple[float, float, float, float]
+
+
+class Curve(NamedTuple):
+    """The points of a row in a plot, with their numbers: distances, or settings of schedules."""
+
+    row: Row
+    colour: str
+    marker: str
+    numbers: Sequence[float]
+    across: Sequence[float]
+    values: Sequence[float]
+
+    def style(self, later: Sequence[Curve]) -> dict[str, Any]:
+        """How it is drawn: wider than those after it that lie upon it, so that it is seen beneath them."""
+        hidden_by = sum(map(self._coincides, later))
+        return {
+            'marker': self.marker,
+            'color': self.colour,
+            'markersize': 5 + 3 * hidden_by,
+            'linewidth': 1.5 + 2 * hidden_by,
+        }
+
+    def _coincides(self, other: Curve) -> bool:
+        return all(
+            len(ours) == len(theirs) and np.allclose(ours, theirs, rtol=0.005, equal_nan=True)
+            for ours, theirs in ((self.across, other.across), (self.values, other.values))
+        )
 
 
 def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
@@ -71,6 +106,7 @@ def draw_all(report: dict[str, Any]) -> dict[str, bytes]:
     with matplotlib.rc_context(STYLE):
         for name, draw in plots.items():
             if (figure := draw(report)) is not None:
+                _say_of_what(figure, report, name)
                 buffer = io.BytesIO()
                 # No version in the file: the same figures give the same bytes.
                 figure.savefig(buffer, dpi=120, bbox_inches='tight', metadata={'Software': None})
@@ -87,12 +123,13 @@ def draw_pda(report: dict[str, Any]) -> Figure | None:
     if len(distances) < 2:
         return None
     figure, axes = _figure()
-    legend: Legend = {}
+    curves = []
     for row, colour in _coloured(report):
         found = [at_distance(row, distance) for distance in distances]
         values = [np.nan if scores is None else _number(scores['miou_percent']) for scores in found]
         marker = '' if row['kind'] == PER_FRAME else MARKERS[row['kind']]
-        legend[row['name']] = _line(axes, row, distances, distances, values, colour, marker)
+        curves.append(Curve(row, colour, marker, distances, distances, values))
+    legend = _draw_curves(axes, curves)
     axes.set(xlabel='frames since the key frame', ylabel='mIoU (%)', xticks=distances)
     _explain(axes, legend, HOLLOW if _has_carried(report, distances) else None)
     return figure
@@ -104,16 +141,16 @@ def draw_cca(report: dict[str, Any]) -> Figure | None:
     if not distances or any(row['gmac'] is None for row in report['rows']):
         return None
     figure, axes = _figure()
-    legend: Legend = {}
+    curves = []
     for row, colour in _coloured(report):
         points = [(d, scores) for d in distances if (scores := row['distance'].get(str(d))) is not None]
         costs = [scores['gmac_per_frame'] for _, scores in points]
         values = [_number(scores['miou_percent']) for _, scores in points]
         shown = [distance for distance, _ in points]
-        legend[row['name']] = _line(axes, row, shown, costs, values, colour, MARKERS[row['kind']])
-        if row['kind'] != PER_FRAME:
-            _number_points(axes, shown, costs, values)
+        curves.append(Curve(row, colour, MARKERS[row['kind']], shown, costs, values))
+    legend = _draw_curves(axes, curves)
     axes.set_xlim(left=0)
+    _number_points(axes, [curve for curve in curves if curve.row['kind'] != PER_FRAME])
     axes.set(xlabel='GMAC per frame, mean from the key frame to distance d', ylabel='mIoU (%)')
     _explain(axes, legend, 'numbers: distance d' + (f'\n{HOLLOW}' if _has_carried(report, distances) else ''))
     return figure
@@ -127,7 +164,7 @@ def draw_schedules(report: dict[str, Any]) -> Figure | None:
     ):
         return None
     figure, axes = _figure()
-    legend: Legend = {}
+    drawn: dict[str, tuple[str, Curve]] = {}  # line and points
     numbers = []
     for scheduler, line, marker, setting in (
         ('fixed', '--', 's', 'key_frame_interval'),
@@ -140,12 +177,16 @@ def draw_schedules(report: dict[str, Any]) -> Figure | None:
             found.sort(key=lambda each: each['gmac_per_frame'])
             costs = [each['gmac_per_frame'] for each in found]
             values = [_number(each['miou_percent']) for each in found]
-            [legend[f'{row["name"]}, {scheduler}']] = axes.plot(
-                costs, values, line, marker=marker, color=colour, markersize=5
-            )
-            _number_points(axes, [each[setting] for each in found], costs, values)
+            curve = Curve(row, colour, marker, [each[setting] for each in found], costs, values)
+            drawn[f'{row["name"]}, {scheduler}'] = line, curve
             numbers.append(setting.removeprefix('key_frame_'))
+    curves = [curve for _, curve in drawn.values()]
+    legend: Legend = {}
+    for number, (name, (line, curve)) in enumerate(drawn.items()):
+        style = curve.style(curves[number + 1 :])
+        [legend[name]] = axes.plot(curve.across, curve.values, line, **style)
     axes.set_xlim(left=0)
+    _number_points(axes, curves)
     axes.set(xlabel='GMAC per frame', ylabel='mIoU (%)')
     _explain(axes, legend, f'numbers: {", ".join(dict.fromkeys(numbers))}')
     return figure
@@ -228,32 +269,74 @@ def _figure(width: float = 7.0, height: float = 4.4) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _line(
-    axes: Axes,
-    row: Row,
-    distances: list[int],
-    across: list[Any],
-    values: list[float],
-    colour: str,
-    marker: str,
-) -> Any:
-    """A row's line, its markers hollow at the distances where it only carries."""
-    carried = [place for place, d in enumerate(distances) if is_between_corrections(row, d)]
-    style: dict[str, Any] = {'marker': marker, 'color': colour, 'markersize': 5}
-    others = [place for place in range(len(distances)) if place not in carried]
-    [line] = axes.plot(across, values, LINES[row['kind']], markevery=others, **style)
-    if carried:
-        axes.plot(across, values, linestyle='', markevery=carried, markerfacecolor='white', **style)
-    return line
+def _draw_curves(axes: Axes, curves: Sequence[Curve]) -> Legend:
+    """Lines through what was computed; what is only carried has hollow markers, which no line joins."""
+    legend: Legend = {}
+    for number, curve in enumerate(curves):
+        style = curve.style(curves[number + 1 :])
+        points = list(zip(curve.numbers, curve.across, curve.values, strict=True))
+        carried = [point for point in points if is_between_corrections(curve.row, int(point[0]))]
+        computed = [point for point in points if point not in carried]
+        [legend[curve.row['name']]] = axes.plot(*_places(computed), LINES[curve.row['kind']], **style)
+        if carried:
+            axes.plot(*_places(carried), linestyle='', markerfacecolor='white', **style)
+    return legend
+
+
+def _places(points: Sequence[tuple[float, float, float]]) -> tuple[list[float], list[float]]:
+    return [across for _, across, _ in points], [value for *_, value in points]
 
 
 def _has_carried(report: dict[str, Any], distances: list[int]) -> bool:
     return any(is_between_corrections(row, distance) for row in report['rows'] for distance in distances)
 
 
-def _number_points(axes: Axes, numbers: Sequence[float], across: list[float], values: list[float]) -> None:
-    for number, place, value in zip(numbers, across, values, strict=True):
-        axes.annotate(f'{number:g}', (place, value), (4, 4), textcoords='offset points', fontsize=8)
+def _number_points(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Writes the number of each point beside it, where no other number and no marker stands.
+
+    Call it when the limits of the axes are set.
+    """
+    axes.autoscale_view()
+    points = [
+        (place, axes.transData.transform(place) * 72 / axes.figure.dpi, f'{number:g}')
+        for curve in curves
+        for number, *place in zip(curve.numbers, curve.across, curve.values, strict=True)
+        if not np.isnan(place[1])
+    ]
+    taken = [(x - 3, y - 3, x + 3, y + 3) for _, (x, y), _ in points]  # in points, by markers
+    written: set[tuple[Any, ...]] = set()  # what coincides is numbered once
+    for place, (x, y), text in points:
+        if (text, round(x), round(y)) in written:
+            continue
+        written.add((text, round(x), round(y)))
+        width, height = NUMBER_SIZE * 0.65 * len(text), NUMBER_SIZE
+        left, below = -4 - width, -4 - height
+        sides = [(4, 4), (4, below), (left, 4), (left, below), (7, -4), (left - 3, -4)]
+        boxes = [(x + right, y + up, x + right + width, y + up + height) for right, up in sides]
+        hits = [sum(_overlap(box, other) for other in taken) for box in boxes]
+        best = hits.index(min(hits))
+        taken.append(boxes[best])
+        axes.annotate(text, place, sides[best], textcoords='offset points', fontsize=NUMBER_SIZE)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _say_of_what(figure: Figure, report: dict[str, Any], name: str) -> None:
+    """Writes above a plot what its figures are of."""
+    if name == 'schedules':
+        protocols = ['schedules']
+    elif distances_of(report) and name != 'reliability':
+        protocols = ['distance']
+    else:
+        protocols = ['deployment'] if 'deployment' in report['rows'][0] else ['distance']
+    text = f'{report["data"]["name"]}, {labelled(frames_scored(report, *protocols))}'
+    left, top = figure.axes[0].get_position().xmin, figure.axes[0].get_position().ymax
+    shown = text.encode(errors='replace').decode()
+    figure.text(
+        left, top + (0.07 if name == 'reliability' else 0.02), shown, fontsize=NUMBER_SIZE, color='#666666'
+    )
 
 
 def _explain(axes: Axes, legend: Legend, title: str | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from vss_ros.core.classes import ClassSet
@@ -44,12 +45,22 @@ RULES = {
 
 
 def make_report(
-    data: DataSet, subjects: Sequence[Subject], protocols: Sequence[ScoringProtocol], classes: ClassSet
+    data: DataSet,
+    subjects: Sequence[Subject],
+    protocols: Sequence[ScoringProtocol],
+    classes: ClassSet,
+    command: str,
 ) -> dict[str, Any]:
-    """Everything that was measured, as JSON takes it: percentages, None where there is no value."""
+    """Everything that was measured, as JSON takes it: percentages, None where there is no value.
+
+    Args:
+        command: that was given to measure it.
+    """
     report: dict[str, Any] = {
         'format': FORMAT,
         'version': version(),
+        'command': command,
+        'date': date.today().isoformat(),
         'data': {
             'name': data.name,
             'layout': data.layout,
@@ -68,6 +79,7 @@ def make_report(
                 'kind': subject.kind,
                 'model': subject.model.name,
                 'sha256': sha256_of(subject.model.path / MODEL_FILE),
+                'weights_sha256': subject.model.weights_sha256 or None,
                 'method': subject.model.method,
                 'image': list(subject.model.image_size),
                 'delay_frames': subject.model.delay_frames,
@@ -85,6 +97,7 @@ def make_report(
     for row in report['rows']:
         if 'distance' in row:
             row['miou_percent_over_distances'] = _mean_of(row, distances_of(report))
+    report['data']['labelled_frames'] = frames_scored(report)
     return report
 
 
@@ -125,9 +138,25 @@ def by_kind(row: dict[str, Any]) -> list[dict[str, Any] | None]:
     return [found.get(kind) if kind in kinds else None for kind in ('all', 'key', 'between')]
 
 
-def frames_deployed(report: dict[str, Any]) -> int:
-    """How many labelled frames the rows were scored on as deployed."""
-    return max(row['deployment'].get('all', {}).get('frames', 0) for row in report['rows'])
+def frames_scored(report: dict[str, Any], *protocols: str) -> int:
+    """How many labelled frames the rows were scored on, by these protocols or by any."""
+    scores = [
+        each
+        for row in report['rows']
+        for name, found in (
+            ('distance', row.get('distance', {})),
+            ('deployment', {'all': row.get('deployment', {}).get('all', {})}),
+            ('schedules', row.get('schedules', {})),
+        )
+        if not protocols or name in protocols
+        for each in found.values()
+    ]
+    return max((each.get('frames', 0) for each in scores), default=0)
+
+
+def labelled(frames: int) -> str:
+    """A number of labelled frames, in words."""
+    return f'{frames} labelled frame{"" if frames == 1 else "s"}'
 
 
 def at_distance(row: dict[str, Any], distance: int) -> dict[str, Any] | None:

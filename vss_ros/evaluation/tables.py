@@ -12,8 +12,9 @@ from vss_ros.evaluation.report import (
     by_kind,
     corrected_distance,
     distances_of,
-    frames_deployed,
+    frames_scored,
     is_between_corrections,
+    labelled,
 )
 from vss_ros.evaluation.subjects import MODEL
 
@@ -108,7 +109,7 @@ def _by_distance(report: Report, name: Naming, distances: list[int]) -> Rows:
         for row in report['rows']
     ]
     figures = [*map(str, distances), *(['mean'] if has_mean else [])]
-    note = _labelled(max(scores['frames'] for row in report['rows'] for scores in row['distance'].values()))
+    note = labelled(frames_scored(report, 'distance'))
     if has_mean:
         note += '; mean: of all but distance 0'
     if any(is_between_corrections(row, distance) for row in report['rows'] for distance in distances):
@@ -158,7 +159,7 @@ def _deployment(report: Report, name: Naming) -> Rows:
     interval = max(row['deployment']['key_frame_interval'] for row in report['rows'])
     # Headings of two lines leave room for names in a terminal of 80 columns; a page shows them in one.
     figures = ('mIoU', 'key', 'betw.', 'TC', 'ECE\nkey', 'ECE\nbetw.', 'CL', 'GMAC')
-    note = f'{_labelled(frames_deployed(report))}; betw.: between key frames; GMAC per frame'
+    note = f'{labelled(frames_scored(report, "deployment"))}; betw.: between key frames; GMAC per frame'
     return Rows(f'Deployed with a key frame every {interval} frames (%)', ('',), figures, rows, note)
 
 
@@ -176,10 +177,6 @@ def _schedules(report: Report, name: Naming) -> Rows:
     ]
     figures = ('key frames %', 'mIoU %', 'GMAC')
     return Rows('Schedules of key frames', ('', 'schedule'), figures, rows, 'GMAC per frame')
-
-
-def _labelled(frames: int) -> str:
-    return f'{frames} labelled frame{"" if frames == 1 else "s"}'
 
 
 def _value(scores: Mapping[str, Any] | None, key: str, digits: int = 2) -> str:
