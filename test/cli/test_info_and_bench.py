@@ -350,3 +350,9 @@ def test_figures_are_written_before_the_tables_are_printed(tiny_model, tmp_path,
         main([*words, '--json', str(tmp_path / 'json'), '--markdown', str(tmp_path / 'markdown')])
     assert json.loads((tmp_path / 'json').read_text())['frames'] == 3
     assert (tmp_path / 'markdown').stat().st_size > 0
+
+
+def test_bench_refuses_to_compare_an_engine_with_itself(tiny_model, capsys):
+    words = ['--engine', 'onnxruntime', '--precision', 'fp32', '--precision', 'fp32', '--frames', '3']
+    assert main(['bench', str(tiny_model), *words]) == 2
+    assert 'onnxruntime cpu fp32, interval 1 would be measured twice' in capsys.readouterr().err

@@ -309,3 +309,28 @@ def test_a_run_that_is_stopped_leaves_no_half_of_an_output(tiny_model, tmp_path,
         assert 'vss: interrupted' in error
     masks = [name for name in os.listdir(tmp_path / 'masks') if not name.startswith('.')]
     assert all(cv2.imread(f'{tmp_path}/masks/{name}', cv2.IMREAD_UNCHANGED) is not None for name in masks)
+
+
+@pytest.mark.parametrize('camera', ['0', 'rtsp://cam', '/dev/video0'])
+def test_a_camera_is_said_to_be_for_the_node(tiny_model, capsys, camera):
+    assert main(['run', camera, '--model', str(tiny_model)]) == 2
+    assert 'for a live camera start the node (README, On a robot)' in capsys.readouterr().err
+
+
+def test_scores_alone_are_not_written_without_labels(tiny_model, tmp_path, capsys):
+    source = tmp_path / 'one.png'
+    cv2.imwrite(str(source), np.zeros((64, 96, 3), np.uint8))
+    words = ['run', str(source), '--model', str(tiny_model), '--threads', '1']
+    assert main([*words, '-o', str(tmp_path / 'new' / 'scores.json')]) == 2
+    assert 'no frame has a label, so there are no scores to write' in capsys.readouterr().err
+    assert not (tmp_path / 'new').exists()
+
+
+def test_a_run_that_fails_leaves_no_empty_folder(tiny_model, tmp_path):
+    (tmp_path / 'bad.png').write_text('no image')
+    for output in ('new/masks/', 'new/out.json'):
+        assert (
+            main(['run', str(tmp_path / 'bad.png'), '--model', str(tiny_model), '-o', str(tmp_path / output)])
+            == 2
+        )
+        assert not (tmp_path / 'new').exists()

@@ -6,12 +6,14 @@ import json
 import os
 import re
 import shutil
+import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from vss_ros.cli.main import main
+from vss_ros.core.model.folder import load_model
 
 OUTPUTS = {'report.json', 'report.html', 'pda.png', 'cca.png', 'reliability.png', 'classes.png'}
 
@@ -41,6 +43,34 @@ def test_the_figures_are_json_with_every_row_and_measure(report):
     assert set(far['group_miou_percent']) == {'thin', 'objects'}
     assert 0 <= model['deployment']['temporal_consistency_percent'] <= 100
     assert model['deployment']['gmac_per_frame'] < per_frame['deployment']['gmac_per_frame']
+
+
+def test_a_report_says_where_it_comes_from_and_how_little_few_frames_say(report, tiny_model):
+    content = json.loads((report / 'report.json').read_text())
+    weights = load_model(tiny_model).weights_sha256
+    assert {row['weights_sha256'] for row in content['rows']} == {weights}
+    assert content['data']['labelled_frames'] == 4
+    assert content['command'].startswith('vss ')
+    page = (report / 'report.html').read_text()
+    [line] = re.findall('<h1>.*</h1>\n<p class="note">(.*?)</p>', page)
+    for fact in (content['date'], content['version'], 'truth: labels', '1 clip;', weights[:12]):
+        assert fact in line
+    assert line.endswith('Only 4 labelled frames: differences below a point may well be noise.')
+
+
+def test_the_judge_runs_on_what_the_first_row_runs_on(tiny_model, tmp_path):
+    words = ('--model', tiny_model, '--against', tiny_model, '--protocol', 'deployment', '--no-plots')
+    words += ('--engine', 'onnxruntime', '--precision', 'bf16', '--precision', 'fp32', '-o', tmp_path)
+    assert run('synthetic:3x2', *words) == 0
+    [row] = json.loads((tmp_path / 'report.json').read_text())['rows']
+    assert row['engine']['precision'] == 'fp32'
+
+
+def test_costs_that_cannot_be_counted_are_said_to_be_missing_and_why(tiny_model, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    words = ('--model', tiny_model, '--warp-only', '--protocol', 'deployment')
+    assert run('synthetic:3x2', *words) == 0
+    assert caplog.text.count('GMAC of tiny are not counted: onnx ') == 1
 
 
 def test_what_is_carried_and_what_is_corrected_can_be_told_apart(tiny_model, tmp_path, capsys):
@@ -87,12 +117,12 @@ def test_warping_alone_is_never_said_to_be_corrected(tiny_model, tmp_path, capsy
 
 def test_a_row_of_all_frames_has_no_key_frames_to_be_compared(report):
     content = json.loads((report / 'report.json').read_text())
-    from vss_ros.evaluation.report import by_kind, frames_deployed
+    from vss_ros.evaluation.report import by_kind, frames_scored
 
     model, _, per_frame = content['rows']
     assert [scores is not None for scores in by_kind(model)] == [True, True, True]
     assert [scores is not None for scores in by_kind(per_frame)] == [True, False, False]
-    assert frames_deployed(content) == 4
+    assert (frames_scored(content, 'distance'), frames_scored(content)) == (2, 4)
 
 
 def test_labels_beside_the_images_that_are_none_are_an_error(tiny_model, tmp_path, capsys):
@@ -231,7 +261,17 @@ def test_no_folder_is_made_for_data_that_cannot_be_opened(tiny_model, tmp_path, 
     assert not (tmp_path / 'report').exists()
 
 
-def test_the_table_names_every_row(tiny_model, capsys):
+def test_a_run_that_fails_before_anything_was_scored_leaves_no_folder(tiny_model, tmp_path):
+    for kind, name, shape in (('images', '0', (64, 96, 3)), ('labels', '0', (32, 48))):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / f'{name}.png'), np.zeros(shape, np.uint8))
+    words = ('--model', tiny_model, '--distances', 0, '--no-plots', '-o', tmp_path / 'full' / 'report')
+    assert run(tmp_path, *words) == 2
+    assert not (tmp_path / 'full').exists()
+
+
+def test_the_table_names_every_row(tiny_model, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
     assert run('synthetic:3x3', '--model', tiny_model, '--warp-only', '--distances', 0, 1) == 0
     printed = capsys.readouterr().out
     assert 'mIoU (%) by distance from the key frame' in printed
@@ -351,8 +391,7 @@ def test_data_of_other_classes_are_refused(tiny_model, tmp_path, capsys):
     assert 'labelled with cityscapes19, tiny knows camvid11' in capsys.readouterr().err
 
 
-def test_engines_and_precisions_stand_side_by_side(tiny_model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv('COLUMNS', '100')  # room for these names in one line
+def test_engines_and_precisions_stand_side_by_side(tiny_model, tmp_path, capsys):
     words = ('synthetic:3x3', '--model', tiny_model, '--protocol', 'deployment', '--no-plots', '-o', tmp_path)
     assert run(*words, '--engine', 'onnxruntime', '--engine', 'torch') == 0
     rows = json.loads((tmp_path / 'report.json').read_text())['rows']

@@ -140,7 +140,7 @@ def test_models_of_one_name_are_told_apart_by_their_folders(tiny_model, tmp_path
 
 @pytest.mark.parametrize(
     ('times', 'engines', 'message'),
-    [(2, ['auto'], 'is named twice'), (1, ['onnxruntime'] * 2, 'would be scored twice')],
+    [(2, ['auto'], 'is named twice'), (1, ['onnxruntime'] * 2, 'would be measured twice')],
 )
 def test_nothing_is_scored_twice(tiny_model, times, engines, message):
     settings = [EngineSettings(engine, threads=1) for engine in engines]

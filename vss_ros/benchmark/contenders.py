@@ -76,7 +76,7 @@ class Contender:
         stage_segmenter: takes the frames a second time, each stage finished, where the engine works on. It is
             another stream: in the first one key frames would come at other times.
         memory_mb: resident memory that loading and warming up added; 0 for a model that was loaded already.
-        costs: of each graph, in all regions; None where onnx is not installed.
+        costs: of each graph, in all regions; None where they are not counted.
         steps: stages of each step.
     """
 
@@ -117,6 +117,18 @@ class Contender:
             self.engine.uploads_ms.clear()
             yield from segmenter.answers(frame)
 
+    @property
+    def kind(self) -> dict[str, Any]:
+        """What tells it from others, as it is written to JSON."""
+        return {
+            'model': self.model,
+            'network': list(self.network),
+            'engine': self.engine.describe(),
+            'key_frame_interval': self.interval,
+            'correction_interval': self.correction_interval,
+            'regions': self.segmenter.settings.regions,
+        }
+
     def report(self, ceilings: Ceilings | None) -> dict[str, Any]:
         """The figures as they are written to JSON, times in milliseconds.
 
@@ -127,12 +139,7 @@ class Contender:
 
         kinds = [kind for kind in self.totals.ms if self.totals.count(kind)]
         return {
-            'model': self.model,
-            'network': list(self.network),
-            'engine': self.engine.describe(),
-            'key_frame_interval': self.interval,
-            'correction_interval': self.correction_interval,
-            'regions': self.segmenter.settings.regions,
+            **self.kind,
             'frames': {kind: self.totals.count(kind) for kind in kinds},
             'ms': {kind: self._stages(kind) for kind in kinds},
             'mean_ms': fmean(ms for kind in kinds for ms in self.totals.ms[kind][TOTAL]),

@@ -71,7 +71,8 @@ def _averages(reports: Sequence[Report]) -> Rows:
 
 def _stages(report: Report) -> Rows:
     stages = [stage for times in report['ms'].values() for stage in times]
-    figures = [heading for kind in report['ms'] for heading in (f'{kind} p50', 'p99', 'of ceiling')]
+    columns = ('p50', 'p99', 'of\nceiling')
+    figures = [f'{kind}\n{columns[0]}' if not at else columns[at] for kind in report['ms'] for at in range(3)]
     rows = []
     for stage in sorted(dict.fromkeys(stages), key=lambda stage: stage == TOTAL):  # the total last
         cells = [stage]
@@ -86,6 +87,7 @@ def _stages(report: Report) -> Rows:
         ('stage',),
         figures,
         rows,
+        together=len(columns),
     )
 
 

@@ -24,7 +24,7 @@ came of the images that were sent, latency by kind of frame, and what of it the 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from itertools import product
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vss_ros.benchmark.contenders import Contender
     from vss_ros.core.engines import Engine
     from vss_ros.core.frame import Frame
+    from vss_ros.core.model.cost import Cost
     from vss_ros.core.model.folder import ModelFolder
 
 EAGER = 'eager'
@@ -100,14 +101,13 @@ def main(args: Namespace) -> int:
     _check(args)
     if args.ros:
         return bench_ros.main(args)
-    from rich.console import Console
 
     from vss_ros.benchmark.ceilings import measured_ceilings
     from vss_ros.benchmark.contenders import measure
     from vss_ros.benchmark.machine import peak_memory
     from vss_ros.benchmark.results import origin, write_results
     from vss_ros.benchmark.tables import all_rows, memory_line
-    from vss_ros.cli.console_table import draw
+    from vss_ros.cli.console_table import make_console, show
 
     frames = _read_frames(args)
     with _contenders(args, frames) as contenders:
@@ -131,7 +131,7 @@ def main(args: Namespace) -> int:
     tables, memory = list(all_rows(reports)), memory_line(peaks)
     write_results(figures, tables, args.json, args.markdown, args.overwrite, memory)
     # After the files: a reader of the tables may have seen enough, as `head` has, which ends us here.
-    console = Console(highlight=False, markup=False)
+    console = make_console()
     machine = figures['machine']
     console.print(
         f'{len(frames)} frames of {width}x{height} on {machine["processor"]}, {machine["cores"]} cores'
@@ -140,7 +140,7 @@ def main(args: Namespace) -> int:
         rates = ', '.join(f'{precision} {gflops:.0f} GFLOP/s' for precision, gflops in each.gflops.items())
         console.print(f'at best: {rates}; {each.gigabytes_per_s:.1f} GB/s ({each.how})')
     for table in tables:
-        console.print(draw(table))
+        show(table, console)
     console.print(memory)
     return 0
 
@@ -175,27 +175,37 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
 
     Raises:
         PrecisionError: no engine computes in a precision that was asked for.
+        SettingsError: two of them turn out to be the same.
     """
     from vss_ros.benchmark.models import models_of
+    from vss_ros.benchmark.tables import contender_name
     from vss_ros.core.errors import PrecisionError
-    from vss_ros.evaluation.comparison import load_apart, report_left_out
+    from vss_ros.evaluation.comparison import check_apart, counted_costs, load_apart, report_left_out
 
     engines = args.engine or [EngineSettings.engine]
     precisions = args.precision or [EngineSettings.precision]
     contenders: list[Contender] = []
     refusals: list[PrecisionError] = []
     with models_of(load_apart(args.models), args.network_size or [], precisions) as models:
-        for model, engine, precision in product(models, engines, precisions):
+        costs = [counted_costs(model) for model in models]
+        for (model, cost), engine, precision in product(zip(models, costs, strict=True), engines, precisions):
             try:
-                contenders += _scheduled(model, engine, precision, args, frames)
+                contenders += _scheduled(model, cost, engine, precision, args, frames)
             except PrecisionError as error:
                 refusals.append(error)
+        kinds = [each.kind for each in contenders]
+        check_apart(f'{contender_name(kind)}, interval {kind["key_frame_interval"]}' for kind in kinds)
         report_left_out(refusals, bool(contenders))
         yield contenders
 
 
 def _scheduled(
-    model: ModelFolder, engine_name: str, precision: str, args: Namespace, frames: Sequence[Frame]
+    model: ModelFolder,
+    costs: Mapping[str, Cost] | None,
+    engine_name: str,
+    precision: str,
+    args: Namespace,
+    frames: Sequence[Frame],
 ) -> Iterator[Contender]:
     """A model on an engine, once for each schedule.
 
@@ -204,11 +214,10 @@ def _scheduled(
     """
     from vss_ros.benchmark.contenders import Contender, StageEngine
     from vss_ros.benchmark.machine import memory_mb
-    from vss_ros.core.model.cost import frame_costs, known_costs
+    from vss_ros.core.model.cost import frame_costs
     from vss_ros.core.model.warm_up import warm_up
     from vss_ros.core.open_segmenter import make_segmenter
 
-    costs = known_costs(model)
     if costs is not None:
         costs = frame_costs(costs, model, StreamSettings(motion=args.motion, **given(args, REGIONS)))
     before_mb = memory_mb()  # the engine's own counts for the first of them

@@ -76,23 +76,22 @@ def settings_of(args: Namespace, engine: str, precision: str) -> EngineSettings:
 
 
 def main(args: Namespace) -> int:
-    from rich.console import Console
 
     from vss_ros.benchmark.results import origin, write_results
-    from vss_ros.cli.console_table import draw
+    from vss_ros.cli.console_table import make_console, show
     from vss_ros.core.errors import MissingLibraryError, SettingsError
 
     if find_spec('rclpy') is None:
         raise MissingLibraryError('rclpy', 'ros')
     if args.frames < 1 or not all(0 < rate < float('inf') for rate in args.rate or []):
         raise SettingsError('--frames and --rate must be above 0')
-    console = Console(highlight=False, markup=False)
+    console = make_console()
     reports = _reports(args, console)
     tables = [counts_table(reports), times_table(reports)]
     figures = {**origin('vss bench --ros', args.gpu_id), 'runs': reports}
     write_results(figures, tables, args.json, args.markdown, args.overwrite)
     for table in tables:
-        console.print(draw(table))
+        show(table, console)
     return 0
 
 

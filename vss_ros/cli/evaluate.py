@@ -29,6 +29,8 @@ from __future__ import annotations
 
 import json
 import operator
+import shlex
+import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +133,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
-    from rich.console import Console
 
-    from vss_ros.cli.console_table import draw
+    from vss_ros.cli.console_table import make_console, show
     from vss_ros.core.metrics import TruthIds
     from vss_ros.evaluation.evaluate import Checkpoint, evaluate
     from vss_ros.evaluation.report import make_report
@@ -153,9 +154,8 @@ def main(args: Namespace) -> int:
     checkpoint = None
     if args.output:
         fingerprint = _fingerprint(args, data, [*subjects, *judges]) | {'files': file_states(named, args)}
-        args.output.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint(args.output / PROGRESS, fingerprint, args.resume)
-    console = Console(highlight=False, markup=False)
+    console = make_console()
     lengths = [operator.length_hint(clip) for clip in data.clips]
     done = sum(lengths[: checkpoint.clips_done]) if checkpoint is not None else 0
     truth_ids = TruthIds(classes)
@@ -168,10 +168,10 @@ def main(args: Namespace) -> int:
 
         evaluate(data.clips, protocols, checkpoint, seen)
     truth_ids.tell_strange(data.name)
-    report = make_report(data, subjects, protocols, classes)
+    report = make_report(data, subjects, protocols, classes, shlex.join(['vss', *sys.argv[1:]]))
     _check_scored(report, args)
     for table in score_tables(report, short_name):
-        console.print(draw(table))
+        show(table, console)
     if checkpoint is not None:
         films = [protocol.film.samples() for protocol in protocols if protocol.film is not None]
         _write(args, report, next(filter(None, films), []))

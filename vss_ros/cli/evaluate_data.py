@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vss_ros.cli.options import add_layout_arguments, add_source_arguments, engines_settings
+from vss_ros.cli.options import add_layout_arguments, add_source_arguments, engine_settings
 from vss_ros.cli.stills import (
     add_stills_arguments,
     check_stills_are_named,
@@ -112,7 +112,9 @@ def data_for(
     model = subjects[0].model
     data = _with_stills(named, args, subjects)
     if args.against:
-        judge = load_reference(args.against, engines_settings(args)[0], model)
+        used = subjects[0].engine.describe()  # of several those that are not left out
+        settings = engine_settings(args, engine=used['engine'], precision=used['precision'])
+        judge = load_reference(args.against, settings, model)
         return judged_by(data, judge), [judge]
     check_classes(data, model)
     return data, []

@@ -11,6 +11,7 @@ from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpForm
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
+from typing import NoReturn
 
 from vss_ros.core.errors import VssError
 from vss_ros.core.files.share import version
@@ -85,11 +86,16 @@ def _parsed(verb: str | None, words: list[str]) -> Namespace:
     return args
 
 
+class _Parser(ArgumentParser):
+    """One that answers a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f'{self.prog}: error: {message}; see {self.prog} --help\n')
+
+
 def _parser(chosen: str | None) -> ArgumentParser:
     """The parser of all verbs, with the arguments of the one that was chosen."""
-    parser = ArgumentParser(
-        prog='vss', description=__doc__, epilog='`vss VERB --help` tells more about a verb.'
-    )
+    parser = _Parser(prog='vss', description=__doc__, epilog='`vss VERB --help` tells more about a verb.')
     parser.add_argument('--version', action='version', version=f'vss {version()}')
     parser.add_argument('--debug', action='store_true', help='show where an error came from')
     verbs = parser.add_subparsers(metavar='VERB', required=True)

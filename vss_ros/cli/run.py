@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
+import re
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from vss_ros.core.sinks.scores import ScoreSink
 
 ALPHA = 0.5
+LIVE = re.compile(r'\d+|/dev/.*|[a-z]+://.*')  # what other programs call a camera
 _log = logging.getLogger(__name__)
 
 
@@ -86,6 +88,11 @@ def main(args: Namespace) -> int:
         raise SettingsError('--alpha is for overlay videos; name one with -o, such as -o overlay.mp4')
     if args.copy_images and not any(map(is_bag, args.output)):
         raise SettingsError('--copy-images is for bags; name one with -o, such as -o masks.mcap')
+    if LIVE.fullmatch(args.source) and not (args.source.isdigit() and user_path(args.source).exists()):
+        raise SettingsError(
+            f'{args.source} is no file, and vss run reads files; for a live camera start the node (README, '
+            'On a robot)'
+        )
     alpha = ALPHA if args.alpha is None else args.alpha
     check_apart(args.output, user_path(args.source), args.labels)
     settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
@@ -111,6 +118,11 @@ def main(args: Namespace) -> int:
             pipeline.run(frames, segmenter, [*outputs, tally, scores, _ProgressSink(progress)])
             if not tally.frames:
                 raise SourceError(f'{args.source} gave no frames')
+            if outputs and not scores.frames and all(isinstance(each, ScoreSink) for each in outputs):
+                raise SourceError(
+                    f'{args.source}: no frame has a label, so there are no scores to write; give --labels or '
+                    '--mask-topic'
+                )
         seconds = time.perf_counter() - start
     _report(args, segmenter.model, engine, tally, scores, seconds)
     return 0
@@ -125,9 +137,9 @@ def _report(
     seconds: float,
 ) -> None:
     """Prints how fast it was, how good where the truth is known, and what was written."""
-    from rich.console import Console
+    from vss_ros.cli.console_table import make_console
 
-    console = Console(highlight=False, markup=False)
+    console = make_console()
     console.print(
         f'{tally.frames} frames in {seconds:.1f} s, {tally.frames / seconds:.1f} frames/s with reading and '
         'writing'

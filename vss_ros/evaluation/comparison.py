@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from vss_ros.core.errors import PrecisionError, SettingsError
+from vss_ros.core.errors import MissingLibraryError, ModelError, PrecisionError, SettingsError
+from vss_ros.core.model.cost import Cost, graph_costs
 from vss_ros.core.model.folder import ModelFolder, load_model
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,26 @@ def load_apart(names: Sequence[str]) -> list[ModelFolder]:
         replace(model, name=f'{model.name} ({name})') if named[model.name] > 1 else model
         for name, model in zip(names, models, strict=True)
     ]
+
+
+def check_apart(names: Iterable[str]) -> None:
+    """Refuses to compare something with itself, as `auto` may turn out to be an engine that was named, too.
+
+    Raises:
+        SettingsError: two have one name.
+    """
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise SettingsError(f'{name} would be measured twice; leave one of its engines out')
+
+
+def counted_costs(model: ModelFolder) -> dict[str, Cost] | None:
+    """What `graph_costs` gives; None, and a warning that says why, where that cannot be counted."""
+    try:
+        return graph_costs(model)
+    except (MissingLibraryError, ModelError) as error:
+        _log.warning('GMAC of %s are not counted: %s', model.name, error)
+        return None
 
 
 def report_left_out(refusals: Sequence[PrecisionError], is_any_left: bool) -> None:

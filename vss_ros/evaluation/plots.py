@@ -298,10 +298,10 @@ def _number_points(axes: Axes, curves: Sequence[Curve]) -> None:
     """
     axes.autoscale_view()
     points = [
-        (place, axes.transData.transform(place) * 72 / axes.figure.dpi, f'{number:g}')
+        ((x, y), axes.transData.transform((x, y)) * 72 / axes.figure.dpi, f'{number:g}')
         for curve in curves
-        for number, *place in zip(curve.numbers, curve.across, curve.values, strict=True)
-        if not np.isnan(place[1])
+        for number, x, y in zip(curve.numbers, curve.across, curve.values, strict=True)
+        if not np.isnan(y)
     ]
     taken = [(x - 3, y - 3, x + 3, y + 3) for _, (x, y), _ in points]  # in points, by markers
     written: set[tuple[Any, ...]] = set()  # what coincides is numbered once

@@ -18,14 +18,14 @@ from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.errors import PrecisionError, SettingsError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
-from vss_ros.core.model.cost import Cost, frame_costs, known_costs, step_macs
+from vss_ros.core.model.cost import Cost, frame_costs, step_macs
 from vss_ros.core.model.folder import ModelFolder, load_model
 from vss_ros.core.model.steps import CARRIED
 from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.open_segmenter import make_segmenter
 from vss_ros.core.resize import fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
-from vss_ros.evaluation.comparison import load_apart, report_left_out
+from vss_ros.evaluation.comparison import check_apart, counted_costs, load_apart, report_left_out
 from vss_ros.evaluation.deciding import Decider, decide
 from vss_ros.evaluation.recording import Recorder
 from vss_ros.evaluation.variants import in_full, without_correction
@@ -45,7 +45,7 @@ class Subject:
         settings: of its streams; when a frame is a key frame, and whether that is computed in the background,
             is for the protocols to say. `correction_interval` is that of the model where none was asked for,
             and 1 where every frame after a key frame takes the same step.
-        costs: of one run of each graph; None where onnx is not installed.
+        costs: of one run of each graph; None where they are not counted.
     """
 
     name: str
@@ -195,16 +195,16 @@ def load_subjects(
             model = replace(model, name=f'{model.name}, {described["engine"]} {described["precision"]}')
         if subjects:
             _check_same_classes(model, subjects[0].model)
-        if any(model.name == subject.name for subject in subjects):
-            raise SettingsError(f'{model.name} would be scored twice; leave one of the engines out')
-        subjects.append(_subject(model, MODEL, loaded, settings))
+        check_apart([model.name, *(subject.name for subject in subjects)])
+        costs = counted_costs(model)
+        subjects.append(_subject(model, MODEL, loaded, settings, costs))
         if warp_only and (variant := without_correction(model)) is not None:
-            subjects.append(_subject(variant, WARP_ONLY, Decider(loaded, variant), settings))
+            subjects.append(_subject(variant, WARP_ONLY, Decider(loaded, variant), settings, costs))
         elif warp_only:
             _log.warning('%s has no stage that warps scores; there is no row of warping alone', model.name)
         if per_frame and model.propagates:
             own_motion = replace(settings, motion=StreamSettings.motion)
-            subjects.append(_subject(in_full(model), PER_FRAME, loaded, own_motion))
+            subjects.append(_subject(in_full(model), PER_FRAME, loaded, own_motion, costs))
     report_left_out(refusals, bool(subjects))
     return subjects
 
@@ -219,7 +219,7 @@ def load_reference(name: str, settings: EngineSettings, judged: ModelFolder) -> 
     model = load_model(name)
     _check_same_classes(model, judged)
     model = in_full(model) if model.propagates else model
-    return _subject(model, PER_FRAME, load_engine(model, settings), StreamSettings())
+    return _subject(model, PER_FRAME, load_engine(model, settings), StreamSettings(), None)
 
 
 def _check_same_classes(model: ModelFolder, other: ModelFolder) -> None:
@@ -230,7 +230,13 @@ def _check_same_classes(model: ModelFolder, other: ModelFolder) -> None:
         )
 
 
-def _subject(model: ModelFolder, kind: str, engine: Engine, settings: StreamSettings) -> Subject:
+def _subject(
+    model: ModelFolder,
+    kind: str,
+    engine: Engine,
+    settings: StreamSettings,
+    costs: Mapping[str, Cost] | None,
+) -> Subject:
     name = model.name if kind == MODEL else f'{model.name}, {kind}'
     settings = replace(
         settings,
@@ -238,4 +244,4 @@ def _subject(model: ModelFolder, kind: str, engine: Engine, settings: StreamSett
         max_frame_gap_s=float('inf'),  # frames of a clip follow each other, whatever their stamps say
         background_key_frames=False,
     )
-    return Subject(name, kind, model, engine, settings, known_costs(model))
+    return Subject(name, kind, model, engine, settings, costs)

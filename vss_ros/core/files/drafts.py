@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -40,7 +40,7 @@ class Draft:
             remove_unfinished(target)
         if target.exists() and not overwrite:
             raise SettingsError(f'{target} exists; choose another name or add --overwrite')
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._made = make_folder(target.parent)
         self.target = target
         self._may_replace = overwrite
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
@@ -48,6 +48,7 @@ class Draft:
             self._mark = _held_mark(self._folder, target)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
+            remove_if_empty(self._made)
             raise
         self.path = self._folder / target.name
 
@@ -71,9 +72,24 @@ class Draft:
         self.discard()
 
     def discard(self) -> None:
-        """Removes what is not published."""
+        """Removes what is not published, and folders that were made for it."""
         self._mark.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        remove_if_empty(self._made)
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Makes a folder and those around it; gives those that were not there, the innermost first."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def remove_if_empty(folders: Sequence[Path]) -> None:
+    """Removes folders, the innermost first, as far as nothing lies in them."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def remove_unfinished(target: Path) -> None:

@@ -80,14 +80,6 @@ def graph_costs(model: ModelFolder) -> dict[str, Cost]:
     return {name: cost_of(graph.file) for name, graph in model.graphs.items()}
 
 
-def known_costs(model: ModelFolder) -> dict[str, Cost] | None:
-    """What `graph_costs` gives; None where that cannot be counted."""
-    try:
-        return graph_costs(model)
-    except (MissingLibraryError, ModelError):
-        return None
-
-
 def frame_costs(costs: Mapping[str, Cost], model: ModelFolder, settings: StreamSettings) -> dict[str, Cost]:
     """What each graph that runs costs a frame of a stream, in all its regions together.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.files.drafts import write_file
+from vss_ros.core.files.drafts import make_folder, remove_if_empty, write_file
 from vss_ros.core.frame import Frame, Segmentation
 
 OWN_NAME = re.compile(r'\d{6,}\.png')
@@ -34,7 +34,7 @@ class MaskSink:
         self._old = {path for path in folder.glob('*.png') if OWN_NAME.fullmatch(path.name)}
         if self._old and not overwrite:
             raise SettingsError(f'{folder} holds masks already; choose another folder or add --overwrite')
-        folder.mkdir(parents=True, exist_ok=True)
+        self._made = make_folder(folder)
         self._folder = folder
         self._count = 0
 
@@ -52,3 +52,4 @@ class MaskSink:
         """Keeps the masks written so far: each is complete. Of two runs there is never a mixture."""
         if self._count:
             self.close()
+        remove_if_empty(self._made)
