@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
+from math import ceil
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -11,11 +14,12 @@ import numpy as np
 
 from vss_ros.core.classes import ClassSet
 from vss_ros.core.drawing import overlay
-from vss_ros.core.files.drafts import Draft
+from vss_ros.core.files.drafts import write_file
 from vss_ros.core.metrics import ConfusionMatrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from vss_ros.ros.demo_client import Reply
 
@@ -25,16 +29,33 @@ NOTES = {  # where there is no distortion map, by kind of frame
     'key': 'computed in full:\nnothing was warped',
     'carried': 'only carried along:\nnothing was corrected',
 }
+MAPS = (
+    'confidence: white is sure, dark is in doubt',
+    'distortion: bright where the warped labels are not trusted and the correction takes over',
+)
 COLUMN_INCHES = 3.0
+LINE_INCHES = 0.22  # of the text below
+CHARACTERS_PER_INCH = 11  # of it; most lines hold a few more
+PATCH_INCHES = 0.5  # of a class's colour and the gaps around it
 PIXELS_PER_INCH = 110
 INK, FRAME, PAPER = '#24292f', '#c0c7ce', '#ffffff'
 
 
 def write_contact_sheet(path: Path, replies: Sequence[Reply], classes: ClassSet) -> None:
-    """Draws the frames from one key frame to the next as columns, and what came back for them as rows.
+    """Writes the picture of `draw_contact_sheet`.
 
     Args:
         path: a .png file; it is replaced.
+    """
+    content = BytesIO()
+    draw_contact_sheet(replies, classes).savefig(content, facecolor=PAPER)
+    write_file(path, content.getvalue())
+
+
+def draw_contact_sheet(replies: Sequence[Reply], classes: ClassSet) -> Figure:
+    """The frames from one key frame to the next as columns, and what came back for them as rows.
+
+    Args:
         replies: complete replies in the order of their frames.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -43,11 +64,15 @@ def write_contact_sheet(path: Path, replies: Sequence[Reply], classes: ClassSet)
     shown = spread(_best_run(replies, classes), COLUMNS)
     height, width = shown[0].frame.size
     row_inches = COLUMN_INCHES * height / width
-    size = COLUMN_INCHES * len(shown) + 0.5, row_inches * len(ROWS) + 1.6
+    figure_inches = COLUMN_INCHES * len(shown) + 0.5
+    caption = _caption(figure_inches)
+    legend_columns = _legend_columns(classes.names, figure_inches)
+    bottom = LINE_INCHES * (len(caption) + ceil(len(classes) / legend_columns)) + 0.4
+    size = figure_inches, row_inches * len(ROWS) + bottom + 0.6
     figure = Figure(figsize=size, dpi=PIXELS_PER_INCH, facecolor=PAPER)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        len(ROWS), len(shown), left=0.5 / size[0], right=0.995, bottom=0.85 / size[1],
+        len(ROWS), len(shown), left=0.5 / size[0], right=0.995, bottom=bottom / size[1],
         top=1 - 0.6 / size[1], wspace=0.02, hspace=0.02,
     )  # fmt: skip
     for column, reply in enumerate(shown):
@@ -58,18 +83,13 @@ def write_contact_sheet(path: Path, replies: Sequence[Reply], classes: ClassSet)
             for spine in axes.spines.values():
                 spine.set(color=FRAME, linewidth=0.8)
             if row == 0:
-                axes.set_title(_caption(reply, shown[0], classes), fontsize=11, color=INK, linespacing=1.4)
+                axes.set_title(_title(reply, shown[0], classes), fontsize=11, color=INK, linespacing=1.4)
             if column == 0:
                 axes.set_ylabel(name, fontsize=13, color=INK)
             if name == 'distortion' and (note := NOTES.get(reply.info['kind'])):
                 _note(axes, note)
-    _legend(figure, classes, size)
-    draft = Draft(path, overwrite=True)
-    try:
-        figure.savefig(draft.path, facecolor=PAPER)
-        draft.publish()
-    finally:
-        draft.discard()
+    _legend(figure, classes, legend_columns, caption)
+    return figure
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
@@ -120,7 +140,7 @@ def _fitted(picture: np.ndarray, image: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.resize(picture, image.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def _caption(reply: Reply, first: Reply, classes: ClassSet) -> str:
+def _title(reply: Reply, first: Reply, classes: ClassSet) -> str:
     if reply.info['kind'] == 'key':
         title = 'key frame'
     else:
@@ -138,21 +158,37 @@ def _note(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha='center', va='center', color='white', fontsize=10)
 
 
-def _legend(figure: Any, classes: ClassSet, size: tuple[float, float]) -> None:
-    """The classes' colours, and what the colours of the two maps mean."""
+def _caption(figure_inches: float) -> list[str]:
+    """What the colours of the two maps mean, in lines that the figure has room for."""
+    most = int(CHARACTERS_PER_INCH * figure_inches)
+    whole = '     '.join(MAPS)
+    return [whole] if len(whole) <= most else [line for text in MAPS for line in wrap(text, most)]
+
+
+def _legend_columns(names: Sequence[str], figure_inches: float) -> int:
+    """In how many columns the figure has room for the classes, in as few lines as can be."""
+    for lines in range(1, len(names)):
+        columns = ceil(len(names) / lines)
+        widest = [max(map(len, column)) for column in np.array_split(names, columns)]
+        if sum(widest) / CHARACTERS_PER_INCH + PATCH_INCHES * columns <= figure_inches:
+            return columns
+    return 1
+
+
+def _legend(figure: Figure, classes: ClassSet, columns: int, caption: Sequence[str]) -> None:
+    """The classes' colours, above the caption."""
     from matplotlib.patches import Patch
 
     patches = [
         Patch(color=(red / 255, green / 255, blue / 255), label=name.replace('_', ' '))
         for name, (red, green, blue) in zip(classes.names, classes.colours, strict=True)
     ]
+    inch = 1 / figure.get_figheight()
     figure.legend(
-        handles=patches, loc='lower center', ncols=11, frameon=False, fontsize=11, labelcolor=INK,
-        bbox_to_anchor=(0.5, 0.34 / size[1]), handlelength=1.2, handleheight=1.0, columnspacing=1.2,
+        handles=patches, loc='lower center', ncols=columns, frameon=False, fontsize=11, labelcolor=INK,
+        bbox_to_anchor=(0.5, (LINE_INCHES * len(caption) + 0.1) * inch), handlelength=1.2, handleheight=1.0,
+        columnspacing=1.2,
     )  # fmt: skip
     figure.text(
-        0.5, 0.2 / size[1],
-        'confidence: white is sure, dark is in doubt     distortion: bright where the warped labels are not '
-        'trusted and the correction takes over',
-        ha='center', fontsize=11, color=INK,
+        0.5, 0.1 * inch, '\n'.join(caption), ha='center', va='bottom', fontsize=11, color=INK, linespacing=1.3
     )  # fmt: skip
