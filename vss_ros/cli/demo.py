@@ -87,6 +87,14 @@ def main(args: Namespace) -> int:
         return 1
     scores = _write_results(segmented, model.classes, args.output_dir, console)
     console.print(_table(replies, segmented, health, scores))
+    answered = sum(reply.latency_ms is not None for reply in replies)
+    if answered < len(replies) / 2:
+        console.print(
+            f'The machine was too busy: {answered} of {len(replies)} images were answered, '
+            f'{health["dropped"]} dropped for a newer one; see {args.output_dir / NODE_LOG}',
+            style='yellow',
+            soft_wrap=True,
+        )
     for name in (SHEET, VIDEO, NODE_LOG):
         console.print(f'written: {args.output_dir / name}', soft_wrap=True)
     return 0
