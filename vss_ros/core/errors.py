@@ -6,9 +6,11 @@ the transition. A message says what was wrong, what was expected and what to do 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class VssError(Exception):
@@ -37,6 +39,37 @@ class SourceError(VssError):
 
 class FrameError(VssError):
     """One frame cannot be used; the stream goes on with the next."""
+
+
+class OutputError(VssError, OSError):
+    """An output cannot be written: its disk is full, say, or read-only.
+
+    Args:
+        output: by the name that its user gave it.
+        cause: why.
+    """
+
+    def __init__(self, output: str | Path, cause: OSError) -> None:
+        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = 'no space is left on the disk; free some or name another output'
+        else:
+            reason = f'{cause.strerror or cause}; name another'
+        super().__init__(f'{output} cannot be written: {reason}')
+
+
+@contextmanager
+def writing(output: str | Path) -> Iterator[None]:
+    """For all that writes an output: says which one it is that cannot be written.
+
+    Raises:
+        OutputError: in the place of any other OSError; but of a pipe whose reader has gone BrokenPipeError.
+    """
+    try:
+        yield
+    except (OutputError, BrokenPipeError):
+        raise
+    except OSError as error:
+        raise OutputError(output, error) from error
 
 
 class ShapeError(VssError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import SettingsError, writing
 from vss_ros.core.files.paths import real_path
 
 PREFIX = '.unfinished-'
@@ -188,19 +188,21 @@ def write_file(path: Path, data: bytes | str, overwrite: bool = True) -> None:
 
     Raises:
         SettingsError: a folder or a link to itself has that name, or the file may not be replaced.
+        OutputError: nothing can be written there.
     """
     refuse_folder(path)
     content = data.encode(errors='backslashreplace') if isinstance(data, str) else data
-    if _is_device(path):
-        with path.open('wb') as device:
-            device.write(content)
-        return
-    draft = Draft(_linked(path), overwrite, tidy=False)
-    try:
-        draft.path.write_bytes(content)
-        draft.publish()
-    finally:
-        draft.discard()
+    with writing(path):
+        if _is_device(path):
+            with path.open('wb') as device:
+                device.write(content)
+            return
+        draft = Draft(_linked(path), overwrite, tidy=False)
+        try:
+            draft.path.write_bytes(content)
+            draft.publish()
+        finally:
+            draft.discard()
 
 
 def check_file(path: Path, overwrite: bool = False) -> None:

@@ -21,7 +21,7 @@ class Sink(Protocol):
         Raises:
             FrameError: this result cannot be written; the next one may be.
             OSError, SettingsError: nothing can be written there: the disk is full, say, or another run writes
-                to the same place.
+                to the same place. Of a sink of `open_sinks` an OSError is an OutputError, which names it.
         """
         ...
 

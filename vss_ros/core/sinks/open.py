@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vss_ros.core.classes import ClassSet
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import SettingsError, writing
 from vss_ros.core.files.paths import user_path
+from vss_ros.core.frame import Frame, Segmentation
 from vss_ros.core.sinks import FileSink
 from vss_ros.core.sources.images import SUFFIXES
 from vss_ros.core.sources.open import holds_bag
@@ -132,6 +133,25 @@ def _check_replaceable(spec: str) -> None:
         raise SettingsError(f'{path} is a folder that holds no bag and is not replaced; choose another name')
 
 
+class _NamedSink:
+    """A sink that names its output, as the user did, where it cannot be written."""
+
+    def __init__(self, spec: str, sink: FileSink) -> None:
+        self._spec = spec
+        self._sink = sink
+
+    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        with writing(self._spec):
+            self._sink.write(frame, segmentation)
+
+    def close(self) -> None:
+        with writing(self._spec):
+            self._sink.close()
+
+    def discard(self) -> None:
+        self._sink.discard()
+
+
 @contextmanager
 def open_sinks(
     specs: Iterable[str], classes: ClassSet, *, overwrite: bool = False, **options: Any
@@ -140,12 +160,15 @@ def open_sinks(
 
     Raises:
         SettingsError: as `open_sink`, or two outputs have one name, or one lies within another.
+        OutputError: one of them cannot be written; also when its sink takes a result.
     """
-    specs, sinks = list(specs), []
+    specs = list(specs)
+    sinks: list[FileSink] = []
     _check_apart_from_each_other(specs)
     try:
         for spec in specs:
-            sinks.append(open_sink(spec, classes, overwrite=overwrite, **options))
+            with writing(spec):
+                sinks.append(_NamedSink(spec, open_sink(spec, classes, overwrite=overwrite, **options)))
         yield sinks
         for spec, sink in zip(specs, sinks, strict=True):
             if overwrite:
