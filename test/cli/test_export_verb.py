@@ -21,15 +21,20 @@ def test_a_model_is_written_again_for_another_size_and_other_options(tiny_model,
     assert new.weights.stat().st_size < 0.6 * old.weights.stat().st_size
 
 
-def test_a_model_is_written_again_as_a_method_that_makes_do_with_its_networks(tiny_model, tmp_path):
+def test_a_model_is_written_again_as_a_method_that_makes_do_with_its_networks(tiny_model, tmp_path, capsys):
     close, out = tmp_path / 'close', tmp_path / 'dff'
-    assert main(['export', str(tiny_model), '-o', str(close), '--set', 'magnify=1.5']) == 0
+    changes = ['--set', 'magnify=1.5', '--set', 'temperatures=[1.4, 1.2]']
+    assert main(['export', str(tiny_model), '-o', str(close), *changes]) == 0
+    assert 'temperatures' not in capsys.readouterr().err
     options = ['--set', 'scale_field=false', '--set', 'flow=dis']
     assert main(['export', str(close), '-o', str(out), '--method', 'dff', *options]) == 0
     new = load_model(out)
     assert (new.method, new.steps['propagated']) == ('dff', ('flow', 'warp', 'decide'))
     assert (new.options['backbone'], new.options['magnify']) == ('lite', 1.5)  # how its network is built
     assert 'w_f' not in new.options
+    assert new.options['temperatures'] == [1.4]
+    said = 'the temperatures of close were fitted to evss-lite: only that of key frames, 1.4, is kept'
+    assert said in capsys.readouterr().err
 
 
 def test_what_the_scheduler_expects_stays_with_a_model_that_computes_the_same(tiny_model, tmp_path):

@@ -25,12 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from vss_ros.core.errors import SettingsError, torch_needed
+from vss_ros.core.errors import SettingsError, torch_needed, writing
 from vss_ros.core.files.paths import real_path, user_path
 from vss_ros.core.model.folder import load_model
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from vss_ros.core.model.folder import ModelFolder
+    from vss_ros.methods.method import Method
 
 CALIBRATION_FRAMES = 100
 
@@ -98,30 +101,46 @@ def main(args: Namespace) -> int:
             'folder for a whole model with -o'
         )
     made = model
-    if args.output:
-        is_changed = bool(args.set or args.method or args.size)
-        made = export(
-            load_method(model, dict(args.set), args.method),
-            args.output,
-            name=args.name or real_path(args.output).name,
-            class_set=args.classes or model.classes,
-            image_size=args.size or model.image_size,
-            training=dict(model.training),
-            weights_dtype=args.weights,
-            keep_graphs=not args.no_graphs,
-            expected_accuracy=None if is_changed else model.expected_accuracy,  # fitted to how it was
-            progress=_progress,
-        )
-    if 'fp16' in args.precision:
-        made = add_fp16(made, _progress)
-    if 'int8' in args.precision:
-        made = add_int8(made, _calibration_images(args), _progress)
+    with writing(args.output or model.path):
+        if args.output:
+            method = load_method(model, dict(args.set), args.method)
+            _tell_lost_temperatures(args, model, method)
+            is_changed = bool(args.set or args.method or args.size)
+            made = export(
+                method,
+                args.output,
+                name=args.name or real_path(args.output).name,
+                class_set=args.classes or model.classes,
+                image_size=args.size or model.image_size,
+                training=dict(model.training),
+                weights_dtype=args.weights,
+                keep_graphs=not args.no_graphs,
+                expected_accuracy=None if is_changed else model.expected_accuracy,  # fitted to how it was
+                progress=_progress,
+            )
+        if 'fp16' in args.precision:
+            made = add_fp16(made, _progress)
+        if 'int8' in args.precision:
+            made = add_int8(made, _calibration_images(args), _progress)
     height, width = made.image_size
     files = [graph.file for graph in made.graphs.values()] or [made.path / WEIGHTS_FILE]
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     what = f'{len(made.graphs)} graphs' if made.graphs else 'weights alone'
     print(f'{made.path}: {made.name} for {width}x{height}, {what}, {megabytes:.1f} MB')
     return 0
+
+
+def _tell_lost_temperatures(args: Namespace, model: ModelFolder, method: Method) -> None:
+    """Says what another method keeps of the calibration of the confidence."""
+    is_same = args.method in (None, model.method)
+    if is_same or 'temperatures' not in model.options or 'temperatures' in dict(args.set):
+        return
+    kept = method.options.get('temperatures')
+    what = f'only that of key frames, {kept[0]}, is kept' if kept else 'none is kept'
+    _progress(
+        f'the temperatures of {model.name} were fitted to {model.method}: {what}; fit all of them anew with: '
+        f'vss calibrate {args.output} --confidence -o FOLDER --stills FOLDER'
+    )
 
 
 def _check(args: Namespace) -> None:

@@ -73,7 +73,8 @@ def load_method(
         options: values that replace those the model was made with. Networks that they make needless
             are left out; a network they need but the model does not have is an error.
         name: of another method that makes do with the networks of the model; of its options it keeps those
-            that say how these are built.
+            that say how these are built, and the temperature of key frames, which are the same. Those of
+            propagated frames were fitted to what corrected them.
     Raises:
         ModelError: the folder has no weights, or they do not fit the method.
         SettingsError: an option has a value that cannot be used.
@@ -101,8 +102,11 @@ def load_method(
 def _kept_options(model: ModelFolder, name: str) -> dict[str, Any]:
     if name == model.method:
         return dict(model.options)
-    shared = set(method_class(model.method).shared) & set(method_class(name).shared)
-    return {option: value for option, value in model.options.items() if option in shared}
+    before, after = method_class(model.method), method_class(name)
+    kept = {key: value for key, value in model.options.items() if key in {*before.shared} & {*after.shared}}
+    if before.key_network == after.key_network and 'temperatures' in model.options:
+        kept['temperatures'] = model.options['temperatures'][:1]
+    return kept
 
 
 def _fits_fp16(tensor: Tensor) -> bool:
