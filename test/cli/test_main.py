@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from vss_ros.cli import info
 from vss_ros.cli.main import VERBS, main
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.files.share import share_names, share_path, version
 
 HEAVY = ('torch', 'onnxruntime', 'onnx', 'cv2', 'av', 'rosbags', 'rclpy', 'matplotlib')
@@ -103,6 +104,27 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, tiny_model)
     error = capsys.readouterr().err
     assert error.startswith('vss: error: ')
     assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize('error', [EngineError('cannot be loaded'), ImportError('is registered already')])
+def test_interrupted_is_not_broken_though_a_library_that_is_imported_says_so(monkeypatch, capsys, error):
+    def loads(_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.setattr(info, 'main', loads)
+    assert main(['info']) == 130
+    assert capsys.readouterr().err == 'vss: interrupted\n'
+
+
+def test_words_that_a_verb_does_not_know_are_answered_with_its_own_help(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(['run', 'x.mp4', '--foo'])
+    assert exit_.value.code == 2
+    message = 'vss run: error: unrecognized arguments: --foo; see vss run --help\n'
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize(('sent', 'ignored'), [('SIGTERM', False), ('SIGHUP', False), ('SIGHUP', True)])

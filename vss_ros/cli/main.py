@@ -11,6 +11,7 @@ from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpForm
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
+from types import FrameType
 from typing import NoReturn
 
 from vss_ros.core.errors import VssError
@@ -30,12 +31,20 @@ VERBS = {
     'import-weights': 'make a model of published weights',
 }
 USER_ERROR, INTERRUPTED = 2, 130
+_is_interrupted = False
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ends what runs as Ctrl-C does; remembered, because a library that is being imported may swallow it."""
+    global _is_interrupted
+    _is_interrupted = True
+    raise KeyboardInterrupt
 
 
 def _end_at_once() -> None:
     """A child that a library forks has nothing to tidy up, and would write a traceback of ours."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.default_int_handler:
+        if signal.getsignal(number) is _interrupt:
             signal.signal(number, signal.SIG_DFL)
 
 
@@ -44,20 +53,27 @@ os.register_at_fork(after_in_child=_end_at_once)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `vss` and returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C, SIGTERM."""
+    global _is_interrupted
+    _is_interrupted = False
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors='backslashreplace')
     # Whoever ends us: half-written outputs are removed, processes that we started are ended with us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup closing the terminal ends nothing
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's background jobs have them
+            signal.signal(number, _interrupt)
     logging.basicConfig(level=logging.WARNING, format='vss: %(levelname)s: %(message)s')
     try:
         verb = next((word for word in words if not word.startswith('-')), None)
         args = _parsed(verb, words)
         return args.main(args)
-    except (VssError, OSError, MemoryError) as error:
+    except Exception as error:
         if '--debug' in words:
+            raise
+        if _is_interrupted:  # a library that was interrupted seems to be broken, say
+            return _interrupted()
+        if not isinstance(error, (VssError, OSError, MemoryError)):
             raise
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,15 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'vss: error: {reason}{error}', file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        with suppress(OSError):  # the terminal may be the one that was closed
-            print('vss: interrupted', file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    with suppress(OSError):  # the terminal may be the one that was closed
+        print('vss: interrupted', file=sys.stderr)
+    return INTERRUPTED
 
 
 def _parsed(verb: str | None, words: list[str]) -> Namespace:
     """The arguments. Names may come after options, even optional ones, which argparse does not see."""
-    parser = _parser(verb)
-    args, rest = parser.parse_known_args(words)
+    args, rest = _parser(verb).parse_known_args(words)
     are_names = 'takes_more' in args and not any(word.startswith('-') for word in rest)
     named = getattr(args, args.takes_more) if are_names else None
     if isinstance(named, list):
@@ -82,7 +101,7 @@ def _parsed(verb: str | None, words: list[str]) -> Namespace:
     elif are_names and named is None and len(rest) == 1:
         setattr(args, args.takes_more, rest[0])
     elif rest:
-        parser.error(f'unrecognized arguments: {" ".join(rest)}')
+        args.refuse(f'unrecognized arguments: {" ".join(rest)}')
     return args
 
 
@@ -106,7 +125,7 @@ def _parser(chosen: str | None) -> ArgumentParser:
             module = importlib.import_module(f'vss_ros.cli.{name.replace("-", "_")}')
             verb.description = module.__doc__
             module.add_arguments(verb)
-            verb.set_defaults(main=module.main)
+            verb.set_defaults(main=module.main, refuse=verb.error)
     return parser
 
 
