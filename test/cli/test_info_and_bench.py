@@ -13,6 +13,7 @@ from vss_ros.cli.main import main
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model.cost import cost_of, graph_costs, step_macs
+from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 
@@ -42,6 +43,30 @@ def test_info_refuses_a_model_that_was_changed(tiny_model, tmp_path, capsys):
         file.write(b'\0')
     assert main(['info', str(copy)]) == 2
     assert 'warp.onnx is damaged or was changed' in capsys.readouterr().err
+
+
+def test_info_tells_a_graph_that_keeps_tensors_in_another_file(tiny_model, tmp_path, capsys, monkeypatch):
+    onnx = pytest.importorskip('onnx')
+    monkeypatch.setenv('COLUMNS', '400')
+    copy = Path(shutil.copytree(tiny_model, tmp_path / 'copy'))
+    file = copy / 'segmenter.onnx'
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location='segmenter.onnx.data')
+    content = yaml.safe_load((copy / 'model.yaml').read_text())
+    content['graphs']['segmenter']['sha256'] = sha256_of(file)
+    (copy / 'model.yaml').write_text(yaml.safe_dump(content))
+    main(['info', str(copy)])
+    shown = capsys.readouterr().out
+    assert 'segmenter.onnx keeps tensors in another file, segmenter.onnx.data say' in shown
+    assert 'external_data=False' in shown
+    assert 'complete' not in shown
+
+
+def test_info_marks_a_method_that_is_not_known_here(tiny_model, tmp_path, capsys):
+    copy = Path(shutil.copytree(tiny_model, tmp_path / 'copy'))
+    text = (copy / 'model.yaml').read_text()
+    (copy / 'model.yaml').write_text(text.replace('method: evss-lite', 'method: foo'))
+    main(['info', str(copy)])
+    assert 'foo (not known here)' in capsys.readouterr().out
 
 
 def test_info_builds_no_engine_which_would_take_minutes(monkeypatch, capsys):

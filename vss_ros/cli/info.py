@@ -32,11 +32,11 @@ def main(args: Namespace) -> int:
     if args.model is None:
         _show_models(console)
         return 0
-    model = load_model(args.model)
+    model = load_model(args.model, make=False)
     _show_model(console, args.model, model)
-    table, works = _engine_table(model)
+    table, works = _engine_table(model if model.graphs else None)
     console.print(table)
-    if not works:
+    if model.graphs and not works:
         raise EngineError(f'no engine here takes {model.name} as it is; the table of engines says why')
     return 0
 
@@ -56,7 +56,7 @@ def _show_models(console: Console) -> None:
             table.add_row(name, Text(str(error), 'red'))
             continue
         height, width = model.image_size
-        table.add_row(name, model.method, model.classes.name, f'{width}x{height}', model.flow)
+        table.add_row(name, _method(model), model.classes.name, f'{width}x{height}', model.flow)
     if table.row_count:
         console.print(table)
     else:
@@ -78,7 +78,7 @@ def _show_model(console: Console, name: str, model: ModelFolder) -> None:
     facts.add_row('folder', str(folder))
     if folder != model.path:
         facts.add_row('graphs in', str(model.path))
-    facts.add_row('method', f'{model.method} {dict(model.options) or ""}'.strip())
+    facts.add_row('method', f'{_method(model)} {dict(model.options) or ""}'.strip())
     facts.add_row('classes', _swatches(model.classes))
     facts.add_row('image', f'{width}x{height}')
     facts.add_row('flow', model.flow)
@@ -89,9 +89,33 @@ def _show_model(console: Console, name: str, model: ModelFolder) -> None:
         facts.add_row('results', f'late: a frame is answered once {model.delay_frames} more have come')
     if model.weights is not None:
         facts.add_row('parameters', f'{count_parameters(model.weights):,}')
-    facts.add_row('files', 'complete, as model.yaml says (sha256)')
+    facts.add_row('files', _files(model))
     console.print(facts)
-    console.print(_graph_table(model))
+    if model.graphs:
+        console.print(_graph_table(model))
+    else:
+        console.print('Its graphs are made when it is first used, which needs PyTorch that once.')
+
+
+def _method(model: ModelFolder) -> str:
+    from vss_ros.methods import METHODS
+
+    is_known = model.method in (*METHODS, 'none')  # what was never trained here needs none
+    return model.method if is_known else f'{model.method} (not known here)'
+
+
+def _files(model: ModelFolder) -> str | Text:
+    """Whether they are all that the model needs; their sha256 was checked when it was loaded."""
+    from rich.text import Text
+
+    from vss_ros.core.errors import ModelError
+
+    try:
+        for graph in model.graphs.values():
+            graph.read()
+    except ModelError as error:
+        return Text(str(error), 'red')
+    return 'complete, as model.yaml says (sha256)'
 
 
 def _graph_table(model: ModelFolder) -> Table:

@@ -116,6 +116,15 @@ def test_info_names_the_folder_of_the_model_and_that_of_its_graphs(weights_alone
     assert re.search(rf'graphs in +│ {re.escape(str(used))}/tiny-', shown)
 
 
+def test_info_makes_no_graphs_and_says_when_they_are_made(weights_alone, empty_cache, tmp_path, capsys):
+    assert main(['info', str(weights_alone)]) == 0
+    shown = capsys.readouterr().out
+    assert 'per-frame' in shown
+    assert 'Its graphs are made when it is first used' in shown
+    assert '│ onnxruntime │ installed' in shown
+    assert not (tmp_path / 'cache').exists()
+
+
 def test_a_precision_is_not_added_to_graphs_in_the_cache(weights_alone, used, capsys):
     assert main(['export', str(weights_alone), '--precision', 'fp16']) == 2
     assert 'came as weights alone' in capsys.readouterr().err

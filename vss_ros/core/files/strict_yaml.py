@@ -7,14 +7,23 @@ from typing import Any
 import yaml
 
 
-def load_strictly(text: str) -> Any:
+def load_strictly(text: str, references: bool = True) -> Any:
     """What a YAML text says.
 
+    Args:
+        references: whether it may refer to parts of itself. A few lines of them can stand for gigabytes.
     Raises:
         yaml.YAMLError: it is no YAML, nested too deep, has a number or date that is none, or an entry twice.
+            Which file it is of, the caller says.
     """
     try:
+        if not references and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)):
+            raise yaml.YAMLError('it refers to parts of itself (*name); write out what is meant')
         return yaml.load(text, _Loader)  # noqa: S506
+    except yaml.MarkedYAMLError as error:
+        if (mark := error.problem_mark) is None:
+            raise
+        raise yaml.YAMLError(f'{error.problem} (line {mark.line + 1}, column {mark.column + 1})') from error
     except yaml.YAMLError:
         raise
     except RecursionError as error:

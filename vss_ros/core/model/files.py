@@ -53,8 +53,9 @@ class GraphSpec:
         data = read_checked(self.file, self.sha256)
         if EXTERNAL_DATA.search(data):
             raise ModelError(
-                f'{self.file} keeps tensors in another file, for which model.yaml does not vouch; save it '
-                'with all of its tensors, or export the model again'
+                f'{self.file} keeps tensors in another file, {self.file.name}.data say, for which model.yaml '
+                'does not vouch; save it with all of its tensors, as torch.onnx.export does with '
+                'external_data=False, or export the model again'
             )
         return data
 

@@ -32,12 +32,15 @@ OUTDATED_S = 30 * 24 * 3600  # after which graphs are removed when others of tha
 _log = logging.getLogger(__name__)
 
 
-def complete(model: ModelFolder, description: bytes, read: Callable[[Path], ModelFolder]) -> ModelFolder:
+def complete(
+    model: ModelFolder, description: bytes, read: Callable[[Path], ModelFolder], make: bool = True
+) -> ModelFolder:
     """The same model with its graphs, out of the cache folder, where they are made if need be.
 
     Args:
         description: the bytes of its model.yaml, which vouch for the weights.
         read: reads and checks a folder.
+        make: whether they are made; without, the model is given as it is where they are not there.
     Raises:
         ModelError: the graphs cannot be made or kept; PyTorch cannot be loaded, say.
         MissingLibraryError: they are not made yet, and PyTorch is not installed.
@@ -48,6 +51,8 @@ def complete(model: ModelFolder, description: bytes, read: Callable[[Path], Mode
         folder = models / made_from(model.name, description + _sources())
         if (made := _made(folder, read)) is not None:
             return made  # also from a disk that cannot be written
+        if not make:
+            return model
         cache_folder('models')
         with held(models / f'{folder.name}.lock', lambda: _log.warning('another process makes %s', folder)):
             remove_unfinished(folder)

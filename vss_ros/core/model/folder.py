@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from vss_ros.core.classes import FOLDER, ClassSet, classes_of, load_classes
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.files.paths import user_path
@@ -185,11 +183,12 @@ def list_models() -> list[str]:
     return sorted(file.parent.name for file in folder.glob(f'*/{MODEL_FILE}'))
 
 
-def load_model(name_or_path: str | Path, graphs: bool = True) -> ModelFolder:
+def load_model(name_or_path: str | Path, graphs: bool = True, make: bool = True) -> ModelFolder:
     """Reads and checks a model folder, the sha256 of every file included.
 
     Args:
         graphs: whether they are needed. A model that came without them is otherwise given as it is.
+        make: whether those that are yet to be made are made. Otherwise it is given as it is, too.
     Raises:
         ModelError: the folder is missing, damaged, unsafe or does not close its steps.
         MissingLibraryError: its graphs are yet to be made, and PyTorch is not installed.
@@ -199,16 +198,12 @@ def load_model(name_or_path: str | Path, graphs: bool = True) -> ModelFolder:
     model = _read(path)
     if model.graphs or not graphs:
         return model
-    return first_use.complete(model, (path / MODEL_FILE).read_bytes(), _read)
+    return first_use.complete(model, (path / MODEL_FILE).read_bytes(), _read, make)
 
 
 def _read(path: Path) -> ModelFolder:
     try:
-        text = (path / MODEL_FILE).read_text()
-        # References inside the text are never written, and a few lines of them can stand for gigabytes.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ModelError('it refers to parts of itself (*name); write out what is meant')
-        content = load_strictly(text)
+        content = load_strictly((path / MODEL_FILE).read_text(), references=False)  # which are never written
     except Exception as error:  # beside its own errors, whatever reading a strange character raises
         raise ModelError(f'{path / MODEL_FILE} cannot be read: {error}') from error
     try:
