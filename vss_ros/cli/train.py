@@ -12,13 +12,14 @@ On several GPUs, each batch shared among them (see docs/training.md):
 
 from __future__ import annotations
 
+import logging
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vss_ros.core.described import check_setting
-from vss_ros.core.errors import SettingsError, torch_needed
+from vss_ros.core.errors import SettingsError, torch_needed, writing
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.settings import EngineSettings
 
@@ -44,11 +45,24 @@ def add_arguments(parser: ArgumentParser) -> None:
         '-o', '--output', type=user_path, metavar='FOLDER', help='of the model; without it none is exported'
     )
     parser.add_argument(
-        '--runs', type=user_path, default=Path('runs'), metavar='FOLDER', help='of checkpoints and logs'
+        '--runs',
+        type=user_path,
+        default=Path('runs'),
+        metavar='FOLDER',
+        help='of checkpoints and logs (default: %(default)s)',
     )
     parser.add_argument('--resume', action='store_true', help='go on from the checkpoints of this recipe')
-    parser.add_argument('--device', default='auto', help='auto (CUDA if there is one), cpu, cuda, cuda:1 ...')
-    parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: as many as there are cores')
+    parser.add_argument(
+        '--device',
+        default='auto',
+        help='auto (CUDA if there is one), cpu, cuda, cuda:1 ... (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--threads',
+        type=int,
+        default=0,
+        help='CPU threads; 0: as many as there are cores (default: %(default)s)',
+    )
 
 
 def main(args: Namespace) -> int:
@@ -75,6 +89,10 @@ def main(args: Namespace) -> int:
     _check_device(name)  # its own: a look at another GPU takes memory there
     device = torch.device(name)
     with joined(device) as processes:
+        if processes.first:
+            logging.getLogger('vss_ros.training').setLevel(logging.INFO)  # which tells what it begins
+            stages = ', '.join(f'{stage.name} ({stage.fit.steps} steps)' for stage in recipe.stages)
+            _say(f'{recipe.name} on {device}: {stages}; reading its data')
         trainer = Trainer(recipe, dict(args.data), args.runs / recipe.name)
         if not processes.first:
             trainer.run(device, args.resume, lambda stage, step, values: None, processes)
@@ -95,21 +113,26 @@ def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: P
         weights = trainer.run(device, args.resume, progress, processes)
     print(weights)
     if args.output is not None:  # first of all, so that nothing comes between a training and its model
-        export(
-            trainer.method,
-            args.output,
-            name=args.output.resolve().name,
-            class_set=recipe.classes,
-            image_size=(recipe.height, recipe.width),
-            training={'recipe': recipe.name, **trainer.scores},
-            weights_dtype=recipe.weights,
-            progress=lambda line: print(line, file=sys.stderr, flush=True),
-        )
+        with writing(args.output):
+            export(
+                trainer.method,
+                args.output,
+                name=args.output.resolve().name,
+                class_set=recipe.classes,
+                image_size=(recipe.height, recipe.width),
+                training={'recipe': recipe.name, **trainer.scores},
+                weights_dtype=recipe.weights,
+                progress=_say,
+            )
     write_report(trainer, trainer.folder, device, processes, version())
     if args.output is not None:
         copy_report(trainer.folder, args.output)
         write_card(trainer, args.output)
         print(args.output)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _check_device(name: str) -> None:
