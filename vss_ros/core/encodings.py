@@ -168,7 +168,7 @@ def compressed_size(data: bytes | np.ndarray) -> tuple[int, int]:
             return _jpeg_size(content)
     except (struct.error, IndexError) as error:
         raise FrameError('a compressed image is cut off in its header') from error
-    raise FrameError(f'a compressed image starts with {content[:4].hex() or "nothing"}; expected JPEG or PNG')
+    raise FrameError('a compressed image is no JPEG or PNG' if content else 'a compressed image is empty')
 
 
 def _bayer_pattern(described: str) -> str | None:
