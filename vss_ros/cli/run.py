@@ -77,7 +77,7 @@ def main(args: Namespace) -> int:
     from vss_ros.core.errors import SettingsError, SourceError
     from vss_ros.core.files.paths import user_path
     from vss_ros.core.open_segmenter import open_segmenter
-    from vss_ros.core.sinks.open import check_apart, is_bag, is_video, open_sinks
+    from vss_ros.core.sinks.open import check_apart, is_bag, is_scores, is_video, open_sinks
     from vss_ros.core.sinks.scores import ScoreSink
     from vss_ros.core.sources.open import SourceSettings, open_source
     from vss_ros.core.sources.synthetic import SyntheticSource, known_in
@@ -118,7 +118,7 @@ def main(args: Namespace) -> int:
             pipeline.run(frames, segmenter, [*outputs, tally, scores, _ProgressSink(progress)])
             if not tally.frames:
                 raise SourceError(f'{args.source} gave no frames')
-            if outputs and not scores.frames and all(isinstance(each, ScoreSink) for each in outputs):
+            if args.output and not scores.frames and all(map(is_scores, args.output)):
                 raise SourceError(
                     f'{args.source}: no frame has a label, so there are no scores to write; give --labels or '
                     '--mask-topic'

@@ -33,9 +33,14 @@ def is_video(spec: str) -> bool:
     return not is_bag(spec) and spec.endswith(('.mp4', '.mkv'))
 
 
+def is_scores(spec: str) -> bool:
+    """Whether an output's name asks for scores."""
+    return not is_bag(spec) and _path_of(spec).suffix == '.json'
+
+
 def _is_whole(spec: str) -> bool:
     """Whether an output takes the place of whatever had its name; masks only come to lie in their folder."""
-    return is_bag(spec) or is_video(spec) or _path_of(spec).suffix == '.json'
+    return is_bag(spec) or is_video(spec) or is_scores(spec)
 
 
 def open_sink(
@@ -66,7 +71,7 @@ def open_sink(
         from vss_ros.core.sinks.overlay import OverlaySink
 
         return OverlaySink(path, classes, alpha, overwrite)
-    if path.suffix == '.json':
+    if is_scores(spec):
         from vss_ros.core.sinks.scores import ScoreSink
 
         return ScoreSink(classes, path, overwrite)
