@@ -162,3 +162,12 @@ def test_a_home_folder_of_somebody_else_is_not_looked_into(tmp_path, monkeypatch
     assert 'camvid11' in share_names('config/classes')
     with pytest.raises(SettingsError, match=r'not.yaml was not found'):
         share_path('not.yaml')
+
+
+@pytest.mark.parametrize('words', [['info'], ['--debug', 'info']])
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word(words):
+    command = [sys.executable, '-m', 'vss_ros.cli.main', *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert (process.returncode, error) == (141, '')

@@ -16,7 +16,7 @@ from argparse import ArgumentParser, Namespace
 
 from vss_ros.cli.export import add_set_argument, image_size
 from vss_ros.core.classes import load_classes
-from vss_ros.core.errors import ModelError, torch_needed
+from vss_ros.core.errors import ModelError, torch_needed, writing
 from vss_ros.core.files.paths import real_path, user_path
 
 
@@ -58,15 +58,16 @@ def main(args: Namespace) -> int:
         )
     method.load_state_dict(state, strict=False)
     method.fill_in(untrained)
-    made = export(
-        method,
-        args.output,
-        name=args.name or real_path(args.output).name,
-        class_set=args.classes,
-        image_size=args.size,
-        training={'imported_from': [file.name for file in args.weights], 'untrained': untrained},
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    with writing(args.output):
+        made = export(
+            method,
+            args.output,
+            name=args.name or real_path(args.output).name,
+            class_set=args.classes,
+            image_size=args.size,
+            training={'imported_from': [file.name for file in args.weights], 'untrained': untrained},
+            progress=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     height, width = made.image_size
     print(f'{made.path}: {made.name} for {width}x{height}, {len(made.graphs)} graphs')
     return 0

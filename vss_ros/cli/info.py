@@ -125,8 +125,8 @@ def _graph_table(model: ModelFolder) -> Table:
     from vss_ros.core.model.cost import cost_of
 
     table = Table('graph', 'takes', 'gives', title='Graphs (GMAC: 10^9 multiply-adds)')
-    table.add_column('MB', justify='right')
-    table.add_column('GMAC', justify='right')
+    table.add_column('MB', justify='right', no_wrap=True)
+    table.add_column('GMAC', justify='right', no_wrap=True)
     macs: dict[str, int] = {}
     for graph in model.graphs.values():
         try:

@@ -30,7 +30,7 @@ VERBS = {
     'train': 'train a model',
     'import-weights': 'make a model of published weights',
 }
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED, READER_GONE = 2, 130, 141  # the last two: 128 + SIGINT, 128 + SIGPIPE
 _is_interrupted = False
 
 
@@ -52,7 +52,10 @@ os.register_at_fork(after_in_child=_end_at_once)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `vss` and returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C, SIGTERM."""
+    """Runs `vss` and returns the exit code.
+
+    0; 2 after a mistake of the user's; 130 after Ctrl-C, SIGTERM; 141 where the reader of a pipe has gone.
+    """
     global _is_interrupted
     _is_interrupted = False
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -67,20 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         verb = next((word for word in words if not word.startswith('-')), None)
         args = _parsed(verb, words)
-        return args.main(args)
+        code = args.main(args)
+        sys.stdout.flush()  # or find out here that nobody reads it
+        return code
     except Exception as error:
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return READER_GONE
         if '--debug' in words:
             raise
         if _is_interrupted:  # a library that was interrupted seems to be broken, say
             return _interrupted()
         if not isinstance(error, (VssError, OSError, MemoryError)):
             raise
-        if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         reason = 'not enough memory: ' if isinstance(error, MemoryError) else ''
         print(f'vss: error: {reason}{error}', file=sys.stderr)
         return USER_ERROR
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich 13.8 and newer ends us by itself, with code 1
+            return READER_GONE
+        raise
     except KeyboardInterrupt:
         return _interrupted()
 

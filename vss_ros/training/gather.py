@@ -212,7 +212,9 @@ class Gathered:
         sets = {name: (kept.stills(), aside.stills()) for name, (kept, aside) in self._videos.items()}
         for name, path in self._paths.items():
             if path.is_dir() and name not in sets:
-                sets[name] = load_folder(path, *self._size, self.classes).split(self._recipe.held_out)
+                images = load_folder(path, *self._size, self.classes)
+                sets[name] = kept, aside = images.split(self._recipe.held_out)
+                _log.info('%s: %d labelled images to learn from, %d kept aside', name, len(kept), len(aside))
         if empty := [name for name, (kept, _) in sets.items() if not len(kept)]:
             raise SettingsError(
                 f'held_out: {self._recipe.held_out:g} leaves no image of {empty[0]} to learn from; lower it'

@@ -68,7 +68,10 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choice('weights', self.weights, WEIGHTS_DTYPES)
         if any(side < CELL or side % CELL for side in (self.height, self.width)):
-            raise SettingsError(f'image is {self.width}x{self.height}; use multiples of {CELL}')
+            near = [CELL * max(1, round(side / CELL)) for side in (self.width, self.height)]
+            raise SettingsError(
+                f'image is {self.width}x{self.height}; use multiples of {CELL}, such as {near[0]}x{near[1]}'
+            )
         if not 0 <= self.held_out < 1:
             raise SettingsError(f'held_out is {self.held_out}; use a share of 0 to below 1')
         if max(self.height, self.width) > MAX_SIDE:

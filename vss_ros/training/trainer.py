@@ -86,6 +86,8 @@ class Trainer:
                 self._compare()
         self.method.to(device)
         for stage_recipe in self.recipe.stages:
+            if processes.first:
+                log.info('stage %s, %d steps', stage_recipe.name, stage_recipe.fit.steps)
             stage = self._stage(stage_recipe)
             tell = partial(report, stage.name)
             try:

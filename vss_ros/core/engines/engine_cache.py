@@ -66,9 +66,7 @@ class EngineKey:
 
     @property
     def digest(self) -> str:
-        # Not the model's name: a renamed model is the same model.
-        content = {name: value for name, value in self.as_json().items() if name != 'model'}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
 
     @property
     def stem(self) -> str:
@@ -103,7 +101,7 @@ class CachedEngine:
         return [
             f'{name} is {self.key.get(name)!r}, wanted {wanted[name]!r}'
             for name in wanted
-            if name != 'model' and self.key.get(name) != wanted[name]
+            if self.key.get(name) != wanted[name]
         ]
 
 

@@ -207,6 +207,8 @@ def _read(path: Path) -> ModelFolder:
     except Exception as error:  # beside its own errors, whatever reading a strange character raises
         raise ModelError(f'{path / MODEL_FILE} cannot be read: {error}') from error
     try:
+        if content is None:
+            raise ValueError('it is empty')
         model = _parse(path, content)
         if content.get('graphs'):
             check_steps(model)
