@@ -277,7 +277,8 @@ def test_a_video_that_is_not_understood_any_more_after_a_damaged_packet_is_an_er
         later(100)
         topic.on_image(message('ffmpeg', number, packets[number]), {})
         probe.until(lambda n=number: statistics.snapshot().counts['undecoded'] == n, 'the packet')
-        [(level, text)] = watched.problems()
+        (_, reason), (level, text) = watched.problems()
+        assert reason.startswith('1 frames skipped')
         assert level == DiagnosticStatus.ERROR
         assert f'no mask has for {100 * (number - 2)} s' in text
 

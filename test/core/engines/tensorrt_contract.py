@@ -341,14 +341,16 @@ class Cases:
         assert log.take_reason().endswith('error 98; error 99; warning 98; warning 99')
 
     def case_a_signal_ends_a_build_and_is_heard_afterwards(self):
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in numbers:
                 self.library.during_build = lambda number=number: signal.raise_signal(number)
                 assert isinstance(caught(self.load), KeyboardInterrupt)
                 assert signal.getsignal(number) is signal.default_int_handler
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         assert not list(Path(self.cache).glob('*.engine'))
 
     def case_progress_that_cannot_be_told_ends_a_build_with_the_cause(self):
