@@ -130,7 +130,7 @@ def test_a_method_without_such_a_correction_is_refused(tmp_path):
 
 
 def test_too_few_corrected_frames_are_refused_with_what_to_give(tiny_model):
-    with pytest.raises(SourceError, match=r'3 propagated frames are too few .* with --stills \(20 or'):
+    with pytest.raises(SourceError, match=r'3 corrected frames are too few .* with --stills \(20 or'):
         collect(load_model(tiny_model), [(0, SyntheticSource(1, 4, **SIZE))], span=4)
 
 
@@ -139,7 +139,7 @@ def test_too_few_corrected_frames_are_refused_with_what_to_give(tiny_model):
     [
         (['synthetic:1x9', '--correction'], 'name a folder for the model with -o'),
         (['synthetic:1x9', '--correction', '--dry-run', '--engine', 'onnxruntime'], 'leave --engine out'),
-        (['synthetic:1x9', '--correction', '--dry-run'], '8 propagated frames are too few to fit to'),
+        (['synthetic:1x9', '--correction', '--dry-run'], '8 corrected frames are too few to fit to'),
     ],
 )
 def test_a_calibration_of_the_correction_without_sense_is_one_line_and_code_2(

@@ -103,7 +103,11 @@ def test_it_is_said_why_every_frame_of_a_slow_source_is_computed_in_full(images,
     said = 'every frame was computed in full: each came more than 0.5 s after the one before'
     assert run(images, tiny_model, '--rate', 1) == 0
     assert said in capsys.readouterr().out
-    for words in (['--rate', 1, '--max-frame-gap-s', 2], ['--key-frame-interval', 1], ['--frames', 1]):
+    for words in (
+        ['--rate', 1, '--max-frame-gap-s', 2],
+        ['--rate', 1, '--key-frame-interval', 1],
+        ['--frames', 1],
+    ):
         assert run(images, tiny_model, *words) == 0
         assert 'computed in full' not in capsys.readouterr().out
 

@@ -18,6 +18,8 @@ def test_the_help_names_every_parameter_and_every_topic(tmp_path):
         assert f'): {entry.description.text}' in text
     for topic in OUTPUTS:
         assert re.search(rf'~/{topic}\b', text)
+    assert ' gpu_id (0): ' in text
+    assert ' engine_cache (empty): ' in text
     assert 'docs/ros_interface.md' in text
 
 

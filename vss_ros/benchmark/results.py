@@ -53,7 +53,7 @@ def _markdown(figures: Mapping[str, Any], tables: Sequence[Rows], note: str) -> 
     machine = ', '.join(str(fact) for fact in figures['machine'].values() if fact is not None)
     parts = [machine, f'{date.today().isoformat()}, `{figures["command"]}`']
     for table in tables:
-        headings = [*table.words, *table.figures]
+        headings = [heading.replace('\n', ' ') for heading in (*table.words, *table.figures)]
         lines = [headings, ['---'] * len(table.words) + ['---:'] * len(table.figures), *table.rows]
         parts.append(f'**{table.title}**')
         parts.append('\n'.join('| ' + ' | '.join(row).replace('\n', ', ') + ' |' for row in lines))

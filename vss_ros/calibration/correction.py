@@ -79,7 +79,7 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
             ages.append(found.age_frames)
             origin.append(number)
         masks.clear()
-    check_enough(len(ages), LEAST_CORRECTED)
+    check_enough(len(ages), LEAST_CORRECTED, 'corrected')
     return Samples(np.stack(counts), np.stack(shown), np.array(labelled), np.array(ages), np.array(origin))
 
 

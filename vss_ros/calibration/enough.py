@@ -10,11 +10,11 @@ LEAST_PROPAGATED = 30  # for the scheduler
 LEAST_CORRECTED = 20  # for the correction
 
 
-def check_enough(frames: int, least: int) -> None:
-    """Raises SourceError where the propagated frames are too few to fit to."""
+def check_enough(frames: int, least: int, kind: str = 'propagated') -> None:
+    """Raises SourceError where the frames of this kind are too few to fit to."""
     if frames < least:
         raise SourceError(
-            f'{frames} propagated frames are too few to fit to; give more frames with --frames, more '
+            f'{frames} {kind} frames are too few to fit to; give more frames with --frames, more '
             f'recordings, or labelled stills with --stills ({least} or more beside the key frames)'
         )
 

@@ -186,11 +186,14 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
     precisions = args.precision or [EngineSettings.precision]
     contenders: list[Contender] = []
     refusals: list[PrecisionError] = []
-    with models_of(load_apart(args.models), args.network_size or [], precisions) as models:
+    apart, sizes = load_apart(args.models), args.network_size or []
+    with models_of([*apart.values()], sizes, precisions) as models:
+        names = [name for name in apart for _ in sizes or [None]]
         costs = [counted_costs(model) for model in models]
-        for (model, cost), engine, precision in product(zip(models, costs, strict=True), engines, precisions):
+        measured = zip(names, models, costs, strict=True)
+        for (name, model, cost), engine, precision in product(measured, engines, precisions):
             try:
-                contenders += _scheduled(model, cost, engine, precision, args, frames)
+                contenders += _scheduled(name, model, cost, engine, precision, args, frames)
             except PrecisionError as error:
                 refusals.append(error)
         kinds = [each.kind for each in contenders]
@@ -200,6 +203,7 @@ def _contenders(args: Namespace, frames: Sequence[Frame]) -> Iterator[list[Conte
 
 
 def _scheduled(
+    name: str,
     model: ModelFolder,
     costs: Mapping[str, Cost] | None,
     engine_name: str,
@@ -207,7 +211,7 @@ def _scheduled(
     args: Namespace,
     frames: Sequence[Frame],
 ) -> Iterator[Contender]:
-    """A model on an engine, once for each schedule.
+    """A model, called by this name, on an engine: once for each schedule.
 
     Raises:
         PrecisionError: the engine does not compute in the precision.
@@ -230,7 +234,7 @@ def _scheduled(
         list(segmenter.flush())
         segmenter.reset('warmed up')
         yield Contender(
-            model=model.name,
+            model=name,
             network=model.image_size,
             engine=engine,
             interval=interval,

@@ -76,7 +76,6 @@ def settings_of(args: Namespace, engine: str, precision: str) -> EngineSettings:
 
 
 def main(args: Namespace) -> int:
-
     from vss_ros.benchmark.results import origin, write_results
     from vss_ros.cli.console_table import make_console, show
     from vss_ros.core.errors import MissingLibraryError, SettingsError
@@ -104,7 +103,7 @@ def _reports(args: Namespace, console: Console) -> list[dict[str, Any]]:
     from vss_ros.core.errors import PrecisionError
     from vss_ros.evaluation.comparison import load_apart, report_left_out
 
-    models = {model.name: model for model in load_apart(args.models)}
+    models = load_apart(args.models)
     reports: list[dict[str, Any]] = []
     refusals: dict[tuple[str, str], PrecisionError] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

@@ -19,8 +19,8 @@ of the graphs, so a new model is written; its masks are the same.
 
 With --correction, it is fitted how far the correction of EVSS is let through (`edge_offsets`), by frames
 since the key frame, so that what is corrected agrees best with the labels, or, on frames without any, with
-the model's own mask of the frame computed in full. It takes 20 frames or more beside the key
-frames. A new model is written. Do this before the other two.
+the model's own mask of the frame computed in full. It takes 20 frames or more beside the key frames. A
+new model is written. Do this before the other two.
 
     vss calibrate models/mine drive.mp4 --stills camvid/train --correction -o models/mine-corrected
 

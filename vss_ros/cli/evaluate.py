@@ -133,7 +133,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> int:
-
     from vss_ros.cli.console_table import make_console, show
     from vss_ros.core.metrics import TruthIds
     from vss_ros.evaluation.evaluate import Checkpoint, evaluate

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vss_ros.cli.options import add_layout_arguments, add_source_arguments, engine_settings
+from vss_ros.cli.options import add_layout_arguments, add_source_arguments, engines_settings
 from vss_ros.cli.stills import (
     add_stills_arguments,
     check_stills_are_named,
@@ -112,8 +112,12 @@ def data_for(
     model = subjects[0].model
     data = _with_stills(named, args, subjects)
     if args.against:
-        used = subjects[0].engine.describe()  # of several those that are not left out
-        settings = engine_settings(args, engine=used['engine'], precision=used['precision'])
+        used = subjects[0].engine.describe()  # of several settings the first that were not left out
+        settings = next(
+            each
+            for each in engines_settings(args)
+            if each.engine in (used['engine'], 'auto') and each.precision == used['precision']
+        )
         judge = load_reference(args.against, settings, model)
         return judged_by(data, judge), [judge]
     check_classes(data, model)

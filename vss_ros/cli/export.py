@@ -101,9 +101,9 @@ def main(args: Namespace) -> int:
             'folder for a whole model with -o'
         )
     made = model
+    method = load_method(model, dict(args.set), args.method) if args.output else None
     with writing(args.output or model.path):
-        if args.output:
-            method = load_method(model, dict(args.set), args.method)
+        if method is not None:
             _tell_lost_temperatures(args, model, method)
             is_changed = bool(args.set or args.method or args.size)
             made = export(

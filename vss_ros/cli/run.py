@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from vss_ros.core.sinks.scores import ScoreSink
 
 ALPHA = 0.5
-LIVE = re.compile(r'\d+|/dev/.*|[a-z]+://.*')  # what other programs call a camera
+LIVE = re.compile(r'\d+|/dev/video\d+|[a-z]+://.*')  # what other programs call a camera
 _log = logging.getLogger(__name__)
 
 
@@ -228,7 +228,9 @@ def _why_nothing_was_propagated(args: Namespace, model: ModelFolder, tally: _Tal
     from vss_ros.core.stream.resets import FIRST_FRAME, GAP
 
     reasons = {reason: count for reason, count in tally.resets.items() if reason != FIRST_FRAME}
-    if not model.propagates or not reasons or sum(reasons.values()) < tally.frames - 1:
+    if not model.propagates or (args.scheduler == 'fixed' and args.key_frame_interval == 1):
+        return None  # nor was it wanted
+    if not reasons or sum(reasons.values()) < tally.frames - 1:
         return None
     if set(reasons) == {GAP}:
         return (

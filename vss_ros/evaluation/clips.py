@@ -19,7 +19,7 @@ from vss_ros.core.sources import Source
 from vss_ros.core.sources.images import read_image, read_labels
 
 _log = logging.getLogger(__name__)
-STAMP = re.compile(r'(\d+)(?:([._])(\d{1,9}))?([^0-9A-Za-z]\D.*)?')  # and what follows it in a name
+STAMP = re.compile(r'(\d+)(?:([._])(\d{1,9}))?([^0-9A-Za-z](?!\d{10}).*)?')  # and what follows it in a name
 
 
 class Clip(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from vss_ros.core.errors import MissingLibraryError, ModelError, PrecisionError, SettingsError
 from vss_ros.core.model.cost import Cost, graph_costs
@@ -14,8 +13,10 @@ from vss_ros.core.model.folder import ModelFolder, load_model
 _log = logging.getLogger(__name__)
 
 
-def load_apart(names: Sequence[str]) -> list[ModelFolder]:
-    """Loads models. Those that share a name are told apart by what they were asked for by: `tiny (a/model)`.
+def load_apart(names: Sequence[str]) -> dict[str, ModelFolder]:
+    """Models by what to call them. Those of one name are told apart by what was asked for: `tiny (a/model)`.
+
+    The models keep their names, which engines in the caches go by.
 
     Raises:
         ModelError: a model cannot be loaded.
@@ -27,10 +28,10 @@ def load_apart(names: Sequence[str]) -> list[ModelFolder]:
         if folders.count(folder) > 1:
             raise SettingsError(f'model {name} is named twice; name each once')
     named = Counter(model.name for model in models)
-    return [
-        replace(model, name=f'{model.name} ({name})') if named[model.name] > 1 else model
+    return {
+        f'{model.name} ({name})' if named[model.name] > 1 else model.name: model
         for name, model in zip(names, models, strict=True)
-    ]
+    }
 
 
 def check_apart(names: Iterable[str]) -> None:

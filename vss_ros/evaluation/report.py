@@ -16,7 +16,7 @@ from vss_ros.evaluation.measures import BOUNDARY_TOLERANCE, RELIABILITY_BINS
 from vss_ros.evaluation.protocols import ScoringProtocol
 from vss_ros.evaluation.subjects import PER_FRAME, Subject
 
-FORMAT = 1
+FORMAT = 2
 RULES = {
     'miou': 'mean over classes of TP / (TP + FP + FN), counted over the whole set; 255 is ignored',
     'distance': 'frames from the key frame to the scored one; all distances are scored on the same frames',

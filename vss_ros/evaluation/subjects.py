@@ -183,7 +183,7 @@ def load_subjects(
     """
     subjects: list[Subject] = []
     refusals: list[PrecisionError] = []
-    for model, engine in product(load_apart(names), engines):
+    for (name, model), engine in product(load_apart(names).items(), engines):
         try:
             loaded = load_engine(model, engine)
         except PrecisionError as error:
@@ -192,7 +192,8 @@ def load_subjects(
         warm_up(model, loaded)  # or refuse
         if len(engines) > 1:
             described = loaded.describe()
-            model = replace(model, name=f'{model.name}, {described["engine"]} {described["precision"]}')
+            name = f'{name}, {described["engine"]} {described["precision"]}'
+        model = replace(model, name=name)
         if subjects:
             _check_same_classes(model, subjects[0].model)
         check_apart([model.name, *(subject.name for subject in subjects)])

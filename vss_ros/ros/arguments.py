@@ -52,7 +52,7 @@ def check_arguments(words: Sequence[str]) -> None:
 
 
 def _line(entry: Entry) -> str:
-    default = str(entry.default).lower() if isinstance(entry.default, bool) else entry.default
+    default = str(entry.default).lower() if isinstance(entry.default, bool) else str(entry.default)
     choices = f'; {entry.description.values}' if entry.description.choices else ''
     text = f'{entry.name} ({default or "empty"}): {entry.descriptor().description}{choices}'
     return fill(text, 110, initial_indent='  ', subsequent_indent='      ')
