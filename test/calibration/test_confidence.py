@@ -12,12 +12,11 @@ import yaml
 
 from vss_ros.calibration.confidence import (
     Samples,
-    by_age,
+    best_temperature,
     collect,
     cross_validate,
     fit,
     quality,
-    temperature_of,
 )
 from vss_ros.cli.main import main
 from vss_ros.core.engines import load_engine
@@ -26,6 +25,7 @@ from vss_ros.core.model.folder import MODEL_FILE, load_model
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.core.stream.segmenter import VideoSegmenter
+from vss_ros.evaluation.deciding import temperature_at
 from vss_ros.evaluation.measures import Calibration
 
 SIZE = {'height': 64, 'width': 96}
@@ -40,7 +40,7 @@ def drawn(per_age=8000, classes=6, clips=4):
     age = np.repeat(np.arange(len(TRUE)), per_age)
     scores = rng.normal(0, 3, (len(age), classes)).astype(np.float32)
     noise = rng.gumbel(size=scores.shape)
-    truth = (scores / by_age(TRUE, age)[:, None] + noise).argmax(1).astype(np.uint8)
+    truth = (scores / temperature_at(TRUE, age)[:, None] + noise).argmax(1).astype(np.uint8)
     return Samples(scores, truth, age, np.arange(len(age)) % clips)
 
 
@@ -61,7 +61,7 @@ def test_what_was_not_fitted_to_gets_a_confidence_that_is_right(clips):
 
 def test_the_likelihood_is_least_at_the_temperature_that_is_found():
     samples = drawn().of(np.arange(8000))
-    found = temperature_of(samples)
+    found = best_temperature(samples)
     nlls = [quality(samples, np.full(8000, each * found)).nll for each in (0.8, 1, 1.25)]
     assert nlls[1] < min(nlls[0], nlls[2])
 
@@ -80,8 +80,8 @@ def test_scores_without_an_end_to_their_temperature_get_the_highest_or_lowest():
     scores = rng.normal(0, 3, (5000, 4)).astype(np.float32)
     same = {'age': np.zeros(5000, int), 'clip': np.zeros(5000, int)}
     always, never = (each(1).astype(np.uint8) for each in (scores.argmax, scores.argmin))
-    assert temperature_of(Samples(scores, always, **same)) == pytest.approx(0.2, rel=0.01)
-    assert temperature_of(Samples(scores, never, **same)) == pytest.approx(5.0, rel=0.01)
+    assert best_temperature(Samples(scores, always, **same)) == pytest.approx(0.2, rel=0.01)
+    assert best_temperature(Samples(scores, never, **same)) == pytest.approx(5.0, rel=0.01)
 
 
 def test_an_age_with_few_pixels_gets_what_lies_between_its_neighbours():

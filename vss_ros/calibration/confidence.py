@@ -21,6 +21,7 @@ from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import DECISIONS
 from vss_ros.core.resize import fit_labels
+from vss_ros.evaluation.deciding import temperature_at
 from vss_ros.evaluation.measures import Calibration
 from vss_ros.exporting.weights import load_method
 from vss_ros.methods.blocks.resize import resize
@@ -115,11 +116,11 @@ def fit(samples: Samples) -> list[float]:
     """The temperature of each age from 0 to the highest; where pixels are few, that of the neighbours."""
     counts = np.bincount(samples.age)
     known = np.flatnonzero(counts >= min(LEAST_PIXELS, counts.max()))
-    found = [temperature_of(samples.of(samples.age == age)) for age in known]
+    found = [best_temperature(samples.of(samples.age == age)) for age in known]
     return [round(float(each), 3) for each in np.interp(np.arange(len(counts)), known, found)]
 
 
-def temperature_of(samples: Samples) -> float:
+def best_temperature(samples: Samples) -> float:
     """The one temperature with the least negative log likelihood, between COLDEST and HOTTEST.
 
     The likelihood is concave in 1 / temperature, and its slope is the mean score of the truth minus the mean
@@ -139,18 +140,11 @@ def temperature_of(samples: Samples) -> float:
     return 2 / (least + most)
 
 
-def by_age(temperatures: Sequence[float], age: np.ndarray) -> np.ndarray:
-    """The temperature of each sample, as graphs choose it; 1 where there are none."""
-    if not len(temperatures):
-        return np.ones(len(age))
-    return np.asarray(temperatures)[np.minimum(age, len(temperatures) - 1)]
-
-
 def cross_validate(samples: Samples) -> np.ndarray:
     """The temperature (n,) of every sample as fitted to the clips that it is not from, see `left_out`."""
     found = np.empty(len(samples.age))
     for others, judged in left_out(samples.clip):
-        found[judged] = by_age(fit(samples.of(others)), samples.age[judged])
+        found[judged] = temperature_at(fit(samples.of(others)), samples.age[judged])
     return found
 
 

@@ -42,9 +42,10 @@ def _judged(samples: Samples, model: ModelFolder, temperatures: list[float]) -> 
     """A table by age of what the confidence was worth, and is on clips left out; and the same as notes."""
     from rich.table import Table
 
-    from vss_ros.calibration.confidence import by_age, cross_validate, quality
+    from vss_ros.calibration.confidence import cross_validate, quality
+    from vss_ros.evaluation.deciding import temperature_at
 
-    before = by_age(model.options.get('temperatures', ()), samples.age)
+    before = temperature_at(model.options.get('temperatures', ()), samples.age)
     after = cross_validate(samples)
     table = Table('age', title='confidence before, and after on clips that were not fitted to')
     for column in ('pixels', 'temperature', 'NLL', 'after', 'ECE %', 'after'):

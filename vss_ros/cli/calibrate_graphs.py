@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.calibrate_clips import fitted_on, numbered_clips
-from vss_ros.cli.frame_progress import FrameProgress
+from vss_ros.cli.frame_progress import FrameProgress, say
 from vss_ros.core.errors import SettingsError, torch_needed
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def calibrate_graphs(
         image_size=model.image_size,
         training={**model.training, what: {'fitted_on': fitted_on(args), **found.notes}},
         weights_dtype=stored_dtype(model),
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=say,
     )
     console.print(f'written: {made.path}', soft_wrap=True)
     if found.afterwards:

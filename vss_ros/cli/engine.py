@@ -11,11 +11,11 @@ takes a copy of a model that came with the package, with graphs of that precisio
 from __future__ import annotations
 
 import shutil
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from vss_ros.cli.frame_progress import say
 from vss_ros.cli.options import add_settings
 from vss_ros.core.engines import openvino_cache, remembered
 from vss_ros.core.engines.engine_cache import SUFFIX, CachedEngine, EngineCache
@@ -67,7 +67,7 @@ def _build(args: Namespace) -> int:
     from vss_ros.core.engines.tensor_rt import TensorRtEngine
 
     engine = TensorRtEngine.load(
-        load_model(args.model), _settings(args, 'always' if args.force else 'if_missing'), _say
+        load_model(args.model), _settings(args, 'always' if args.force else 'if_missing'), say
     )
     print(', '.join(f'{name} {value}' for name, value in engine.describe().items()))
     engine.close()
@@ -79,7 +79,7 @@ def _build(args: Namespace) -> int:
 def _check(args: Namespace) -> int:
     from vss_ros.core.engines.tensor_rt import TensorRtEngine
 
-    engine = TensorRtEngine.load(load_model(args.model), _settings(args, 'never'), _say, check_again=True)
+    engine = TensorRtEngine.load(load_model(args.model), _settings(args, 'never'), say, check_again=True)
     for graph, entry in engine.self_check.items():
         print(f'{graph}: {entry["agreement"]:.3%} of the labels agree, floats differ by {entry["error"]:.2g}')
     return 0
@@ -155,7 +155,3 @@ def _settings(args: Namespace, build: str) -> EngineSettings:
     return EngineSettings(
         'tensorrt', args.precision or 'fp32', args.gpu_id, engine_cache=args.engine_cache, build=build
     )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -17,7 +17,6 @@ A method that was not trained is written from Python, see "A method of your own"
 from __future__ import annotations
 
 import re
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from itertools import islice
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from vss_ros.cli.frame_progress import say
 from vss_ros.core.errors import SettingsError, torch_needed, writing
 from vss_ros.core.files.paths import real_path, user_path
 from vss_ros.core.model.folder import load_model
@@ -116,12 +116,12 @@ def main(args: Namespace) -> int:
                 weights_dtype=args.weights,
                 keep_graphs=not args.no_graphs,
                 expected_accuracy=None if is_changed else model.expected_accuracy,  # fitted to how it was
-                progress=_progress,
+                progress=say,
             )
         if 'fp16' in args.precision:
-            made = add_fp16(made, _progress)
+            made = add_fp16(made, say)
         if 'int8' in args.precision:
-            made = add_int8(made, _calibration_images(args), _progress)
+            made = add_int8(made, _calibration_images(args), say)
     height, width = made.image_size
     files = [graph.file for graph in made.graphs.values()] or [made.path / WEIGHTS_FILE]
     megabytes = sum(file.stat().st_size for file in files) / 1e6
@@ -137,7 +137,7 @@ def _tell_lost_temperatures(args: Namespace, model: ModelFolder, method: Method)
         return
     kept = method.options.get('temperatures')
     what = f'only that of key frames, {kept[0]}, is kept' if kept else 'none is kept'
-    _progress(
+    say(
         f'the temperatures of {model.name} were fitted to {model.method}: {what}; fit all of them anew with: '
         f'vss calibrate {args.output} --confidence -o FOLDER --stills FOLDER'
     )
@@ -173,10 +173,6 @@ def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:
             yield frame.image
     finally:
         source.close()
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def image_size(text: str) -> tuple[int, int]:

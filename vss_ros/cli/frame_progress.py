@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 EVERY_S = 30.0
 
 
+def say(line: str) -> None:
+    """A line on standard error, at once: what is done now."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class FrameProgress:
     """Counts frames on standard error, from `with` to its end.
 
@@ -63,7 +68,7 @@ class FrameProgress:
             self._told = time.monotonic()
             task = self._bar.tasks[0]
             of = f' of {task.total:.0f}' if task.total else ''
-            print(f'{task.completed:.0f}{of} frames', file=sys.stderr, flush=True)
+            say(f'{task.completed:.0f}{of} frames')
 
     def through(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames, counted as they are taken."""

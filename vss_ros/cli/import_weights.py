@@ -11,10 +11,10 @@ become the memory of st-memory. No code in any of them is run. Examples:
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 from vss_ros.cli.export import add_set_argument, image_size
+from vss_ros.cli.frame_progress import say
 from vss_ros.core.classes import load_classes
 from vss_ros.core.errors import ModelError, torch_needed, writing
 from vss_ros.core.files.paths import real_path, user_path
@@ -66,7 +66,7 @@ def main(args: Namespace) -> int:
             class_set=args.classes,
             image_size=args.size,
             training={'imported_from': [file.name for file in args.weights], 'untrained': untrained},
-            progress=lambda line: print(line, file=sys.stderr, flush=True),
+            progress=say,
         )
     height, width = made.image_size
     print(f'{made.path}: {made.name} for {width}x{height}, {len(made.graphs)} graphs')

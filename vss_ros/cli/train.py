@@ -13,11 +13,11 @@ On several GPUs, each batch shared among them (see docs/training.md):
 from __future__ import annotations
 
 import logging
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vss_ros.cli.frame_progress import say
 from vss_ros.core.described import check_setting
 from vss_ros.core.errors import SettingsError, torch_needed, writing
 from vss_ros.core.files.paths import user_path
@@ -92,7 +92,7 @@ def main(args: Namespace) -> int:
         if processes.first:
             logging.getLogger('vss_ros.training').setLevel(logging.INFO)  # which tells what it begins
             stages = ', '.join(f'{stage.name} ({stage.fit.steps} steps)' for stage in recipe.stages)
-            _say(f'{recipe.name} on {device}: {stages}; reading its data')
+            say(f'{recipe.name} on {device}: {stages}; reading its data')
         trainer = Trainer(recipe, dict(args.data), args.runs / recipe.name)
         if not processes.first:
             trainer.run(device, args.resume, lambda stage, step, values: None, processes)
@@ -122,17 +122,13 @@ def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: P
                 image_size=(recipe.height, recipe.width),
                 training={'recipe': recipe.name, **trainer.scores},
                 weights_dtype=recipe.weights,
-                progress=_say,
+                progress=say,
             )
     write_report(trainer, trainer.folder, device, processes, version())
     if args.output is not None:
         copy_report(trainer.folder, args.output)
         write_card(trainer, args.output)
         print(args.output)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _check_device(name: str) -> None:

@@ -57,19 +57,20 @@ def decide(scores: np.ndarray, model: ModelFolder, age: int = 0) -> tuple[np.nda
         resized = corners_aligned if model.options.get('align_corners', False) else cv2.resize
         planes = resized(planes, small)
     mask = planes.argmax(axis=2).astype(np.uint8)
-    below = (planes - planes.max(axis=2, keepdims=True)) / np.float32(temperature_of(model.options, age))
+    temperature = np.float32(temperature_at(model.options.get('temperatures', ()), age))
+    below = (planes - planes.max(axis=2, keepdims=True)) / temperature
     return mask, np.rint(255 / np.exp(below).sum(axis=2)).astype(np.uint8)
 
 
-def temperature_of(options: Mapping[str, Any], age: int) -> float:
-    """What scores are divided by for the confidence; 1 for a model without temperatures.
+def temperature_at(temperatures: Sequence[float], age: int | np.ndarray) -> np.ndarray:
+    """What scores are divided by for the confidence, as graphs choose it; 1 where there are no temperatures.
 
     Args:
-        options: of the model; the last of its `temperatures` serves all later frames, see `Method`.
-        age: frames since the key frame.
+        temperatures: by age; the last serves all later frames, see `Method`.
+        age: frames since the key frame, of one frame or of several, (n,).
     """
-    temperatures: Sequence[float] = options.get('temperatures', ())
-    return temperatures[min(age, len(temperatures) - 1)] if temperatures else 1.0
+    known = np.asarray(temperatures if len(temperatures) else (1.0,))
+    return known[np.minimum(age, len(known) - 1)]
 
 
 def corners_aligned(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
