@@ -320,3 +320,18 @@ def test_a_second_process_waits_for_the_lock(cache):
         other.kill()
         other.wait()
         other.stdout.close()
+
+
+def test_a_lock_that_was_removed_while_somebody_waited_for_it_is_taken_anew(cache):
+    waited = []
+    with ExitStack() as holder:
+        holder.enter_context(cache.lock('one'))
+
+        def remove_and_let_go() -> None:
+            waited.append('one')
+            (cache.folder / 'one.lock').unlink()
+            holder.close()
+
+        with cache.lock('one', remove_and_let_go):
+            assert waited == ['one']
+            assert engine_cache.is_held(cache.folder / 'one.lock')  # so whoever comes now waits

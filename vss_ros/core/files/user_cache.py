@@ -65,17 +65,29 @@ def held(file: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None
     Args:
         on_wait: called once if somebody else holds the lock.
     """
-    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if on_wait:
-                on_wait()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait:
+                    on_wait()
+                    on_wait = None
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_open_at(handle, file):
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _is_open_at(handle: int, file: Path) -> bool:
+    """Whether an open file still has its name. Who comes next would lock the one that has it now."""
+    try:
+        return os.path.samestat(os.fstat(handle), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_held(file: Path) -> bool:
