@@ -113,6 +113,8 @@ def gpu_ceilings(gpu_id: int) -> Ceilings:
     """
     import torch
 
+    from vss_ros.core.engines.torch_device import allow_tf32
+
     device = torch.device('cuda', gpu_id)
 
     def seconds(call: Callable[[], Any]) -> float:
@@ -125,7 +127,7 @@ def gpu_ceilings(gpu_id: int) -> Ceilings:
     kinds = {'fp32': torch.float32, 'tf32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
     gflops = {}
     for precision, dtype in kinds.items():
-        torch.backends.cuda.matmul.allow_tf32 = precision == 'tf32'
+        allow_tf32(precision == 'tf32')
         left = torch.randn(GPU_SIDE, GPU_SIDE, device=device, dtype=dtype)
         product = torch.empty_like(left)
         elapsed = seconds(partial(torch.matmul, left, left, out=product))

@@ -7,6 +7,7 @@ import inspect
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -232,9 +233,33 @@ def test_a_thread_is_alone_in_its_first_run_of_each_graph(tiny_model, monkeypatc
     assert found == [True, True, False, True, True, True]  # the first run failed, so the next is a first one
 
 
-def test_fp32_is_fp32_for_every_engine_of_the_process():
-    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        backend.allow_tf32 = True
+@pytest.fixture
+def kinds_of_fp32():
+    """What has a precision of its own for fp32; set to what it was afterwards."""
+    if not hasattr(torch.backends.cudnn, 'conv'):
+        pytest.skip('PyTorch before 2.9 has other names')
+    kinds = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    before = [kind.fp32_precision for kind in kinds]
+    yield kinds
+    for kind, precision in zip(kinds, before, strict=True):
+        kind.fp32_precision = precision
+
+
+def test_fp32_is_fp32_for_every_engine_of_the_process(kinds_of_fp32, monkeypatch):
+    monkeypatch.setattr(torch.backends, 'fp32_precision', 'tf32')  # for those that are not set
     device_module.compute_in_fp32()
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
+    assert [kind.fp32_precision for kind in kinds_of_fp32] == ['ieee'] * 3
+
+
+def test_tf32_can_be_allowed_again(kinds_of_fp32):
+    device_module.allow_tf32(True)
+    assert [kind.fp32_precision for kind in kinds_of_fp32] == ['tf32'] * 3
+
+
+def test_fp32_is_fp32_by_the_names_of_older_versions_of_pytorch_too(monkeypatch):
+    cudnn, matmul = SimpleNamespace(allow_tf32=True, benchmark=False), SimpleNamespace(allow_tf32=True)
+    monkeypatch.setattr(torch.backends, 'cudnn', cudnn)
+    monkeypatch.setattr(torch.backends.cuda, 'matmul', matmul)
+    device_module.compute_in_fp32()
+    assert not cudnn.allow_tf32
+    assert not matmul.allow_tf32

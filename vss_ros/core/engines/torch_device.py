@@ -327,8 +327,19 @@ def compute_in_fp32() -> None:
     That is a setting of the process. Were it another for each engine, one would change what others compute.
     The same holds for how kernels are chosen: by trial, since shapes never change.
     """
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    allow_tf32(False)
     torch.backends.cudnn.benchmark = True
+
+
+def allow_tf32(is_allowed: bool) -> None:
+    """Whether fp32 in PyTorch may be TF32 from now on, in convolutions and products of this process."""
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    if hasattr(cudnn, 'conv'):  # PyTorch 2.9, which warns of the other names, and newer
+        for kind in (cudnn.conv, cudnn.rnn, matmul):
+            kind.fp32_precision = 'tf32' if is_allowed else 'ieee'
+    else:
+        cudnn.allow_tf32 = matmul.allow_tf32 = is_allowed
 
 
 def warp(features: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
