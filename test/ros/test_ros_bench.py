@@ -18,6 +18,7 @@ import pytest
 from processes import started
 
 from vss_ros.cli.bench_ros import Run, times_table
+from vss_ros.cli.main import main
 from vss_ros.ros.fast_dds import VARIABLES
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,23 @@ def test_ctrl_c_ends_the_node_and_the_camera_too(echo_model):
         assert bench.returncode == 130, output
         assert 'Traceback' not in output
         assert not [pid for pid in children if Path(f'/proc/{pid}').exists()]
+
+
+@pytest.mark.parametrize('again', ['onnxruntime', 'auto'])
+def test_the_node_is_not_measured_twice_on_one_engine(echo_model, again, monkeypatch, capsys):
+    monkeypatch.setattr('vss_ros.core.engines.AUTO_ORDER', ('onnxruntime',))
+    words = ['bench', str(echo_model), '--ros', '--engine', 'onnxruntime', '--engine', again]
+    assert main(words) == 2
+    assert 'echo, onnxruntime cpu fp32 would be measured twice' in capsys.readouterr().err
+
+
+def test_what_is_asked_for_twice_is_measured_once(echo_model, tmp_path):
+    file = tmp_path / 'bench.json'
+    words = ['--key-frame-interval', '3', '--frames', '8', '--rate', '20'] * 2
+    with start_bench(echo_model, *words, '--json', str(file)) as bench:
+        output, _ = bench.communicate(timeout=120)
+    assert bench.returncode == 0, output
+    assert len(json.loads(file.read_text())['runs']) == 1
 
 
 def test_a_source_of_images_is_refused(echo_model):

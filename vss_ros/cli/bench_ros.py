@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -99,11 +99,13 @@ def _reports(args: Namespace, console: Console) -> list[dict[str, Any]]:
 
     Raises:
         PrecisionError: no engine computes in a precision that was asked for.
+        SettingsError: see `load_apart` and `_check_apart`.
     """
     from vss_ros.core.errors import PrecisionError
     from vss_ros.evaluation.comparison import load_apart, report_left_out
 
     models = load_apart(args.models)
+    _check_apart(args, models)
     reports: list[dict[str, Any]] = []
     refusals: dict[tuple[str, str], PrecisionError] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -130,15 +132,50 @@ def _prepare(folder: Path, stack: ExitStack) -> None:
     use_image_profile(folder)
 
 
+def _engines(args: Namespace) -> Iterator[tuple[str, str]]:
+    """Engines with their precisions, as they were asked for."""
+    return product(args.engine or [EngineSettings.engine], args.precision or [EngineSettings.precision])
+
+
+def _check_apart(args: Namespace, models: Mapping[str, ModelFolder]) -> None:
+    """Refuses to measure one engine twice, before the first run.
+
+    Raises:
+        SettingsError: two engines that were asked for are the same for a model.
+        EngineError: there is none for a model that `auto` could take.
+    """
+    from vss_ros.evaluation.comparison import check_apart
+
+    is_auto_among_others = len(set(args.engine or [])) > 1
+
+    def name(model: ModelFolder, engine: str, precision: str) -> str:
+        settings = settings_of(args, engine, precision)
+        if engine == 'auto' and is_auto_among_others:
+            engine = _taken_by_auto(model, settings)
+        how = [engine, settings.provider, precision] if engine == 'onnxruntime' else [engine, precision]
+        return ' '.join(how)
+
+    check_apart(
+        f'{called}, {name(model, engine, precision)}'
+        for (called, model), (engine, precision) in product(models.items(), _engines(args))
+    )
+
+
+def _taken_by_auto(model: ModelFolder, settings: EngineSettings) -> str:
+    from vss_ros.core.engines import load_engine
+
+    with closing(load_engine(model, settings)) as engine:
+        return engine.name
+
+
 def _runs(args: Namespace, models: Iterable[str]) -> Iterator[Run]:
     sizes = [args.size] if args.size is not None else SIZES
-    for model, engine, precision, interval, size, rate_hz in product(
+    for model, (engine, precision), interval, size, rate_hz in product(
         models,
-        args.engine or [EngineSettings.engine],
-        args.precision or [EngineSettings.precision],
-        args.key_frame_interval or [5],
+        _engines(args),
+        dict.fromkeys(args.key_frame_interval or [5]),
         sizes,
-        args.rate or RATES_HZ,
+        dict.fromkeys(args.rate or RATES_HZ),
     ):
         background = args.background_key_frames
         yield Run(model, engine, precision, interval, background, args.regions, size, rate_hz)
