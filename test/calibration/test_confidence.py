@@ -239,6 +239,31 @@ def test_a_folder_that_is_no_model_is_refused_before_anything_is_fitted(tiny_mod
     assert 'is there and is no model folder' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('is_data_set', [False, True])
+def test_clips_without_any_label_are_refused_before_the_model_runs(
+    tiny_model, tmp_path, capsys, monkeypatch, is_data_set
+):
+    monkeypatch.setattr(VideoSegmenter, 'answers', lambda *_: pytest.fail('the model has run'))
+    frames = [tmp_path / f'0001TP/{number:06d}.png' for number in range(1880, 1890)]
+    files, words = frames, [str(frames[0].parent)]
+    if is_data_set:  # whose first label, of frame 1889, is beyond the frames that are asked for
+        files = [*frames, tmp_path / 'LabeledApproved_full/0001TP_008550_L.png']
+        words = [str(tmp_path), '--split', 'test', '--frames', '9']
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(file), np.zeros((64, 96, 3), np.uint8))
+    assert main(['calibrate', str(tiny_model), *words, '--confidence', '--dry-run']) == 2
+    assert 'there are too few labelled pixels to fit the confidence to; give' in capsys.readouterr().err
+
+
+def test_labels_beside_images_that_are_none_are_refused_before_the_model_runs(tiny_model, tmp_path, capsys):
+    for file in ('images/1.png', 'labels/1.png'):
+        (tmp_path / file).parent.mkdir()
+        cv2.imwrite(str(tmp_path / file), np.zeros((64, 96, 3), np.uint8))  # colours are no ids
+    assert main(['calibrate', str(tiny_model), str(tmp_path), '--confidence', '--dry-run']) == 2
+    assert '1.png is no label' in capsys.readouterr().err
+
+
 def test_clips_without_labels_are_refused_with_what_to_give(tiny_model):
     blind = [dataclasses.replace(frame, truth=None) for frame in SyntheticSource(1, 5, **SIZE)]
     with pytest.raises(SourceError, match='too few labelled pixels'):

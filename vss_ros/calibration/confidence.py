@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from vss_ros.calibration.enough import LEAST_PIXELS, check_labelled
 from vss_ros.calibration.folds import left_out
 from vss_ros.calibration.watched import answers_on
-from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import DECISIONS
@@ -27,7 +27,6 @@ from vss_ros.exporting.weights import load_method
 from vss_ros.methods.blocks.resize import resize
 
 PIXELS_PER_FRAME = 1500
-LEAST_PIXELS = 3000  # of an age, for a temperature of its own
 COLDEST, HOTTEST = 0.2, 5.0
 SEED = 0
 
@@ -86,11 +85,7 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
         if answer.frame.truth is not None:
             logits = scores[0][0].permute(1, 2, 0).numpy()
             kept.append(_some_pixels(logits, answer, number, rng))
-    if sum(len(part.truth) for part in kept) < LEAST_PIXELS:
-        raise SourceError(
-            'there are too few labelled pixels to fit the confidence to; give clips with labels '
-            '(--labels, --mask-topic, synthetic:SEEDxFRAMES), or labelled stills with --stills'
-        )
+    check_labelled(sum(len(part.truth) for part in kept))
     columns = zip(*((part.scores, part.truth, part.age, part.clip) for part in kept), strict=True)
     return Samples(*(np.concatenate(column) for column in columns))
 

@@ -8,6 +8,7 @@ from vss_ros.core.errors import SourceError
 
 LEAST_PROPAGATED = 30  # for the scheduler
 LEAST_CORRECTED = 20  # for the correction
+LEAST_PIXELS = 3000  # with labels, for the confidence, and for each age with a temperature of its own
 
 
 def check_enough(frames: int, least: int, kind: str = 'propagated') -> None:
@@ -16,6 +17,15 @@ def check_enough(frames: int, least: int, kind: str = 'propagated') -> None:
         raise SourceError(
             f'{frames} {kind} frames are too few to fit to; give more frames with --frames, more '
             f'recordings, or labelled stills with --stills ({least} or more beside the key frames)'
+        )
+
+
+def check_labelled(pixels: int) -> None:
+    """Raises SourceError where so many labelled pixels are too few to fit the confidence to."""
+    if pixels < LEAST_PIXELS:
+        raise SourceError(
+            'there are too few labelled pixels to fit the confidence to; give clips with labels '
+            '(--labels, --mask-topic, synthetic:SEEDxFRAMES), or labelled stills with --stills'
         )
 
 

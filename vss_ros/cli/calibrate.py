@@ -90,7 +90,7 @@ def main(args: Namespace) -> int:
         from vss_ros.cli.calibrate_graphs import calibrate_graphs
 
         if args.confidence:
-            calibrate_graphs(args, model, 'confidence', fit_confidence)
+            calibrate_graphs(args, model, 'confidence', fit_confidence, needs_labels=True)
         else:  # drives that go both ways, for in each the one or the other, carried or fresh, has more detail
             calibrate_graphs(args, model, 'correction', fit_correction, LEAST_CORRECTED, backwards=None)
         return 0

@@ -20,22 +20,29 @@ if TYPE_CHECKING:
 
 
 def numbered_clips(
-    args: Namespace, model: ModelFolder, least: int = 0, backwards: bool | None = False
+    args: Namespace,
+    model: ModelFolder,
+    least: int = 0,
+    backwards: bool | None = False,
+    needs_labels: bool = False,
 ) -> Iterator[tuple[int, Iterable[Frame]]]:
     """Frames by number of the clip, those of the sources first.
 
     Args:
         least: propagated frames that are needed.
         backwards: which way drives into stills go, see `drives_into`.
+        needs_labels: whether frames without labels are of no use.
     """
+    from vss_ros.calibration.enough import check_labelled
     from vss_ros.core.sources.open import SourceSettings
+    from vss_ros.evaluation.clips import may_be_labelled
     from vss_ros.evaluation.data import check_classes, open_data
 
     driven = drives(args, model, share_of_stills(args), args.span, backwards)
     clips: list[Clip] = []
     if args.sources:
         settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
-        data = open_data(args.sources, args.layout, args.split, settings)
+        data = open_data(args.sources, args.layout, args.split, settings, labelled=needs_labels)
         check_classes(data, model)
         if data.split and args.split is None:
             raise SettingsError(
@@ -43,6 +50,8 @@ def numbered_clips(
                 'never the one that the model is judged on'
             )
         clips = data.clips
+    if needs_labels and not driven and not any(may_be_labelled(clip, args.frames) for clip in clips):
+        check_labelled(0)  # before the model has run over all of them
     check_lengths(args, clips, driven, least)
     for number, clip in enumerate(clips):
         yield number, (frame for _, frame in islice(clip.frames(None), args.frames))

@@ -48,6 +48,7 @@ def calibrate_graphs(
     fit: Fit,
     least: int = 0,
     backwards: bool | None = False,
+    needs_labels: bool = False,
 ) -> None:
     """Fits, says what it is worth on clips left out, and writes the model with it.
 
@@ -55,7 +56,7 @@ def calibrate_graphs(
         what: name of the notes.
         fit: takes the model, clips with their numbers and the largest span between key frames.
         least: propagated frames that it needs.
-        backwards: which way drives into stills go, see `drives_into`.
+        backwards, needs_labels: see `numbered_clips`.
     Raises:
         SettingsError, SourceError, ModelError: the model or the data cannot be used; the message says why.
     """
@@ -76,7 +77,7 @@ def calibrate_graphs(
     if args.threads:
         torch.set_num_threads(args.threads)
     with FrameProgress() as progress:
-        clips = numbered_clips(args, model, least, backwards)
+        clips = numbered_clips(args, model, least, backwards, needs_labels)
         found = fit(model, ((number, progress.through(clip)) for number, clip in clips), args.span)
     console = Console(highlight=False, markup=False)
     console.print(found.counted)

@@ -102,6 +102,9 @@ class SourceClip:
         open_: opens the source; it is opened once here to see that it can be.
         labels: folder of PNGs of class ids named by stamp, for sources that bring no truth.
 
+    Attributes:
+        is_labelled: whether frames may come with their truth.
+
     Raises:
         SourceError: it cannot be read, or the folder of labels holds none.
     """
@@ -112,6 +115,7 @@ class SourceClip:
         self._labels = None if labels is None else labels_by_stamp(labels)
         with closing(open_()) as source:
             self._length = operator.length_hint(source)
+            self.is_labelled = labels is not None or source.is_labelled
 
     def __length_hint__(self) -> int:
         return self._length
@@ -135,6 +139,13 @@ class SourceClip:
                 len(self._labels or {}),
                 next(iter(unused.values())),
             )
+
+
+def may_be_labelled(clip: Clip, frames: int) -> bool:
+    """Whether one of the first so many frames may have a label, as far as is known before they are read."""
+    if isinstance(clip, FileClip):
+        return any(file.label is not None for file in clip.files[:frames])
+    return clip.is_labelled if isinstance(clip, SourceClip) else True
 
 
 def labels_by_stamp(folder: Path) -> dict[int, Path]:

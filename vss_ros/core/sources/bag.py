@@ -52,6 +52,7 @@ class BagSource:
         except SourceError:
             self._reader.close()
             raise
+        self.is_labelled = mask_topic is not None
 
     def __len__(self) -> int:
         return sum(connection.msgcount for connection in connections_of(self._reader, self.topic))

@@ -57,6 +57,10 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def is_labelled(self) -> bool:
+        return bool(self._labels)
+
     def __iter__(self) -> Iterator[Frame]:
         self._warn_of_unused_labels()
         for index, path in enumerate(self._images):

@@ -22,6 +22,8 @@ class SyntheticSource:
         SettingsError: an argument is out of range.
     """
 
+    is_labelled = True
+
     def __init__(
         self,
         seed: int = 0,

@@ -41,6 +41,8 @@ class VideoSource:
             decoded.
     """
 
+    is_labelled = False
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._was_read = self._is_cut_off = False
