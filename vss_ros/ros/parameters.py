@@ -190,15 +190,23 @@ class Parameters:
 
 
 def _warn_of_unknown(node: Node) -> None:
-    """Names each parameter that was given at start and that nobody has declared."""
+    """Names the parameters that were given at start and that nobody has declared, the misspelt ones first.
+
+    In one line: an entry for all nodes of a file may bring any number of them.
+    """
     declared = node.get_parameters_by_prefix('')
+    misspelt, others = [], []
     for name in getattr(node, '_parameter_overrides', {}):  # rclpy has no other way to them
         # Those of a topic are declared with the topic.
         if name in declared or name.startswith('qos_overrides.'):
             continue
-        meant = get_close_matches(name, declared, 1)
-        hint = f'; did you mean {meant[0]}?' if meant else ''
-        node.get_logger().warning(f'parameter {name} is not known and does nothing{hint}')
+        if meant := get_close_matches(name, declared, 1):
+            misspelt.append(f'{name} (did you mean {meant[0]}?)')
+        else:
+            others.append(name)
+    if misspelt or others:
+        names = ', '.join([*sorted(misspelt), *sorted(others)])
+        node.get_logger().warning(f'parameters that are not known and do nothing: {names}')
 
 
 def _ours(parameters: list[Parameter]) -> dict[str, Any]:
