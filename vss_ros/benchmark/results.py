@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from vss_ros.benchmark.keys import metadata
 from vss_ros.benchmark.machine import describe_machine
+from vss_ros.core.command_line import command_line
 from vss_ros.core.files.drafts import write_file
 from vss_ros.core.rows import Rows
 
@@ -24,7 +23,7 @@ def origin(name: str, gpu_id: int) -> dict[str, Any]:
     """
     return {
         'machine': describe_machine(gpu_id),
-        'command': shlex.join(['vss', *sys.argv[1:]]),
+        'command': command_line(),
         'metadata': metadata(name),
     }
 

@@ -29,8 +29,6 @@ from __future__ import annotations
 
 import json
 import operator
-import shlex
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +41,7 @@ from vss_ros.cli.options import (
     engines_settings,
     given,
 )
+from vss_ros.core.command_line import command_line
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.files.share import DEFAULT_MODEL
 from vss_ros.core.settings import StreamSettings
@@ -167,7 +166,7 @@ def main(args: Namespace) -> int:
 
         evaluate(data.clips, protocols, checkpoint, seen)
     truth_ids.tell_strange(data.name)
-    report = make_report(data, subjects, protocols, classes, shlex.join(['vss', *sys.argv[1:]]))
+    report = make_report(data, subjects, protocols, classes, command_line())
     _check_scored(report, args)
     for table in score_tables(report, short_name):
         show(table, console)
