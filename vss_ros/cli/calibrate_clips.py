@@ -52,14 +52,14 @@ def numbered_clips(
         clips = data.clips
     if needs_labels and not driven and not any(may_be_labelled(clip, args.frames) for clip in clips):
         check_labelled(0)  # before the model has run over all of them
-    check_lengths(args, clips, driven, least)
+    check_enough_is_propagated(args, clips, driven, least)
     for number, clip in enumerate(clips):
         yield number, (frame for _, frame in islice(clip.frames(None), args.frames))
     for drive in driven:
         yield len(clips) + drive.group, (frame for _, frame in drive.frames())
 
 
-def check_lengths(
+def check_enough_is_propagated(
     args: Namespace, clips: Iterable[Clip | Source], driven: Iterable[DrivenClip], least: int
 ) -> None:
     """Raises SourceError where too few frames can be propagated, before any is read.

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.calibrate_clips import check_lengths
+from vss_ros.cli.calibrate_clips import check_enough_is_propagated
 from vss_ros.cli.frame_progress import FrameProgress
 from vss_ros.cli.options import engine_settings
 from vss_ros.cli.stills import drives, in_words
@@ -43,7 +43,7 @@ def calibrate_scheduler(args: Namespace, model: ModelFolder) -> None:
     driven = drives(args, model, 1.0, args.span)
     with ExitStack() as opened:  # all sources, before the first is read
         sources = [opened.enter_context(_open(spec, args)) for spec in args.sources]
-        check_lengths(args, sources, driven, LEAST_PROPAGATED)
+        check_enough_is_propagated(args, sources, driven, LEAST_PROPAGATED)
     engine = load_engine(model, engine_settings(args))
     with FrameProgress() as progress:
         clips = ((number, progress.through(clip)) for number, clip in _clips(args, driven))

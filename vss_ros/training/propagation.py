@@ -174,7 +174,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
         """
         sampling = recipe.sampling
         clips = data.clips(recipe.shares, sampling.recolour, mirrored=sampling.mirror)
-        check_lengths(recipe.shares, clips, sampling.lengths)
+        check_clips_are_long_enough(recipe.shares, clips, sampling.lengths)
         return cls(method, clips, data.clips_aside(sampling.frames), data.frequencies, sampling, data.seed)
 
     # What a method's stage says.
@@ -315,7 +315,7 @@ class PropagationStage(ABC, Generic[Trained, State]):
                     judge(frame, batch['labels'][:, frame.place])
 
 
-def check_lengths(
+def check_clips_are_long_enough(
     names: Iterable[str],
     sources: Sequence[tuple[ClipSource, float]],
     lengths: Iterable[tuple[int, bool]],

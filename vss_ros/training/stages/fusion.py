@@ -37,7 +37,7 @@ from vss_ros.training.losses import (
     softness_of_weights,
     squares,
 )
-from vss_ros.training.propagation import ClipSource, check_lengths
+from vss_ros.training.propagation import ClipSource, check_clips_are_long_enough
 from vss_ros.training.shares import Shares
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class FusionStage:
         sampling, delay = recipe.sampling, method.delay_frames
         data.check_labelled(recipe.shares)
         clips = data.clips(recipe.shares, sampling.recolour, delay)
-        check_lengths(recipe.shares, clips, [(sampling.frames, False)])
+        check_clips_are_long_enough(recipe.shares, clips, [(sampling.frames, False)])
         aside = data.clips_aside(sampling.frames, delay)
         return cls(method, clips, aside, data.frequencies, sampling, data.seed)
 
