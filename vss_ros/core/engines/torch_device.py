@@ -31,6 +31,9 @@ RING = 2  # pinned buffers per shape: one is filled while the other is still bei
 # What waits for all of a GPU breaks off a recording that another thread is making on it. cuDNN does so in its
 # trials of kernels, which each thread makes for itself in its first run of a graph; TensorRT may where it
 # loads an engine. So these and recordings take turns.
+# Building an engine takes none, though it may break a recording off, too. It lasts for minutes, and as long
+# every thread would wait that runs a graph for the first time, that of a camera among them. Recordings are
+# made while a model is loaded; one that is broken off makes that fail with the reason.
 ONE_AT_A_TIME = threading.RLock()
 
 
