@@ -8,6 +8,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from vss_ros.calibration.confidence import (
@@ -18,6 +19,7 @@ from vss_ros.calibration.confidence import (
     fit,
     quality,
 )
+from vss_ros.calibration.watched import told_of_calls
 from vss_ros.cli.main import main
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import SourceError
@@ -27,6 +29,7 @@ from vss_ros.core.sources.synthetic import SyntheticSource
 from vss_ros.core.stream.segmenter import VideoSegmenter
 from vss_ros.evaluation.deciding import temperature_at
 from vss_ros.evaluation.measures import Calibration
+from vss_ros.exporting.weights import load_method
 
 SIZE = {'height': 64, 'width': 96}
 TRUE = [1.6, 0.7, 1.2, 2.5]
@@ -268,3 +271,12 @@ def test_clips_without_labels_are_refused_with_what_to_give(tiny_model):
     blind = [dataclasses.replace(frame, truth=None) for frame in SyntheticSource(1, 5, **SIZE)]
     with pytest.raises(SourceError, match='too few labelled pixels'):
         collect(load_model(tiny_model), [(0, blind)], span=4)
+
+
+def test_a_method_whose_calls_were_told_is_as_it_was(tiny_model):
+    method = load_method(load_model(tiny_model))
+    scores, told = torch.zeros(1, 11, 4, 6), []
+    with told_of_calls(method, 'decided', lambda *given: told.append(given)):
+        assert set(method.decided(scores, (16, 24))) == {'mask', 'confidence'}
+    method.decided(scores, (16, 24))
+    assert told == [(scores, (16, 24))]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vss_ros.calibration.enough import LEAST_PIXELS, check_labelled
 from vss_ros.calibration.folds import left_out
-from vss_ros.calibration.watched import answers_on
+from vss_ros.calibration.watched import answers_on, told_of_calls
 from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import DECISIONS
@@ -71,20 +71,19 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
     """
     method = load_method(model, {'temperatures': ()})
     scores: list[Tensor] = []
-    decided, part = method.decided, DECISIONS[method.decision]
+    part = DECISIONS[method.decision]
 
-    def keep(seen: Tensor, size: Sequence[int], age: Tensor | None = None) -> dict[str, Tensor]:
+    def keep(seen: Tensor, size: Sequence[int], age: Tensor | None = None) -> None:
         small = size[0] // part, size[1] // part
         scores[:] = [resize(seen, small, method.align_corners)]
-        return decided(seen, size, age)
 
-    method.decided = keep  # type: ignore[method-assign, assignment]
     rng = np.random.default_rng(SEED)
     kept: list[Samples] = []
-    for number, answer in answers_on(clips, model, method, span):
-        if answer.frame.truth is not None:
-            logits = scores[0][0].permute(1, 2, 0).numpy()
-            kept.append(_some_pixels(logits, answer, number, rng))
+    with told_of_calls(method, 'decided', keep):
+        for number, answer in answers_on(clips, model, method, span):
+            if answer.frame.truth is not None:
+                logits = scores[0][0].permute(1, 2, 0).numpy()
+                kept.append(_some_pixels(logits, answer, number, rng))
     check_labelled(sum(len(part.truth) for part in kept))
     columns = zip(*((part.scores, part.truth, part.age, part.clip) for part in kept), strict=True)
     return Samples(*(np.concatenate(column) for column in columns))

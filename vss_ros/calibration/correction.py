@@ -8,7 +8,7 @@ not matter how many of each there are. What that is worth is measured on clips t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vss_ros.calibration.enough import LEAST_CORRECTED, check_enough
 from vss_ros.calibration.folds import left_out
-from vss_ros.calibration.watched import answers_on
+from vss_ros.calibration.watched import answers_on, told_of_calls
 from vss_ros.core.errors import ModelError
 from vss_ros.core.frame import Frame
 from vss_ros.core.metrics import ConfusionMatrix
@@ -68,41 +68,39 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
             f'{model.name} is {model.method}; edge_offsets are an option of evss and evss-lite, so there is '
             'nothing to fit'
         )
-    masks = _decided_with_each_offset(method)
+    masks: list[np.ndarray] = []
     counts, shown, labelled, ages, origin = [], [], [], [], []
-    for number, (frame, found) in answers_on(clips, model, method, span):
-        if masks:  # it was corrected
-            truth = _own_mask(method, frame, model) if frame.truth is None else frame.truth
-            counts.append(np.stack([_confusion(truth, mask, model) for mask in masks]))
-            shown.append(_confusion(truth, found.mask, model))
-            labelled.append(frame.truth is not None)
-            ages.append(found.age_frames)
-            origin.append(number)
-        masks.clear()
+    with told_of_calls(method, 'rectify', _decider(method, masks)):
+        for number, (frame, found) in answers_on(clips, model, method, span):
+            if masks:  # it was corrected
+                truth = _own_mask(method, frame, model) if frame.truth is None else frame.truth
+                counts.append(np.stack([_confusion(truth, mask, model) for mask in masks]))
+                shown.append(_confusion(truth, found.mask, model))
+                labelled.append(frame.truth is not None)
+                ages.append(found.age_frames)
+                origin.append(number)
+            masks.clear()
     check_enough(len(ages), LEAST_CORRECTED, 'corrected')
     return Samples(np.stack(counts), np.stack(shown), np.array(labelled), np.array(ages), np.array(origin))
 
 
-def _decided_with_each_offset(method: Evss) -> list[np.ndarray]:
-    """The list that from now on gets the mask of each of OFFSETS when the method corrects a frame."""
-    rectify, decided = method.rectify, method.decided
-    masks: list[np.ndarray] = []
+def _decider(method: Evss, masks: list[np.ndarray]) -> Callable[..., None]:
+    """What decides a frame with each of OFFSETS, given what `Evss.rectify` takes, and adds the masks."""
+    rectify = method.rectify
 
-    def watched(
+    def decide(
         warped: Tensor,
         updated: Tensor,
         edge: Tensor,
         reference: Tensor,
         size: Sequence[int],
         edge_offset: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> None:
         for offset in OFFSETS:
             merged, _ = rectify(warped, updated, edge, reference, size, torch.tensor(offset))
-            masks.append(decided(merged, size)['mask'][0].numpy())
-        return rectify(warped, updated, edge, reference, size, edge_offset)
+            masks.append(method.decided(merged, size)['mask'][0].numpy())
 
-    method.rectify = watched  # type: ignore[method-assign]
-    return masks
+    return decide
 
 
 @torch.no_grad()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,25 @@ from vss_ros.methods.method import Method
 from vss_ros.torch_engine.engine import TorchEngine
 
 SEED = 0
+
+
+@contextmanager
+def told_of_calls(method: Method, name: str, tell: Callable[..., None]) -> Iterator[None]:
+    """Inside, `tell` is given what a function of this method is called with, each time before it runs.
+
+    What graphs hand to each other is seen by an engine; what lies between the lines of a graph only so.
+    """
+    function = getattr(method, name)
+
+    def telling(*arguments: Any) -> Any:
+        tell(*arguments)
+        return function(*arguments)
+
+    setattr(method, name, telling)  # on the object, before the function of its class
+    try:
+        yield
+    finally:
+        delattr(method, name)
 
 
 def answers_on(
