@@ -27,13 +27,13 @@ def fuse_norms(network: nn.Module, run: Callable[[], object]) -> None:
         run: runs all of it at least once.
     """
     network.eval()
-    norms_of: dict[nn.Module, set[nn.Module]] = defaultdict(set)
-    sources_of: dict[nn.Module, set[nn.Module | None]] = defaultdict(set)
+    norms_of: dict[nn.Conv2d, set[nn.BatchNorm2d | MixedNorm]] = defaultdict(set)
+    sources_of: dict[nn.Module, set[nn.Conv2d | None]] = defaultdict(set)
 
     def made(convolution: nn.Module, _: Any, output: Tensor) -> None:
         setattr(output, MADE_BY, (convolution, output._version))
 
-    def taken(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def taken(norm: nn.BatchNorm2d | MixedNorm, inputs: tuple[Tensor, ...]) -> None:
         convolution, version = getattr(inputs[0], MADE_BY, (None, 0))
         if inputs[0]._version != version:
             convolution = None  # something has changed the map in place since
@@ -60,9 +60,9 @@ def fuse_norms(network: nn.Module, run: Callable[[], object]) -> None:
         if len(norms) != 1 or sources_of[norm] != {convolution}:
             continue
         if isinstance(norm, MixedNorm):
-            instead[convolution], instead[norm] = fuse_half(convolution, norm)  # type: ignore[arg-type]
+            instead[convolution], instead[norm] = fuse_half(convolution, norm)
         else:
-            instead[convolution] = fuse_conv_bn_eval(convolution, norm)  # type: ignore[arg-type,type-var]
+            instead[convolution] = fuse_conv_bn_eval(convolution, norm)
             instead[norm] = nn.Identity()
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):

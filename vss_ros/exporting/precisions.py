@@ -199,8 +199,10 @@ def _quantise(source: Path, target: Path, inputs: list[dict[str, np.ndarray]], f
     that has made the shared pool.
     """
     arrays = target.with_suffix('.npz')
-    named = {f'{i}/{name}': array for i, feeds in enumerate(inputs) for name, array in feeds.items()}
-    np.savez(arrays, **named)  # type: ignore[arg-type]
+    named: dict[str, Any] = {
+        f'{i}/{name}': array for i, feeds in enumerate(inputs) for name, array in feeds.items()
+    }
+    np.savez(arrays, **named)
     program = [sys.executable, '-m', 'vss_ros.exporting.quantise']
     command = [*program, str(source), str(target), str(arrays), form]
     result = subprocess.run(command, capture_output=True, text=True)

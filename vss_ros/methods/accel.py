@@ -85,10 +85,11 @@ class Fusion(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.join = nn.Conv2d(2 * classes, classes, 1)
+        assert self.join.bias is not None
         each = torch.eye(classes)
         with torch.no_grad():
             self.join.weight.copy_(torch.cat((each, FIRST_SAY * each), 1)[..., None, None])
-            self.join.bias.zero_()  # type: ignore[union-attr]
+            self.join.bias.zero_()
 
     def forward(self, warped: Tensor, updated: Tensor) -> Tensor:
         return self.join(torch.cat((warped, updated), 1))

@@ -106,9 +106,10 @@ class ScalingFlowNet(FlowNet):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.predict_scale = nn.Conv2d(FEATURES, classes, 1)
+        assert self.predict_scale.bias is not None
         with torch.no_grad():
             self.predict_scale.weight.zero_()
-            self.predict_scale.bias.fill_(1)  # type: ignore[union-attr]
+            self.predict_scale.bias.fill_(1)
 
     def flow_and_scale(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """Two images -> flow (N, 2, h, w) and scale field (N, K, h, w)."""

@@ -101,8 +101,9 @@ class DecisionNetwork(nn.Module):
             conv_norm_relu(second, third, 3, 2),
         )
         self.head = nn.Conv2d(third, 1, 1)
+        assert self.head.bias is not None
         with torch.no_grad():
-            self.head.bias.fill_(FIRST_GUESS)  # type: ignore[union-attr]
+            self.head.bias.fill_(FIRST_GUESS)
 
     def forward(self, seen: Tensor) -> Tensor:
         return self.head(self.body(self.norm(seen))).sigmoid()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -23,11 +23,14 @@ from vss_ros.training.optimiser import FitSettings
 from vss_ros.training.stages import stage_class
 from vss_ros.training.streets import StreetSettings
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 FOLDER = 'config/train'  # of the recipes that came with the package
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
 MOST_SEED = 2**32 - 1
 NOT_WRITTEN = ('name', 'height', 'width', 'text')  # of a Recipe, that its file does not have as entries
-Settings = TypeVar('Settings')
+Settings = TypeVar('Settings', bound='DataclassInstance')
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ def _build(kind: type[Settings], where: str, content: Any) -> Settings:
     """A settings dataclass from YAML: lists become tuples, unknown and missing entries errors."""
     entries = dict(_mapping(where, content))
     types = get_type_hints(kind)
-    known = {each.name: types[each.name] for each in fields(kind)}  # type: ignore[arg-type]
+    known = {each.name: types[each.name] for each in fields(kind)}
     if unknown := set(entries) - set(known):
         raise SettingsError(f'{where} has no entry {", ".join(sorted(unknown))}; it has {", ".join(known)}')
     for name, value in entries.items():

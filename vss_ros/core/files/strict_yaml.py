@@ -19,7 +19,7 @@ def load_strictly(text: str, references: bool = True) -> Any:
     try:
         if not references and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)):
             raise yaml.YAMLError('it refers to parts of itself (*name); write out what is meant')
-        return yaml.load(text, _Loader)  # noqa: S506
+        return yaml.load(text, _Loader)  # noqa: S506  it is a SafeLoader
     except yaml.MarkedYAMLError as error:
         if (mark := error.problem_mark) is None:
             raise

@@ -88,7 +88,8 @@ def stepping(first: nn.Conv2d, step: int) -> nn.Conv2d:
     if step == first.stride[0]:
         return first
     kernel = stretched(first.weight.detach(), step)
-    longer = nn.Conv2d(first.in_channels, first.out_channels, kernel.shape[2:], step, 2, bias=False)  # type: ignore[arg-type]
+    rows, columns = kernel.shape[2:]
+    longer = nn.Conv2d(first.in_channels, first.out_channels, (rows, columns), step, 2, bias=False)
     with torch.no_grad():
         longer.weight.copy_(kernel)
     return longer

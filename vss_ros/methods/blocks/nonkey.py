@@ -72,8 +72,8 @@ class Rectification(nn.Module):
         super().__init__()
         self.phi = nn.Conv2d(2 * width, width, 3, padding=1)
         self.psi = nn.Conv2d(3, 1, 3, padding=1) if is_attended else None
-        nn.init.zeros_(self.phi.weight)
-        nn.init.zeros_(self.phi.bias)  # type: ignore[arg-type]
+        for parameter in self.phi.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self, warped: Tensor, spatial: Tensor, residual: Tensor | None
