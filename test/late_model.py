@@ -14,7 +14,7 @@ import yaml
 from vss_ros.core.model.files import sha256_of
 
 onnx = pytest.importorskip('onnx')
-from onnx import TensorProto, helper  # noqa: E402
+TensorProto, helper = onnx.TensorProto, onnx.helper
 
 HEIGHT, WIDTH = 48, 64
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from vss_ros.cli.main import main
@@ -99,12 +101,7 @@ def test_build_without_a_model_is_refused(capsys):
     assert 'needs a model' in capsys.readouterr().err
 
 
+@pytest.mark.skipif(find_spec('tensorrt') is not None, reason='TensorRT is installed')
 def test_build_without_tensorrt_says_what_to_install(tiny_model, capsys):
-    try:
-        import tensorrt  # noqa: F401
-    except ImportError:
-        pass
-    else:
-        pytest.skip('TensorRT is installed')
     assert main(['engine', 'build', str(tiny_model)]) == 2
     assert 'tensorrt is not installed; install it with: pip install ' in capsys.readouterr().err

@@ -15,7 +15,7 @@ import yaml
 from vss_ros.core.model.files import sha256_of
 
 onnx = pytest.importorskip('onnx')
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
 
 HEIGHT, WIDTH = 48, 64
 KEY_CONFIDENCE, PROPAGATED_CONFIDENCE = 250, 200

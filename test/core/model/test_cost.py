@@ -9,7 +9,7 @@ from vss_ros.core.model.cost import cost_of, count_parameters, graph_costs, step
 from vss_ros.core.model.folder import load_model
 
 onnx = pytest.importorskip('onnx')
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
 
 
 def graph_file(path, operator, image, weights, output, **attributes):
