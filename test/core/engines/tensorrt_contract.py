@@ -416,6 +416,14 @@ class Cases:
         device.assert_called_once_with()
         reference.assert_called_once_with()
 
+    def case_an_engine_that_cannot_be_loaded_leaves_nothing_open(self):
+        from vss_ros.core.engines.torch_device import CpuDevice
+
+        self.library.load_error = 'version tag does not match'
+        with mock.patch.object(CpuDevice, 'close') as device:
+            assert "cannot load the engine of graph 'segmenter'" in self.refusal()
+        device.assert_called_once_with()
+
     def case_a_wrong_warp_is_refused_now_and_at_the_next_start(self):
         right = self.module.warp
         with mock.patch.object(self.module, 'warp', lambda features, flow: 0.3 * right(features, flow)):

@@ -94,27 +94,31 @@ class TensorRtEngine(TorchDeviceEngine):
             )
         graphs = model.graphs_in('int8_symmetric' if settings.precision == 'int8' else settings.precision)
         device = CudaDevice(settings.gpu_id)
-        store = EngineStore(model, settings, device, progress or _log.info)
         runners: dict[str, GraphRunner | WarpRunner] = {}
         engines: dict[str, Obtained] = {}
-        with device.use():
-            runtime = _runtime()
-            for name, graph in graphs.items():
-                if name in WARPS:
-                    runners[name] = WarpRunner(graph)
-                    continue
-                engines[name], plan = store.obtain(graph)
-                make = partial(GraphRunner, graph, runtime, device, settings.cuda_graphs)
-                try:
-                    runners[name] = make(plan)
-                except CannotLoadError as error:
-                    if settings.build == 'never':
-                        raise EngineError(f'{error}. Build it with: {store.build_command()}') from error
-                    if engines[name].is_fresh:
-                        raise
-                    _log.warning('%s; building it once more', error)
-                    engines[name], plan = store.rebuild(graph)
-                    runners[name] = make(plan)
+        try:
+            store = EngineStore(model, settings, device, progress or _log.info)
+            with device.use():
+                runtime = _runtime()
+                for name, graph in graphs.items():
+                    if name in WARPS:
+                        runners[name] = WarpRunner(graph)
+                        continue
+                    engines[name], plan = store.obtain(graph)
+                    make = partial(GraphRunner, graph, runtime, device, settings.cuda_graphs)
+                    try:
+                        runners[name] = make(plan)
+                    except CannotLoadError as error:
+                        if settings.build == 'never':
+                            raise EngineError(f'{error}. Build it with: {store.build_command()}') from error
+                        if engines[name].is_fresh:
+                            raise
+                        _log.warning('%s; building it once more', error)
+                        engines[name], plan = store.rebuild(graph)
+                        runners[name] = make(plan)
+        except BaseException:
+            _free(device, runners)
+            raise
         facts = {
             'version': version,
             'device': device.name,
@@ -151,9 +155,7 @@ class TensorRtEngine(TorchDeviceEngine):
         return {'engine': self.name, **self._facts, **self.notes}
 
     def close(self) -> None:
-        self._device.settle()
-        self._runners.clear()
-        self._device.close()
+        _free(self._device, self._runners)
 
 
 class CannotLoadError(EngineError):
@@ -295,6 +297,12 @@ class GraphRunner:
                 f'the engine of graph {self.spec.name!r} has another {", ".join(names)} than model.yaml; '
                 'export the model again'
             )
+
+
+def _free(device: CpuDevice, runners: dict[str, GraphRunner | WarpRunner]) -> None:
+    device.settle()
+    runners.clear()
+    device.close()
 
 
 def _runtime() -> Any:
