@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -254,6 +255,16 @@ def test_fp32_is_fp32_for_every_engine_of_the_process(kinds_of_fp32, monkeypatch
 def test_tf32_can_be_allowed_again(kinds_of_fp32):
     device_module.allow_tf32(True)
     assert [kind.fp32_precision for kind in kinds_of_fp32] == ['tf32'] * 3
+
+
+@pytest.mark.parametrize('is_allowed', [False, True])
+def test_who_asks_by_the_names_of_older_versions_hears_the_same(kinds_of_fp32, is_allowed):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        device_module.allow_tf32(is_allowed)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of the old names
+        assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == is_allowed
 
 
 def test_fp32_is_fp32_by_the_names_of_older_versions_of_pytorch_too(monkeypatch):

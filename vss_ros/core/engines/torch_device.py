@@ -10,6 +10,7 @@ import gc
 import logging
 import platform
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
@@ -338,11 +339,13 @@ def allow_tf32(is_allowed: bool) -> None:
     """Whether fp32 in PyTorch may be TF32 from now on, in convolutions and products of this process."""
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
-    if hasattr(cudnn, 'conv'):  # PyTorch 2.9, which warns of the other names, and newer
+    with warnings.catch_warnings():
+        # PyTorch 2.9 has other names, and warns of these; but where the two disagree, reading these fails.
+        warnings.simplefilter('ignore')
+        cudnn.allow_tf32 = matmul.allow_tf32 = is_allowed
+    if hasattr(cudnn, 'conv'):
         for kind in (cudnn.conv, cudnn.rnn, matmul):
             kind.fp32_precision = 'tf32' if is_allowed else 'ieee'
-    else:
-        cudnn.allow_tf32 = matmul.allow_tf32 = is_allowed
 
 
 def warp(features: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
