@@ -8,6 +8,7 @@ import pytest
 from vss_ros.core.motion import make_motion
 from vss_ros.core.motion.blocks import flow_of_blocks
 from vss_ros.core.motion.dis import DisFlow, cells_of
+from vss_ros.core.motion.followed import FollowedMotion, compose, read_at
 from vss_ros.core.synthetic import StreetClip
 
 SIZES = [(96, 128), (90, 121), (101, 99)]  # (height, width); odd ones too
@@ -143,11 +144,19 @@ def test_dis_notices_a_sudden_stop():
     assert found[-1] == pytest.approx(0, abs=0.1)
 
 
-def test_dis_forgets_the_motion_of_a_stream_that_ended():
-    motion = make_motion('dis')
+@pytest.mark.parametrize('kind', [*DIS, 'stream'])
+def test_dis_forgets_the_motion_of_a_stream_that_ended(kind):
+    motion = make_motion(kind)
     drive_past(motion, [16, 24, 32, 40, 48, 56])
     motion.reset()
-    assert drive_past(motion, [8, 56, 4]) == drive_past(make_motion('dis'), [8, 56, 4])
+    assert drive_past(motion, [56, 4]) == drive_past(make_motion(kind), [56, 4])
+
+
+@pytest.mark.parametrize('kind', DIS)
+def test_flow_that_was_found_stays_as_it_is_when_the_next_one_is(kind):
+    motion, image = make_motion(kind), texture(9)
+    _, flow, _ = (motion.update(cut(image, (96, 128), right), wanted=True) for right in (0, 4, 16))
+    assert np.median(flow[0, 0]) == pytest.approx(-1, abs=0.1)
 
 
 @pytest.mark.parametrize('finer', [1, 2])
@@ -194,6 +203,53 @@ def test_blocks_without_a_vector_take_that_of_their_neighbours():
     assert np.allclose(flow[0, 1], 1)
     assert flow_of_blocks(vectors[:14], 64, 64, 0.9) is None
     assert flow_of_blocks(vectors[:0], 64, 64, 0) is None
+
+
+def vectors_of(*blocks):
+    """FFmpeg's vectors, to the picture before, of blocks: left, top, width, height, motion in pixels."""
+    fields = ['source', 'w', 'h', 'dst_x', 'dst_y', 'motion_x', 'motion_y', 'motion_scale']
+    vectors = np.zeros(len(blocks), [(name, np.int32) for name in fields])
+    for number, (left, top, width, height, motion) in enumerate(blocks):
+        middle = left + width // 2, top + height // 2
+        vectors[number] = (-1, width, height, *middle, *(4 * each for each in motion), 4)
+    return vectors
+
+
+MIXED = [  # every size that a block may have, in a picture of 32x24; only 8x8 at 24, 16 has no vector
+    (0, 0, 16, 16, (1, 2)),
+    (16, 0, 16, 8, (3, 4)),
+    (16, 8, 16, 8, (5, 6)),
+    (0, 16, 8, 16, (7, 8)),
+    (8, 16, 8, 16, (9, 10)),
+    (16, 16, 8, 8, (11, 12)),
+]
+
+
+def test_each_block_moves_only_the_cells_that_it_covers():
+    flow = flow_of_blocks(vectors_of(*MIXED), 24, 32, 0.9)
+    assert flow.shape == (1, 2, 6, 8)
+    for left, top, width, height, motion in MIXED:
+        covered = flow[0, :, top // 4 : (top + height) // 4, left // 4 : (left + width) // 4]
+        assert np.array_equal(4 * covered, np.broadcast_to(np.reshape(motion, (2, 1, 1)), covered.shape))
+    assert flow_of_blocks(vectors_of(*MIXED), 24, 32, 0.92) is None, '11 of 12'
+
+
+@pytest.mark.parametrize('place', [(-16, 0), (0, -16), (32, 0), (0, 32)])
+def test_blocks_that_lie_outside_the_picture_move_nothing(place):
+    outside = (*place, 16, 16, (99, 99))
+    found, expected = (
+        flow_of_blocks(vectors_of(*blocks), 24, 32, 0.9) for blocks in ([*MIXED, outside], MIXED)
+    )
+    assert np.array_equal(found, expected)
+
+
+def test_vectors_to_a_later_picture_do_not_count():
+    vectors = vectors_of(*MIXED, *MIXED)
+    vectors['source'][len(MIXED) :] = 1
+    vectors['motion_x'][len(MIXED) :] = 99
+    expected = flow_of_blocks(vectors_of(*MIXED), 24, 32, 0.9)
+    assert np.array_equal(flow_of_blocks(vectors, 24, 32, 0.9), expected)
+    assert flow_of_blocks(vectors[len(MIXED) :], 24, 32, 0.9) is None
 
 
 def blocks_of_4k(is_known):
@@ -274,3 +330,59 @@ def test_the_way_to_the_anchor_is_lost_where_one_step_is(motion):
     assert motion.update(cut(image, (96, 240), 12), wanted=True, stays=True) is None
     motion.anchor()
     assert motion.update(cut(image, (96, 240), 16), wanted=True, stays=True) is not None
+
+
+def plain_reading(maps, flow):
+    """What `read_at` gives, cell by cell; beyond the border the border cell is read."""
+    (_, _, height, width), found = maps.shape, np.empty_like(maps)
+    for row in range(height):
+        for column in range(width):
+            x = min(max(column + flow[0, 0, row, column], 0), width - 1)
+            y = min(max(row + flow[0, 1, row, column], 0), height - 1)
+            left, top = min(int(x), width - 2), min(int(y), height - 2)
+            cells = maps[0, :, top : top + 2, left : left + 2]
+            upper, lower = ((1 - (x - left)) * cells[..., 0] + (x - left) * cells[..., 1]).T
+            found[0, :, row, column] = (1 - (y - top)) * upper + (y - top) * lower
+    return found
+
+
+def some_flow(seed, cells=3):
+    """Flow of all directions, some of it out of the map; OpenCV reads at steps of 1/32 of a cell."""
+    rng = np.random.default_rng(seed)
+    return (rng.integers(-32 * cells, 32 * cells, (1, 2, 7, 9)) / 32).astype(np.float32)
+
+
+def test_maps_are_read_where_the_flow_points_and_at_the_border_beyond_it():
+    maps, flow = some_flow(0), some_flow(1)
+    assert np.allclose(read_at(maps, flow), plain_reading(maps, flow), atol=1e-5)
+
+
+class Steps:
+    """Gives these flows from each image to the one before."""
+
+    def __init__(self, flows):
+        self._flows = iter(flows)
+
+    def update(self, image, wanted, coded=()):
+        return next(self._flows)
+
+
+def test_the_way_to_the_anchor_follows_one_flow_after_the_other():
+    """Each from where the later one leads to, so that their order counts."""
+    steps = [some_flow(seed) for seed in range(3)]
+    motion = FollowedMotion(Steps([None, *steps]))
+    found = [motion.update(None, wanted=True, stays=number > 0) for number in range(4)]
+    way = steps[0]
+    assert np.array_equal(found[1], way)
+    for step, flow in zip(steps[1:], found[2:], strict=True):
+        way = step + plain_reading(way, step)
+        assert np.allclose(flow, way, atol=1e-4)
+    assert not np.allclose(compose(steps[0], steps[1]), compose(steps[1], steps[0]), atol=0.1)
+
+
+def test_an_encoder_does_not_begin_anew_while_a_stream_lasts():
+    """Else there would be no flow, and one key frame more, every so many frames."""
+    pytest.importorskip('av')
+    motion, image = make_motion('motion_vectors'), texture(12)
+    found = [motion.update(cut(image, (32, 48), right=number % 8), wanted=True) for number in range(100)]
+    assert [number for number, flow in enumerate(found) if flow is None] == [0]

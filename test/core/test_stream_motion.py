@@ -17,6 +17,7 @@ from vss_ros.core.errors import FrameError
 from vss_ros.core.frame import CodedPicture
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.motion import make_motion
+from vss_ros.core.motion.followed import read_at
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.sources.open import open_source
 from vss_ros.core.stream.segmenter import VideoSegmenter
@@ -235,6 +236,53 @@ def test_over_pictures_that_were_left_out_vectors_are_composed(tmp_path):
     dis.update(frames[4].image, False)
     # Of frame 5 nothing is known any more, so frame 6 is not believed.
     assert is_same(motion.update(frames[6].image, True, frames[6].coded), dis.update(frames[6].image, True))
+
+
+def moved(number, motion):
+    """A picture whose blocks of 16x16 come from so many pixels away, (rows, columns, 2)."""
+    rows, columns = motion.shape[:2]
+    fields = ['source', 'w', 'h', 'dst_x', 'dst_y', 'motion_x', 'motion_y', 'motion_scale']
+    vectors = np.zeros(rows * columns, [(name, np.int32) for name in fields])
+    for block, (row, column) in enumerate(np.ndindex(rows, columns)):
+        vectors[block] = (-1, 16, 16, 16 * column + 8, 16 * row + 8, *motion[row, column], 1)
+    return CodedPicture(number, (16 * rows, 16 * columns), vectors=vectors)
+
+
+def test_vectors_over_several_pictures_are_followed_from_where_the_later_ones_lead_to():
+    """Of the earlier picture only the left half moved, and then all of it by a quarter to the right."""
+    earlier, later = np.zeros((2, 6, 8, 2), int)
+    earlier[:, :4] = (0, -16)
+    later[:] = (-32, 0)
+    expected = np.zeros((1, 2, 24, 32), np.float32)
+    expected[:, 0] = -8
+    expected[:, 1, :, : 16 + 8] = -4
+    across = np.zeros_like(expected)
+    across[:, 0] = -8
+    cells = [np.random.default_rng(0).integers(0, 256, (1, 1, 24, 32)).astype(np.float32)]
+    cells += [read_at(cells[-1], expected)]
+    cells += [read_at(cells[-1], across)]
+    images = [cv2.merge([each[0, 0].astype(np.uint8).repeat(4, 0).repeat(4, 1)] * 3) for each in cells]
+    motion = make_motion('stream')
+    motion.update(images[0], False, (CodedPicture(0, (96, 128), is_start=True),))
+    pictures = moved(1, earlier), moved(2, later)
+    assert np.array_equal(motion.update(images[1], True, pictures), expected)
+    assert np.array_equal(motion.update(images[2], True, (moved(3, later),)), across), 'it follows those two'
+
+
+def test_where_one_of_the_pictures_between_says_nothing_of_motion_dis_stands_in(tmp_path):
+    frames = frames_of(write(tmp_path / 'v.mkv', drift(4, right=3)))
+    silent = replace(frames[1].coded[0], vectors=None)
+    seen = [frames[0], replace(frames[2], coded=(silent, frames[2].coded[0])), frames[3]]
+    found, dis = flows(seen), flows(seen, 'dis')
+    assert is_same(found[1], dis[1])
+    assert middle(found[2]) == pytest.approx([-0.75, 0], abs=0.13)
+
+
+def test_pictures_without_vectors_among_others_are_not_warned_of(tmp_path, caplog):
+    frames = frames_of(write(tmp_path / 'v.mkv', drift(6, right=4), bf=2))
+    assert '-' in kinds(frames)
+    flows(frames)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize('codec', ['libx265', 'libvpx', 'mjpeg'])
