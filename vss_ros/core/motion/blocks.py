@@ -24,7 +24,7 @@ def flow_of_blocks(vectors: np.ndarray, height: int, width: int, least_covered: 
         float32 (1, 2, ceil(H/4), ceil(W/4)) in cells, current -> previous; None if less is covered.
     """
     vectors = vectors[vectors['source'] < 0]
-    rows, columns = 2 * -(-height // 16), 2 * -(-width // 16)
+    rows, columns = -(-height // BLOCK), -(-width // BLOCK)
     field = np.zeros((rows, columns, 3), np.float32)  # x, y, known
     scale = np.maximum(vectors['motion_scale'], 1).astype(np.float32)
     values = np.stack(
@@ -38,7 +38,6 @@ def flow_of_blocks(vectors: np.ndarray, height: int, width: int, least_covered: 
             covers = (vectors['h'] > BLOCK * down) & (vectors['w'] > BLOCK * right)
             covers &= (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
             field[y[covers], x[covers]] = values[covers]
-    field = field[: -(-height // BLOCK), : -(-width // BLOCK)]
     covered = field[..., 2].mean()
     if covered == 0 or covered < least_covered:
         return None
