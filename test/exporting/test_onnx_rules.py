@@ -38,9 +38,9 @@ def segmenter_like():
     )
 
 
-def grid_sample(opset=18, dtype=FLOAT, mode='bilinear'):
+def grid_sample(opset=18, dtype=FLOAT, **mode):
     return graph(
-        [helper.make_node('GridSample', ['x', 'grid'], ['y'], mode=mode, padding_mode='border')],
+        [helper.make_node('GridSample', ['x', 'grid'], ['y'], padding_mode='border', **mode)],
         [value('x', dtype, 1, 2, 8, 8), value('grid', dtype, 1, 8, 8, 2)],
         [value('y', dtype, 1, 2, 8, 8)],
         opset,
@@ -59,9 +59,9 @@ def fp16_around_grid_sample():
     )
 
 
-def softmax(axis):
-    node = helper.make_node('Softmax', ['x'], ['y'], axis=axis)
-    return graph([node], [value('x', FLOAT, 1, 3, 8, 8)], [value('y', FLOAT, 1, 3, 8, 8)])
+def softmax(name='Softmax', shape=(1, 3, 8, 8), **axis):
+    node = helper.make_node(name, ['x'], ['y'], **axis)
+    return graph([node], [value('x', FLOAT, *shape)], [value('y', FLOAT, *shape)])
 
 
 def resize(**attributes):
@@ -124,10 +124,35 @@ def weights_elsewhere():
     return model
 
 
-def notes_of_the_exporter():
-    model = segmenter_like()
-    model.graph.node[2].doc_string = 'File "/home/somebody/evss.py", line 12'
+def notes_of_the_exporter(about, as_property):
+    """About the model, its graph or a node, as it writes them in one place or the other."""
+    model, note = segmenter_like(), 'File "/home/somebody/evss.py", line 12'
+    noted = {'model': model, 'graph': model.graph, 'node': model.graph.node[2]}[about]
+    if as_property:
+        noted.metadata_props.add(key='pkg.torch.onnx.stack_trace', value=note)
+    else:
+        noted.doc_string = note
     return model
+
+
+def bytes_cast_to_integers():
+    node = helper.make_node('Cast', ['labels'], ['y'], to=TensorProto.INT64)
+    return graph([node], [value('labels', BYTE, 1, 8, 8)], [value('y', TensorProto.INT64, 1, 8, 8)])
+
+
+def image_cast_to_halves():
+    node = helper.make_node('Cast', ['image'], ['y'], to=HALF)
+    return graph([node], [value('image', BYTE, 1, 8, 8, 3)], [value('y', HALF, 1, 8, 8, 3)])
+
+
+def short_floats():
+    node = helper.make_node('Cast', ['x'], ['y'], to=TensorProto.BFLOAT16)
+    return graph([node], [value('x', FLOAT, 4)], [value('y', TensorProto.BFLOAT16, 4)])
+
+
+def shape_that_is_not_what_the_nodes_give():
+    node = helper.make_node('Relu', ['x'], ['y'])
+    return graph([node], [value('x', FLOAT, 4)], [value('y', FLOAT, 5)])
 
 
 def size_known_later():
@@ -191,25 +216,34 @@ def node_without_input():
         (mask_reshaped_after_its_cast(), 'Squeeze makes the uint8 output mask; it must be a Cast'),
         (mask_cast_from_integers(), 'Cast makes the uint8 output mask; it must be a Cast from a float'),
         (labels_handed_through(), 'Identity takes the uint8 labels'),
+        (bytes_cast_to_integers(), 'Cast takes the uint8 labels; cast it to a float first'),
         (softmax(axis=1), 'Softmax over channels'),
         (softmax(axis=-3), 'Softmax over channels'),
+        (softmax('LogSoftmax', axis=1), 'LogSoftmax over channels'),
         (resize(mode='cubic'), 'resizes cubic with half_pixel'),
         (
             resize(mode='linear', coordinate_transformation_mode='asymmetric'),
             'resizes linear with asymmetric',
         ),
+        (resize(coordinate_transformation_mode='align_corners'), 'resizes nearest with align_corners'),
         (resize(mode='linear', antialias=1), 'resizes with antialiasing'),
         (weights_elsewhere(), 'w lies in another file'),
-        (notes_of_the_exporter(), 'carries notes of the exporter'),
+        *(
+            (notes_of_the_exporter(about, as_property), 'it carries notes of the exporter')
+            for about in ('model', 'graph', 'node')
+            for as_property in (True, False)
+        ),
         (size_known_later(), 'x has no fixed shape'),
         (operator_of_a_vendor(), 'com.microsoft:FusedMatMul, which not every runtime'),
         (operator_of_a_vendor('MatMul'), 'com.microsoft:MatMul, which not every runtime'),
         (shape_that_depends_on_data(), 'NonZero, which not every runtime'),
         (doubles(), 'x is DOUBLE'),
+        (short_floats(), 'y is BFLOAT16'),
         (weights_in_doubles(), 'w is DOUBLE'),
         (constant_output(), 'output still depends on no input'),
         (unused_input(), 'nothing uses input image'),
         (node_without_input(), 'no valid ONNX graph'),
+        (shape_that_is_not_what_the_nodes_give(), 'no valid ONNX graph'),
     ],
 )
 def test_a_graph_that_breaks_a_rule_is_found(model, finding):
@@ -230,9 +264,15 @@ def test_a_finding_says_where_its_node_comes_from():
         segmenter_like(),
         grid_sample(),
         grid_sample(opset=19),
+        grid_sample(mode='nearest'),
+        softmax(),
         softmax(axis=-1),
+        softmax(shape=(1, 3, 8), axis=1),
+        image_cast_to_halves(),
+        resize(),
         resize(mode='linear'),
         resize(mode='linear', coordinate_transformation_mode='align_corners'),
+        resize(mode='linear', coordinate_transformation_mode='pytorch_half_pixel'),
         resize(mode='nearest', coordinate_transformation_mode='asymmetric', nearest_mode='floor'),
     ],
 )
