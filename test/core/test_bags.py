@@ -387,6 +387,24 @@ def test_the_confidence_and_the_names_of_the_classes_are_in_the_bag(tmp_path):
     assert names[3] == {'id': 3, 'name': 'road', 'colour': [128, 64, 128]}
 
 
+def test_who_listens_to_a_bag_late_still_gets_the_names_of_the_classes(tmp_path):
+    sink = open_sink(str(tmp_path / 'out.mcap'), load_classes('camvid11'))
+    for frame in frames_of(2):
+        sink.write(frame, result(frame))
+    sink.close()
+    with AnyReader([tmp_path / 'out.mcap']) as reader:
+        offered = {c.topic: c.ext.offered_qos_profiles[0] for c in reader.connections}
+        count = {c.topic: c.msgcount for c in reader.connections}
+    assert {topic.rpartition('/')[2]: qos.durability.name for topic, qos in offered.items()} == {
+        'label_names': 'TRANSIENT_LOCAL',
+        'mask': 'VOLATILE',
+        'confidence': 'VOLATILE',
+    }
+    assert {qos.reliability.name for qos in offered.values()} == {'RELIABLE'}, 'who asks for it gets it'
+    assert {qos.depth for qos in offered.values()} == {1}
+    assert count['/segmentation/label_names'] == 1
+
+
 def test_a_bag_is_not_replaced_unless_asked(tmp_path):
     classes = load_classes('camvid11')
     for name in ('out.mcap', 'folder'):
@@ -457,6 +475,8 @@ def test_every_stamp_that_a_message_can_have_goes_into_a_bag_and_back(tmp_path, 
     sink.close()
     (found,) = read(tmp_path / 'out.mcap', topic='/image_raw')
     assert found.stamp_ns == frame.stamp_ns
+    with AnyReader([tmp_path / 'out.mcap']) as reader:
+        assert {recorded_ns for _, recorded_ns, _ in reader.messages()} == {max(frame.stamp_ns, 0)}
 
 
 @pytest.mark.parametrize('seconds', [2**31, -(2**31) - 1, 2**40])
