@@ -93,6 +93,41 @@ def test_a_camera_info_of_before_a_pause_is_there_for_what_is_in_work_and_forgot
     assert frame_of(source, image(2)).find_camera_info() is None
 
 
+def test_who_has_subscribed_already_goes_on_as_before(source, probe):
+    source.subscribe()
+    source.camera_infos.keep(camera_info(1))
+    before = list(probe.node.subscriptions)
+    source.subscribe()
+    assert list(probe.node.subscriptions) == before
+    assert frame_of(source, image(1)).find_camera_info() == camera_info(1)
+
+
+def test_an_image_that_waited_behind_many_others_still_gets_its_own_camera_info(probe, statistics):
+    settings = NodeSettings(drop_policy='queue', queue_size=400)
+    source = TopicSource(probe.node, settings, statistics, pytest.fail)
+    for number in range(400):
+        source.camera_infos.keep(camera_info(number))
+        source.on_image(image(number), {})
+    frames = iter(source)
+    assert [next(frames).find_camera_info() for _ in range(2)] == [camera_info(0), camera_info(1)]
+    source.close()
+
+
+def test_all_images_that_the_middleware_lost_are_counted_and_no_camera_infos(source, statistics, monkeypatch):
+    told, subscribe = {}, topic_source.create_subscription
+
+    def listen(node, kind, *others):
+        told[kind] = others[-1]
+        return subscribe(node, kind, *others)
+
+    monkeypatch.setattr(topic_source, 'create_subscription', listen)
+    source.subscribe()
+    assert told[CameraInfo] is None
+    for count in (3, 2):
+        told[Image](count)
+    assert statistics.snapshot().counts['lost'] == 5
+
+
 @pytest.mark.parametrize('reliability', [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
 def test_camera_infos_come_from_a_publisher_of_either_kind_also_where_images_are_reliable(
     source, probe, reliability

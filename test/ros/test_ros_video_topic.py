@@ -232,6 +232,13 @@ def test_of_a_batch_with_a_hole_only_what_comes_after_it_counts(source, packets,
     assert errors == []
 
 
+def test_behind_a_hole_that_ends_with_a_key_picture_no_further_packet_is_left_out(source, packets, images):
+    topic, errors = source(drop_policy='queue')
+    numbered(topic, packets, {n: n + 1 for n in (0, 1, 5, 6, 7)})
+    assert seen(topic, packets, images) == [0, 1, 5, 6, 7]
+    assert errors == []
+
+
 @pytest.mark.parametrize('goes_on_at', [20_000, 1], ids=['a long silence', 'another publisher'])
 def test_where_the_numbers_make_no_sense_a_new_video_begins(source, packets, images, statistics, goes_on_at):
     topic, errors = source(drop_policy='queue')
