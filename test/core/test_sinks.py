@@ -12,7 +12,7 @@ from vss_ros.core.drawing import overlay, overlay_result
 from vss_ros.core.errors import SettingsError, ShapeError
 from vss_ros.core.files.drafts import Draft, write_file
 from vss_ros.core.frame import Frame, Segmentation
-from vss_ros.core.sinks.open import open_sink, open_sinks
+from vss_ros.core.sinks.open import check_apart, open_sink, open_sinks
 from vss_ros.core.sinks.scores import ScoreSink
 from vss_ros.core.sinks.timings import TimingSink
 from vss_ros.core.sources.images import ImageSource
@@ -67,6 +67,25 @@ def test_old_masks_are_replaced_only_if_asked_and_other_files_stay(tmp_path):
     assert visible(tmp_path) == ['000000.png', 'mine.png']
     with pytest.raises(SettingsError, match='holds masks already; choose another folder or add --overwrite'):
         open_sink(f'{tmp_path}/', CLASSES)
+
+
+def test_of_a_million_masks_too_the_old_ones_are_replaced_and_nothing_else_is(tmp_path):
+    others = ['12.png', 'a000000.png', '000000.png.bak', '0000007.PNG']
+    for name in ['000001.png', '1000000.png', *others]:
+        (tmp_path / name).touch()
+    with open_sinks([f'{tmp_path}/'], CLASSES, overwrite=True) as [sink]:
+        sink.write(frame(), result(frame()))
+    assert visible(tmp_path) == sorted(['000000.png', *others])
+
+
+def test_masks_go_into_a_folder_that_exists_also_without_a_slash_and_never_over_a_file(tmp_path):
+    (tmp_path / 'masks').mkdir()
+    with open_sinks([f'{tmp_path}/masks'], CLASSES) as [sink]:
+        sink.write(frame(), result(frame()))
+    assert visible(tmp_path / 'masks') == ['000000.png']
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(SettingsError, match='file is a file; give a folder for the masks'):
+        open_sink(f'{tmp_path}/file/', CLASSES)
 
 
 @pytest.mark.parametrize(('written', 'left'), [(2, [7, 7]), (0, [3, 3, 3])])
@@ -125,6 +144,43 @@ def test_an_overlay_video_takes_odd_sizes_other_sizes_and_stamps_that_go_back(tm
     source.close()
     assert [item.size for item in found] == [(48, 64)] * 4
     assert [item.stamp_ns for item in found] == [0, 40_000_000, 80_000_000, 120_000_000]
+
+
+TICKS = 60_000  # of a video, per second
+
+
+def times_of_video(path, stamps_ns):
+    """When the frames of a video come that was written from frames with these stamps, in nanoseconds."""
+    with open_sinks([str(path)], CLASSES) as [sink]:
+        for stamp_ns in stamps_ns:
+            sink.write(Frame(frame().image, stamp_ns), result(frame()))
+    source = open_source(str(path))
+    found = np.array([item.stamp_ns for item in source])
+    source.close()
+    return found
+
+
+def test_a_video_keeps_times_that_are_no_whole_milliseconds(tmp_path):
+    pytest.importorskip('av')
+    stamps = [number * 10**9 // 30 for number in range(8)]
+    assert np.abs(times_of_video(tmp_path / 'a.mp4', stamps) - stamps).max() <= 1e9 / TICKS / 2 + 1
+
+
+def test_a_video_keeps_an_hour_between_two_frames_and_shows_both_of_one_stamp(tmp_path):
+    pytest.importorskip('av')
+    hour = 3600 * 10**9
+    found = times_of_video(tmp_path / 'a.mp4', [0, 0, hour, 2 * hour + 10**9])
+    assert found.tolist() == [0, 40_000_000, hour + 40_000_000, hour + 80_000_000]
+
+
+@pytest.mark.parametrize('size', [(47, 64), (48, 63)])
+def test_a_video_of_frames_with_one_odd_side_has_one_more_row_or_column(tmp_path, size):
+    pytest.importorskip('av')
+    with open_sinks([f'{tmp_path}/a.mp4'], CLASSES) as [sink]:
+        sink.write(frame(size=size), result(frame(size=size)))
+    source = open_source(f'{tmp_path}/a.mp4')
+    assert [item.size for item in source] == [(48, 64)]
+    source.close()
 
 
 @pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
@@ -288,11 +344,32 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
     assert (tmp_path / 'mine' / 'photo.jpg').exists()
 
 
-def test_an_alpha_out_of_range_is_refused(tmp_path):
+@pytest.mark.parametrize('alpha', [1.5, -0.1, float('nan')])
+def test_an_alpha_out_of_range_is_refused(tmp_path, alpha):
     pytest.importorskip('av')
-    with pytest.raises(SettingsError, match=r'alpha is 1\.5; use a value from 0'):
-        open_sink(str(tmp_path / 'out.mp4'), CLASSES, alpha=1.5)
+    with pytest.raises(SettingsError, match=f'alpha is {alpha}; use a value from 0'):
+        open_sink(str(tmp_path / 'out.mp4'), CLASSES, alpha=alpha)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_video_may_show_only_the_image_or_only_the_colours(tmp_path):
+    pytest.importorskip('av')
+    for alpha, expected in ((0, [GREY] * 3), (1, CLASSES.colours[3][::-1])):
+        with open_sinks([f'{tmp_path}/{alpha}.mp4'], CLASSES, alpha=alpha) as [sink]:
+            sink.write(frame(), result(frame()))
+        source = open_source(f'{tmp_path}/{alpha}.mp4')
+        (item,) = source
+        source.close()
+        assert np.abs(item.image[30:, 30:].mean((0, 1)) - expected).max() < 4
+
+
+@pytest.mark.parametrize(
+    ('source', 'output'), [('7.PNG', '{}/'), ('', 'bag:{}/labels'), ('', 'bag:{}/images')]
+)
+def test_what_would_become_images_or_labels_of_the_source_is_refused(tmp_path, source, output):
+    with pytest.raises(SettingsError, match='is where the source lies'):
+        check_apart([output.format(tmp_path)], tmp_path / source)
+    check_apart([f'{tmp_path}/scores.json', f'{tmp_path}/masks/'], tmp_path / source)
 
 
 def outputs_in(folder):
