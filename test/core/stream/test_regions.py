@@ -77,6 +77,14 @@ def test_regions_are_counted_across_first_as_sizes_are():
     ]
 
 
+def test_there_may_be_as_many_regions_as_rows_and_columns_of_pixels():
+    down = StreamSettings(regions='1x3')
+    assert [region.kept[0] for region in split((3, 1), down)] == [slice(row, row + 1) for row in range(3)]
+    for size in ((2, 3), (1, 9)):
+        with pytest.raises(FrameError, match='too small for 1x3 regions'):
+            split(size, down)
+
+
 def test_one_region_is_a_plain_segmenter(model, engine):
     assert isinstance(make_segmenter(model, engine, StreamSettings()), VideoSegmenter)
     assert isinstance(make_segmenter(model, engine, FOUR), RegionSegmenter)
@@ -202,6 +210,8 @@ def test_a_new_size_starts_a_new_stream_even_where_the_regions_keep_theirs(model
     assert [s.mask.shape for s in found] == sizes
     assert [s.reset_reason for s in found] == ['first frame', None, 'size changed', 'size changed']
     assert [s.is_key for s in found] == [True, False, True, True]
+    segmenter.reset('bag loop')
+    assert segmenter.step(Frame(street[0], 5 * FRAME_NS)).reset_reason == 'bag loop', 'as was asked'
 
 
 def test_a_gap_starts_a_new_stream(model, engine, street):
@@ -249,6 +259,7 @@ def test_the_time_of_a_frame_is_that_of_all_its_regions(model, engine, street):
     assert len(parts) == 4
     assert found.timings_ms['segmenter'] == pytest.approx(sum(part.timings_ms['segmenter'] for part in parts))
     assert found.timings_ms['resize'] > sum(part.timings_ms['resize'] for part in parts)  # they are cut out
+    assert found.timings_ms['output'] > sum(part.timings_ms['output'] for part in parts)  # and put together
 
 
 def test_the_pipeline_runs_regions_and_their_times_add_up(model, engine, street):
