@@ -173,11 +173,16 @@ def test_a_precision_that_is_not_there_is_named_with_the_command_that_makes_it(t
         load_engine(load_model(tiny_model), EngineSettings('onnxruntime', 'int8'))
 
 
-def test_a_model_that_came_with_the_package_is_copied_for_another_precision():
+@pytest.mark.parametrize(
+    ('precision', 'options'),
+    [('fp16', 'fp16'), ('int8', 'int8 --calibrate FOLDER'), ('int8_symmetric', 'int8 --calibrate FOLDER')],
+)
+def test_a_model_that_came_with_the_package_is_copied_for_another_precision(precision, options):
     with pytest.raises(
-        ModelError, match=r'make a copy that has them with: vss export .*evss-lite -o mine --precision fp16$'
+        ModelError,
+        match=f'make a copy that has them with: vss export .*evss-lite -o mine --precision {options}$',
     ):
-        load_model('camvid-evss-lite').graphs_in('fp16')
+        load_model('camvid-evss-lite').graphs_in(precision)
 
 
 def test_graphs_beyond_tolerance_are_refused_and_nothing_is_written(tiny_model, tmp_path, monkeypatch):

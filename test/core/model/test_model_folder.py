@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vss_ros.core.errors import ModelError
+from vss_ros.core.frame import MAX_SIDE
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import MODEL_FILE, find_model, load_model
 
@@ -122,19 +123,24 @@ def test_classes_of_ones_own_are_part_of_the_model(folder):
     }
 
 
+ELEVEN = [{'name': f'class {number}', 'colour': [number, 0, 0]} for number in range(11)]
+
+
 @pytest.mark.parametrize(
-    'classes',
+    ('classes', 'reason'),
     [
-        {'name': '../x', 'classes': []},
-        {'classes': [{'name': 'road', 'colour': [1, 2, 3]}]},
-        {'name': 'mine'},
-        {'name': 'mine', 'classes': 3},
-        {'name': 'mine', 'classes': [{'name': 'road', 'colour': [1, 2, 3]}], 'grups': {}},
+        ({'name': '../x', 'classes': ELEVEN}, r"the name of classes is '\.\./x'; expected letters"),
+        ({'name': 'mine/../x', 'classes': ELEVEN}, 'the name of classes is .*; expected letters'),
+        ({'name': 5, 'classes': ELEVEN}, 'the name of classes is 5; expected letters'),
+        ({'classes': ELEVEN}, "no entry 'name'"),
+        ({'name': 'mine'}, "is not a class set .'classes'"),
+        ({'name': 'mine', 'classes': 3}, 'is not a class set .*not iterable'),
+        ({'name': 'mine', 'classes': ELEVEN, 'grups': {}}, 'classes has unknown entries: grups'),
     ],
 )
-def test_classes_of_ones_own_that_cannot_be_read_are_refused(folder, classes):
+def test_classes_of_ones_own_that_cannot_be_read_are_refused(folder, classes, reason):
     edit(folder, lambda content: content.update(classes=classes))
-    with pytest.raises(ModelError, match='class'):
+    with pytest.raises(ModelError, match=reason):
         load_model(folder)
 
 
@@ -367,13 +373,10 @@ def test_what_is_said_twice_must_be_the_same(folder, change, message):
 
 
 def test_a_model_without_propagated_step_is_a_model_that_only_knows_key_frames(folder):
-    def only_key(content):
-        del content['steps']['propagated'], content['steps']['carried']
-        content['state'] = {}
-
     edit(folder, only_key)
     model = load_model(folder)
     assert not model.propagates
+    assert model.computes_all_in_full
     assert set(model.graphs) == {'segmenter'}
 
 
@@ -430,7 +433,15 @@ def test_a_file_that_cannot_be_opened_is_named(folder, name):
 
 
 @pytest.mark.parametrize(
-    'spec', [['float32', [1, 64, 96]], ['uint8', [64, 96]], ['uint8', [1, 0, 96]]], ids=str
+    'spec',
+    [
+        ['float32', [1, 64, 96]],
+        ['uint8', [64, 96]],
+        ['uint8', [1, 1, 64, 96]],
+        ['uint8', [2, 64, 96]],
+        ['uint8', [1, 0, 96]],
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize('name', ['mask', 'confidence'])
 def test_a_mask_or_confidence_that_is_no_map_of_bytes_is_refused(folder, name, spec):
@@ -439,10 +450,69 @@ def test_a_mask_or_confidence_that_is_no_map_of_bytes_is_refused(folder, name, s
         load_model(folder)
 
 
-def test_a_class_set_of_another_length_than_the_scores_is_refused(folder):
-    edit(folder, lambda content: content.update(classes='cityscapes19'))
-    with pytest.raises(ModelError, match='scores of 11 classes, and the class set cityscapes19 has 19'):
+@pytest.mark.parametrize(
+    ('classes', 'message'),
+    [
+        ('cityscapes19', 'the class set cityscapes19 has 19'),
+        ({'name': 'mine', 'classes': [{'name': 'road', 'colour': [1, 2, 3]}]}, 'the class set mine has 1'),
+    ],
+)
+def test_a_class_set_of_another_length_than_the_scores_is_refused(folder, classes, message):
+    edit(folder, lambda content: content.update(classes=classes))
+    with pytest.raises(ModelError, match=f'scores of 11 classes, and {message}; set classes to'):
         load_model(folder)
+
+
+def only_key(content):
+    del content['steps']['propagated'], content['steps']['carried']
+    content['state'] = {}
+
+
+def test_scores_that_are_no_map_of_classes_are_a_matter_of_the_method(folder):
+    def change(content):
+        only_key(content)
+        content['graphs']['segmenter']['outputs']['scores'] = ['float32', [7]]
+
+    edit(folder, change)
+    assert load_model(folder).graphs['segmenter'].outputs['scores'].shape == (7,)
+
+
+@pytest.mark.parametrize('step', ['key', 'propagated', 'carried'])
+def test_the_age_is_brought_to_all_but_key_frames(folder, step):
+    def change(content):
+        stage = content['steps'][step][-1]
+        content['graphs'][stage]['inputs']['age'] = ['float32', [1, 1, 1, 1]]
+
+    edit(folder, change)
+    if step == 'key':
+        with pytest.raises(ModelError, match="segmenter needs 'age', which nothing before it in step key"):
+            load_model(folder)
+    else:
+        load_model(folder)
+
+
+def test_a_part_of_a_cell_at_the_border_is_one_for_the_flow(folder):
+    def change(content):
+        content['image'] = {'height': 62, 'width': 93}
+        for graph in content['graphs'].values():
+            for tensors in (graph['inputs'], graph['outputs']):
+                if 'image' in tensors:
+                    tensors['image'][1][1:3] = [62, 93]
+
+    edit(folder, change)
+    assert load_model(folder).graphs['warp'].inputs['flow'].shape == (1, 2, 16, 24)
+
+
+def test_the_largest_image_is_not_refused_for_its_size(folder):
+    edit(folder, lambda content: content['image'].update(width=MAX_SIDE))
+    with pytest.raises(ModelError, match=f"segmenter takes 'image' as .*, step key gives .* {MAX_SIDE}, 3"):
+        load_model(folder)
+
+
+def test_a_model_without_a_name_is_called_as_its_folder(folder, monkeypatch):
+    edit(folder, lambda content: content.pop('name'))
+    monkeypatch.chdir(folder)
+    assert load_model('./').name == folder.name
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -15,7 +15,7 @@ from vss_ros.core import pipeline
 from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import EngineError, ModelError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model.folder import load_model
+from vss_ros.core.model.folder import MAX_DELAY_FRAMES, load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
 
@@ -285,6 +285,18 @@ def test_a_delay_that_makes_no_sense_is_refused(late_models, tmp_path, value):
 def test_late_results_need_a_propagated_step_that_the_key_step_contains(late_models, tmp_path, steps):
     edit(late_models[1], tmp_path / 'model.yaml', {'steps': steps})
     with pytest.raises(ModelError, match='delay_frames is 1; expected a propagated step whose stages'):
+        load_model(tmp_path)
+
+
+def test_the_longest_delay_there_may_be_is_taken(late_models, tmp_path):
+    edit(late_models[1], tmp_path / 'model.yaml', {'delay_frames': MAX_DELAY_FRAMES})
+    assert load_model(tmp_path).delay_frames == MAX_DELAY_FRAMES
+
+
+def test_a_model_whose_results_are_late_carries_none(late_models, tmp_path):
+    steps = {'key': ['start', 'echo'], 'propagated': ['echo'], 'carried': ['echo']}
+    edit(late_models[1], tmp_path / 'model.yaml', {'steps': steps})
+    with pytest.raises(ModelError, match='a carried step needs a propagated one and no delay'):
         load_model(tmp_path)
 
 
