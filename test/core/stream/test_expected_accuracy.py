@@ -19,6 +19,8 @@ from vss_ros.core.frame import Frame
 from vss_ros.core.model.accuracy_model import NEEDS, SIGNALS, AccuracyModel
 from vss_ros.core.model.folder import MODEL_FILE, load_model
 from vss_ros.core.motion import dis
+from vss_ros.core.motion.dis import cells_of
+from vss_ros.core.motion.followed import difference
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.expected_accuracy import Expectation
 from vss_ros.core.stream.segmenter import VideoSegmenter
@@ -48,6 +50,11 @@ def test_the_prediction_is_the_logistic_function_of_the_weighted_signals():
     model = AccuracyModel(1.0, {'age': -0.5, 'path': 2.0})
     signals = {'age': 4.0, 'path': 0.25, 'residual': 99.0}
     assert model.predict(signals) == pytest.approx(1 / (1 + math.exp(0.5)))
+
+
+@pytest.mark.parametrize('bias', [-20.0, -7.0, 7.0, 20.0])
+def test_predictions_near_the_ends_are_told_apart(bias):
+    assert AccuracyModel(bias, {}).predict({}) == pytest.approx(1 / (1 + math.exp(-bias)), rel=1e-9)
 
 
 @given(st.floats(-1e30, 1e30), st.floats(-1e30, 1e30))
@@ -113,7 +120,29 @@ def test_signals_of_a_shift_are_its_length_and_what_the_flow_does_not_explain(mo
     assert found['true']['path'] == pytest.approx(2 / (width / 4))
     assert found['none']['path'] == 0
     assert 4 * found['true']['residual'] < found['none']['residual']
+    assert found['none']['residual'] == pytest.approx(cv2.absdiff(*map(cells_of, (now, before))).mean() / 255)
     assert found['true']['age'] == found['none']['age'] == 1
+
+
+def test_what_a_prediction_was_made_from_stays_as_it_was_then(model):
+    follower = Expectation(predicting(model, 0.0, age=1.0, doubt=1.0))
+    image = np.zeros((*model.image_size, 3), np.uint8)
+    follower.note(image, True, True, lambda name: np.full(1, 255, np.uint8))
+    follower.look(image, pytest.fail)
+    follower.note(image, False, True, lambda name: np.full(1, 51, np.uint8))
+    assert (follower.seen['age'], follower.seen['doubt']) == (1, 0)
+    assert follower.signals['doubt'] == pytest.approx(0.8)
+
+
+def test_a_stream_is_looked_at_after_its_flow_or_else_after_its_first_stage(model):
+    for stages, expected in [
+        (('flow', 'warp', 'correction'), 'flow'),
+        (('warp', 'flow', 'correction'), 'flow'),
+        (('warp', 'correction'), 'warp'),
+    ]:
+        changed = predicting(model, 0.0, age=-1.0)
+        changed = dataclasses.replace(changed, steps={**model.steps, 'propagated': stages})
+        assert Expectation(changed).stage == expected
 
 
 def test_signals_add_up_from_frame_to_frame_and_begin_anew_with_a_key_frame(model):
@@ -158,6 +187,8 @@ def test_after_a_key_frame_of_the_background_the_signals_are_those_of_a_stream_t
     assert stream.signals == pytest.approx(beside.signals)
     assert stream.signals['doubt'] == pytest.approx((240 - 200) / 255)
     assert stream.signals['path'] == pytest.approx(math.hypot(3, 3) / (width // 4))
+    unexplained = difference(flows[3], cells_of(images[3]), cells_of(images[1]))
+    assert stream.signals['residual'] == pytest.approx(unexplained.mean() / 255)
 
 
 def test_what_was_corrected_behind_the_key_frame_before_says_nothing_after_one_of_the_background(model):
@@ -295,6 +326,7 @@ def test_the_weights_are_read_from_the_model_folder(tiny_model, tmp_path):
     entry = {'bias': 2, 'weights': {'age': -0.5}, 'fitted_on': 'a drive'}
     found = load_model(written(tiny_model, tmp_path / 'm', entry)).expected_accuracy
     assert found == AccuracyModel(2.0, {'age': -0.5}, {'fitted_on': 'a drive'})
+    assert found.as_yaml() == entry
 
 
 @pytest.mark.parametrize(
@@ -302,6 +334,8 @@ def test_the_weights_are_read_from_the_model_folder(tiny_model, tmp_path):
     [
         ({'bias': 1, 'weights': {'weather': 1.0}}, 'there is no signal weather; use age, path'),
         ({'bias': float('nan'), 'weights': {}}, 'must be finite'),
+        ({'bias': float('-inf'), 'weights': {}}, 'must be finite'),
+        ({'bias': 1, 'weights': {'age': float('inf')}}, 'must be finite'),
         ({'bias': 1, 'weights': {'age': 'much'}}, 'could not convert string to float'),
         ({'weights': {}}, "no entry 'bias'"),
         ([1, 2], 'expected_accuracy is'),
