@@ -52,7 +52,9 @@ def plain(model):
         (5, 9, 'kcccckccc'),
     ],
 )
-def test_every_nth_frame_between_key_frames_is_corrected_the_first_half_an_interval_after_them(model, engine, street, interval, correction, line):
+def test_every_nth_frame_is_corrected_the_first_half_an_interval_after_a_key_frame(
+    model, engine, street, interval, correction, line
+):
     segmenter = VideoSegmenter(model, engine, settings_of(interval, correction))
     found = [segmenter.step(frame) for frame in frames(street[:9])]
     assert kinds(found) == line

@@ -28,8 +28,8 @@ class Visit(NamedTuple):
 def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: int = 0) -> Iterator[Visit]:
     """Runs the steps of a model over frames that follow each other.
 
-    The first frame is a key frame, the others are propagated if the model propagates; every second
-    one of these is carried if the model has such a step. Flow that the host must bring is DIS, whoever brings it
+    The first frame is a key frame, the others are propagated if the model propagates; every second one of
+    these is carried if the model has such a step. Flow that the host must bring is DIS, whoever brings it
     later: what counts is that the vectors are real.
 
     Args:
