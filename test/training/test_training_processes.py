@@ -28,7 +28,7 @@ RECIPE = {
         'flow': {
             'fit': {'steps': 3, 'warmup_steps': 0, 'learning_rate': 1e-4, 'precision': 'fp32'},
             'sampling': {'batch': 4},
-            'shares': {'stills': 1},
+            'shares': {'stills': 1, 'drive': 1},
         }
     },
 }
@@ -45,6 +45,10 @@ def folder(tmp_path_factory):
         image = cv2.GaussianBlur(rng.integers(0, 255, (64, 96, 3)).astype(np.uint8), (0, 0), 3)
         cv2.imwrite(str(folder / 'stills' / 'images' / f'a_{number}.png'), image)
         cv2.imwrite(str(folder / 'stills' / 'labels' / f'a_{number}.png'), np.full((64, 96), 3, np.uint8))
+    writer = cv2.VideoWriter(str(folder / 'drive.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 15, (96, 64))
+    for shift in range(4):
+        writer.write(np.roll(image, 4 * shift, 1))
+    writer.release()
     (folder / 'tiny.yaml').write_text(yaml.safe_dump(RECIPE))
     return folder
 
@@ -54,6 +58,8 @@ def train(folder, runs, *launcher):
     command += [
         '--data',
         f'stills:{folder / "stills"}',
+        '--data',
+        f'drive:{folder / "drive.avi"}',
         '--runs',
         str(folder / runs),
         '--device',

@@ -67,8 +67,12 @@ class Gathered:
 
     def check_labelled(self, shares: Mapping[str, float]) -> None:
         """Raises SettingsError where a video without labels has a share."""
-        if videos := [name for name in shares if not self._is_labelled(name)]:
+        if videos := [name for name in shares if self.is_video(name)]:
             raise SettingsError(f'this stage needs labels; {", ".join(videos)} has none')
+
+    def is_video(self, name: str) -> bool:
+        """Whether data is a video without labels."""
+        return name != STREETS and not self._paths[name].is_dir()
 
     def images(self, shares: Mapping[str, float]) -> list[tuple[LabelledImages, float]]:
         """As `stills`, videos without labels too, but no streets."""
@@ -162,9 +166,6 @@ class Gathered:
                 f'{STREETS} are drawn with the classes {STREET_CLASSES}, the recipe trains '
                 f'{self.class_set.name}; give {STREETS} no share in stages other than flow'
             )
-
-    def _is_labelled(self, name: str) -> bool:
-        return name == STREETS or self._paths[name].is_dir()
 
     def _stills(self, name: str) -> LabelledImages:
         return self._split[name][0] if name in self._split else self._library(name).stills()

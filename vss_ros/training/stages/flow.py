@@ -1,6 +1,8 @@
-"""Stage `flow`: the flow network, on pairs whose exact flow is known.
+"""Stage `flow`: the flow network, on pairs of images.
 
-Drawn streets bring theirs; a real image gets a smooth random field and is looked at through it.
+Of most the flow is exactly known: drawn streets bring theirs; a real image gets a smooth random field and is
+looked at through it. Neighbouring frames of a video without labels have none; there the images judge it, see
+`training/photometric.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +27,9 @@ from vss_ros.training.augment import check_crop, random_place, recolour_clip
 from vss_ros.training.clips import Clip, to_cells
 from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
+from vss_ros.training.losses import loss_weight
+from vss_ros.training.photometric import bending, in_cells, photometric_difference, visible
+from vss_ros.training.propagation import ClipSource, check_lengths
 from vss_ros.training.recipe import STREETS, StageRecipe
 from vss_ros.training.shares import Shares
 
@@ -41,14 +46,30 @@ class FlowSettings(Described):
     shift: float = setting(6.0, 'deviation of the shift of a random field, in pixels', range=(0, math.inf))
     growth: float = setting(0.04, 'deviation of its change of scale', range=(0, math.inf))
     bumps: float = setting(3.0, 'deviation of its local motion, in pixels', range=(0, math.inf))
+    photometric: float = loss_weight(1.0, 'of how pairs of a video differ along the flow')
+    smoothness: float = loss_weight(0.5, 'of how their flow bends')
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_crop(self.crop)
 
 
+class Pair(NamedTuple):
+    """Two images, uint8 (H, W, 3), and the flow from the first to the second, float32 (2, h, w), in cells."""
+
+    image: np.ndarray
+    previous: np.ndarray
+    flow: np.ndarray | None  # if known
+
+
+Source = LabelledImages | Sequence[Clip] | ClipSource
+
+
 class FlowStage:
-    """Trains `flownet` on random pairs: towards the least end-point error, in cells of the 1/4 map."""
+    """Trains `flownet` on random pairs: towards the least end-point error, in cells of the 1/4 map.
+
+    Where the flow is not known, towards the least photometric difference and an even flow.
+    """
 
     name = 'flow'
     settings_class = FlowSettings
@@ -62,14 +83,14 @@ class FlowStage:
         clip_share: float,
         settings: FlowSettings,
         seed: int = 0,
+        videos: Sequence[tuple[ClipSource, float]] = (),
     ) -> None:
-        """`stills` and their shares; `clips` with flow and their `clip_share`."""
+        """`stills` and their shares; `clips` with flow and their `clip_share`; `videos` and theirs."""
         self.module, self._settings, self._seed = flownet, settings, seed
         flownet.requires_grad_(True)  # a stage before may have frozen it
         self.size = settings.batch
-        self._sources: Shares[LabelledImages | Sequence[Clip]] = Shares(
-            [*stills, (clips, clip_share if clips else 0.0)]
-        )
+        self._has_videos = bool(videos)
+        self._sources: Shares[Source] = Shares([*stills, (clips, clip_share if clips else 0.0), *videos])
 
     @classmethod
     def create(cls, method: Method, data: Gathered, recipe: StageRecipe) -> FlowStage:
@@ -78,40 +99,85 @@ class FlowStage:
             raise SettingsError(
                 f'the method has no flownet with options {method.options}; leave out the stage {cls.name}'
             )
-        share = recipe.shares.get(STREETS, 0.0)
-        stills, clips = data.images(recipe.shares), data.streets if share else []
-        return cls(flownet, stills, clips, share, recipe.sampling, data.seed)
+        street_share = recipe.shares.get(STREETS, 0.0)
+        videos = {name: share for name, share in recipe.shares.items() if share and data.is_video(name)}
+        if videos and not recipe.sampling.photometric:
+            raise SettingsError(
+                f'photometric is 0, so nothing is learnt from {", ".join(videos)}; use more, or no video'
+            )
+        pairs = data.clips(videos, recoloured=False)
+        check_lengths(videos, pairs, [(2, False)])
+        stills = data.images({name: recipe.shares[name] for name in recipe.shares if name not in videos})
+        clips = data.streets if street_share else []
+        return cls(flownet, stills, clips, street_share, recipe.sampling, data.seed, pairs)
 
     def batch(self, step: int, samples: Sequence[int] | None = None) -> Batch:
+        """`images`, `previous`, `flows` as of a `Pair`, and `known`: whether the flow is; it is 0 if not."""
         pairs = [self._pair(step, index) for index in (range(self.size) if samples is None else samples)]
-        names = ('images', 'previous', 'flows')
-        return {name: np.stack(part) for name, part in zip(names, zip(*pairs, strict=True), strict=True)}
+        height, width = pairs[0].image.shape[:2]
+        unknown = np.zeros((2, height // CELL, width // CELL), np.float32)
+        return {
+            'images': np.stack([pair.image for pair in pairs]),
+            'previous': np.stack([pair.previous for pair in pairs]),
+            'flows': np.stack([unknown if pair.flow is None else pair.flow for pair in pairs]),
+            'known': np.array([pair.flow is not None for pair in pairs]),
+        }
 
-    def _pair(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pair(self, step: int, index: int) -> Pair:
         rng = np.random.default_rng([self._seed, step, index])
+        image, previous, flow = self._drawn(rng)
+        if self._settings.crop:
+            rows, columns = random_place(rng, image.shape[:2], self._settings.crop)
+            image, previous = image[rows, columns], previous[rows, columns]
+            if flow is not None:
+                cells = [slice(place.start // CELL, place.stop // CELL) for place in (rows, columns)]
+                flow = flow[:, cells[0], cells[1]]
+        look = int(rng.integers(1 << 62))
+        image, previous = recolour_clip(look, (image, previous))
+        return Pair(image, previous, flow)
+
+    def _drawn(self, rng: Generator) -> Pair:
+        """A pair of one of the sources, as it is."""
         source = self._sources.pick(rng)
         if isinstance(source, LabelledImages):
             previous = source.images[int(rng.integers(len(source)))]
             flow = random_field(rng, previous.shape[0], previous.shape[1], self._settings)
             image, flow = look_through(previous, flow)
-        else:
+            return Pair(image, previous, flow)
+        if isinstance(source, Sequence):
             clip = source[int(rng.integers(len(source)))]
             assert clip.flows is not None
             at = int(rng.integers(1, len(clip.images)))
-            image, previous, flow = clip.images[at], clip.images[at - 1], clip.flows[at - 1]
-        if self._settings.crop:
-            rows, columns = random_place(rng, image.shape[:2], self._settings.crop)
-            image, previous = image[rows, columns], previous[rows, columns]
-            flow = flow[
-                :, rows.start // CELL : rows.stop // CELL, columns.start // CELL : columns.stop // CELL
-            ]
-        look = int(rng.integers(1 << 62))
-        image, previous = recolour_clip(look, (image, previous))
-        return image, previous, flow
+            return Pair(clip.images[at], clip.images[at - 1], clip.flows[at - 1])
+        previous, image = source.clip(rng, 2).images
+        return Pair(image, previous, None)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        flow = self.module(to_rgb(batch['images']), to_rgb(batch['previous'])).float()
-        return {'end_point_error': (flow - batch['flows']).square().sum(1).add(1e-6).sqrt().mean()}
+        """Each a mean over all pairs, to which those that it is not of add 0."""
+        image, previous, known = to_rgb(batch['images']), to_rgb(batch['previous']), batch['known']
+        flow = self.module(image, previous).float()
+        errors = (flow - batch['flows']).square().sum(1).add(1e-6).sqrt().mean((1, 2))
+        terms = {'end_point_error': (known * errors).mean()}
+        if self._has_videos:
+            terms |= self._losses_without_flow(image, previous, flow, ~known)
+        return terms
+
+    def _losses_without_flow(
+        self, image: Tensor, previous: Tensor, flow: Tensor, chosen: Tensor
+    ) -> dict[str, Tensor]:
+        """Of the chosen pairs, bool (N,), of which there may be none; terms are the same in all processes."""
+        differs = bends = flow.new_zeros(())
+        if bool(chosen.any()):
+            image, previous, flow = image[chosen], previous[chosen], flow[chosen]
+            with torch.no_grad():
+                seen = visible(flow, self.module(previous, image).float())
+            image, previous = in_cells(image), in_cells(previous)
+            differs = photometric_difference(image, previous, flow, seen).sum() / len(chosen)
+            bends = bending(flow, image).sum() / len(chosen)
+        return {
+            'photometric': self._settings.photometric * differs,
+            'smoothness': self._settings.smoothness * bends,
+        }
 
     @torch.no_grad()
     def validate(self, average: nn.Module) -> dict[str, float]:
