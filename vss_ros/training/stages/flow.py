@@ -29,7 +29,7 @@ from vss_ros.training.data import LabelledImages
 from vss_ros.training.loop import Batch
 from vss_ros.training.losses import loss_weight
 from vss_ros.training.photometric import bending, in_cells, photometric_difference, visible
-from vss_ros.training.propagation import ClipSource, check_lengths
+from vss_ros.training.propagation import ClipSource, check_clips_are_long_enough
 from vss_ros.training.recipe import STREETS, StageRecipe
 from vss_ros.training.shares import Shares
 
@@ -106,7 +106,7 @@ class FlowStage:
                 f'photometric is 0, so nothing is learnt from {", ".join(videos)}; use more, or no video'
             )
         pairs = data.clips(videos, recoloured=False)
-        check_lengths(videos, pairs, [(2, False)])
+        check_clips_are_long_enough(videos, pairs, [(2, False)])
         stills = data.images({name: recipe.shares[name] for name in recipe.shares if name not in videos})
         clips = data.streets if street_share else []
         return cls(flownet, stills, clips, street_share, recipe.sampling, data.seed, pairs)
