@@ -33,7 +33,8 @@ FLOWS = ('none', 'network', *HOST_FLOWS)  # `network`: a graph
 def first_correction(interval: int) -> int:
     """How many frames after a key frame the first one is corrected, where each `interval`-th is.
 
-    Half an interval: as near as the others are to a correction, the frames about a key frame are to it.
+    Half an interval, rounded up: after a whole one, the last correction would often stand right before the
+    next key frame, where it is worth least.
     """
     return (interval + 1) // 2
 
