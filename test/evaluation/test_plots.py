@@ -15,7 +15,7 @@ def test_in_the_plots_only_carried_frames_of_a_row_that_corrects_are_hollow(repo
     for draw in (plots.draw_pda, plots.draw_cca):
         [axes] = draw(content).axes
         assert 'hollow' not in axes.get_legend().get_title().get_text()
-    content['rows'][0]['correction_interval'] = 2  # so distance 2 is carried
+    content['rows'][0]['correction_interval'] = 3  # so distance 2 is carried
     for draw in (plots.draw_pda, plots.draw_cca):
         [axes] = draw(content).axes
         filled, hollow, *others = axes.lines

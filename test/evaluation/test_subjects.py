@@ -109,13 +109,11 @@ def test_where_every_nth_frame_is_corrected_all_rows_go_from_the_same_frames_and
     rows = load_subjects([str(tiny_model)], [EngineSettings(threads=1)], every_third, True, True)
     streams = [row.stream(interval=7) for row in rows]
     kinds = [[step(stream, frame).kind[0] for frame in frames_of(street)[:7]] for stream in streams]
-    assert [''.join(row) for row in kinds] == ['kcpccpc', 'kcpccpc', 'kkkkkkk']
+    assert [''.join(row) for row in kinds] == ['kccpccp', 'kccpccp', 'kkkkkkk']
     pytest.importorskip('onnx')
     model, _, per_frame = rows
     assert model.mean_gmacs(6) == pytest.approx((model.gmacs['key'] + 2 * model.gmacs['propagated']) / 7)
-    assert model.mean_gmacs(5) == pytest.approx((model.gmacs['key'] + 2 * model.gmacs['propagated']) / 6)
-    assert model.mean_gmacs(4) == pytest.approx((model.gmacs['key'] + model.gmacs['propagated']) / 5)
-    assert model.mean_gmacs(1) == pytest.approx(model.gmacs['key'] / 2)
+    assert model.mean_gmacs(5) == pytest.approx((model.gmacs['key'] + model.gmacs['propagated']) / 6)
     assert per_frame.mean_gmacs(6) == pytest.approx(model.gmacs['key'])
 
 
@@ -128,9 +126,9 @@ def test_before_the_first_correction_a_model_carries_its_mask_to_where_warping_a
     for number, frame in enumerate(frames_of(street)[:4]):
         ours, theirs = step(model, frame), step(warp_only, frame)
         assert np.array_equal(ours.mask, theirs.mask) == (number == 0)
-        if number < 2:
+        if number < 3:
             assert np.mean(ours.mask == theirs.mask) > 0.8, 'but for outlines'
-        assert (model.warped_mask(frame.size) is not None) == (number == 2)
+        assert (model.warped_mask(frame.size) is not None) == (number == 3)
 
 
 def test_models_of_one_name_are_told_apart_by_their_folders(tiny_model, tmp_path):

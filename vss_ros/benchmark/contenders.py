@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vss_ros.core.engines import DeviceEngine, Engine
 from vss_ros.core.engines.wrapper import EngineWrapper
 from vss_ros.core.model.cost import step_macs
-from vss_ros.core.model.steps import STEPS, corrections
+from vss_ros.core.model.steps import STEPS
 from vss_ros.core.sinks.timings import TOTAL, TimingSink
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Contender:
         key, propagated, carried = (self.totals.percentile(step, 50) for step in STEPS)
         averages = {}
         for n in INTERVALS:
-            corrected = corrections(n - 1, self.correction_interval)
+            corrected = (n - 1) // self.correction_interval
             left = n - 1 - corrected
             # A kind of frame that did not come is NaN, and must not spoil an n that has none of it.
             averages[n] = (key + (corrected and corrected * propagated) + (left and left * carried)) / n

@@ -10,7 +10,6 @@ from vss_ros.core.classes import ClassSet
 from vss_ros.core.files.share import version
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.model.folder import MODEL_FILE
-from vss_ros.core.model.steps import corrections
 from vss_ros.evaluation.data import DataSet
 from vss_ros.evaluation.deployment import FLOW_SOURCE
 from vss_ros.evaluation.measures import BOUNDARY_TOLERANCE, RELIABILITY_BINS
@@ -28,7 +27,8 @@ RULES = {
     'activations, resizes, warps and optical flow computed on the host are not counted. Per frame: '
     '(key + c * propagated + (l - c) * carried) / (l + 1) at distance l, of whose frames c are corrected',
     'correction_interval': 'of the frames after a key frame each n-th is corrected (step `propagated`), the '
-    'first one half of n after it; the others are carried along the flow. No value: the row corrects none',
+    'others are carried along the flow; so a distance that n does not divide is that of a carried frame. '
+    'No value: the row corrects none',
     'between': 'as deployed: all frames between key frames, corrected or carried',
     'temporal_consistency': 'mIoU of each mask with the mask before, warped by nearest sampling, pixels from '
     f'outside left out, mean over clips (EVSS eq. 8); flow: {FLOW_SOURCE}',
@@ -124,9 +124,7 @@ def corrected_distance(report: dict[str, Any]) -> int | None:
 def is_between_corrections(row: dict[str, Any], distance: int) -> bool:
     """Whether a row that corrects frames only carries those at a distance."""
     interval = row['correction_interval']
-    if interval is None or distance == 0:
-        return False
-    return corrections(distance, interval) == corrections(distance - 1, interval)
+    return interval is not None and distance % interval > 0
 
 
 def by_kind(row: dict[str, Any]) -> list[dict[str, Any] | None]:

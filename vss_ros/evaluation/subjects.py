@@ -20,7 +20,7 @@ from vss_ros.core.frame import Answer, Frame
 from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.model.cost import Cost, frame_costs, step_macs
 from vss_ros.core.model.folder import ModelFolder, load_model
-from vss_ros.core.model.steps import CARRIED, corrections
+from vss_ros.core.model.steps import CARRIED
 from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.open_segmenter import make_segmenter
 from vss_ros.core.resize import fit_labels
@@ -98,7 +98,7 @@ class Subject:
         gmacs = self.gmacs
         if gmacs is None:
             return None
-        corrected = corrections(distance, self.settings.correction_interval)
+        corrected = distance // self.settings.correction_interval
         propagated = gmacs.get('propagated', gmacs['key'])
         carried = (distance - corrected) * gmacs.get(CARRIED, 0.0)
         return (gmacs['key'] + corrected * propagated + carried) / (distance + 1)

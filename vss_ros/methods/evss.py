@@ -41,8 +41,8 @@ class Evss(FlowWarping, KeyFrames):
         edge_offsets: added to the logit of the edge probability once a model is trained, by frames since the
             key frame, that of the first one first; the last serves all later ones. Below 0 the warp is
             trusted more. None as published.
-        correction_interval: of the frames between key frames each n-th is corrected, the first one half of n
-            after the key frame; the others are carried. 1 as published.
+        correction_interval: of the frames between key frames each n-th is corrected, the others are carried.
+            1 as published.
         reference: labels the coarse map compares the warp with: those of the `key` frame (as the
             release does, in training too) or of the `previous` frame (Algorithm 1 of the paper).
         fusion: resolution of fusing; `full` resizes scores and maps first (the release), `quarter`

@@ -58,7 +58,7 @@ class Method(nn.Module):
         key_network: name of the network that segments images, RGB in [0, 1], (N, 3, H, W) -> scores.
         shared: options that other methods have, too, and that are kept when a model is loaded as one of them.
         correction_interval: of the frames between key frames each n-th takes the `propagated` step, the
-            first one half of n after the key frame; the others take the `carried` one.
+            others the `carried` one.
         delay_frames: how many frames the results are behind the newest image.
         align_corners: how scores are resized, see `resize`.
         classes: number of classes K.

@@ -50,8 +50,8 @@ def test_every_stage_is_seen_with_the_tensors_that_the_model_names(tiny_model, s
 def test_key_frames_come_again_where_they_are_asked_for(tiny_model, street):
     model, engine = of(tiny_model)
     propagated, carried = ['warp', 'correction'], ['carry']
-    assert stages(model, engine, street[:4]) == ['segmenter', *propagated, *carried, *propagated]
-    assert stages(model, engine, street[:4], key_every=2) == 2 * ['segmenter', *propagated]
+    assert stages(model, engine, street[:4]) == ['segmenter', *carried, *propagated, *carried]
+    assert stages(model, engine, street[:4], key_every=2) == 2 * ['segmenter', *carried]
 
 
 def test_a_model_without_carried_step_propagates_every_frame_between(tiny_model, street):

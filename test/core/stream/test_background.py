@@ -163,7 +163,7 @@ def test_frames_between_corrections_are_carried_from_a_key_frame_of_the_backgrou
     segmenter = open_stream(replace(settings, background_delay_frames=1))
     foreground = Foreground(model, engine, stream, settings)
     found = [segmenter.step(frame) for frame in stream]
-    assert ''.join(each.kind[0] for each in found[:13]) == 'kcpcccpcccpcc'
+    assert ''.join(each.kind[0] for each in found[:13]) == 'kccpcccpcccpc'
     for number, each in enumerate(found):
         expected = foreground.answer(number - each.age_frames, number)
         assert each.kind == expected.kind

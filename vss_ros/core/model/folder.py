@@ -65,7 +65,7 @@ class ModelFolder:
         state: output name -> input name on the next frame. A `carried` step leaves it as it was.
         delay_frames: how many frames before the newest image the results of a step belong to.
         correction_interval: of the frames between key frames each n-th takes the `propagated` step, the
-            first one half of n after the key frame; the others take the `carried` one.
+            others the `carried` one.
         expected_accuracy: predicts how well a frame will be propagated; None: not fitted to this model.
     """
 

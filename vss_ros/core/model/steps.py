@@ -30,21 +30,6 @@ HOST_FLOWS = ('dis', 'dis_half', 'motion_vectors', 'stream')  # computed beside 
 FLOWS = ('none', 'network', *HOST_FLOWS)  # `network`: a graph
 
 
-def first_correction(interval: int) -> int:
-    """How many frames after a key frame the first one is corrected, where each `interval`-th is.
-
-    Half an interval, rounded up: after a whole one, the last correction would often stand right before the
-    next key frame, where it is worth least.
-    """
-    return (interval + 1) // 2
-
-
-def corrections(frames: int, interval: int) -> int:
-    """How many of so many frames after a key frame are corrected."""
-    first = first_correction(interval)
-    return 0 if frames < first else 1 + (frames - first) // interval
-
-
 def flows_and_warped(inputs: Iterable[str]) -> tuple[list[str], list[str]]:
     """What one of WARPS takes, apart: its flows, of which it may have one, and what it reads there."""
     names = list(inputs)

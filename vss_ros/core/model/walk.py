@@ -28,7 +28,7 @@ class Visit(NamedTuple):
 def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: int = 0) -> Iterator[Visit]:
     """Runs the steps of a model over frames that follow each other.
 
-    The first frame is a key frame, the others are propagated if the model propagates; every second one of
+    The first frame is a key frame, the others are propagated if the model propagates; every other one of
     these is carried if the model has such a step. Flow that the host must bring is DIS, whoever brings it
     later: what counts is that the vectors are real.
 
@@ -45,7 +45,7 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
         again = key_every > 0 and not model.computes_all_in_full and number % key_every == 0
         is_key = number == 0 or again or not model.propagates
         age = 0 if is_key else age + 1
-        step = 'key' if is_key else 'propagated' if age % 2 or CARRIED not in model.steps else CARRIED
+        step = 'key' if is_key else CARRIED if age % 2 and CARRIED in model.steps else 'propagated'
         tensors: dict[str, Any] = {'image': image[None], AGE: age_tensor(age), **state}
         if motion is not None:
             flow = motion.update(image, wanted=not is_key, stays=step == CARRIED)

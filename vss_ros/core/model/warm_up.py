@@ -14,7 +14,7 @@ from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.walk import walk
 
-FRAMES = 3  # one for each step: key, propagated, carried
+FRAMES = 3  # one for each step: key, carried, propagated
 
 
 def warm_up(model: ModelFolder, engine: Engine) -> None:

@@ -15,7 +15,7 @@ from vss_ros.core.errors import ModelError
 from vss_ros.core.frame import Answer, Frame, Segmentation
 from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.model.folder import ModelFolder
-from vss_ros.core.model.steps import AGE, CARRIED, HOST_FLOWS, first_correction
+from vss_ros.core.model.steps import AGE, CARRIED, HOST_FLOWS
 from vss_ros.core.model.walk import age_tensor
 from vss_ros.core.motion import Motion, make_motion
 from vss_ros.core.resize import fit
@@ -269,9 +269,7 @@ class VideoSegmenter(AbstractContextManager['VideoSegmenter']):
     def _step_between(self) -> str:
         """The step of a frame that is no key frame: between corrections it is only carried along."""
         interval = self.model.corrects_every(self.settings.correction_interval)
-        anchor_is_key = self._since_anchor == self._age
-        wait = first_correction(interval) if anchor_is_key else interval
-        return CARRIED if self._since_anchor + 1 < wait else 'propagated'
+        return CARRIED if self._since_anchor + 1 < interval else 'propagated'
 
     def _take_as_anchor(self, tensors: dict[str, Any]) -> None:
         """Later frames are warped from this one, until another takes its place."""
