@@ -6,6 +6,7 @@ import json
 
 import cv2
 import numpy as np
+import pytest
 
 
 def test_in_the_plots_only_carried_frames_of_a_row_that_corrects_are_hollow(report):
@@ -123,3 +124,19 @@ def test_a_curve_that_others_lie_upon_is_seen_beneath_them(report):
     assert list(first.get_ydata()) == list(last.get_ydata())
     assert first.get_linewidth() > last.get_linewidth()
     assert first.get_markersize() > last.get_markersize()
+
+
+@pytest.mark.parametrize('name', ['pda', 'cca', 'reliability', 'classes'])
+def test_what_a_plot_is_of_stands_above_all_that_is_drawn(report, name):
+    from vss_ros.evaluation import plots
+
+    content = json.loads((report / 'report.json').read_text())
+    content['rows'] += [
+        {**row, 'name': f'other, {row["name"]}'} for row in content['rows']
+    ]  # legends of two rows
+    figure = getattr(plots, f'draw_{name}')(content)
+    before = figure.get_tightbbox().ymax
+    plots._say_of_what(figure, content, name)
+    [text] = figure.texts
+    assert 'labelled frames' in text.get_text()
+    assert text.get_window_extent().ymin >= before * figure.dpi

@@ -332,11 +332,10 @@ def _say_of_what(figure: Figure, report: dict[str, Any], name: str) -> None:
     else:
         protocols = ['deployment'] if 'deployment' in report['rows'][0] else ['distance']
     text = f'{report["data"]["name"]}, {labelled(frames_scored(report, *protocols))}'
-    left, top = figure.axes[0].get_position().xmin, figure.axes[0].get_position().ymax
+    left = figure.axes[0].get_position().xmin
+    top = figure.get_tightbbox().ymax / figure.get_figheight()  # above titles and legends, too
     shown = text.encode(errors='replace').decode()
-    figure.text(
-        left, top + (0.07 if name == 'reliability' else 0.02), shown, fontsize=NUMBER_SIZE, color='#666666'
-    )
+    figure.text(left, top + 0.01, shown, va='bottom', fontsize=NUMBER_SIZE, color='#666666')
 
 
 def _explain(axes: Axes, legend: Legend, title: str | None = None) -> None:
