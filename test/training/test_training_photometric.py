@@ -291,7 +291,7 @@ def test_the_images_are_compared_in_full_precision_where_the_network_is_not():
         term = stage.losses(batch)['smoothness']
     expected = bending(kept['flow'], in_cells(to_rgb(batch['images']))).mean()
     assert term.dtype == torch.float32
-    assert term.item() == pytest.approx(0.5 * expected.item(), rel=1e-5)
+    assert term.item() == pytest.approx(FlowSettings().smoothness * expected.item(), rel=1e-5)
 
 
 def write_video(path, images):

@@ -46,8 +46,8 @@ class FlowSettings(Described):
     shift: float = setting(6.0, 'deviation of the shift of a random field, in pixels', range=(0, math.inf))
     growth: float = setting(0.04, 'deviation of its change of scale', range=(0, math.inf))
     bumps: float = setting(3.0, 'deviation of its local motion, in pixels', range=(0, math.inf))
-    photometric: float = loss_weight(1.0, 'of how pairs of a video differ along the flow')
-    smoothness: float = loss_weight(0.5, 'of how their flow bends')
+    photometric: float = loss_weight(10.0, 'of how pairs of a video differ along the flow')
+    smoothness: float = loss_weight(3.0, 'of how their flow bends')
 
     def __post_init__(self) -> None:
         super().__post_init__()
