@@ -400,14 +400,14 @@ class Cases:
 
         self.library.spoil = True
         freed = []
-        close = self.module.TensorRtEngine.close
+        free = self.module._free
 
-        def closed(engine):
-            close(engine)
-            freed.append(not engine._runners)
+        def freeing(device, runners):
+            free(device, runners)
+            freed.append(not runners)
 
         with (
-            mock.patch.object(self.module.TensorRtEngine, 'close', closed),
+            mock.patch.object(self.module, '_free', freeing),
             mock.patch.object(CpuDevice, 'close') as device,
             mock.patch.object(OnnxRuntimeEngine, 'close') as reference,
         ):

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from copy import copy
 from functools import partial
 from typing import Any
@@ -96,46 +97,31 @@ class TensorRtEngine(TorchDeviceEngine):
         device = CudaDevice(settings.gpu_id)
         runners: dict[str, GraphRunner | WarpRunner] = {}
         engines: dict[str, Obtained] = {}
-        try:
+        with ExitStack() as undone:
+            undone.callback(_free, device, runners)
             store = EngineStore(model, settings, device, progress or _log.info)
             with device.use():
                 runtime = _runtime()
                 for name, graph in graphs.items():
                     if name in WARPS:
                         runners[name] = WarpRunner(graph)
-                        continue
-                    engines[name], plan = store.obtain(graph)
-                    make = partial(GraphRunner, graph, runtime, device, settings.cuda_graphs)
-                    try:
-                        runners[name] = make(plan)
-                    except CannotLoadError as error:
-                        if settings.build == 'never':
-                            raise EngineError(f'{error}. Build it with: {store.build_command()}') from error
-                        if engines[name].is_fresh:
-                            raise
-                        _log.warning('%s; building it once more', error)
-                        engines[name], plan = store.rebuild(graph)
-                        runners[name] = make(plan)
-        except BaseException:
-            _free(device, runners)
-            raise
-        facts = {
-            'version': version,
-            'device': device.name,
-            'precision': settings.precision,
-            'threads': '1',
-            'engine_cache': str(store.cache.folder),
-            'cuda_graphs': 'on' if settings.cuda_graphs else 'off',
-            # What TensorRT makes of fp32, also of what stays fp32 in files of lower precision.
-            'tf32': 'on' if settings.precision == 'fp32' else 'on in what stays fp32',
-            'warp': 'torch',
-        }
-        engine = cls(device, runners, facts)
-        try:
+                    else:
+                        make = partial(GraphRunner, graph, runtime, device, settings.cuda_graphs)
+                        engines[name], runners[name] = _obtain(graph, store, make, settings.build)
+            facts = {
+                'version': version,
+                'device': device.name,
+                'precision': settings.precision,
+                'threads': '1',
+                'engine_cache': str(store.cache.folder),
+                'cuda_graphs': 'on' if settings.cuda_graphs else 'off',
+                # What TensorRT makes of fp32, also of what stays fp32 in files of lower precision.
+                'tf32': 'on' if settings.precision == 'fp32' else 'on in what stays fp32',
+                'warp': 'torch',
+            }
+            engine = cls(device, runners, facts)
             engine.self_check = store.check(engine, engines, again=check_again)
-        except BaseException:
-            engine.close()
-            raise
+            undone.pop_all()
         engine.is_kept = all(obtained.cached for obtained in engines.values())
         return engine
 
@@ -297,6 +283,28 @@ class GraphRunner:
                 f'the engine of graph {self.spec.name!r} has another {", ".join(names)} than model.yaml; '
                 'export the model again'
             )
+
+
+def _obtain(
+    graph: GraphSpec, store: EngineStore, make: Callable[[bytes], GraphRunner], build: str
+) -> tuple[Obtained, GraphRunner]:
+    """The engine of a graph and what runs it; built once more if TensorRT does not take that of the cache.
+
+    Args:
+        make: makes the runner of an engine.
+        build: of the settings.
+    """
+    obtained, plan = store.obtain(graph)
+    try:
+        return obtained, make(plan)
+    except CannotLoadError as error:
+        if build == 'never':
+            raise EngineError(f'{error}. Build it with: {store.build_command()}') from error
+        if obtained.is_fresh:
+            raise
+        _log.warning('%s; building it once more', error)
+    obtained, plan = store.rebuild(graph)
+    return obtained, make(plan)
 
 
 def _free(device: CpuDevice, runners: dict[str, GraphRunner | WarpRunner]) -> None:
