@@ -234,16 +234,27 @@ def test_a_thread_is_alone_in_its_first_run_of_each_graph(tiny_model, monkeypatc
     assert found == [True, True, False, True, True, True]  # the first run failed, so the next is a first one
 
 
+def of_older_versions():
+    """Whether fp32 may be TF32 in convolutions and in products, by the names before PyTorch 2.9."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # PyTorch warns of these names
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
 @pytest.fixture
 def kinds_of_fp32():
     """What has a precision of its own for fp32; set to what it was afterwards."""
     if not hasattr(torch.backends.cudnn, 'conv'):
         pytest.skip('PyTorch before 2.9 has other names')
     kinds = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
-    before = [kind.fp32_precision for kind in kinds]
+    before, by_older_names = [kind.fp32_precision for kind in kinds], of_older_versions()
     yield kinds
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = by_older_names
     for kind, precision in zip(kinds, before, strict=True):
         kind.fp32_precision = precision
+    assert of_older_versions() == by_older_names  # else PyTorch exports nothing any more
 
 
 def test_fp32_is_fp32_for_every_engine_of_the_process(kinds_of_fp32, monkeypatch):
@@ -262,9 +273,8 @@ def test_who_asks_by_the_names_of_older_versions_hears_the_same(kinds_of_fp32, i
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         device_module.allow_tf32(is_allowed)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of the old names
-        assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == is_allowed
+    assert of_older_versions() == (is_allowed, is_allowed)
+    torch.export.export(torch.nn.Conv2d(3, 4, 3).eval(), (torch.zeros(1, 3, 8, 8),))  # which asks so
 
 
 def test_fp32_is_fp32_by_the_names_of_older_versions_of_pytorch_too(monkeypatch):
