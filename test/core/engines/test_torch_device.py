@@ -246,7 +246,8 @@ def kinds_of_fp32():
     """What has a precision of its own for fp32; set to what it was afterwards."""
     if not hasattr(torch.backends.cudnn, 'conv'):
         pytest.skip('PyTorch before 2.9 has other names')
-    kinds = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    backends = torch.backends
+    kinds = backends, backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul
     before, by_older_names = [kind.fp32_precision for kind in kinds], of_older_versions()
     yield kinds
     with warnings.catch_warnings():
@@ -257,15 +258,15 @@ def kinds_of_fp32():
     assert of_older_versions() == by_older_names  # else PyTorch exports nothing any more
 
 
-def test_fp32_is_fp32_for_every_engine_of_the_process(kinds_of_fp32, monkeypatch):
-    monkeypatch.setattr(torch.backends, 'fp32_precision', 'tf32')  # for those that are not set
+def test_fp32_is_fp32_for_every_engine_of_the_process(kinds_of_fp32):
+    torch.backends.fp32_precision = 'tf32'  # of those that are not set
     device_module.compute_in_fp32()
-    assert [kind.fp32_precision for kind in kinds_of_fp32] == ['ieee'] * 3
+    assert [kind.fp32_precision for kind in kinds_of_fp32] == ['ieee'] * 4
 
 
 def test_tf32_can_be_allowed_again(kinds_of_fp32):
     device_module.allow_tf32(True)
-    assert [kind.fp32_precision for kind in kinds_of_fp32] == ['tf32'] * 3
+    assert [kind.fp32_precision for kind in kinds_of_fp32] == ['tf32'] * 4
 
 
 @pytest.mark.parametrize('is_allowed', [False, True])
@@ -274,7 +275,9 @@ def test_who_asks_by_the_names_of_older_versions_hears_the_same(kinds_of_fp32, i
         warnings.simplefilter('error')
         device_module.allow_tf32(is_allowed)
     assert of_older_versions() == (is_allowed, is_allowed)
-    torch.export.export(torch.nn.Conv2d(3, 4, 3).eval(), (torch.zeros(1, 3, 8, 8),))  # which asks so
+    for _ in range(2):  # it asks so, and sets the newer names back
+        torch.export.export(torch.nn.Conv2d(3, 4, 3).eval(), (torch.zeros(1, 3, 8, 8),))
+    assert [kind.fp32_precision for kind in kinds_of_fp32] == ['tf32' if is_allowed else 'ieee'] * 4
 
 
 def test_fp32_is_fp32_by_the_names_of_older_versions_of_pytorch_too(monkeypatch):

@@ -344,7 +344,8 @@ def allow_tf32(is_allowed: bool) -> None:
         warnings.simplefilter('ignore')
         cudnn.allow_tf32 = matmul.allow_tf32 = is_allowed
     if hasattr(cudnn, 'conv'):
-        for kind in (cudnn.conv, cudnn.rnn, matmul):
+        backends: Any = torch.backends  # what those have that PyTorch sets back, as its export does
+        for kind in (backends, cudnn.conv, cudnn.rnn, matmul):
             kind.fp32_precision = 'tf32' if is_allowed else 'ieee'
 
 
