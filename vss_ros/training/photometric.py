@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vss_ros.core.frame import CELL
-from vss_ros.methods.blocks.warp import compose, warp
+from vss_ros.methods.blocks.warp import warp
 
 PATCH = 7  # cells; a cell is compared with all others of a square around it
 EDGE_WEIGHT = 10.0  # how fast smoothness lets go as the image changes (ARFlow, Liu et al. 2020)
@@ -42,8 +42,9 @@ def visible(flow: Tensor, flow_back: Tensor) -> Tensor:
     rows = torch.arange(height, device=flow.device)[:, None]
     x, y = columns + flow[:, 0], rows + flow[:, 1]
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    lengths = flow.square().sum(1) + warp(flow_back, flow).square().sum(1)
-    undone = compose(flow, flow_back).square().sum(1) < 0.01 * lengths + 0.5
+    back = warp(flow_back, flow)
+    lengths = flow.square().sum(1) + back.square().sum(1)
+    undone = (flow + back).square().sum(1) < 0.01 * lengths + 0.5
     believed = (inside & undone).sum((1, 2), keepdim=True) >= 0.5 * inside.sum((1, 2), keepdim=True)
     return (inside & (undone | ~believed))[:, None]
 
