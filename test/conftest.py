@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,15 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and under nohup
 
 def pytest_report_header() -> str | None:
     return None if HAS_TORCH else 'PyTorch is not installed: tests of what needs it are left out'
+
+
+@pytest.fixture(scope='session', autouse=True)
+def temporary_files_go_with_the_run(tmp_path_factory):
+    """Programs leave files in the temporary folder, above all those that tests kill."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('TMPDIR', str(tmp_path_factory.getbasetemp()))
+        patch.setattr(tempfile, 'tempdir', None)
+        yield
 
 
 @pytest.fixture(scope='session', autouse=HAS_TORCH)
