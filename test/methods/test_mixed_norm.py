@@ -111,6 +111,14 @@ def test_other_methods_on_the_light_segmenter_have_them_where_it_has_them(name, 
     assert places(theirs) == places(ours) != set()
 
 
+@pytest.mark.parametrize('norms', NORMS)
+def test_a_glance_has_the_norms_of_key_frames(norms):
+    method = build_method('evss-lite', 11, {'norms': norms})
+    kinds = [[type(layer) for layer in network.modules()] for network in (method.csrnet, method.glance)]
+    assert [found.count(MixedNorm) for found in kinds] == [kinds[0].count(MixedNorm)] * 2
+    assert (MixedNorm in kinds[0]) == (norms == 'mixed')
+
+
 @pytest.mark.parametrize(
     ('name', 'network'), [('davss', 'DeepLab'), ('twnet', 'LightFpn'), ('st-memory', 'PspNet')]
 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vss_ros.core.described import check_choice
 from vss_ros.methods.blocks.glance import GLANCES, Glance, LiteCorrection
+from vss_ros.methods.blocks.mixed_norm import with_norms
 from vss_ros.methods.evss import Evss
 
 
@@ -24,7 +25,8 @@ class EvssLite(Evss):
     `quarter` is faster still, and loses one to two points (docs/benchmarks.md has both).
 
     Args:
-        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`.
+        glance: size of the image that is glanced at, `half`, `two_thirds` or `full`. Its `norms` are those of
+            key frames.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class EvssLite(Evss):
             **options,
         )
         check_choice('glance', glance, tuple(GLANCES))
-        self.glance = Glance(classes, glance)
+        self.glance = with_norms(Glance(classes, glance), self.options['norms'])
 
     def build_conet(self) -> nn.Module:
         return LiteCorrection(self.classes)
