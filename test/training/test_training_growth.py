@@ -151,4 +151,4 @@ def test_what_is_grown_looks_at_images_as_the_light_one_does(drive, tmp_path):
 def test_the_recipe_that_grows_trains_the_key_frame_network_of_evss():
     recipe = load_recipe('evss-grown')
     assert recipe.options['backbone'] == 'csrnet'
-    assert [stage.name for stage in recipe.stages] == ['growth', 'segmenter', 'correction']
+    assert [stage.name for stage in recipe.stages] == ['growth', 'segmenter', 'glance', 'correction']
