@@ -51,7 +51,7 @@ def _draw_losses(axes: Axes, lines: list[dict[str, Any]]) -> None:
         axes.plot(np.arange(len(smooth)) + window, smooth, label=name, linewidth=2 if name == 'loss' else 1)
     axes.set(xlabel='steps', ylabel='loss')
     if names:
-        axes.legend(fontsize=7)
+        _explain(axes)
 
 
 def _draw_scores(axes: Axes, lines: list[dict[str, Any]]) -> None:
@@ -69,6 +69,15 @@ def _draw_scores(axes: Axes, lines: list[dict[str, Any]]) -> None:
             )
         axes.set(xlabel='steps', ylabel='%')
     if last:
-        axes.legend(fontsize=7)
+        _explain(axes)
     else:
         axes.axis('off')
+
+
+def _explain(axes: Axes) -> None:
+    """The legend, in room made for it above the curves."""
+    columns = 3
+    rows = -(-len(axes.lines) // columns)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(top=top + 0.1 * (rows + 0.5) * (top - bottom))
+    axes.legend(fontsize=7, loc='upper left', ncols=columns)
