@@ -1,5 +1,6 @@
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from vss_ros.core.model.folder import load_model
 
 onnx = pytest.importorskip('onnx')
 TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
+DATA = Path(__file__).parents[2] / 'data'
 
 
 def graph_file(path, operator, image, weights, output, **attributes):
@@ -92,6 +94,17 @@ def test_parameters_are_counted_as_pytorch_counts_them(tiny_model):
     assert model.weights is not None
     expected = sum(parameter.numel() for parameter in load_method(model).parameters())
     assert count_parameters(model.weights) == expected
+
+
+@pytest.mark.parametrize(
+    ('file', 'expected'), [('evss_keys.json', 24_630_197), ('evss_keys_camvid.json', 24_628_661)]
+)
+def test_of_published_weights_of_evss_only_those_that_learn_are_counted(tmp_path, file, expected):
+    shapes = json.loads((DATA / file).read_text())
+    header = {name: {'shape': shape} for name, shape in shapes.items() if not name.startswith('resnet.')}
+    text = json.dumps(header).encode()
+    (tmp_path / 'w.safetensors').write_bytes(struct.pack('<Q', len(text)) + text)
+    assert count_parameters(tmp_path / 'w.safetensors') == expected
 
 
 @pytest.mark.parametrize(

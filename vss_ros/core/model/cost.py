@@ -14,7 +14,8 @@ from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import HOST_FLOWS
 from vss_ros.core.settings import StreamSettings
 
-BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # kept by norms, not learnt
+# Not learnt: what norms keep, and two constants in the published weights of EVSS.
+BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked', 'img_mean', 'img_std')
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 
 Shape = tuple[int, ...]
