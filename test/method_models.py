@@ -25,6 +25,7 @@ VARIANTS = {  # of each method the one that is quickest to write
     'twnet lite': ('twnet', {'encoder': 'lite', 'layer': 2, 'heads': 'stem', 'residual': 'quarter'}),
     'twnet layer 3': ('twnet', {'encoder': 'lite', 'layer': 3}),
     'st-memory': ('st-memory', {'backbone': 'lite', 'grid': (8, 12)}),
+    'st-memory alone': ('st-memory', {'backbone': 'lite', 'frames': 'alone'}),
     'per-frame': ('per-frame', {'backbone': 'lite'}),
     'dff': ('dff', {'backbone': 'lite'}),
     'dff calibrated': ('dff', {'backbone': 'lite', 'temperatures': (1.5, 0.8, 2.0)}),

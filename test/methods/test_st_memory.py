@@ -17,6 +17,7 @@ from vss_ros.core.errors import ModelError, SettingsError, ShapeError
 from vss_ros.exporting.import_weights import import_weights, missing_networks
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.icsa import BY_BLOCK, BY_OFFSET, Attention, Icsa, fitting_side, group, ungroup
+from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.lite import LiteSegmenter
 from vss_ros.methods.blocks.mar import Refiner
 from vss_ros.methods.blocks.stf import Stf
@@ -318,6 +319,27 @@ def test_without_refinement_there_is_no_memory(lite, images):
     assert not torch.equal(fused['scores'], stream(lite, images[:1])[0]['scores'])
 
 
+def test_a_frame_alone_is_refined_as_it_is(lite, images):
+    method = StMemory(CLASSES, backbone='lite', frames='alone', keys_per_class=3).eval()
+    wanted = {name: tensor for name, tensor in lite.state_dict().items() if not name.startswith('STF.')}
+    method.load_state_dict(wanted)
+    assert (method.graphs, method.delay_frames, method.state) == (('features', 'fusion'), 0, {})
+    assert method.inputs_of('fusion') == ('features',)
+    step = stream(method, images[:1])[0]
+    with torch.no_grad():
+        expected = lite.pspnet.classify(lite.MAR(step['features'][:, :64]), step['features'])
+    assert torch.equal(step['scores'], expected)
+
+
+def test_neither_fused_nor_refined_a_frame_has_the_scores_of_the_network_of_single_images(lite, images):
+    method = StMemory(CLASSES, backbone='lite', frames='alone', refinement='none').eval()
+    method.pspnet.load_state_dict(lite.pspnet.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(
+            stream(method, images[:1])[0]['scores'], method.segment(to_rgb(images[0])), rtol=0, atol=1e-5
+        )
+
+
 def test_a_method_is_rebuilt_by_its_options():
     first = build_method(
         'st-memory', 3, {'backbone': 'lite', 'frames': 'centred', 'grid': (4, 6), 'block': (4, 2), 'depth': 2}
@@ -333,7 +355,7 @@ def test_a_method_is_rebuilt_by_its_options():
     ('options', 'message'),
     [
         ({'backbone': 'swin'}, "backbone is 'swin'; use one of pspnet, lite"),
-        ({'frames': 'all'}, "frames is 'all'; use one of published, causal, centred, mirrored"),
+        ({'frames': 'all'}, "frames is 'all'; use one of published, causal, centred, mirrored, alone"),
         ({'block': 0}, 'block is 0; use 1 or more'),
         ({'block': [4]}, r'block is \[4\]; use 1 or more, or \[rows, columns\]'),
         ({'depth': 0}, 'depth is 0; use 1 or more'),
@@ -369,6 +391,7 @@ def test_a_public_pspnet_is_the_image_network_alone(tmp_path, wrapped):
     state = import_weights([tmp_path / 'pspnet_r50.pth'], method)
     assert set(state) == {f'pspnet.{name}' for name in public}
     assert missing_networks(state, method) == ['STF', 'MAR']
+    assert missing_networks(state, build_on_meta('pspnet', frames='alone', refinement='none')) == []
 
 
 def test_a_public_pspnet_may_lack_its_auxiliary_head_but_not_a_part_of_it(tmp_path):

@@ -230,6 +230,18 @@ def test_a_method_without_a_memory_is_not_refined(street):
         refinement(street, lite(refinement='none'))
 
 
+def test_frames_alone_are_refined_but_not_fused(street, tmp_path):
+    method = lite(frames='alone')
+    method.MAR.remember(torch.randn(2 * CLASSES, 64), torch.randn(CLASSES, 64))
+    before = copied(method)
+    first, last = train(fusion_stage(method, [street], RefinementStage), tmp_path, 16)
+    assert last < first
+    assert {name.split('.')[0] for name in changed(method, before)} == {'MAR', 'pspnet'}
+    recipe = StageRecipe('fusion', FitSettings(1), FusionSettings(), {'streets': 1})
+    with pytest.raises(SettingsError, match='no STF to train with frames: alone; leave out the stage fusion'):
+        FusionStage.create(method, Same(street), recipe)
+
+
 def test_samples_that_are_too_few_for_batch_norm_are_refused():
     with pytest.raises(SettingsError, match='batch norm needs 2 samples or more of 3 frames'):
         FusionSettings(batch=1, frames=3)

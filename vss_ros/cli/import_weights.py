@@ -7,6 +7,8 @@ become the memory of st-memory. No code in any of them is run. Examples:
 
     vss import-weights evss_camvid_best.pth -o models/evss-camvid --classes camvid11 --size 960x720
     vss import-weights best.pth -o models/davss --method davss --classes cityscapes19 --size 1024x512
+
+A public PSPNet is a model by itself, every frame on its own, with --set frames=alone --set refinement=none.
 """
 
 from __future__ import annotations

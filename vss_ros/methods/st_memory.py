@@ -33,9 +33,9 @@ class Backbone(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What STF is given: ages of the three frames by slot, and the slot whose scores are wanted."""
+    """What STF is given: ages of the frames by slot, and the slot whose scores are wanted."""
 
-    ages: tuple[int, int, int]
+    ages: tuple[int, ...]
     centre: int
 
     @property
@@ -52,11 +52,14 @@ ORDERS = {
     'causal': Order((2, 1, 0), centre=2),
     'centred': Order((2, 0, 1), centre=1),
     'mirrored': Order((1, 0, 1), centre=1),
+    'alone': Order((0,), centre=0),  # nothing to fuse
 }
 
 
 class StMemory(Method):
     """Graphs: features, fusion on every frame; start before the first fusion. State: two older features.
+
+    With `frames: alone` there is no start and no state.
 
     Args:
         classes: number of classes K.
@@ -65,6 +68,8 @@ class StMemory(Method):
         frames: the three frames that are fused for the result of frame T. `published`: T-1, T, T+1, one
             frame late. `causal`: T-2, T-1, T, to be trained that way. `centred`: T-2, T, T-1, and
             `mirrored`: T-1, T, T-1, no delay either, with T in the slot that published weights know it in.
+            `alone`: T only, without STF, as the paper measures MAR by itself; with `refinement: none` the
+            network of single images is left, which public weights serve as they are.
         block: wanted side of the blocks of attention, or [rows, columns], in cells of h x w; what is used
             is the side near it that divides h or w: 15 for 360x480, 16 for 1024x2048. No weight depends
             on it.
@@ -116,16 +121,25 @@ class StMemory(Method):
         )
         check_options(self.options)
         self.order = ORDERS[frames]
+        self.fuses = len(self.order.ages) > 1
+        if not self.fuses:
+            self.steps, self.state = {'key': ('features', 'fusion')}, {}
         self.delay_frames = self.order.delay_frames
         # Names as in published files.
         self.pspnet = with_norms(BACKBONES[backbone].network(classes), norms)
         width = self.pspnet.width
         if width % heads:
             raise SettingsError(f'heads is {heads}; use a number that divides the {width} channels')
-        self.STF = Stf(width, grid, sides_of(block), heads, depth)
+        self.STF: nn.Module = nn.Identity()
+        if self.fuses:
+            self.STF = Stf(width, grid, sides_of(block), heads, depth)
         self.MAR: nn.Module = nn.Identity()
         if refinement == 'memory':
             self.MAR = Mar(width, classes, keys_per_class)
+
+    def parameters_of(self, graph: str) -> tuple[str, ...]:
+        names = super().parameters_of(graph)
+        return names if self.fuses or graph != 'fusion' else names[:1]
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> features (N, D, h, w), whose first d channels are fused."""
@@ -137,23 +151,31 @@ class StMemory(Method):
         return {'previous_features': features.clone(), 'older_features': features.clone()}
 
     def fusion(
-        self, features: Tensor, previous_features: Tensor, older_features: Tensor
+        self,
+        features: Tensor,
+        previous_features: Tensor | None = None,
+        older_features: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Features of the newest frame, the one before and the one before that, all (N, D, h, w).
+
+        Where `frames` is `alone` there are those of the newest one only.
 
         Returns:
             scores: (N, K, h, w); `lite` has twice that height and width.
             mask, confidence: see `decided`. All of the frame `delay_frames` before the newest one.
         """
-        by_age = features, previous_features, older_features
+        by_age = [each for each in (features, previous_features, older_features) if each is not None]
         scores = self.classify(self.MAR(self.fuse(*by_age)), *by_age).float()
         size = [STRIDE * side for side in features.shape[2:]]
         return {'scores': scores, **self.decided(scores, size)}
 
     def fuse(self, *features_by_age: Tensor) -> Tensor:
-        """What STF makes of the features of three frames, newest first, (N, D, h, w): (N, d, h, w)."""
+        """What STF makes of the features of three frames, newest first, (N, D, h, w): (N, d, h, w).
+
+        Where `frames` is `alone` it is those of the newest one, as they are.
+        """
         slots = [features_by_age[age][:, : self.pspnet.width] for age in self.order.ages]
-        return self.STF(torch.stack(slots, 2), self.order.centre)
+        return self.STF(torch.stack(slots, 2), self.order.centre) if self.fuses else slots[0]
 
     def classify(self, refined: Tensor, *features_by_age: Tensor) -> Tensor:
         """Scores from fused or refined features (N, d, h, w) of the frame that the result belongs to."""
@@ -161,7 +183,8 @@ class StMemory(Method):
 
     def fold(self, image_size: Sequence[int]) -> None:
         super().fold(image_size)
-        self.STF.fold([side // STRIDE for side in image_size])
+        if isinstance(self.STF, Stf):
+            self.STF.fold([side // STRIDE for side in image_size])
         if isinstance(self.MAR, Mar):
             self.MAR = self.MAR.folded()
 
