@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from method_models import run_step
-from release_davss import distortion_loss, joint_losses, propagate, pseudo_labels
+from release_davss import distortion_loss, joint_losses, losses_by_batch, propagate, pseudo_labels
 
 from vss_ros.core.errors import SettingsError
 from vss_ros.methods import build_method
@@ -58,10 +58,16 @@ def tensors(stage, step=0):
     return {name: torch.from_numpy(array) for name, array in stage.batch(step).items()}
 
 
-@pytest.mark.parametrize('detach_distortion', [False, True])
-def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, detach_distortion):
+@pytest.mark.parametrize(
+    ('detach_distortion', 'batch_map', 'losses_of'),
+    [(False, False, davss_losses), (True, False, davss_losses), (False, True, losses_by_batch)],
+)
+def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(
+    clips, detach_distortion, batch_map, losses_of
+):
     method = davss(flow='network', fusion='full')
-    stage = make(JointStage, JointSettings, method, clips, detach_distortion=detach_distortion)
+    readings = {'detach_distortion': detach_distortion, 'batch_map': batch_map}
+    stage = make(JointStage, JointSettings, method, clips, **readings)
     batch = tensors(stage)
     stage.module.eval()  # as statistics of a batch would be updated by the first of the two
     ours = stage.losses(batch)
@@ -72,7 +78,7 @@ def test_the_joint_stage_has_the_losses_and_gradients_of_the_release(clips, deta
     frames = [to_rgb(batch['images'][:, t]) for t in range(3)]
     targets = [pseudo_labels(method, frames[1]), batch['labels'][:, 2].long()]
     predictions = propagate(method, frames, detach_distortion=detach_distortion)
-    theirs = joint_losses(predictions, targets, davss_losses)
+    theirs = joint_losses(predictions, targets, losses_of)
     theirs['total'].backward()
     torch.testing.assert_close(sum(ours.values()), theirs['total'])
     torch.testing.assert_close(gradient, weight.grad, rtol=1e-3, atol=1e-6)

@@ -27,28 +27,30 @@ class Prediction(NamedTuple):
     merged: Tensor  # (N, K, H, W)
 
 
-def davss_losses(prediction: Prediction, targets: Tensor) -> dict[str, Tensor]:
+def davss_losses(prediction: Prediction, targets: Tensor, batch_map: bool = False) -> dict[str, Tensor]:
     """The three losses of a frame, not weighted yet (DAVSS eq. 7).
 
     Args:
         targets: class ids, int64 (N, H, W); those that are no class are ignored, as in `mean_cross_entropy`.
+        batch_map: weigh the cue of each image by the mean map of the batch, which is what broadcasting makes
+            of it in the release, and not by its own; the same with one image.
     """
+    distortion = prediction.distortion
+    if batch_map:
+        distortion = distortion.mean(0, keepdim=True)
     return {
         'propagation': mean_cross_entropy(prediction.warped, targets),
         'correction': mean_cross_entropy(prediction.merged, targets),
-        'cue': cue_loss(prediction.cue, prediction.distortion, targets),
+        'cue': cue_loss(prediction.cue, distortion, targets),
     }
 
 
 def cue_loss(cue: Tensor, distortion: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of the cue, weighted by the distortion map, mean over all pixels (DAVSS eq. 3).
 
-    Each image is weighted by its own map. In the release broadcasting makes it the mean map of the batch, the
-    same with one image.
-
     Args:
         cue: (N, K, H, W).
-        distortion: (N, 1, H, W).
+        distortion: (N, 1, H, W), or (1, 1, H, W) for all images.
         targets: int64 (N, H, W); ids that are no class are ignored, as in `mean_cross_entropy`.
     """
     targets = targets.masked_fill(targets >= cue.shape[1], UNLABELLED)

@@ -134,6 +134,11 @@ class JointSettings(PropagationSettings):
         'keep the flow network from learning through the distortion map; the release lets it, by way of the '
         'warped appearance',
     )
+    batch_map: bool = setting(
+        False,
+        'weigh the cue by the mean map of the batch, as broadcasting in the release does, not by the own map '
+        'of each image (eq. 3)',
+    )
     jaccard: float = loss_weight(
         0.0, 'of a Jaccard loss in the correction, for light networks and few steps; not published'
     )
@@ -176,7 +181,7 @@ class JointStage(DavssStage):
         size, pixels = labels.shape[1:], slice(None, None, 1 if at_full else 2)
         targets = labels[:, pixels, pixels].long()
         wide = Prediction(*(self.resize(maps, size)[:, :, pixels, pixels] for maps in prediction))
-        losses = davss_losses(wide, targets)
+        losses = davss_losses(wide, targets, settings.batch_map)
         terms = {name: getattr(settings, name) * loss for name, loss in losses.items()}
         if not prediction.warped.requires_grad:  # nothing that is trained can change it
             del terms['propagation']
