@@ -22,7 +22,7 @@ from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.metrics import ConfusionMatrix
 from vss_ros.methods.blocks.mar import Mar
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.stf import FRAMES, Stf
+from vss_ros.methods.blocks.stf import FRAMES
 from vss_ros.methods.st_memory import StMemory
 from vss_ros.methods.st_memory_building import GOOD, build_memory
 from vss_ros.training.clips import Clip
@@ -119,7 +119,7 @@ class FusionStage:
 
     @classmethod
     def create(cls, method: StMemory, data: Gathered, recipe: StageRecipe) -> FusionStage:
-        if not isinstance(getattr(method, cls.trained), Stf | Mar):
+        if cls.trained == 'STF' and not method.fuses:
             raise SettingsError(
                 f'the method has no STF to train with frames: {method.options["frames"]}; '
                 f'leave out the stage {cls.name}'
