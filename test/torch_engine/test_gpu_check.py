@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import pytest
 
 pytest.importorskip('onnxruntime')
 
-from vss_ros.core.engines import gpu_check, load_engine, remembered
+import torch
+from torch.nn import functional
+
+from vss_ros.core.engines import gpu_check, load_engine, remembered, self_check
 from vss_ros.core.engines.torch_device import CpuDevice
 from vss_ros.core.errors import EngineError
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
+from vss_ros.core.synthetic import StreetClip
 from vss_ros.torch_engine import engine as torch_engine
 
 
@@ -96,6 +101,27 @@ def test_a_gpu_that_computes_something_else_is_refused_at_each_start_until_it_do
     assert not kept(settings)
     wrong_gpu()
     assert load_engine(model, settings).describe()['self_check'] == 'passed'
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize(('bits', 'passes'), [(10, True), (8, False)])
+def test_products_of_tf32_pass_also_where_they_do_not_round_and_coarser_ones_do_not(
+    model, settings, monkeypatch, bits, passes, seed
+):
+    height, width = model.image_size
+    images = [frame.image for frame in StreetClip(seed, 3, height, width)]
+    monkeypatch.setattr(self_check, '_images', lambda *_: images)
+    convolve = functional.conv2d
+
+    def cut_off(tensor):
+        return (tensor.contiguous().view(torch.int32) & (-1 << (23 - bits))).view(torch.float32)
+
+    def coarse(maps, kernel, *others):
+        return convolve(cut_off(maps), cut_off(kernel), *others)
+
+    monkeypatch.setattr(functional, 'conv2d', coarse)
+    with nullcontext() if passes else pytest.raises(EngineError, match='wrongly'):
+        load_engine(model, settings)
 
 
 def test_a_check_that_fails_leaves_neither_engine_open(model, settings, monkeypatch):

@@ -63,8 +63,8 @@ def test_floats_that_are_no_numbers_do_not_pass_and_can_be_kept_as_json(model):
     assert json.loads(json.dumps(results, allow_nan=False)) == results
 
 
-@pytest.mark.parametrize(('cells', 'passes'), [(0, True), (3, True), (4, False)])
-def test_three_cells_may_differ_where_they_are_more_than_the_share(model, cells, passes):
+@pytest.mark.parametrize(('cells', 'passes'), [(0, True), (7, True), (8, False)])  # of 384
+def test_two_labels_of_a_hundred_may_differ(model, cells, passes):
     reference = OnnxRuntimeEngine.load(model, EngineSettings('onnxruntime'))
     engine = Differing.load(model, EngineSettings('onnxruntime'))
     engine.cells = cells

@@ -19,8 +19,6 @@ from vss_ros.core.model.walk import walk
 from vss_ros.core.synthetic import StreetClip
 
 FRAMES = 3  # one for each step that a model may have
-FEW_CELLS = 3  # may differ even where they are more than their share, in maps of some hundred
-FEW_SHARE = 0.02  # but these not more than so
 
 
 class Tolerance(NamedTuple):
@@ -34,9 +32,10 @@ class Tolerance(NamedTuple):
     confidence_steps: int
 
 
-# fp32 on a GPU multiplies in TF32, which has the 10 bits of fp16 but not its range.
+# fp32 on a GPU multiplies in TF32, which has the 10 bits of fp16 but not its range. Kernels may cut the
+# other 13 bits off instead of rounding, which is off up to four times as far.
 TOLERANCES = {
-    'fp32': Tolerance(0.005, 0.02, 4),
+    'fp32': Tolerance(0.02, 0.02, 4),
     'fp16': Tolerance(0.02, 0.05, 12),
     'bf16': Tolerance(0.05, 0.15, 24),
     'int8': Tolerance(0.25, 0.40, 64),  # only tells broken from coarse; what it costs, mIoU tells
@@ -99,7 +98,6 @@ def _note(
     ignored = allowed.confidence_steps if name == 'confidence' else 0
     steps = np.abs(expected.astype(np.int64) - found.astype(np.int64))
     agreement = float((steps <= ignored).mean())
-    few = min(FEW_CELLS / steps.size, FEW_SHARE)
-    entry['passed'] &= 1 - agreement <= max(allowed.differing_share, few)
+    entry['passed'] &= 1 - agreement <= allowed.differing_share
     if agreement < entry['agreement']:
         entry |= {'agreement': agreement, 'worst': name}
