@@ -10,6 +10,7 @@ from torch import nn
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.model.folder import load_model
 from vss_ros.exporting.fused_norms import fuse_norms
+from vss_ros.exporting.lower_precision import lower_precision
 from vss_ros.methods import build_method
 from vss_ros.methods.blocks.mixed_norm import NORMS, HalfInstanceNorm, MixedNorm
 from vss_ros.training.start import start_from
@@ -144,3 +145,16 @@ def test_the_convolution_before_it_does_the_batch_norm_of_its_half_in_the_end(no
     assert isinstance(network[1], HalfInstanceNorm)
     assert torch.allclose(network(maps), expected, atol=1e-5)
     assert network.half()(maps.half()).dtype == torch.float16
+
+
+def test_an_instance_norm_has_its_weights_in_float32_where_the_network_has_not():
+    method = build_method('per-frame', 11, {'backbone': 'lite', 'norms': 'mixed'}).eval()
+    frame = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
+    fuse_norms(method, lambda: method.examples(frame))
+    lower_precision(method, torch.bfloat16)
+    norms = [module for module in method.modules() if isinstance(module, HalfInstanceNorm)]
+    of_norms = {id(parameter) for norm in norms for parameter in norm.parameters()}
+    assert len(of_norms) == 2 * len(norms) > 0
+    for parameter in method.parameters():
+        assert parameter.dtype == (torch.float32 if id(parameter) in of_norms else torch.bfloat16)
+    method.examples(frame)

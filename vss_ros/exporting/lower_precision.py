@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vss_ros.methods.blocks.mixed_norm import HalfInstanceNorm
 from vss_ros.methods.method import Method
 
 
@@ -27,6 +28,9 @@ def lower_precision(method: Method, dtype: torch.dtype) -> Method:
     """
     for network in method.children():
         network.to(dtype)
+        for norm in network.modules():
+            if isinstance(norm, HalfInstanceNorm):
+                norm.float()  # as which it takes its weights anyway, and would cast them in every frame
         network.register_forward_pre_hook(lambda _, tensors: _cast(tensors, dtype))
         network.register_forward_hook(lambda _, tensors, output: _cast(output, torch.float32))
         for name in getattr(network, 'entries', ()):
