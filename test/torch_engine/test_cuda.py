@@ -6,6 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
+from method_models import CLASSES, SIZE, VARIANTS
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vss_ros.core.engines import DeviceEngine, load_engine
 from vss_ros.core.errors import EngineError
@@ -13,8 +17,9 @@ from vss_ros.core.frame import Frame
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings, StreamSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
+from vss_ros.exporting.lower_precision import lower_precision
+from vss_ros.methods import build_method
 
-torch = pytest.importorskip('torch')
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='PyTorch finds no CUDA GPU here')
 
 
@@ -54,7 +59,6 @@ def test_without_a_gpu_the_engine_says_why_and_that_nothing_is_recorded(model):
 
 
 def test_in_lower_precision_the_networks_change_and_the_tensors_between_them_do_not(model):
-    from vss_ros.exporting.lower_precision import lower_precision
     from vss_ros.exporting.weights import load_method
 
     method = lower_precision(load_method(model), torch.bfloat16)
@@ -63,6 +67,35 @@ def test_in_lower_precision_the_networks_change_and_the_tensors_between_them_do_
     for graph, example in method.examples(image).items():
         for name, spec in model.graphs[graph].outputs.items():
             assert str(example.outputs[name].dtype) == f'torch.{spec.dtype}', name
+
+
+class AtTheHost(TorchDispatchMode):
+    """Notes the operations that have to do with tensors of the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        if any(tensor.device.type == 'cpu' for tensor in tensors):
+            self.found.add(str(operation))
+        return result
+
+
+@pytest.mark.parametrize('precision', [torch.float32, torch.float16])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_no_graph_waits_for_the_device_or_brings_something_there(variant, precision, monkeypatch):
+    """Else its launches could not be recorded. The device is `meta`, from which nothing can be read."""
+    name, options = VARIANTS[variant]
+    method = build_method(name, CLASSES, options).eval()
+    method = lower_precision(method, precision).to('meta')
+    image = torch.zeros(1, *SIZE, 3, dtype=torch.uint8, device='meta')
+    monkeypatch.setattr(torch, 'tensor', None)  # it makes them on the CPU first, unseen
+    with torch.inference_mode(), AtTheHost() as host:
+        method.examples(image)
+    assert host.found == set()
 
 
 @needs_gpu
