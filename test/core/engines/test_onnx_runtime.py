@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -233,10 +234,22 @@ def test_a_provider_for_gpus_that_computes_something_else_is_refused(model, gpu_
         load_engine(model, gpu_on_paper)
 
 
-@pytest.mark.parametrize(('provider', 'calls'), [('cpu', 0), ('cuda', 1)])
-def test_the_libraries_of_a_gpu_are_looked_for_before_a_session_is_made(model, monkeypatch, provider, calls):
+@pytest.mark.parametrize(
+    ('provider', 'loaded'), [('cpu', []), ('cuda', ['libraries']), ('tensorrt', ['libraries', 'tensorrt'])]
+)
+@pytest.mark.parametrize('is_installed', [False, True])  # the Python package
+def test_the_libraries_of_a_gpu_are_looked_for_before_a_session_is_made(
+    model, monkeypatch, provider, loaded, is_installed
+):
     order = []
     monkeypatch.setattr(onnx_runtime.onnxruntime, 'preload_dlls', lambda: order.append('libraries'))
+
+    def import_module(name):
+        order.append(name)
+        if not is_installed:
+            raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(onnx_runtime, 'importlib', SimpleNamespace(import_module=import_module))
 
     def refuse(*_):
         order.append('session')
@@ -247,7 +260,7 @@ def test_the_libraries_of_a_gpu_are_looked_for_before_a_session_is_made(model, m
         onnx_runtime.OnnxRuntimeEngine.of_graphs(
             model.graphs, EngineSettings('onnxruntime', provider=provider), 'fp32'
         )
-    assert order == ['libraries'] * calls + ['session']
+    assert order == [*loaded, 'session']
 
 
 def test_an_engine_that_records_no_launches_says_so(model):

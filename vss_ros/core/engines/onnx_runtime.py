@@ -10,6 +10,7 @@ engines `torch` and `tensorrt` do more: pinned uploads, recorded launches.
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,6 +106,9 @@ class OnnxRuntimeEngine:
         provider = PROVIDERS[settings.provider]
         if provider.is_gpu:
             onnxruntime.preload_dlls()  # of CUDA and cuDNN; those that pip installs are found by nobody else
+        if provider.setting == 'tensorrt':
+            with suppress(ImportError, OSError):  # it may be installed without Python, and found
+                importlib.import_module('tensorrt')  # loads its libraries, which lie where pip puts them, too
         sessions = {name: _session(graph, provider, settings, precision) for name, graph in graphs.items()}
         facts = {
             'version': onnxruntime.__version__,
