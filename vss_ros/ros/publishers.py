@@ -28,6 +28,7 @@ class Publishers:
         self._turns: deque[float] = deque(maxlen=TURNS)  # when images came that do not follow from the last
         self._ids: set[tuple[int, ...]] = set()
         self._have_changed = False  # so the next image may be numbered by another one
+        self._has_gone_back = False  # the number of an image since the last look: they are of several
         self._missed = 0  # since the last look, if all images since are of one publisher
         self.names: list[str] = []  # of their nodes, with type and reliability, see `look`
 
@@ -44,13 +45,14 @@ class Publishers:
         """Notes in `names` who is there now.
 
         Returns:
-            how many images never came since the last look. If someone came or went meanwhile, the numbers
-            were those of several and say nothing: 0.
+            how many images never came since the last look. If someone came or went meanwhile, also if only
+            the numbers tell so, these were of several and say nothing: 0.
         """
         infos = self._node.get_publishers_info_by_topic(self._name)  # which it remaps, once
         ids = {tuple(info.endpoint_gid) for info in infos}
-        if ids != self._ids:
+        if ids != self._ids or self._has_gone_back:
             self._have_changed, self._missed = True, 0
+        self._has_gone_back = False
         self._ids = ids
         self.names = [
             f'{info.node_namespace.rstrip("/")}/{info.node_name} ({info.topic_type}, '
@@ -80,6 +82,7 @@ class Publishers:
             self._missed += between
         if number <= self._last_number or not number:
             self._turns.append(time.monotonic())
+            self._has_gone_back = True  # maybe of one that has left again before anyone looks
         self._have_changed = False
         self._last_number = number
         return follows
