@@ -179,6 +179,7 @@ def diagnostics_of(probe, statistics):
             model=SimpleNamespace(propagates=True),
             is_running=True,
             background=None,
+            given_up=0,
         )
         watched.start_over()
         return watched

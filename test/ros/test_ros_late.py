@@ -110,6 +110,32 @@ def test_an_answer_that_cannot_be_published_costs_no_other_image_its_own(tmp_pat
         robot.diagnostics(lambda status: values_of(status).get('failed') == '1', 'the failure')
 
 
+def test_each_image_that_an_error_in_a_pause_costs_is_counted_once_and_told(tmp_path, late_models, robot_in):
+    failing = changed(
+        'from vss_ros.core.stream.segmenter import VideoSegmenter',
+        'flush = VideoSegmenter.flush',
+        'def failing(*arguments):',
+        '    raise RuntimeError("out of memory")',
+        'def flush_in_vain(self):',
+        '    self._run = failing',
+        '    try:',
+        '        yield from flush(self)',
+        '    finally:',
+        '        del self._run',
+        'VideoSegmenter.flush = flush_in_vain',
+    )
+    options = {'model': late_models[2], 'engine': 'onnxruntime', 'drop_policy': 'queue'}
+    with NodeProcess(tmp_path, 'forgetful', program=failing, **options):
+        robot = robot_in('forgetful')
+        robot.start()
+        for value in (1, 2):
+            robot.camera.publish(robot.image(value))
+        status = robot.diagnostics(lambda status: 'skipped' in status.message, 'what was lost')
+        assert '2 frames skipped, the last: RuntimeError: out of memory' in status.message
+        values = values_of(status)
+        assert (values['received'], values['given_up'], values['failed']) == ('2', '2', '0')
+
+
 def test_a_reset_answers_what_is_owed_and_starts_anew(robot):
     robot.listen('mask', OUTPUTS['mask'])
     robot.listen('frame_info', OUTPUTS['frame_info'])

@@ -24,6 +24,7 @@ THROTTLE_S = 10.0
 QOS_NEWS_S = 30.0
 RESTARTS = 3  # new streams in a row that are no accident
 BACKGROUND_FAILURES = 'background_failures'
+GIVEN_UP = 'given_up'
 MISSED_SHARE = 0.05  # of the images of the last period; below it is the noise of best effort
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -60,6 +61,7 @@ class Diagnostics:
         self._before.clear()
         if self.stream is not None:
             self._before.update(self.stream.statistics.snapshot().counts)
+            self._before[GIVEN_UP] = self.stream.given_up
             if self.stream.background is not None:
                 self._before[BACKGROUND_FAILURES] = self.stream.background.failed
 
@@ -155,7 +157,7 @@ class Diagnostics:
             values[BACKGROUND_FAILURES] = stream.background.failed
         values |= {f'resets.{reason}': count for reason, count in stream.resets.items()}
         values |= {
-            'given_up': stream.given_up,
+            GIVEN_UP: stream.given_up,
             'resets': sum(stream.resets.values()),
             'last_error': tally.last_error,
         }
@@ -187,6 +189,7 @@ class Diagnostics:
     def _bad_frames(self, stream: CameraStream, tally: Tally, no_mask_comes: bool) -> list[Problem]:
         """Told once; while no mask comes, of which they are the reason, all the time."""
         skipped = self._new('bad', tally.counts['bad']) + self._new('failed', tally.counts['failed'])
+        skipped += self._new(GIVEN_UP, stream.given_up)
         if no_mask_comes:
             skipped = max(skipped, tally.bad_in_a_row)
         if tally.bad_in_a_row >= stream.settings.node.max_consecutive_bad_frames:

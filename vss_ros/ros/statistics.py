@@ -112,10 +112,11 @@ class StreamStatistics:
         with self._lock:
             self._tally.restarts.clear()
 
-    def bad_frame(self, what: str, error: str) -> int:
-        """Counts a `bad` or `failed` frame and returns how many came in a row."""
+    def bad_frame(self, what: str | None, error: str) -> int:
+        """Counts a `bad` or `failed` frame and returns how many came in a row; None: others count it."""
         with self._lock:
-            self._count(what)
+            if what is not None:
+                self._count(what)
             self._tally.bad_in_a_row += 1
             self._tally.last_error = error
             return self._tally.bad_in_a_row

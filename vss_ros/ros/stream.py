@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from vss_ros.core import pipeline
 from vss_ros.core.engines import DeviceEngine
 from vss_ros.core.errors import EngineError, error_text
+from vss_ros.core.frame import Frame
 from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.stream.background import BackgroundKeyFrames
 from vss_ros.core.stream.resets import ACTIVATED, BAD_FRAME, ENABLED, ERROR
@@ -184,12 +185,13 @@ class CameraStream:
         self._segmenter.reset(BAD_FRAME)
         self._report('bad', error)
 
-    def _on_failed(self, error: Exception) -> None:
+    def _on_failed(self, error: Exception, frame: Frame | None) -> None:
         if self._node.context.ok():  # when the process is being ended, publishing fails, and that is fine
             self._segmenter.reset(ERROR)
-            self._report('failed', error)
+            # In a pause no frame fails, but those that are owed, which are `given_up`.
+            self._report(None if frame is None else 'failed', error)
 
-    def _report(self, what: str, error: Exception) -> None:
+    def _report(self, what: str | None, error: Exception) -> None:
         text = error_text(error)
         in_a_row = self.statistics.bad_frame(what, text)
         log = self._node.get_logger()

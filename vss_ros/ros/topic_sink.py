@@ -43,7 +43,7 @@ class TopicSink:
         model: ModelFolder,
         settings: Settings,
         statistics: StreamStatistics,
-        on_failed: Callable[[Exception], None],
+        on_failed: Callable[[Exception, Frame], None],
     ) -> None:
         self._node = node
         self._model = model
@@ -74,7 +74,7 @@ class TopicSink:
         try:
             self._publish(frame, segmentation)
         except Exception as error:  # let through, it would end the frame whose first answer this may be
-            self._on_failed(error)
+            self._on_failed(error, frame)
 
     def _publish(self, frame: TopicFrame, segmentation: Segmentation) -> None:
         mask, header = segmentation.mask, frame.header

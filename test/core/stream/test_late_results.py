@@ -165,7 +165,7 @@ class FailingEngine:
 
     def __init__(self, engine):
         self.engine = engine
-        self.fails = False
+        self.fails = self.fails_to_read = False
 
     def run(self, graph, tensors):
         if self.fails:
@@ -173,6 +173,8 @@ class FailingEngine:
         return self.engine.run(graph, tensors)
 
     def to_host(self, tensor):
+        if self.fails_to_read:
+            raise EngineError('lost the device')
         return self.engine.to_host(tensor)
 
 
@@ -206,6 +208,14 @@ def test_an_error_while_the_owed_is_answered_ends_the_stream_as_well(failing):
     assert [a.segmentation.reset_reason for a in failing.flush()] == ['error']
 
 
+def test_an_answer_that_is_owed_and_cannot_be_read_is_given_up_with_the_others(failing):
+    segment(failing, map(frame, range(3)))
+    failing.engine.fails_to_read = True
+    with pytest.raises(EngineError, match='lost the device'):
+        list(failing.flush())
+    assert failing.given_up == 2
+
+
 class Collector:
     """A sink that keeps what it gets."""
 
@@ -234,9 +244,24 @@ def test_the_loop_reports_each_error_and_goes_on(failing):
             failing.engine.fails = number == 2
             yield frame(number)
 
-    pipeline.run(source(), failing, [sink], errors.append)
+    pipeline.run(source(), failing, [sink], lambda error, frame: errors.append(error))
     assert [str(error) for error in errors] == ['out of memory']
     assert [int(frame.image[0, 0, 0]) for frame, _ in sink.answers] == [3, 4, 5]
+
+
+def test_the_loop_tells_which_frame_an_error_cost_and_none_in_a_pause(failing):
+    costs = []
+
+    def source():
+        for number in (0, 1, None, 2):
+            failing.engine.fails = number is None
+            yield None if number is None else frame(number)
+        failing.engine.fails = True
+        yield frame(3)
+
+    pipeline.run(source(), failing, [Collector()], lambda error, frame: costs.append(frame))
+    assert [None if frame is None else int(frame.image[0, 0, 0]) for frame in costs] == [None, 3]
+    assert failing.given_up == 3  # frames 0 and 1 in the pause, frame 2 with frame 3
 
 
 def test_a_reset_is_not_forgotten_where_a_sink_fails_on_what_the_old_stream_owed(open_late):
@@ -255,7 +280,7 @@ def test_a_reset_is_not_forgotten_where_a_sink_fails_on_what_the_old_stream_owed
             yield frame(number)
 
     sink, errors = FailsOnce(), []
-    pipeline.run(source(), segmenter, [sink], errors.append)
+    pipeline.run(source(), segmenter, [sink], lambda error, frame: errors.append(error))
     assert [str(error) for error in errors] == ['disk full']
     assert segmenter.resets == {'first frame': 1, 'bag loop': 1}
     # Frame 0 was refused by the sink, and while that was reported frame 2 was not taken.

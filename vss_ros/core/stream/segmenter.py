@@ -176,9 +176,12 @@ class VideoSegmenter(AbstractContextManager['VideoSegmenter']):
                 tensors: dict[str, Any] = {'image': image[None], AGE: age_tensor(self._age), **state}
                 self._run('propagated', tensors, clock)
                 state = self.model.state_of(tensors)
-                owed, self._owed[number] = self._owed[number], None
-                if owed is not None:
-                    yield answer_to(owed, tensors, self.engine, self.settings, self.model.image_size, clock)
+                if (owed := self._owed[number]) is not None:
+                    answer = answer_to(
+                        owed, tensors, self.engine, self.settings, self.model.image_size, clock
+                    )
+                    self._owed[number] = None  # not before: it may fail
+                    yield answer
         except Exception:
             self._give_up()
             raise
