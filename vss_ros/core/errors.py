@@ -125,6 +125,12 @@ def _install_command(library: str, extra: str) -> str:
     return f"pip install {library} 'numpy<2'"
 
 
+def shortened(text: str, most: int = 1000) -> str:
+    """A text that holds what somebody else wrote, without its middle where it is longer than a log bears."""
+    half = most // 2
+    return text if len(text) <= most else f'{text[:half]} ... {text[-half:]}'
+
+
 def error_text(error: Exception) -> str:
     """What an error says; those that are not our own with their kind."""
     return str(error) if isinstance(error, VssError) else f'{type(error).__name__}: {error}'

@@ -161,6 +161,17 @@ def test_a_text_that_describes_no_model_is_refused(folder, text):
         load_model(folder)
 
 
+@pytest.mark.parametrize(
+    'text', ['x' * 10**5, '- a\n' * 3000, f'{"x" * 500}: 1\n' * 2, f'format: {"x" * 10**5}']
+)
+def test_a_large_file_that_describes_no_model_does_not_flood_the_log(folder, text):
+    (folder / MODEL_FILE).write_text(text)
+    with pytest.raises(ModelError) as refused:
+        load_model(folder)
+    assert len(str(refused.value)) < 1500
+    assert str(folder / MODEL_FILE) in str(refused.value)
+
+
 def test_bytes_that_are_no_text_are_refused(folder):
     (folder / MODEL_FILE).write_bytes(b'\xff\xfe\x00')
     with pytest.raises(ModelError, match=r'model\.yaml cannot be read'):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vss_ros.core.classes import FOLDER, ClassSet, classes_of, load_classes
-from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.errors import ModelError, SettingsError, shortened
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.files.share import share_names, share_path
 from vss_ros.core.files.strict_yaml import load_strictly
@@ -205,7 +205,7 @@ def _read(path: Path) -> ModelFolder:
     try:
         content = load_strictly((path / MODEL_FILE).read_text(), references=False)  # which are never written
     except Exception as error:  # beside its own errors, whatever reading a strange character raises
-        raise ModelError(f'{path / MODEL_FILE} cannot be read: {error}') from error
+        raise ModelError(f'{path / MODEL_FILE} cannot be read: {shortened(str(error))}') from error
     try:
         if content is None:
             raise ValueError('it is empty')
@@ -218,10 +218,11 @@ def _read(path: Path) -> ModelFolder:
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = f'no entry {error}' if isinstance(error, KeyError) else str(error)
         raise ModelError(
-            f'{path / MODEL_FILE} is not a model description: {reason}; mend it, or export the model again'
+            f'{path / MODEL_FILE} is not a model description: {shortened(reason)}; '
+            'mend it, or export the model again'
         ) from error
     except SettingsError as error:
-        raise ModelError(f'{path / MODEL_FILE}: {error}') from error
+        raise ModelError(f'{path / MODEL_FILE}: {shortened(str(error))}') from error
     return model
 
 
