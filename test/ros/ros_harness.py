@@ -5,13 +5,15 @@ Everything is waited for with a deadline; nothing sleeps for a fixed time.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +52,16 @@ TRANSITIONS = {
     'cleanup': Transition.TRANSITION_CLEANUP,
 }
 BETWEEN = {'configure': 'configuring', 'activate': 'activating'}
+
+
+def orphans(segments: Iterable[Path]) -> list[Path]:
+    """Those segments that are still there although the process that made them is not."""
+    found = []
+    for segment in segments:
+        with suppress(OSError), segment.with_name(f'{segment.name}_el').open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its process lives
+            found.append(segment)
+    return found
 
 
 def changed(*lines: str) -> tuple[str, str]:
@@ -117,6 +129,12 @@ class NodeProcess:
     @property
     def is_alive(self) -> bool:
         return self.process.poll() is None
+
+    @property
+    def shared_memory(self) -> set[Path]:
+        """Segments of Fast DDS that the process has open: its own, and those of whom it talks to."""
+        maps = Path(f'/proc/{self.process.pid}/maps').read_text()
+        return {Path(name) for name in re.findall(r'/dev/shm/fastrtps_[0-9a-f]{16}\b', maps)}
 
     def end(self, sent: signal.Signals = signal.SIGINT) -> int:
         """Sends a signal and returns the exit code."""

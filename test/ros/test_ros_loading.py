@@ -6,7 +6,7 @@ import time
 
 import pytest
 from echo_model import write_echo_model
-from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, values_of
+from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, orphans, values_of
 
 from vss_ros.ros.loading import load
 from vss_ros.ros.settings import NodeSettings, Settings
@@ -139,11 +139,14 @@ def test_a_signal_while_a_model_is_loaded_ends_the_process_at_once(tmp_path, rob
     with NodeProcess(tmp_path, name, model=model, engine='onnxruntime') as node:
         robot = robot_in(name)
         robot.begin('configure')
+        memory = node.shared_memory
+        assert memory
         start = time.monotonic()
         assert node.end(sent) == 0
         assert time.monotonic() - start < DEADLINE_S / 2
         assert 'Traceback' not in node.log
         assert 'error' not in node.log.lower()
+        assert orphans(memory) == []
 
 
 def test_what_the_core_says_stands_in_the_log_of_the_node(probe):

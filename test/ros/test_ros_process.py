@@ -12,7 +12,7 @@ from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
-from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, pixels, values_of
+from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, orphans, pixels, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -57,7 +57,10 @@ def test_an_engine_that_hangs_neither_freezes_the_node_nor_keeps_it_from_being_e
         assert (refused.success, 'deactivate the node again' in refused.message) == (False, True)
         status = robot.diagnostics(lambda status: text in status.message, 'what went wrong')
         assert status.level == DiagnosticStatus.ERROR
+        memory = node.shared_memory
+        assert memory
         assert node.end(signal.SIGTERM) == 0
+        assert orphans(memory) == []
 
 
 def test_a_deactivation_that_failed_leaves_a_node_that_says_so_until_it_is_deactivated_again(

@@ -129,6 +129,10 @@ class SegmentationNode(LifecycleNode):
         if not self._was_closed:
             self.close()
         super().destroy_node()
+        # rclpy leaves this one to the garbage collector. It holds the node, and with it the shared memory of
+        # Fast DDS, which would outlive a process that ends without one.
+        if (machine := getattr(self, '_state_machine', None)) is not None:
+            machine.destroy_when_not_in_use()
 
     def _is_configured(self) -> bool:
         return self._stream is not None or self._loading is not None
