@@ -129,6 +129,20 @@ def test_an_image_may_be_segmented_in_regions_and_frame_info_says_how_many_are_k
     assert robot.info(image.header)['key_regions'] == '6'
 
 
+def test_an_image_too_small_for_the_regions_is_a_bad_one_like_others_that_cannot_be_used(robot):
+    assert robot.set(regions='4x2') == ''
+    robot.listen_to_all()
+    robot.start()
+    robot.show(robot.image(4))
+    robot.camera.publish(robot.image(4, (48, 3)))
+    status = robot.diagnostics(lambda status: values_of(status)['bad'] == '1', 'the small image')
+    assert values_of(status)['failed'] == '0'
+    assert 'image is 3x48, too small for 4x2 regions' in values_of(status)['last_error']
+    image = robot.image(4)
+    robot.show(image)
+    assert robot.info(image.header)['reset_reason'] == 'bad frame'
+
+
 @pytest.mark.parametrize(
     ('made_with', 'motion', 'is_on_engine'),
     [

@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from vss_ros.core import pipeline
 from vss_ros.core.engines import DeviceEngine
-from vss_ros.core.errors import EngineError, error_text
+from vss_ros.core.errors import EngineError, FrameError, error_text
 from vss_ros.core.frame import Frame
 from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.stream.background import BackgroundKeyFrames
@@ -186,7 +186,11 @@ class CameraStream:
         self._report('bad', error)
 
     def _on_failed(self, error: Exception, frame: Frame | None) -> None:
-        if self._node.context.ok():  # when the process is being ended, publishing fails, and that is fine
+        if not self._node.context.ok():  # the process is being ended: publishing fails, and that is fine
+            return
+        if isinstance(error, FrameError):  # it is too small for the regions
+            self._on_bad(error)
+        else:
             self._segmenter.reset(ERROR)
             # In a pause no frame fails, but those that are owed, which are `given_up`.
             self._report(None if frame is None else 'failed', error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import yaml
@@ -36,7 +37,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses entries of one name."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
-        if twice := [name for name in names if name != '<<' and names.count(name) > 1]:
+        names = Counter(name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode))
+        if twice := [name for name, count in names.items() if count > 1 and name != '<<']:
             raise yaml.YAMLError(f'{twice[0]} is given twice (line {node.start_mark.line + 1} and after)')
         return super().construct_mapping(node, deep)
