@@ -63,3 +63,23 @@ def test_parameters_that_are_not_known_are_named_at_start_in_one_line_with_what_
     with NodeProcess(tmp_path, 'misspelt', *given(tmp_path, OTHERS | KNOWN)) as node:
         assert robot_in('misspelt').state == 'unconfigured'  # it starts all the same
         assert re.findall(r'param.* not known.*', node.log) == [WARNING]
+
+
+def test_overrides_of_topics_that_the_node_does_not_have_are_named_when_its_topics_are_there(
+    tmp_path, robot_in, echo_model
+):
+    start = 'qos_overrides./astray'
+    given = {
+        f'{start}/image_raw.subscription.depth': 3,
+        f'{start}/image_rw.subscription.depth': 3,
+        f'{start}/segmentation/mask.publisher.depth': 3,
+        'qos_overrides./lidar/points.publisher.reliability': 'best_effort',
+    }
+    with NodeProcess(tmp_path, 'astray', *as_file(tmp_path, given), model=echo_model) as node:
+        robot = robot_in('astray')
+        robot.start()
+        assert re.findall(r'QoS overrides of .*', node.log) == [
+            'QoS overrides of topics that are not there and do nothing: '
+            f'{start}/image_rw.subscription.depth (did you mean {start}/image_raw.subscription.depth?), '
+            'qos_overrides./lidar/points.publisher.reliability'
+        ]

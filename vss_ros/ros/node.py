@@ -81,6 +81,8 @@ class SegmentationNode(LifecycleNode):
             super(SegmentationNode, self).on_activate(state)
             self._stream.start(self._enabled)
             self._diagnostics.start_over()
+            if self._enabled:  # else it has not subscribed
+                self._declared.warn_of_unused_overrides()
 
         result = self._transition('activate', 'active', activate)
         if result is not SUCCESS and self._stream is not None:

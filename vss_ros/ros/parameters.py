@@ -168,6 +168,10 @@ class Parameters:
         """
         return build(self.values())
 
+    def warn_of_unused_overrides(self) -> None:
+        """Names the QoS overrides that no topic has taken, once all topics are there."""
+        _warn_of_unknown(self._node, of_topics=True)
+
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
         changes = _ours(parameters)
         if not changes:
@@ -189,24 +193,32 @@ class Parameters:
             self._on_change(self.read())
 
 
-def _warn_of_unknown(node: Node) -> None:
+def _warn_of_unknown(node: Node, of_topics: bool = False) -> None:
     """Names the parameters that were given at start and that nobody has declared, the misspelt ones first.
 
     In one line: an entry for all nodes of a file may bring any number of them.
+
+    Args:
+        of_topics: look at the QoS overrides, which are declared with their topics, and not at all others.
     """
-    declared = node.get_parameters_by_prefix('')
+    declared = [name for name in node.get_parameters_by_prefix('') if _is_of_topic(name) == of_topics]
     misspelt, others = [], []
     for name in getattr(node, '_parameter_overrides', {}):  # rclpy has no other way to them
-        # Those of a topic are declared with the topic.
-        if name in declared or name.startswith('qos_overrides.'):
+        if name in declared or _is_of_topic(name) != of_topics:
             continue
-        if meant := get_close_matches(name, declared, 1):
+        # Names of topics are long and much alike.
+        if meant := get_close_matches(name, declared, 1, cutoff=0.9 if of_topics else 0.6):
             misspelt.append(f'{name} (did you mean {meant[0]}?)')
         else:
             others.append(name)
     if misspelt or others:
+        what = 'QoS overrides of topics that are not there' if of_topics else 'parameters that are not known'
         names = ', '.join([*sorted(misspelt), *sorted(others)])
-        node.get_logger().warning(f'parameters that are not known and do nothing: {names}')
+        node.get_logger().warning(f'{what} and do nothing: {names}')
+
+
+def _is_of_topic(name: str) -> bool:
+    return name.startswith('qos_overrides.')
 
 
 def _ours(parameters: list[Parameter]) -> dict[str, Any]:
