@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from vss_ros.core.engines.wrapper import EngineWrapper
 from vss_ros.core.errors import ModelError, SettingsError
 from vss_ros.core.frame import Frame
 from vss_ros.core.model.folder import MODEL_FILE, load_model
@@ -56,6 +57,39 @@ def test_every_nth_frame_between_key_frames_is_corrected(model, engine, street, 
     found = [segmenter.step(frame) for frame in frames(street[:9])]
     assert kinds(found) == line
     assert [each.is_carried for each in found] == [kind == 'c' for kind in line]
+
+
+class AgesTold(EngineWrapper):
+    """An engine that notes at which age corrections are made."""
+
+    def __init__(self, engine):
+        super().__init__(engine)
+        self.ages = []
+
+    def run(self, graph, tensors):
+        if graph == 'correction':
+            self.ages.append(tensors['age'].item())
+        return super().run(graph, tensors)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'ages'),
+    [
+        (settings_of(4, 1), [1, 2, 3, 1, 2, 3, 1]),
+        (settings_of(8, 3), [3, 6]),
+        # Key frames 4 and 8, in the background, take effect two frames later.
+        (
+            settings_of(4, 1, background_key_frames=True, background_delay_frames=2),
+            [1, 2, 3, 4, 5, 2, 3, 4, 5],
+        ),
+    ],
+)
+def test_a_correction_is_told_how_many_frames_its_key_frame_is_back(model, engine, street, settings, ages):
+    told = AgesTold(engine)
+    with VideoSegmenter(model, told, settings) as segmenter:
+        for frame in frames(street[:10]):
+            segmenter.step(frame)
+    assert told.ages == ages
 
 
 def test_a_carried_frame_runs_neither_segmenter_nor_correction(model, engine, street):
