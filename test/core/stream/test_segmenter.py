@@ -235,13 +235,15 @@ def test_the_mask_may_stay_at_the_size_of_the_network(model, engine, street):
     assert found.mask.shape == found.confidence.shape == found.distortion().shape == (64, 96)
 
 
-def test_pixels_below_the_confidence_threshold_are_unlabelled(model, engine, street):
+@pytest.mark.parametrize(('threshold', 'least'), [(0.5, 128), (0.6, 153)])  # 153 is 0.6 of 255
+def test_pixels_below_the_confidence_threshold_are_unlabelled(model, engine, street, threshold, least):
     free = VideoSegmenter(model, engine)
-    strict = VideoSegmenter(model, engine, StreamSettings(confidence_threshold=0.5))
+    strict = VideoSegmenter(model, engine, StreamSettings(confidence_threshold=threshold))
     for frame in frames(street[:2]):
         found, expected = strict.step(frame), free.step(frame)
-        doubtful = expected.confidence < 0.5 * 255
+        doubtful = expected.confidence < least
         assert 0 < doubtful.mean() < 1
+        assert (expected.confidence == least).any()
         assert np.array_equal(found.mask == UNLABELLED, doubtful)
         assert np.array_equal(found.mask[~doubtful], expected.mask[~doubtful])
         assert np.array_equal(found.confidence, expected.confidence)
