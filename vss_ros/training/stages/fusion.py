@@ -119,17 +119,22 @@ class FusionStage:
 
     @classmethod
     def create(cls, method: StMemory, data: Gathered, recipe: StageRecipe) -> FusionStage:
-        if cls.trained == 'STF' and not method.fuses:
-            raise SettingsError(
-                f'the method has no STF to train with frames: {method.options["frames"]}; '
-                f'leave out the stage {cls.name}'
-            )
+        cls._check_method(method)
         sampling, delay = recipe.sampling, method.delay_frames
         data.check_labelled(recipe.shares)
         clips = data.clips(recipe.shares, sampling.recolour, delay)
         check_clips_are_long_enough(recipe.shares, clips, [(sampling.frames, False)])
         aside = data.clips_aside(sampling.frames, delay)
         return cls(method, clips, aside, data.frequencies, sampling, data.seed)
+
+    @classmethod
+    def _check_method(cls, method: StMemory) -> None:
+        """Raises SettingsError if the method has not what the stage trains."""
+        if not method.fuses:
+            raise SettingsError(
+                f'the method has no STF to train with frames: {method.options["frames"]}; '
+                f'leave out the stage {cls.name}'
+            )
 
     def refine(self, fused: Tensor) -> Tensor:
         """What lies between STF and the classifier."""
@@ -193,7 +198,7 @@ class RefinementStage(FusionStage):
             SettingsError: the method has no memory.
             ModelError: a class was never recognised, so nothing can stand for it.
         """
-        cls._check_memory(method)
+        cls._check_method(method)  # before the memory is filled
         log.info('filling the memory')
         sources = data.clips(recipe.shares, recoloured=False, following=method.delay_frames, mirrored=False)
         clips = clips_to_remember(sources, recipe.sampling.memory_clips, data.seed)
@@ -208,11 +213,10 @@ class RefinementStage(FusionStage):
         Raises:
             SettingsError: the method has no memory, or the data cannot be used.
         """
-        cls._check_memory(method)
         super().create(method, data, recipe).batch(0, [0])
 
-    @staticmethod
-    def _check_memory(method: StMemory) -> None:
+    @classmethod
+    def _check_method(cls, method: StMemory) -> None:
         if not isinstance(method.MAR, Mar):
             raise SettingsError('the method has no memory to train on; use the option refinement: memory')
 
