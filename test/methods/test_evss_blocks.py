@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -180,19 +181,22 @@ def test_coarser_decisions_are_those_of_a_smaller_image(decision, part):
         assert torch.equal(found, there[name])
 
 
-@given(st.integers(2, 6), st.integers(2, 7), st.integers(0, 2**32 - 1))
-def test_the_nearest_cell_is_read_that_the_flow_points_to(height, width, seed):
+@given(st.integers(2, 6), st.integers(2, 7), st.sampled_from([1, 2, 4]), st.integers(0, 2**32 - 1))
+def test_the_cell_is_read_that_the_flow_points_to(height, width, finer, seed):
     rng = np.random.default_rng(seed)
     maps = rng.integers(0, 255, (2, 3, height, width)).astype(np.float32)
-    flow = rng.uniform(-4, 4, (2, 2, height, width)).astype(np.float32)
+    flow = rng.uniform(-4, 4, (2, 2, finer * height, finer * width)).astype(np.float32)
     found = read_nearest(torch.from_numpy(maps), torch.from_numpy(flow)).numpy()
-    for image, y, x in np.ndindex(2, height, width):
+    for image, y, x in np.ndindex(2, *flow.shape[2:]):
         right, down = flow[image, :, y, x]
-        column, row = (round(float(np.float32(at) + by)) for at, by in ((x, right), (y, down)))
+        column, row = (
+            int(np.floor(np.float32((at + 0.5) / finer) + by)) for at, by in ((x, right), (y, down))
+        )
         column, row = min(max(column, 0), width - 1), min(max(row, 0), height - 1)
         assert (found[image, :, y, x] == maps[image, :, row, column]).all()
 
 
-def test_flow_of_another_size_than_the_map_that_is_read_is_refused():
-    with pytest.raises(ShapeError, match=r'maps are \(4, 4\) and flow is \(4, 5\)'):
-        read_nearest(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 5))
+@pytest.mark.parametrize('size', [(4, 5), (8, 4), (6, 6), (2, 2)])
+def test_flow_of_no_multiple_of_the_size_of_the_map_that_is_read_is_refused(size):
+    with pytest.raises(ShapeError, match=rf'maps are \(4, 4\) and flow is {re.escape(str(size))}'):
+        read_nearest(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, *size))

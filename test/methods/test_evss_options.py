@@ -230,19 +230,18 @@ def test_offsets_that_are_no_list_of_numbers_are_refused_with_an_example(offsets
         build_method('evss', 11, {'edge_offsets': offsets})
 
 
-@pytest.mark.parametrize(('decision', 'finer'), [('quarter', 1), ('half', 2), ('full', 4)])
-def test_a_carried_mask_is_read_where_the_flow_points(decision, finer):
+@pytest.mark.parametrize(('decision', 'part'), [('quarter', 4), ('half', 2), ('full', 1)])
+def test_a_carried_mask_moves_by_whole_pixels_however_coarsely_it_was_decided(decision, part):
     method = build_method('evss-lite', 3, {'decision': decision})
-    height, width = 6 * finer, 8 * finer
+    height, width = 24 // part, 32 // part
     mask = torch.arange(height * width, dtype=torch.int32).reshape(1, height, width).to(torch.uint8)
     flow = torch.zeros(1, 2, 6, 8)
-    flow[:, 0], flow[:, 1] = 2, -1  # cells to the right, and up
+    flow[:, 0], flow[:, 1] = 5 / 4, -3 / 4  # in cells of 4 pixels: 5 to the right, 3 up
     with torch.no_grad():
         found = method.carry(mask, 255 - mask, flow)
-    inside = (slice(finer, None), slice(None, -2 * finer))
-    expected = mask[0].roll((finer, -2 * finer), (0, 1))
-    assert torch.equal(found['mask'][0][inside], expected[inside])
-    assert torch.equal(found['confidence'][0][inside], 255 - expected[inside])
+    shown = mask[0].repeat_interleave(part, 0).repeat_interleave(part, 1)
+    assert torch.equal(found['mask'][0, 3:, :-5], shown[:-3, 5:])
+    assert torch.equal(found['confidence'][0, 3:, :-5], 255 - shown[:-3, 5:])
 
 
 @pytest.mark.parametrize('carry', ['warped', 'merged', 'composed'])

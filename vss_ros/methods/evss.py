@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.model.steps import CARRIED
+from vss_ros.core.frame import CELL
+from vss_ros.core.model.steps import CARRIED, DECISIONS
 from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.decide import check_decision, labels_of
 from vss_ros.methods.blocks.merge import merge
@@ -171,17 +172,19 @@ class Evss(FlowWarping, KeyFrames):
         """What was decided for the anchor is read where the flow points, and nothing is computed anew.
 
         Scores that are warped blur, and thin things with them; decisions stay as they are, and there are two
-        maps of bytes to read instead of one of scores for each class.
+        maps of bytes to read instead of one of scores for each class. They are read pixel by pixel, also
+        where they were decided more coarsely: so their outlines move as the image does, not in jumps.
 
         Args:
             previous_mask, previous_confidence: uint8 (N, H', W'), at the size that `decision` says.
             flow: in cells of a quarter of the image, (N, 2, h, w).
         Returns:
-            mask, confidence: of this frame, of the same size.
+            mask, confidence: of this frame, uint8 (N, H, W).
         """
         decided = torch.stack((previous_mask.float(), previous_confidence.float()), 1)
-        finer = decided.shape[2] // flow.shape[2]
-        mask, confidence = read_nearest(decided, finer * resize(flow, decided.shape[2:])).unbind(1)
+        part = DECISIONS[self.decision]
+        size = [part * side for side in decided.shape[2:]]
+        mask, confidence = read_nearest(decided, resize(CELL // part * flow, size)).unbind(1)
         return {'mask': mask.to(torch.uint8), 'confidence': confidence.to(torch.uint8)}
 
     def edge_offset(self, age: Tensor | None) -> Tensor | None:

@@ -54,30 +54,35 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
 
 
 def read_nearest(maps: Tensor, flow: Tensor) -> Tensor:
-    """The cell nearest to where the flow points: output(p) = maps(round(p + flow(p))), for maps of ids.
+    """The cell that the flow points to: output(p) = maps(p + flow(p)), for maps of ids.
 
     Beyond the border the border cell is read. Nothing here has a gradient.
 
     Args:
         maps: of the frame that the flow points to, (N, C, h, w).
-        flow: in cells, (N, 2, h, w); channel 0 to the right, channel 1 down.
+        flow: in cells of these maps, (N, 2, n h, n w), for a whole number n; channel 0 to the right, channel
+            1 down. With n above 1 what moves by less than a cell moves nevertheless.
+    Returns:
+        (N, C, n h, n w).
     Raises:
-        ShapeError: the two differ in height or width.
+        ShapeError: flow is not so many times the size of the maps.
     """
-    if maps.shape[2:] != flow.shape[2:]:
-        raise ShapeError(
-            f'maps are {tuple(maps.shape[2:])} and flow is {tuple(flow.shape[2:])} (height, width); '
-            'both must have the same size'
-        )
     count, channels, height, width = maps.shape
-    columns = torch.arange(width, dtype=torch.float32, device=flow.device)
-    rows = torch.arange(height, dtype=torch.float32, device=flow.device)[:, None]
-    x = (columns + flow[:, 0].float()).round().clamp(0, width - 1)
-    y = (rows + flow[:, 1].float()).round().clamp(0, height - 1)
+    rows, columns = flow.shape[2:]
+    finer = rows // height
+    if not finer or (rows, columns) != (finer * height, finer * width):
+        raise ShapeError(
+            f'maps are {(height, width)} and flow is {(rows, columns)} (height, width); '
+            'both must have the same size, or flow a multiple of it'
+        )
+    # Where centres come to lie; becoming an integer, each is rounded down to the cell around it.
+    x = (torch.arange(columns, device=flow.device) + 0.5) / finer + flow[:, 0].float()
+    y = ((torch.arange(rows, device=flow.device) + 0.5) / finer)[:, None] + flow[:, 1].float()
+    column, row = x.clamp(0, width - 1).to(torch.int32), y.clamp(0, height - 1).to(torch.int32)
     image = torch.arange(count, dtype=torch.int32, device=flow.device)[:, None, None] * (height * width)
-    cell = (image + (y * width + x).to(torch.int32)).reshape(-1)
-    cells = maps.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, cell)
-    return cells.reshape(count, height, width, channels).permute(0, 3, 1, 2)
+    cells = maps.permute(0, 2, 3, 1).reshape(-1, channels)
+    read = cells.index_select(0, (image + row * width + column).reshape(-1))
+    return read.reshape(count, rows, columns, channels).permute(0, 3, 1, 2)
 
 
 def _inside(position: Tensor, last: int) -> Tensor:
