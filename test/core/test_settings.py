@@ -50,7 +50,7 @@ def test_an_unusable_engine_setting_is_refused_with_its_value_and_what_to_use(se
         ('confidence_threshold', -0.1, 'use 0 to 1'),
         ('confidence_threshold', float('nan'), 'use 0 to 1'),
         ('output_size', 'half', 'use one of input, network'),
-        ('motion', 'farneback', 'use one of model, network, dis, dis_half, motion_vectors'),
+        ('motion', 'farneback', 'use one of model, network, dis, dis_third, dis_half, motion_vectors'),
     ],
 )
 def test_an_unusable_stream_setting_is_refused_with_its_value_and_what_to_use(setting, value, advice):

@@ -88,7 +88,7 @@ def test_a_method_is_rebuilt_by_its_name_and_options():
         ({'align_corners': 'yes'}, "align_corners is 'yes'; use true or false"),
         ({'fusion': 'half'}, "fusion is 'half'; use one of full, quarter"),
         ({'carry': 'cue'}, "carry is 'cue'; use one of warped, merged"),
-        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_half, motion_vectors"),
+        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_third, dis_half, motion_vectors"),
         ({'decision': 'half'}, r"decision is 'half' with fusion full; .* use fusion quarter"),
     ],
 )

@@ -86,7 +86,7 @@ def test_unknown_methods_and_options_are_refused_by_name():
         ({'temperatures': 1.5}, 'temperatures is 1.5; use a list of numbers above 0'),
         ({'reference': 'first'}, "reference is 'first'; use one of key, previous"),
         ({'carry': 'updated'}, "carry is 'updated'; use one of warped, merged"),
-        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_half, motion_vectors"),
+        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_third, dis_half, motion_vectors"),
         ({'decision': 'half'}, "decision is 'half' with fusion full; .* use fusion quarter"),
     ],
 )
@@ -236,12 +236,15 @@ def test_a_carried_mask_moves_by_whole_pixels_however_coarsely_it_was_decided(de
     height, width = 24 // part, 32 // part
     mask = torch.arange(height * width, dtype=torch.int32).reshape(1, height, width).to(torch.uint8)
     flow = torch.zeros(1, 2, 6, 8)
-    flow[:, 0], flow[:, 1] = 5 / 4, -3 / 4  # in cells of 4 pixels: 5 to the right, 3 up
     with torch.no_grad():
-        found = method.carry(mask, 255 - mask, flow)
+        flow[:, 0], flow[:, 1] = 5 / 4, -3 / 4  # in cells of 4 pixels: 5 to the right, 3 up
+        by_pixels = method.carry(mask, 255 - mask, flow)
+        flow[:, 0], flow[:, 1] = 2, -1
+        by_cells = method.carry(mask, 255 - mask, flow)
     shown = mask[0].repeat_interleave(part, 0).repeat_interleave(part, 1)
-    assert torch.equal(found['mask'][0, 3:, :-5], shown[:-3, 5:])
-    assert torch.equal(found['confidence'][0, 3:, :-5], 255 - shown[:-3, 5:])
+    assert torch.equal(by_pixels['mask'][0, 3:, :-5], shown[:-3, 5:])
+    down, across = 4 // part, 8 // part  # the confidence stays at the size at which it was decided
+    assert torch.equal(by_cells['confidence'][0, down:, :-across], 255 - mask[0, :-down, across:])
 
 
 @pytest.mark.parametrize('carry', ['warped', 'merged', 'composed'])

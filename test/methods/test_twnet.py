@@ -346,7 +346,7 @@ def test_a_method_is_rebuilt_by_its_name_and_options(twnet):
         ({'heads': 'more', 'layer': 2}, "heads is 'more' with layer 2; use layer 1"),
         ({'correction': 'cfr'}, "correction is 'cfr'; use one of attended, plain, none"),
         ({'heads': 'more', 'correction': 'none'}, "heads is 'more' with correction none"),
-        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_half, motion_vectors"),
+        ({'flow': 'raft'}, "flow is 'raft'; use one of network, dis, dis_third, dis_half, motion_vectors"),
         ({'decision': 'eighth'}, "decision is 'eighth'; use one of full, half, quarter"),
     ],
 )

@@ -25,7 +25,7 @@ VALUES = {
     'drop_policy': ('latest', 'queue'),
     'background_key_frames': (True, False),
     'output_size': ('input', 'network'),
-    'motion': ('model', 'dis', 'dis_half', 'network'),
+    'motion': ('model', 'dis', 'dis_third', 'dis_half', 'network'),
     'label_info_period': (0.0, 10.0, 1e-9),
 }
 

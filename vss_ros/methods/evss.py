@@ -172,20 +172,22 @@ class Evss(FlowWarping, KeyFrames):
         """What was decided for the anchor is read where the flow points, and nothing is computed anew.
 
         Scores that are warped blur, and thin things with them; decisions stay as they are, and there are two
-        maps of bytes to read instead of one of scores for each class. They are read pixel by pixel, also
-        where they were decided more coarsely: so their outlines move as the image does, not in jumps.
+        maps of bytes to read instead of one of scores for each class. The mask is read pixel by pixel, also
+        where it was decided more coarsely: so its outlines move as the image does, not in jumps.
 
         Args:
             previous_mask, previous_confidence: uint8 (N, H', W'), at the size that `decision` says.
             flow: in cells of a quarter of the image, (N, 2, h, w).
         Returns:
-            mask, confidence: of this frame, uint8 (N, H, W).
+            mask, confidence: of this frame, uint8 (N, H, W) and (N, H', W').
         """
-        decided = torch.stack((previous_mask.float(), previous_confidence.float()), 1)
         part = DECISIONS[self.decision]
-        size = [part * side for side in decided.shape[2:]]
-        mask, confidence = read_nearest(decided, resize(CELL // part * flow, size)).unbind(1)
-        return {'mask': mask.to(torch.uint8), 'confidence': confidence.to(torch.uint8)}
+        flow = CELL // part * flow  # in pixels of the maps that are read
+        decided = previous_mask.shape[1:]
+        size = [part * side for side in decided]
+        mask = read_nearest(previous_mask.float()[:, None], resize(flow, size))
+        confidence = read_nearest(previous_confidence.float()[:, None], resize(flow, decided))
+        return {'mask': mask[:, 0].to(torch.uint8), 'confidence': confidence[:, 0].to(torch.uint8)}
 
     def edge_offset(self, age: Tensor | None) -> Tensor | None:
         """What the option says so many frames after the key frame, (N, 1, 1, 1) or a scalar."""

@@ -15,7 +15,7 @@ from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.method import Method
 
-FLOWS = ('network', 'dis', 'dis_half', 'motion_vectors')
+FLOWS = ('network', 'dis', 'dis_third', 'dis_half', 'motion_vectors')
 COMPOSED = 'composed'  # a value of `carry`
 
 

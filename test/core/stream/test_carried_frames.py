@@ -109,7 +109,7 @@ def test_in_a_scene_that_stands_still_a_carried_frame_is_the_frame_it_is_carried
             assert np.array_equal(found[number].confidence, found[computed].confidence)
 
 
-@pytest.mark.parametrize('motion', ['dis', 'dis_half'])
+@pytest.mark.parametrize('motion', ['dis', 'dis_third', 'dis_half'])
 def test_a_carried_mask_moves_with_the_picture(model, engine, street, motion):
     height, width = model.image_size
     wide = cv2.resize(street[0], (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)

@@ -26,7 +26,8 @@ DECISIONS = {'full': 1, 'half': 2, 'quarter': 4}
 WARPS = ('warp',)  # graphs that only read each tensor where the flow that they take points
 WARP_FLOWS = ('flow', 'key_flow')  # names of that flow; the latter leads to the key frame
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
-HOST_FLOWS = ('dis', 'dis_half', 'motion_vectors', 'stream')  # computed beside the engine, see core/motion
+# Computed beside the engine, see core/motion.
+HOST_FLOWS = ('dis', 'dis_third', 'dis_half', 'motion_vectors', 'stream')
 FLOWS = ('none', 'network', *HOST_FLOWS)  # `network`: a graph
 
 

@@ -1,6 +1,6 @@
 """Optical flow computed on the host, beside the engine.
 
-A model whose `flow` is `dis`, `dis_half` or `motion_vectors` has no flow graph; the segmenter asks one of
+A model whose `flow` is one of DIS or `motion_vectors` has no flow graph; the segmenter asks one of
 these instead, or `stream`, for videos that bring their motion along. All give the flow of the 1/4 map:
 float32 (1, 2, h, w), in cells, from the current image to the anchor: the image of the frame that results are
 warped from.
@@ -15,7 +15,7 @@ import numpy as np
 
 from vss_ros.core.frame import CodedPicture
 
-DIS_FINER = {'dis': 1, 'dis_half': 2}  # how many times the size of the 1/4 map DIS searches at
+DIS = ('dis', 'dis_third', 'dis_half')  # searched at a quarter, a third, a half of the image's size
 
 
 class Motion(Protocol):
@@ -57,10 +57,10 @@ def make_motion(kind: str) -> Motion:
     """A new estimator for one stream: one of `HOST_FLOWS`; `motion_vectors` needs PyAV."""
     from vss_ros.core.motion.followed import FollowedMotion
 
-    if kind in DIS_FINER:
+    if kind in DIS:
         from vss_ros.core.motion.dis import DisMotion
 
-        return FollowedMotion(DisMotion(DIS_FINER[kind]))
+        return FollowedMotion(DisMotion(kind))
     if kind == 'stream':
         from vss_ros.core.motion.stream import StreamMotion
 
