@@ -96,8 +96,8 @@ class StreamSettings(Described):
     )
     correction_interval: int = setting(
         0,
-        'of the frames between key frames each n-th is corrected, the others are only warped; 0: as the '
-        'model says',
+        'of the frames between key frames each n-th is corrected, the others are carried; 0: as the model '
+        'says',
         range=(0, FRAMES[1]),
         live=True,
     )

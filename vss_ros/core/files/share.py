@@ -32,7 +32,7 @@ def share_folders() -> list[Path]:
 
 
 def share_path(relative: str) -> Path:
-    """The path of one share file or folder, such as `config/camvid11.yaml`.
+    """The path of one share file or folder, such as `config/segmentation.yaml`.
 
     Raises:
         SettingsError: it lies in none of the places; the message lists them.
