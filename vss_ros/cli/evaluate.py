@@ -10,9 +10,9 @@ With --stills a camera is driven into labelled stills, as in training; of them t
 kept aside. Where nothing is labelled, --against MODEL takes that model's own masks, every frame computed in
 full, for the truth: against itself, a model shows what it loses by propagating, on any recording.
 
-Three protocols. distance: the key frame lies d frames before the labelled frame, those up to it are propagated
-one by one. deployment: a key frame every N frames over the whole clip, every labelled frame scored. schedules
-(only if named): the same for several intervals, and for key frames where they are needed.
+Three protocols. distance: the key frame lies d frames before the labelled frame, those up to it are
+propagated one by one. deployment: a key frame every N frames over the whole clip, every labelled frame
+scored. schedules (only if named): the same for several intervals, and for key frames where they are needed.
 
     vss evaluate data/CamVid --model camvid-evss-lite --warp-only --per-frame -o report
     vss evaluate synthetic:1x60 synthetic:2x60 --model camvid-evss-lite --model my-model
