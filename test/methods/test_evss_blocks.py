@@ -101,6 +101,14 @@ def test_warp_keeps_float32_coordinates_in_half_precision():
     torch.testing.assert_close(found.float(), warp(features, flow), rtol=0, atol=1e-3)
 
 
+def test_what_flow_that_is_no_number_points_to_has_not_moved():
+    features, flow = torch.rand(1, 3, 6, 8), torch.full((1, 2, 6, 8), 1.0)
+    flow[0, 0, 2, 3] = flow[0, 1, 4, 5] = torch.nan
+    moved = warp(features, torch.full((1, 2, 6, 8), 1.0))
+    moved[..., 2, 3], moved[..., 4, 5] = features[..., 3, 3], features[..., 4, 6]
+    torch.testing.assert_close(warp(features, flow), moved)
+
+
 def test_warp_refuses_a_flow_of_another_size():
     with pytest.raises(ShapeError, match=r'features are \(6, 8\) and flow is \(6, 7\)'):
         warp(torch.zeros(1, 3, 6, 8), torch.zeros(1, 2, 6, 7))

@@ -247,6 +247,15 @@ def test_a_carried_mask_moves_by_whole_pixels_however_coarsely_it_was_decided(de
     assert torch.equal(by_cells['confidence'][0, down:, :-across], 255 - mask[0, :-down, across:])
 
 
+def test_flow_that_is_no_number_anywhere_carries_a_mask_to_where_it_was():
+    method = build_method('evss-lite', 3, {'decision': 'full'})
+    mask = torch.arange(24 * 32, dtype=torch.int32).reshape(1, 24, 32).to(torch.uint8)
+    with torch.no_grad():
+        found = method.carry(mask, 255 - mask, torch.full((1, 2, 6, 8), torch.nan))
+    assert torch.equal(found['mask'], mask)
+    assert torch.equal(found['confidence'], 255 - mask)
+
+
 @pytest.mark.parametrize('carry', ['warped', 'merged', 'composed'])
 def test_where_nothing_moved_a_carried_frame_shows_the_result_of_the_last_corrected_one(evss, images, carry):
     method = build_method('evss', 11, {'carry': carry, 'flow': 'dis'}).eval()

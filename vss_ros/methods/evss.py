@@ -24,7 +24,7 @@ from vss_ros.methods.blocks.conet import CoNet
 from vss_ros.methods.blocks.decide import check_decision, labels_of
 from vss_ros.methods.blocks.merge import merge
 from vss_ros.methods.blocks.resize import resize
-from vss_ros.methods.blocks.warp import read_nearest
+from vss_ros.methods.blocks.warp import known, read_nearest
 from vss_ros.methods.flow_warping import COMPOSED, FlowWarping
 from vss_ros.methods.key_frames import KeyFrames
 from vss_ros.methods.method import at_age, numbers_by_age
@@ -182,7 +182,7 @@ class Evss(FlowWarping, KeyFrames):
             mask, confidence: of this frame, uint8 (N, H, W) and (N, H', W').
         """
         part = DECISIONS[self.decision]
-        flow = CELL // part * flow  # in pixels of the maps that are read
+        flow = CELL // part * known(flow)  # in pixels of the maps that are read
         decided = previous_mask.shape[1:]
         size = [part * side for side in decided]
         mask = read_nearest(previous_mask.float()[:, None], resize(flow, size))

@@ -8,11 +8,19 @@ from torch import Tensor
 from vss_ros.core.errors import ShapeError
 
 
+def known(flow: Tensor) -> Tensor:
+    """Flow that moves nothing where it is no number, as a network's may be in half precision.
+
+    An index made of such flow lies outside the map, which on a GPU ends the work of the whole process.
+    """
+    return torch.where(flow == flow, flow, 0)
+
+
 def warp(features: Tensor, flow: Tensor) -> Tensor:
     """Read features where the flow points: output(p) = features(p + flow(p)).
 
-    Bilinear, at whole cell centres; beyond the border the border cell is read. Computed in float32:
-    half precision cannot hold the coordinates.
+    Bilinear, at whole cell centres; beyond the border the border cell is read, and where flow is no number
+    nothing has moved. Computed in float32: half precision cannot hold the coordinates.
 
     Args:
         features: maps of the frame that the flow points to, (N, C, h, w) with h, w > 1.
@@ -28,11 +36,12 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     height, width = flow.shape[2:]
     if min(height, width) < 2:
         raise ShapeError(f'flow is {width}x{height} cells; warping needs at least 2x2')
+    flow = known(flow.float())
     count, channels = features.shape[:2]
     columns = torch.arange(width, dtype=torch.float32, device=flow.device)
     rows = torch.arange(height, dtype=torch.float32, device=flow.device)[:, None]
-    x = _inside(columns + flow[:, 0].float(), width - 1)
-    y = _inside(rows + flow[:, 1].float(), height - 1)
+    x = _inside(columns + flow[:, 0], width - 1)
+    y = _inside(rows + flow[:, 1], height - 1)
     left, top = x.detach().floor().clamp(max=width - 2), y.detach().floor().clamp(max=height - 2)
     share_x, share_y = (x - left).reshape(-1), (y - top).reshape(-1)
 
@@ -61,7 +70,8 @@ def read_nearest(maps: Tensor, flow: Tensor) -> Tensor:
     Args:
         maps: of the frame that the flow points to, (N, C, h, w).
         flow: in cells of these maps, (N, 2, n h, n w), for a whole number n; channel 0 to the right, channel
-            1 down. With n above 1 what moves by less than a cell moves nevertheless.
+            1 down, and made of numbers, see `known`. With n above 1 what moves by less than a cell moves
+            nevertheless.
     Returns:
         (N, C, n h, n w).
     Raises:
