@@ -1,6 +1,6 @@
 """Protocol `distance`, that of the papers: the key frame lies d frames before the labelled one.
 
-From the key frame on, scores are carried frame by frame (EVSS's validation script, DAVSS's protocol).
+From the key frame on, frames are propagated one by one (EVSS's validation script, DAVSS's protocol).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What a protocol is: it says which frames are key frames, and which are scored; and what several share.
 
 `DistanceProtocol` is that of the papers (EVSS's validation script, DAVSS): the key frame lies d frames before
-the labelled one, and its scores are carried frame by frame. `DeploymentProtocol` is what a robot sees: a key
-frame every n frames over the whole clip, every labelled frame scored. `ScheduleProtocol` does the same for
-several schedules of key frames.
+the labelled one, and what it gave is propagated frame by frame. `DeploymentProtocol` is what a robot sees:
+a key frame every n frames over the whole clip, every labelled frame scored. `ScheduleProtocol` does the same
+for several schedules of key frames.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """evss-lite: the graphs and maps of EVSS with networks made for CPUs and small robots.
 
-Only the networks differ. A key frame costs a seventh of EVSS's multiply-adds; a propagated frame
-takes its flow from the host (see `flow`), is glanced at, and is fused at a quarter of the image. With
-`backbone: csrnet` key frames are those of EVSS, and a propagated frame costs a twentieth of one, or with a
-`glance` at full size a sixth.
+Only the networks differ. A key frame costs a seventh of EVSS's multiply-adds, or with `magnify: 1.333` a
+quarter; a propagated frame takes its flow from the host (see `flow`), is glanced at, and is fused at a
+quarter of the image. With `backbone: csrnet` key frames are those of EVSS, and a propagated frame costs a
+twentieth of one, or with a `glance` at full size a sixth.
 """
 
 from __future__ import annotations
