@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -218,11 +219,19 @@ def test_a_checkpoint_with_damaged_tensors_is_refused_with_advice(tmp_path):
 
 
 def test_a_checkpoint_of_an_earlier_version_is_resumed_from(tmp_path):
-    path = tmp_path / 'line.safetensors'
-    fit(LineStage(), settings(10), tmp_path, CPU)
-    save_file(load_file(path), path, {'step': '10', 'computes_in': 'fp32', 'asked_for': 'fp32'})
-    fit(LineStage(), settings(20), tmp_path, CPU, resume=True)
-    assert list(curve(tmp_path)) == list(range(20))
+    now, earlier = tmp_path / 'now', tmp_path / 'earlier'
+    fit(LineStage(), settings(10), now, CPU)
+    shutil.copytree(now, earlier)
+    path = earlier / 'line.safetensors'
+    tensors = {
+        name.replace('optimiser/weight', 'optimiser/0').replace('optimiser/bias', 'optimiser/1'): tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(tensors, path, {'step': '10', 'computes_in': 'fp32', 'asked_for': 'fp32'})
+    for folder in (now, earlier):
+        fit(LineStage(), settings(20), folder, CPU, resume=True)
+    assert curve(earlier) == curve(now)
+    assert list(curve(now)) == list(range(20))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

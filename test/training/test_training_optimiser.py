@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from vss_ros.core.described import descriptions
@@ -154,6 +155,17 @@ def test_a_resumed_run_repeats_the_curve_dropout_included(tmp_path, monkeypatch,
     whole = curve(tmp_path / 'whole')
     assert curve(tmp_path / 'broken') == whole
     assert np.mean(whole[-5:]) < np.mean(whole[:5])
+
+
+def test_what_the_optimiser_remembers_of_a_part_stays_with_it_when_its_rate_is_changed(tmp_path):
+    fit(LineStage(), settings(10, learning_rate=1e-9), tmp_path, CPU)
+    before = load_file(tmp_path / 'line.safetensors')
+    fit(LineStage(), settings(11, learning_rate=1e-9, rates={'inner': 0.1}), tmp_path, CPU, resume=True)
+    after = load_file(tmp_path / 'line.safetensors')
+    moments = [name for name in before if name.endswith('exp_avg_sq')]
+    assert len(moments) == 4
+    for name in moments:  # the mean over the last thousand gradients, of which one is new
+        torch.testing.assert_close(after[name], before[name], rtol=0.5, atol=1e-3)
 
 
 @pytest.mark.parametrize(('precision', 'kind'), [('bf16', torch.bfloat16), ('fp16', torch.float16)])

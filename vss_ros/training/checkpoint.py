@@ -61,8 +61,9 @@ def save(
     """Save everything the next step depends on. `step` is the number of steps taken."""
     tensors = {f'module/{name}': value for name, value in module.state_dict().items()}
     tensors |= {f'average/{name}': value for name, value in average.state_dict().items()}
-    for index, state in optimiser.state_dict()['state'].items():
-        tensors |= {f'optimiser/{index}/{name}': value for name, value in state.items() if value is not None}
+    for name, parameter in module.named_parameters():  # by name: their order is another with other `rates`
+        state = optimiser.state.get(parameter, {})
+        tensors |= {f'optimiser/{name}/{entry}': value for entry, value in state.items() if value is not None}
     # Empty unless the loss is scaled.
     tensors |= {f'scaler/{name}': torch.tensor(value) for name, value in scaler.state_dict().items()}
     write_tensors(path, tensors, {'step': str(step), **precision._asdict()}, digested=True)
@@ -116,10 +117,14 @@ def load(
             raise ValueError('its tensors are not those that were written')
         module.load_state_dict(_part(tensors, 'module/'))
         average.load_state_dict(_part(tensors, 'average/'))
+        names = {parameter: name for name, parameter in module.named_parameters()}
+        learning = [parameter for group in optimiser.param_groups for parameter in group['params']]
+        places = {names[parameter]: place for place, parameter in enumerate(learning)}
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, 'optimiser/').items():
-            index, entry = name.split('/')
-            state.setdefault(int(index), {})[entry] = value
+            owner, entry = name.split('/')
+            place = places[owner] if owner in places else int(owner)  # as earlier versions noted
+            state.setdefault(place, {})[entry] = value
         groups = optimiser.state_dict()['param_groups']
         optimiser.load_state_dict({'state': state, 'param_groups': groups})
         scaling = {name: value.item() for name, value in _part(tensors, 'scaler/').items()}
