@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+from hashlib import sha256
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ from vss_ros.core.errors import SourceError
 from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.resize import fit
 from vss_ros.training.augment import paste_objects, random_window, recolour, recolour_clip, view
-from vss_ros.training.data import LabelledImages, class_frequencies, load_folder
+from vss_ros.training.data import LabelledImages, class_frequencies, digest, load_folder
 
 
 def write_pair(folder, name, height=24, width=32, label_size=None):
@@ -69,6 +73,17 @@ def test_a_label_with_an_id_that_is_no_class_is_refused_by_name(tmp_path):
         load_folder(tmp_path, 12, 16, 3)
 
 
+def test_labels_that_label_nothing_are_warned_of(tmp_path, caplog):
+    write_pair(tmp_path, 'x_1')
+    write_pair(tmp_path, 'x_2')
+    cv2.imwrite(str(tmp_path / 'labels' / 'x_1.png'), np.full((24, 32), UNLABELLED, np.uint8))
+    load_folder(tmp_path, 12, 16, 11)
+    assert not caplog.text
+    cv2.imwrite(str(tmp_path / 'labels' / 'x_2.png'), np.full((24, 32), UNLABELLED, np.uint8))
+    load_folder(tmp_path, 12, 16, 11)
+    assert f'{tmp_path / "labels"} labels no pixel: all are 255' in caplog.text
+
+
 def test_a_label_of_16_bits_is_refused_by_name(tmp_path):
     write_pair(tmp_path, 'x_1')
     cv2.imwrite(str(tmp_path / 'labels' / 'x_1.png'), np.full((24, 32), 256, np.uint16))
@@ -92,6 +107,14 @@ def test_frames_numbered_without_zeros_are_in_the_order_of_the_drive(tmp_path):
     for number in (1, 2, 9, 10):
         write_pair(tmp_path, f'x_{number}')
     assert load_folder(tmp_path, 12, 16, 11).names == ['x_1', 'x_2', 'x_9', 'x_10']
+
+
+def test_a_digest_of_files_takes_any_name(tmp_path):
+    names = [b'a.png', b'\xff.png']  # the second is no UTF-8
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(b'x')
+    file = sha256(b'x').hexdigest().encode()
+    assert digest([tmp_path]) == sha256(b''.join(name + b' ' + file + b'\n' for name in names)).hexdigest()
 
 
 def test_an_image_without_a_label_is_refused_by_name(tmp_path):

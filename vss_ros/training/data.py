@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,8 @@ from vss_ros.core.frame import UNLABELLED
 from vss_ros.core.model.files import sha256_of
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.sources.images import images_in, read_image, read_labels
+
+_log = logging.getLogger(__name__)
 
 
 class Joined(Sequence[np.ndarray]):
@@ -100,6 +104,8 @@ def load_folder(folder: Path, height: int, width: int, classes: int) -> Labelled
             )
         images.append(fit(image, (height, width)))
         labels.append(fit_labels(label, (height, width)))
+    if all((label == UNLABELLED).all() for label in labels):  # as it may be where a teacher has the answers
+        _log.warning('%s labels no pixel: all are %d', folder / 'labels', UNLABELLED)
     return LabelledImages([path.stem for path in paths], images, labels)
 
 
@@ -124,5 +130,7 @@ def digest(paths: Sequence[Path]) -> str:
     for path in paths:
         for file in sorted(path.rglob('*')) if path.is_dir() else [path]:
             if file.is_file():
-                total.update(f'{file.name} {sha256_of(file)}\n'.encode())
+                total.update(
+                    os.fsencode(file.name) + f' {sha256_of(file)}\n'.encode()
+                )  # any bytes may be a name
     return total.hexdigest()
