@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.frame import CELL, UNLABELLED
+from vss_ros.core.frame import CELL, MAX_SIDE, UNLABELLED
 from vss_ros.training.data import LabelledImages
 
 SCALES = (0.01, 100)  # of a view; beyond them nothing is seen of an image, or nothing but a few pixels
@@ -77,9 +77,11 @@ def check_scales(scales: Sequence[float]) -> None:
 def check_crop(crop: Sequence[float]) -> None:
     """Raises SettingsError unless `crop` is empty or a height and a width that maps at 1/4 fit into."""
     if len(crop) not in (0, 2) or any(
-        not isinstance(side, int) or side < CELL or side % CELL for side in crop
+        not isinstance(side, int) or side not in range(CELL, MAX_SIDE + 1, CELL) for side in crop
     ):
-        raise SettingsError(f'crop is {list(crop)}; use [height, width], multiples of {CELL}, or [] for none')
+        raise SettingsError(
+            f'crop is {list(crop)}; use [height, width], multiples of {CELL} up to {MAX_SIDE}, or [] for none'
+        )
 
 
 def random_place(rng: Generator, size: Sequence[int], part: Sequence[int]) -> tuple[slice, slice]:

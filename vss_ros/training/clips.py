@@ -53,6 +53,10 @@ class SceneClasses:
     cars: tuple[int, ...]  # of the objects, what moves fastest
     horizon: float = 0.44  # share of the image's height
 
+    def __post_init__(self) -> None:
+        if not self.horizon < 1:
+            raise SettingsError(f"horizon is {self.horizon}; use a share of the image's height, below 1")
+
     @classmethod
     def of(cls, classes: ClassSet) -> SceneClasses:
         """Those of a class set.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = 'config/train'  # of the recipes that came with the package
 STREETS = 'streets'  # the share of drawn streets; every other share names a --data
+OF_CLASSES = ('thin_classes', 'paste_classes', 'sky', 'ground', 'background', 'objects', 'cars')  # ids
 MOST_SEED = 2**32 - 1
 NOT_WRITTEN = ('name', 'height', 'width', 'text')  # of a Recipe, that its file does not have as entries
 Settings = TypeVar('Settings', bound='DataclassInstance')
@@ -146,7 +147,11 @@ def parse_recipe(name: str, content: Any) -> Recipe:
 
 def _scene(class_set: ClassSet, written: Any) -> SceneClasses | None:
     entries = {**class_set.scene, **_mapping('scene', written)}
-    return _build(SceneClasses, 'scene', entries) if entries else None
+    if not entries:
+        return None
+    scene = _build(SceneClasses, 'scene', entries)
+    _check_classes('scene', scene, class_set)
+    return scene
 
 
 def _stage(name: str, content: Any, class_set: ClassSet) -> StageRecipe:
@@ -171,10 +176,10 @@ def _stage(name: str, content: Any, class_set: ClassSet) -> StageRecipe:
     return StageRecipe(name, _build(FitSettings, f'{name}: fit', entries.get('fit', {})), built, shares)
 
 
-def _check_classes(where: str, sampling: Any, class_set: ClassSet) -> None:
+def _check_classes(where: str, settings: Any, class_set: ClassSet) -> None:
     """Raises SettingsError for ids that are no classes."""
-    for entry in ('thin_classes', 'paste_classes'):
-        ids = getattr(sampling, entry, ())
+    for entry in OF_CLASSES:
+        ids = getattr(settings, entry, ())
         if strange := [each for each in ids if each not in range(len(class_set))]:
             raise SettingsError(
                 f'{where}: {entry} has {strange[0]}; use ids of {class_set.name}, 0 to {len(class_set) - 1}'
@@ -188,6 +193,9 @@ def _build(kind: type[Settings], where: str, content: Any) -> Settings:
     known = {each.name: types[each.name] for each in fields(kind)}
     if unknown := set(entries) - set(known):
         raise SettingsError(f'{where} has no entry {", ".join(sorted(unknown))}; it has {", ".join(known)}')
+    needed = [each.name for each in fields(kind) if MISSING is each.default is each.default_factory]
+    if lacking := [name for name in needed if name not in entries]:
+        raise SettingsError(f'{where} lacks {", ".join(lacking)}; it needs {", ".join(needed)}')
     for name, value in entries.items():
         of_many = get_origin(known[name]) is tuple and get_args(known[name])[0] in KINDS
         if of_many or known[name] in KINDS:
