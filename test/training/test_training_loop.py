@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vss_ros.core.errors import ModelError, SettingsError
+from vss_ros.core.errors import ModelError, OutputError, SettingsError
 from vss_ros.training import checkpoint
 from vss_ros.training.loop import DivergedError, FitSettings, fit
-from vss_ros.training.step_log import read_log
+from vss_ros.training.step_log import StepLog, read_log
 
 CPU = torch.device('cpu')
 
@@ -266,6 +266,17 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_draft(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_does_not_fit_on_the_disk_is_told_with_its_folder(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = StepLog(tmp_path, 'line', 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=f'{tmp_path} cannot be written: File too large'):
+            log.write(0, {'loss': 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_the_rate_warms_up_and_falls_to_zero():

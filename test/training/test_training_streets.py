@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from processes import started
 
-from vss_ros.core.errors import SettingsError
+from vss_ros.core.errors import OutputError, SettingsError
 from vss_ros.training import streets
 from vss_ros.training.streets import StreetSettings, draw_street, draw_streets
 
@@ -47,6 +48,17 @@ def test_more_clips_of_a_kind_reuse_those_there_are(tmp_path, drawn):
     draw_streets(SETTINGS, 32, 48, tmp_path)
     draw_streets(StreetSettings(clips=2, frames=2, seed=3), 32, 48, tmp_path)
     assert drawn == [0, 1]
+
+
+def test_streets_that_do_not_fit_on_the_disk_are_told_with_their_folder(tmp_path, drawn):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=f'{tmp_path}/.* cannot be written: File too large'):
+            draw_streets(SETTINGS, 32, 48, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in tmp_path.rglob('*') if file.is_file()] == ['.lock']
 
 
 @pytest.mark.parametrize(

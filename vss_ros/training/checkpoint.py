@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vss_ros.core.errors import ModelError
+from vss_ros.core.errors import ModelError, writing
 from vss_ros.core.files.drafts import replacing
 from vss_ros.training.optimiser import PRECISIONS
 
@@ -43,7 +43,7 @@ def write_tensors(
         for name, tensor in tensors.items()
     }
     try:
-        with replacing(path) as draft:
+        with writing(path), replacing(path) as draft:
             save_file(dense, draft, {**notes, 'sha256': _digest(dense)} if digested else notes)
     except SafetensorError as error:  # as which the library reports a full disk
         raise OSError(f'{path} cannot be written: {error}') from error

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vss_ros.core.errors import SettingsError, is_missing
+from vss_ros.core.errors import SettingsError, is_missing, writing
 from vss_ros.core.files.drafts import write_file
 
 _log = logging.getLogger(__name__)
@@ -32,20 +32,23 @@ class StepLog:
         kept = [line for line in read_log(self._path) if line['step'] < first] if first else []
         self.is_scored = any(line['step'] == first - 1 and 'loss' not in line for line in kept)
         write_file(self._path, ''.join(f'{json.dumps(line)}\n' for line in kept))
-        self._board = _board(folder / 'tensorboard' / name, first)
+        with writing(folder):
+            self._board = _board(folder / 'tensorboard' / name, first)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        with self._path.open('a') as file:
-            file.write(json.dumps({'step': step, **values}) + '\n')
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
-            if 'loss' not in values:  # a validation: seldom enough
-                self._board.flush()
+        with writing(self._path.parent):
+            with self._path.open('a') as file:
+                file.write(json.dumps({'step': step, **values}) + '\n')
+            if self._board is not None:
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
+                if 'loss' not in values:  # a validation: seldom enough
+                    self._board.flush()
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with writing(self._path.parent):
+                self._board.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 
 import vss_ros.core.synthetic
 from vss_ros.core.described import Described, setting
-from vss_ros.core.errors import SourceError
+from vss_ros.core.errors import SourceError, writing
 from vss_ros.core.files.drafts import replacing
 from vss_ros.core.files.user_cache import held
 from vss_ros.core.processor import usable_cores
@@ -54,7 +54,8 @@ def draw_streets(settings: StreetSettings, height: int, width: int, cache: Path)
         missing = [number for number, clip in enumerate(clips) if clip is None]
         if missing:
             log.info('drawing %d clips of synthetic streets', len(missing))
-            _draw_all(partial(_draw_to, settings, height, width, folder), missing)
+            with writing(folder):
+                _draw_all(partial(_draw_to, settings, height, width, folder), missing)
     return [clip or _checked(file) for clip, file in zip(clips, files, strict=True)]
 
 
