@@ -18,7 +18,7 @@ from vss_ros.training.recipe import load_recipe, parse_recipe
 from vss_ros.training.report import write_card, write_report
 from vss_ros.training.stages.segmenter import SegmenterStage
 from vss_ros.training.streets import draw_street
-from vss_ros.training.trainer import Trainer
+from vss_ros.training.trainer import Trainer, differences
 
 CPU = torch.device('cpu')
 HEIGHT, WIDTH = 64, 96
@@ -109,13 +109,19 @@ def test_vss_train_ends_in_a_model_that_loads_and_resumes_to_the_same(tmp_path, 
 
 
 def test_a_training_does_not_write_over_another(tmp_path):
-    stages = {'segmenter': {'fit': {'steps': 1, 'precision': 'fp32'}, 'shares': {'streets': 1}}}
+    stages = {
+        'segmenter': {
+            'fit': {'steps': 2, 'save_every_steps': 1, 'precision': 'fp32'},
+            'shares': {'streets': 1},
+        }
+    }
     recipe = parse_recipe('tiny', tiny_recipe(stages=stages))
     folder = tmp_path / 'tiny'
 
     def meanwhile(stage, step, values):
-        with pytest.raises(SettingsError, match='another training writes'):
-            Trainer(recipe, {}, folder).run(CPU, True, lambda *_: None)
+        for resume in (True, False):  # never with the advice to remove what is being written
+            with pytest.raises(SettingsError, match='another training writes'):
+                Trainer(recipe, {}, folder).run(CPU, resume, lambda *_: None)
 
     Trainer(recipe, {}, folder).run(CPU, False, meanwhile)
     with pytest.raises(SettingsError, match='--resume'):
@@ -149,6 +155,23 @@ def test_a_run_that_goes_on_as_no_unbroken_one_would_is_warned_of(tmp_path, labe
     train(2, True)
     assert 'not that of the run before: stages.segmenter.fit.steps' in caplog.text
     assert 'correction.safetensors was trained behind segmenter as it was before' in caplog.text
+
+
+def test_stages_in_another_order_are_not_the_recipe_of_the_run_before():
+    before = {'stages': {'glance': {'fit': 1}, 'correction': {'fit': 2}}}
+    now = {'stages': {'correction': {'fit': 2}, 'glance': {'fit': 3}}}
+    assert differences(before, before) == []
+    assert differences(before, now) == ['the order of stages', 'stages.glance.fit']
+
+
+def test_a_report_is_written_of_a_stage_whose_log_was_lost(tmp_path, labelled_folder, recwarn):
+    recipe = parse_recipe('tiny', tiny_recipe(stages={'segmenter': SEGMENTER}))
+    trainer = Trainer(recipe, {'camvid': labelled_folder}, tmp_path / 'tiny')
+    trainer.run(CPU, False, lambda *_: None)
+    (tmp_path / 'tiny' / 'segmenter.jsonl').unlink()
+    write_report(trainer, tmp_path / 'report', CPU, ALONE, '0')
+    assert '| ? | ? |' in (tmp_path / 'report' / 'report.md').read_text()
+    assert not [warning for warning in recwarn if 'mean' in str(warning.message).lower()]
 
 
 def test_a_report_is_written_of_a_stage_that_says_nothing_about_itself(

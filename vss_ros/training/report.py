@@ -49,8 +49,7 @@ def write_report(
                 str(stage.sampling.batch),
                 precision.computes_in if precision else stage.fit.precision,
                 f'{minutes:.1f}',
-                f'{np.mean(losses[:tenth]):.4g}',
-                f'{np.mean(losses[-tenth:]):.4g}',
+                *(f'{np.mean(part):.4g}' if part else '?' for part in (losses[:tenth], losses[-tenth:])),
             )
         )
     lines += [*_table(columns, rows), '', 'Losses are means over the first and the last tenth of the steps.']

@@ -6,7 +6,7 @@ import copy
 import fcntl
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,12 @@ class Trainer:
             SourceError, ModelError: its data or its teacher cannot be read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not resume and (kept := sorted(self.folder.glob('*.safetensors'))):
-            raise SettingsError(
-                f'{kept[0]} is of a run before; go on from it with --resume, or remove {self.folder}, '
-                'or choose another folder with --runs'
-            )
-        if not processes.first:
-            return self._run(device, resume, report, processes)
-        with _only_training_in(self.folder):
+        with _only_training_in(self.folder) if processes.first else nullcontext():
+            if not resume and (kept := sorted(self.folder.glob('*.safetensors'))):
+                raise SettingsError(
+                    f'{kept[0]} is of a run before; go on from it with --resume, or remove {self.folder}, '
+                    'or choose another folder with --runs'
+                )
             return self._run(device, resume, report, processes)
 
     def _run(self, device: torch.device, resume: bool, report: Report, processes: Processes) -> Path:
@@ -202,11 +200,14 @@ def _only_training_in(folder: Path) -> Iterator[None]:
 
 
 def differences(before: Any, now: Any, where: str = '') -> list[str]:
-    """Entries of nested mappings that differ, as `stages.segmenter.fit.steps`."""
+    """Entries of nested mappings that differ, as `stages.segmenter.fit.steps`, and where their order does."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [where]
     prefix = f'{where}.' if where else ''
-    return [
+    moved = (
+        [f'the order of {where or "entries"}'] if before.keys() == now.keys() and [*before] != [*now] else []
+    )
+    return moved + [
         entry
         for name in {**before, **now}
         for entry in differences(before.get(name), now.get(name), f'{prefix}{name}')
