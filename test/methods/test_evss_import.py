@@ -129,6 +129,9 @@ class Harmful:
         ({'model': {'a': torch.zeros(1)}}, 'no mapping of names to tensors; .* bare state dict'),
         ({0: torch.zeros(1)}, 'no mapping of names to tensors'),
         ({'a': Harmful()}, 'is refused: it holds more than tensors'),
+        ({'a': torch.zeros(2), 'b': torch.ones(2).to_sparse()}, 'b is no plain tensor of real numbers'),
+        ({'a': torch.ones(2, device='meta')}, 'a is no plain tensor'),
+        ({'a': torch.ones(2, dtype=torch.complex64)}, 'a is no plain tensor'),
     ],
 )
 def test_files_of_more_than_tensors_are_refused(evss, tmp_path, content, message):
@@ -155,6 +158,22 @@ def test_files_of_other_kinds_are_refused(evss, tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(ModelError, match=r'best.pth is refused: .* or is no PyTorch file'):
         import_weights([file], evss)
+
+
+def test_a_program_of_torchscript_is_refused_and_nobody_is_told_to_run_it(evss, tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / 'x.pth'))
+    with (
+        pytest.warns(UserWarning, match='TorchScript'),
+        pytest.raises(ModelError, match='holds more than tensors') as error,
+    ):
+        import_weights([tmp_path / 'x.pth'], evss)
+    assert 'weights_only' not in str(error.value)
+
+
+def test_an_empty_file_of_weights_is_told_as_such(evss, tmp_path):
+    (tmp_path / 'x.pth').touch()
+    with pytest.raises(ModelError, match=r'x\.pth cannot be read: it is empty; download it again'):
+        import_weights([tmp_path / 'x.pth'], evss)
 
 
 def test_a_file_that_is_not_there_is_named(evss, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,19 +87,26 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing, damaged, or holds more than that.
     """
+    refused = (
+        f'{file} is refused: it holds more than tensors, or is no PyTorch file; '
+        'save the bare state dict, or convert it to .safetensors'
+    )
+    content: Any
     try:
         if file.suffix == '.safetensors':
-            return load_file(file)
-        content = torch.load(file, map_location='cpu', weights_only=True)
+            content = load_file(file)
+        else:
+            content = torch.load(file, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f'{file} does not exist; expected a file of weights') from error
     except (SafetensorError, OSError, RuntimeError, EOFError) as error:
-        raise ModelError(f'{file} cannot be read: {error}; download it again') from error
-    except Exception as error:  # nearly anything, where a file is damaged or of another kind
+        if 'weights_only' in str(error):  # a TorchScript archive, for which PyTorch advises to run its code
+            raise ModelError(refused) from error
         raise ModelError(
-            f'{file} is refused: it holds more than tensors, or is no PyTorch file; '
-            'save the bare state dict, or convert it to .safetensors'
+            f'{file} cannot be read: {str(error) or "it is empty"}; download it again'
         ) from error
+    except Exception as error:  # nearly anything, where a file is damaged or of another kind
+        raise ModelError(refused) from error
     if isinstance(content, dict):
         content = content.get('state_dict', content)
     if not isinstance(content, dict) or not all(
@@ -107,7 +115,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise ModelError(
             f'{file} is no mapping of names to tensors; save the bare state dict, without a wrapper'
         )
+    if odd := [name for name, value in content.items() if not _is_plain(value)]:
+        raise ModelError(
+            f'{file}: {odd[0]} is no plain tensor of real numbers; save it dense, with its values'
+        )
     return content
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Neither sparse nor without values nor complex, which no network of ours can take."""
+    return value.layout == torch.strided and not (value.is_meta or value.is_complex() or value.is_quantized)
 
 
 def read_memory(file: Path, method: Method) -> Tensor:
