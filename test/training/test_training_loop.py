@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vss_ros.core.errors import ModelError, OutputError, SettingsError
-from vss_ros.training import checkpoint
+from vss_ros.training import checkpoint, step_log
 from vss_ros.training.loop import DivergedError, FitSettings, fit
 from vss_ros.training.step_log import StepLog, read_log
 
@@ -268,7 +268,8 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_draft(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_log_that_does_not_fit_on_the_disk_is_told_with_its_folder(tmp_path):
+def test_a_log_that_does_not_fit_on_the_disk_is_told_with_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_log, '_board', lambda *_: None)  # TensorBoard writes in a thread of its own
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     log = StepLog(tmp_path, 'line', 0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
