@@ -17,6 +17,8 @@ from torch import nn
 from vss_ros.cli.main import main
 from vss_ros.core.errors import SettingsError
 from vss_ros.training.processes import Processes, own_device
+from vss_ros.training.recipe import parse_recipe
+from vss_ros.training.trainer import Trainer
 
 RECIPE = {
     'method': 'evss-lite',
@@ -94,6 +96,17 @@ def test_every_sample_of_a_batch_goes_to_one_process():
 def test_a_batch_that_cannot_be_shared_out_is_refused(size, count):
     with pytest.raises(SettingsError, match=f'batch of {size} cannot be shared by {count}'):
         Processes(0, count).part(size)
+
+
+def test_a_batch_of_a_later_stage_that_cannot_be_shared_out_is_refused_before_the_first_is_trained(
+    folder, tmp_path
+):
+    correction = {'fit': {'steps': 1}, 'sampling': {'batch': 2}, 'shares': {'stills': 1}}
+    recipe = parse_recipe('later', RECIPE | {'stages': RECIPE['stages'] | {'correction': correction}})
+    data = {'stills': folder / 'stills', 'drive': folder / 'drive.avi'}
+    trainer = Trainer(recipe, data, tmp_path / 'later')
+    with pytest.raises(SettingsError, match='correction: a batch of 2 cannot be shared by 2 processes'):
+        trainer.run(torch.device('cpu'), False, lambda *_: None, Processes(0, 2))
 
 
 def test_each_process_has_a_gpu_of_its_own_and_looks_at_no_other(folder, monkeypatch, capsys):

@@ -344,7 +344,7 @@ def test_checking_the_stages_changes_nothing_of_what_is_trained(tmp_path, labell
         return trainer.run(CPU, False, lambda *_: None).read_bytes()
 
     checked = train('checked')
-    monkeypatch.setattr(Trainer, '_check_stages', lambda self: None)
+    monkeypatch.setattr(Trainer, '_check_stages', lambda self, processes: None)
     assert train('unchecked') == checked
 
 

@@ -77,7 +77,7 @@ class Trainer:
             return self._run(device, resume, report, processes)
 
     def _run(self, device: torch.device, resume: bool, report: Report, processes: Processes) -> Path:
-        self._check_stages()
+        self._check_stages(processes)
         if processes.first:
             self.origins = origins_of(self.recipe, self.data)
             if resume:
@@ -175,10 +175,14 @@ class Trainer:
                 'choose stages of that method'
             )
 
-    def _check_stages(self) -> None:
+    def _check_stages(self, processes: Processes) -> None:
         """Raises what any stage would at its beginning, before the first one is trained."""
         method = copy.deepcopy(self.method)
         for recipe in self.recipe.stages:
+            try:
+                processes.part(recipe.sampling.batch)
+            except SettingsError as error:
+                raise SettingsError(f'{recipe.name}: {error}') from error
             check_stage(method, self.data, recipe)
 
     def _stage(self, recipe: StageRecipe) -> Stage:
