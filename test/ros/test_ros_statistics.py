@@ -31,10 +31,11 @@ def test_a_second_image_tells_a_rate():
 
 
 @pytest.mark.parametrize('hz', [0.3, 1, 30])
-def test_the_rate_falls_to_zero_when_nothing_comes_any_more(hz):
+def test_the_rate_falls_step_by_step_to_zero_when_nothing_comes_any_more(hz):
     late = rates(hz, 20, 20 + np.arange(0, 4, 0.25) / min(hz, 1))
     assert late == sorted(late, reverse=True)
     assert late[0] == pytest.approx(hz)
+    assert 0 < late[4] < 0.8 * hz
     assert late[-1] == 0
 
 
@@ -50,6 +51,19 @@ def test_the_rate_of_images_that_come_unevenly_is_that_of_the_last_seconds():
     for number in range(100):  # two at a time, five times a second
         rate.tick(0.2 * (number // 2) + 0.02 * (number % 2))
     assert rate.hz(9.82) == pytest.approx(10, rel=0.1)
+
+
+def test_the_rate_of_a_camera_that_was_faster_before_is_that_of_the_last_seconds():
+    rate = Rate()
+    for now in (*np.arange(0, 20, 1 / 30), *np.arange(20, 25, 1 / 5)):
+        rate.tick(now)
+    assert rate.hz(24.8) == pytest.approx(5)
+
+
+def test_latencies_are_told_by_their_median_and_by_what_one_of_a_hundred_exceeds(statistics):
+    for latency_ms in (*[20] * 97, *[900] * 4):
+        statistics.good_frame(latency_ms, None)
+    assert statistics.latency_ms() == (20, 900)
 
 
 def test_latencies_are_those_since_the_last_beginning(statistics):
@@ -112,12 +126,14 @@ def test_what_frames_in_a_row_have_in_common_ends_at_a_new_beginning_and_with_a_
 ):
     for _ in range(2):
         statistics.good_frame(1, 'gap')
+    statistics.count('received')
     assert [statistics.bad_frame('bad', error) for error in ('one', 'another')] == [1, 2]
     tally = statistics.snapshot()
     assert (tally.restarts, tally.last_error) == ({'gap': 2}, 'another')
+    assert tally.unanswered_since_s is not None
     statistics.start_over() if end == 'start_over' else statistics.good_frame(1, end)
     tally = statistics.snapshot()
-    assert (tally.restarts, tally.bad_in_a_row) == ({}, 0)
+    assert (tally.restarts, tally.bad_in_a_row, tally.unanswered_since_s) == ({}, 0, None)
 
 
 def test_a_frame_tells_how_many_were_dropped_since_the_one_before(statistics):
