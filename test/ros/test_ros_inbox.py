@@ -5,7 +5,14 @@ import time
 
 import pytest
 
+from vss_ros.ros import inbox as module
 from vss_ros.ros.inbox import Inbox
+
+
+@pytest.fixture
+def rare_looks(monkeypatch):
+    """What a test waits for is not found by the next look at the clock."""
+    monkeypatch.setattr(module, 'LONGEST_S', 60)
 
 
 def test_a_slot_keeps_the_newest_item():
@@ -32,11 +39,12 @@ def test_taking_early_waits_and_gets_the_newest_of_that_time():
     assert inbox.take(lambda: due[0], 30) == 'new'
 
 
-def test_nothing_is_taken_before_its_time():
+@pytest.mark.usefixtures('rare_looks')
+def test_an_item_is_taken_at_its_time_and_not_before():
     inbox, start = Inbox(1), time.monotonic()
     inbox.put('item')
     assert inbox.take(lambda: start + 0.3, 30) == 'item'
-    assert time.monotonic() - start >= 0.3
+    assert 0.3 <= time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize('far_s', [1e12, float('inf')])
@@ -48,15 +56,17 @@ def test_a_time_that_never_comes_can_be_waited_for_and_moved_up(far_s):
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.usefixtures('rare_looks')
 def test_an_item_is_waited_for_no_longer_than_is_said_and_stays():
     inbox, start = Inbox(1), time.monotonic()
     assert inbox.take(longest_s=0.1) is None
     inbox.put('item')
     assert inbox.take(lambda: float('inf'), 0.1) is None
-    assert time.monotonic() - start >= 0.2
+    assert 0.2 <= time.monotonic() - start < 20
     assert inbox.take() == 'item'
 
 
+@pytest.mark.usefixtures('rare_looks')
 def test_an_item_that_comes_meanwhile_is_taken_at_once():
     inbox, start = Inbox(1), time.monotonic()
     threading.Timer(0.05, inbox.put, ['item']).start()
@@ -64,8 +74,9 @@ def test_an_item_that_comes_meanwhile_is_taken_at_once():
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.usefixtures('rare_looks')
 @pytest.mark.parametrize('items', [[], ['item']])
-def test_closing_ends_every_wait(items):
+def test_closing_ends_every_wait_at_once(items):
     inbox, start = Inbox(1), time.monotonic()
     for item in items:
         inbox.put(item)
