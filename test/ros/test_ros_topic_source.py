@@ -76,9 +76,10 @@ def test_the_time_of_arrival_stands_in_for_a_stamp_that_a_driver_leaves_at_zero(
 
 
 def test_what_is_missing_in_the_numbers_of_the_publisher_is_counted(source, statistics):
-    numbered(source, 7, 8, 12)
-    source.look_for_publishers()
-    assert statistics.snapshot().counts == {'received': 3, 'missed': 3}
+    numbered(source, 7, 8, 12, 14)
+    for _ in range(2):  # the second time nothing is new
+        source.look_for_publishers()
+    assert statistics.snapshot().counts == {'received': 4, 'missed': 4}
 
 
 def test_a_camera_info_of_before_a_pause_is_there_for_what_is_in_work_and_forgotten_at_the_new_beginning(
@@ -232,9 +233,9 @@ def test_a_worker_that_waits_for_an_image_has_none_in_work(source, monkeypatch):
 
 def test_what_is_missing_in_the_numbers_of_several_publishers_says_nothing(source, statistics):
     source.publishers.names = ['/front (Image, reliable)', '/rear (Image, reliable)']
-    numbered(source, 7, 1007, 8, 1008)
+    numbered(source, 7, 1007)
     source.look_for_publishers()
-    assert statistics.snapshot().counts == {'received': 4}
+    assert statistics.snapshot().counts == {'received': 2}
 
 
 def test_images_of_several_publishers_are_told_by_their_numbers_and_one_that_died_is_none(source, later):
@@ -250,13 +251,15 @@ def test_images_of_several_publishers_are_told_by_their_numbers_and_one_that_die
     assert publishers.take_turns
     later(SHARED_S)
     assert not publishers.take_turns  # any more
+    numbered(source, 3)
+    assert not publishers.take_turns  # one time alone
 
 
-def test_where_images_are_not_numbered_several_publishers_are_taken_at_their_word(source):
+@pytest.mark.parametrize('numbers', [(0, 0, 0), (1, 1, 2, 2, 3, 3)], ids=['without numbers', 'in step'])
+def test_where_numbers_do_not_tell_images_apart_several_publishers_are_taken_at_their_word(source, numbers):
     source.publishers.names = ['/front (Image, reliable)', '/rear (Image, reliable)']
     assert not source.publishers.take_turns
-    for number in range(3):
-        source.on_image(image(number), {})
+    numbered(source, *numbers)
     assert source.publishers.take_turns
 
 

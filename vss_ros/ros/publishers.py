@@ -65,7 +65,7 @@ class Publishers:
     def start_over(self) -> None:
         """The next image is the first, of those who are there now."""
         self.look()
-        self._last_number = self._missed = 0
+        self._last_number = 0
 
     def numbered(self, number: int) -> bool:
         """Notes that an image came.
@@ -76,7 +76,7 @@ class Publishers:
             whether it follows the image before, as far as is known.
         """
         between = number - self._last_number - 1
-        follows = not (self._last_number and number and between)  # else: or it is another publisher's
+        follows = not (self._last_number and between)  # else: or it is another publisher's
         is_of_one = len(self.names) <= 1 and not self._have_changed  # numbers of several say nothing
         if not follows and 0 < between < MAX_MISSED and is_of_one:
             self._missed += between
