@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -287,7 +288,7 @@ def test_a_video_that_is_not_understood_any_more_after_a_damaged_packet_is_an_er
         (_, reason), (level, text) = watched.problems()
         assert reason.startswith('1 frames skipped')
         assert level == DiagnosticStatus.ERROR
-        assert f'no mask has for {100 * (number - 2)} s' in text
+        assert re.search(rf'no mask has for {number - 2}\d\d s', text)
 
 
 def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(
@@ -302,7 +303,7 @@ def test_a_video_whose_key_picture_does_not_come_is_an_error_that_is_told(
     probe.until(lambda: waiting(statistics) == 0, 'the packets')
     (level, text), *others = watched.problems()
     assert (level, others) == (DiagnosticStatus.ERROR, [])
-    assert 'image_raw/ffmpeg, and no mask has for 100 s' in text
+    assert re.search(r'image_raw/ffmpeg, and no mask has for 1\d\d s', text)
     assert 'let the encoder send them more often' in text
     statistics.good_frame(1.0, None)
     assert watched.problems() == []
