@@ -90,8 +90,11 @@ def test_camera_infos_of_the_topic_that_goes_before_take_the_place_of_others_and
     assert infos.find(header(1), SIZE) == camera_info(1)
     infos.keep(camera_info(2), rank=0)
     infos.keep(camera_info(3), rank=1)
-    assert infos.find(header(3), SIZE) == camera_info(2)
+    assert infos.find(header(3), SIZE) == infos.find(header(1), SIZE) == camera_info(2)
     assert infos.rank == 0
+    infos.clear()
+    infos.keep(camera_info(4), rank=1)  # the other one is not there any more
+    assert infos.find(header(4), SIZE) == camera_info(4)
 
 
 def test_a_bag_that_plays_again_and_again_keeps_as_many_camera_infos_as_before(infos):
@@ -108,10 +111,10 @@ def test_a_bag_that_plays_again_and_again_keeps_as_many_camera_infos_as_before(i
 def test_a_camera_info_may_speak_of_a_part_of_the_sensor_and_of_binned_pixels():
     info = camera_info(1, size=(960, 1280))
     assert described_size(info) == (960, 1280)
-    info.binning_x = info.binning_y = 2
-    assert described_size(info) == (480, 640)
+    info.binning_x, info.binning_y = 2, 4
+    assert described_size(info) == (240, 640)
     info.roi.height, info.roi.width = 400, 600
-    assert described_size(info) == (200, 300)
+    assert described_size(info) == (100, 300)
 
 
 def test_a_camera_info_in_the_geometry_of_the_mask_leaves_the_kept_one_as_it_was():
@@ -130,4 +133,6 @@ def test_a_camera_info_in_the_geometry_of_the_mask_leaves_the_kept_one_as_it_was
     roi = scaled.roi
     assert (roi.x_offset, roi.width, roi.y_offset, roi.height) == (4, 50, 1, 20)
     assert scaled_camera_info(kept, header(2), (96, 128), (96, 128)).header == header(2)
+    small = camera_info(1, size=(49, 98))
+    assert described_size(scaled_camera_info(small, header(2), (49, 98), (64, 64))) == (64, 64)
     assert kept == before

@@ -224,6 +224,7 @@ def test_sizes_that_do_not_fit_the_data_are_refused_at_once(height, width, step,
         ({'width': 5}, 'step is 12 bytes; a row of 5 bgr8 pixels takes 15'),
         ({'step': 13}, '48 bytes of data; a 4x4 bgr8 image with step 13 has 52'),
         ({'encoding': '32FC1', 'step': 12}, 'not supported; expected one of bgr8'),
+        ({'encoding': 'x' * 1000}, "^encoding '(x{40})' is not supported"),
         ({'encoding': 'yuv422', 'width': 3}, 'even'),
         ({'encoding': 'nv12', 'height': 3}, 'even'),
     ],
@@ -261,6 +262,30 @@ def test_other_encodings_go_through_cv_bridge_where_it_is_installed(cv_bridge):
         '        return np.full((message.height, message.width, 3), 7, np.uint8)\n'
     )
     assert image_to_bgr(message_of(np.zeros((2, 12), np.uint8), 'bgr16', 2, 2))[0, 0, 0] == 7
+
+
+@pytest.mark.parametrize(
+    ('changes', 'reason'),
+    [
+        ({}, "^encoding 'bgr16' cannot be converted: no such conversion$"),
+        ({'height': 0}, 'expected sides of 1 to 8192 pixels'),
+        ({'height': 1}, "^24 bytes of data; a 2x1 'bgr16' image with step 12 has 12$"),
+        ({'height': 3}, "^24 bytes of data; a 2x3 'bgr16' image with step 12 has 36$"),
+    ],
+)
+def test_cv_bridge_is_given_only_data_that_fit_and_its_errors_are_told_with_the_encoding(
+    cv_bridge, changes, reason
+):
+    cv_bridge(
+        'class CvBridge:\n'
+        '    def imgmsg_to_cv2(self, message, desired_encoding):\n'
+        '        raise RuntimeError("no such conversion")\n'
+    )
+    message = message_of(np.zeros((2, 12), np.uint8), 'bgr16', 2, 2)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    with pytest.raises(FrameError, match=reason):
+        image_to_bgr(message)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,8 @@ def test_a_video_of_an_unknown_codec_is_refused(packets):
         ('h265', 'hevc'),
         ('libsvtav1', 'av1'),
         ('vp9', 'vp9'),
+        ('VP8', 'vp8'),
+        ('avc1', 'h264'),
     ],
 )
 def test_codecs_and_encoders_are_known_by_the_names_that_publishers_give(encoding, decoder):
@@ -185,15 +187,17 @@ def test_a_packet_that_is_no_video_is_reported_and_the_stream_goes_on(source, pa
     assert [type(error) for error in errors] == [FrameError]
 
 
-def test_what_came_in_one_batch_with_a_packet_that_is_no_video_is_not_built_upon(packets):
+@pytest.mark.parametrize('damaged', [0, 2])
+def test_what_came_in_one_batch_with_a_packet_that_is_no_video_is_not_built_upon(packets, damaged):
     topic = VideoTopic('ffmpeg')
     topic.newest(messages('ffmpeg', packets[:1]))
     batch = messages('ffmpeg', packets[1:4], first=1)
-    batch[0].data = np.zeros(0, np.uint8)
+    batch[damaged].data = np.zeros(0, np.uint8)
     with pytest.raises(FrameError, match='a packet of mpeg4 video is empty'):
         topic.newest(batch)
     found = [topic.newest([each]) for each in messages('ffmpeg', packets[4:7], first=4)]
     assert [picture is not None for picture in found] == [False, True, True]
+    assert [one.is_start for one in found[1].coded] == [True]
 
 
 def numbered(topic, packets, numbers):

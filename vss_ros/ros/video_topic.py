@@ -155,7 +155,7 @@ class VideoTopic:
 
     def restart(self) -> None:
         """Packets were lost: what follows is of no use until the next key picture."""
-        self._decoder, self._since = None, []
+        self._decoder = None
 
     def _decoder_for(self, encoding: str) -> PacketDecoder:
         from vss_ros.core.sources.coded_video import PacketDecoder
