@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 
 from vss_ros.ros.diagnostics import QOS_NEWS_S
 from vss_ros.ros.settings import NodeSettings
+from vss_ros.ros.statistics import StreamStatistics
 from vss_ros.ros.topic_source import TopicSource
 
 
@@ -174,8 +175,9 @@ def test_camera_infos_of_another_camera_or_size_are_a_warning_until_one_fits(str
 @pytest.fixture
 def watched(probe, statistics, diagnostics_of):
     """The diagnostics of an active stream whose topic nobody publishes on."""
-    source = TopicSource(probe.node, NodeSettings(), statistics, pytest.fail)
-    yield diagnostics_of(source, NodeSettings())
+    settings = NodeSettings(input_timeout_s=60.0)  # which no busy machine takes
+    source = TopicSource(probe.node, settings, statistics, pytest.fail)
+    yield diagnostics_of(source, settings)
     source.close()
 
 
@@ -237,6 +239,21 @@ def test_a_frame_that_does_not_come_back_is_an_error_also_while_the_node_is_disa
     source.close()
 
 
+def test_a_frame_that_is_in_work_is_no_reason_to_say_that_no_mask_comes(
+    probe, statistics, diagnostics_of, later
+):
+    settings = NodeSettings(input_timeout_s=60.0, max_acceptable_consecutive_delay_ms=1e6)
+    source = TopicSource(probe.node, settings, statistics, pytest.fail)
+    watched = diagnostics_of(source, settings)
+    frames = iter(source)
+    assert next(frames) is None  # late results are in work
+    statistics.count('received')
+    later(90)
+    statistics.count('received')
+    assert watched.problems() == []
+    source.close()
+
+
 def test_why_no_mask_comes_is_told_all_the_time_and_not_how_long_frames_took_before(
     watched, statistics, later
 ):
@@ -244,15 +261,77 @@ def test_why_no_mask_comes_is_told_all_the_time_and_not_how_long_frames_took_bef
     for _ in range(8):
         statistics.count('received')
         statistics.bad_frame('bad', 'unknown encoding klingon8')
-        later(0.4)
+        later(20)
     skipped = '8 frames skipped, the last: unknown encoding klingon8'
     for _ in range(2):  # the second time nothing is new
         told, (level, silence) = watched.problems()
         assert (told, level) == ((DiagnosticStatus.WARN, skipped), DiagnosticStatus.ERROR)
-        assert re.fullmatch(r'images come on /image_raw, and no mask has for \d s', silence)
+        assert re.fullmatch(r'images come on /image_raw, and no mask has for 1\d\d s', silence)
     statistics.good_frame(1, None)
     [(_, slowness)] = watched.problems()
     assert 'took longer than 200 ms' in slowness
+
+
+@pytest.mark.parametrize('what', ['bad', 'failed', None])
+def test_frames_that_were_skipped_are_told_once_and_many_in_a_row_are_an_error(watched, statistics, what):
+    watched.stream.given_up = 5
+    statistics.bad_frame('bad', 'of before')
+    watched.start_over()
+
+    def skip(number: int) -> None:
+        for _ in range(number):
+            statistics.bad_frame(what, 'too dark')
+        watched.stream.given_up += number if what is None else 0  # these are counted there
+
+    assert watched.problems() == []
+    skip(2)
+    assert watched.problems() == [(DiagnosticStatus.WARN, '2 frames skipped, the last: too dark')]
+    assert watched.problems() == []
+    most = NodeSettings().max_consecutive_bad_frames
+    skip(most - 3)
+    text = f'{most} bad frames in a row, the last: too dark'
+    assert watched.problems() == [(DiagnosticStatus.ERROR, text)]
+
+
+def test_what_was_counted_before_a_new_configuration_is_forgotten(watched, statistics):
+    statistics.bad_frame('bad', 'too dark')
+    assert watched.problems()
+    watched.stream.statistics = StreamStatistics()
+    watched.start_over()
+    assert watched.problems() == []
+
+
+def test_new_streams_in_a_row_are_told_with_their_reasons_where_anything_could_be_propagated(
+    watched, statistics
+):
+    for reason, told in (
+        ('gap', []),
+        ('gap', []),
+        ('gap', ['each of the last 3 frames .* as it came more than 0.5 s after the one before']),
+        ('camera changed', ['each of the last 4 frames .* new stream: gap .3., camera changed .1.;']),
+    ):
+        statistics.good_frame(1, reason)
+        texts = [text for _, text in watched.problems()]
+        assert [bool(re.match(*pair)) for pair in zip(told, texts, strict=True)] == [True] * len(told)
+    watched.stream.model.propagates = False
+    assert watched.problems() == []
+
+
+@pytest.mark.parametrize('enabled', [True, False])
+def test_a_worker_that_has_ended_is_an_error_also_while_the_node_is_disabled(watched, enabled):
+    watched.enabled, watched.stream.is_running = enabled, False
+    [(level, text)] = watched.problems()
+    assert level == DiagnosticStatus.ERROR
+    assert text.startswith('the worker thread has ended')
+
+
+def test_frames_that_were_slow_for_longer_than_is_acceptable_are_an_error(watched, statistics):
+    for seconds, expected in ((1.0, DiagnosticStatus.WARN), (2.5, DiagnosticStatus.ERROR)):
+        statistics.took(0.1, allowed_s=0.2)
+        statistics.took(seconds, allowed_s=0.2)
+        [(level, text)] = watched.problems()
+        assert level == expected
+        assert text.startswith(f'every frame of the last {seconds} s took longer')
 
 
 def test_one_frame_that_was_slow_is_not_called_every_frame_of_no_time(watched, statistics):
