@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from echo_model import KEY_CONFIDENCE, PROPAGATED_CONFIDENCE
-from ros_harness import OUTPUTS, Gate, NodeProcess, Robot, changed, pixels, values_of
+from ros_harness import DEADLINE_S, OUTPUTS, Gate, NodeProcess, Robot, changed, pixels, values_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -102,7 +102,8 @@ def test_frame_info_tells_everything_about_a_frame(robot):
     assert float(info['mean_confidence']) == pytest.approx(PROPAGATED_CONFIDENCE / 255, abs=1e-3)
     assert float(info['share.car']) == 1
     assert float(info['share.road']) == float(info['share.unlabelled']) == 0
-    assert float(info['latency_ms']) > float(info['correction_ms']) > 0
+    assert DEADLINE_S * 1e3 > float(info['latency_ms']) > float(info['correction_ms']) > 0
+    assert float(info['engine_ms']) == float(info['correction_ms'])
 
 
 def test_an_image_may_be_segmented_in_regions_and_frame_info_says_how_many_are_key(robot):

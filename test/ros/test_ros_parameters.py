@@ -45,6 +45,7 @@ def test_every_number_has_a_range_and_every_choice_its_constraint():
 def test_a_parameter_tells_when_it_can_change_beside_what_it_takes():
     told = {entry.name: entry.descriptor().additional_constraints for entry in TABLE}
     assert told['autostart'] == 'can be set only at start'
+    assert [entry.name for entry in TABLE if entry.descriptor().read_only] == ['autostart']
     assert told['scheduler'] == 'one of fixed, adaptive'  # at any time
     assert told['output_size'] == 'one of input, network; can change only while the node is unconfigured'
     for entry in TABLE:
@@ -117,5 +118,8 @@ def test_the_scheduler_and_its_budget_change_together_or_not_at_all():
     changes = {'scheduler': 'adaptive', 'key_frame_threshold': 0.8, 'max_key_share': 0.05}
     with pytest.raises(SettingsError, match='max_interval 15 alone makes one frame in 15 a key frame'):
         checked_change(defaults(), changes, configured=True)
-    stream = checked_change(defaults(), changes | {'max_interval': 40}, configured=True).stream
+    changes |= {'max_interval': 40}
+    with pytest.raises(SettingsError, match='max_interval 15 alone'):
+        checked_change(defaults() | changes, {'max_interval': 15}, configured=True)
+    stream = checked_change(defaults(), changes, configured=True).stream
     assert (stream.scheduler, stream.key_frame_threshold, stream.max_interval) == ('adaptive', 0.8, 40)
