@@ -6,7 +6,7 @@ import time
 
 import pytest
 from echo_model import write_echo_model
-from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, orphans, values_of
+from ros_harness import DEADLINE_S, Gate, NodeProcess, changed, orphans, show, values_of
 
 from vss_ros.ros.loading import load
 from vss_ros.ros.settings import NodeSettings, Settings
@@ -28,8 +28,9 @@ def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
     program = changed(*shut_gate.lines)
     with NodeProcess(tmp_path, 'patient', program=program, model=echo_model, engine='onnxruntime') as node:
         robot = robot_in('patient')
+        robot.listen_to_all()
         answer = robot.begin('configure')
-        assert robot.set(overlay_alpha=0.25) == ''
+        assert robot.set(overlay_alpha=0.25, key_frame_interval=1) == ''
         assert 'can change only while the node is unconfigured' in robot.set(precision='int8')
         assert 'not configured' in robot.trigger('reset').message
         status = robot.diagnostics(lambda status: 'running each step' in status.message, 'the progress')
@@ -44,6 +45,8 @@ def test_services_parameters_and_diagnostics_go_on_while_the_model_is_loaded(
         assert 'preparing engine onnxruntime' in node.log
         robot.diagnostics(lambda status: status.message == 'inactive', 'the new state')
         assert robot.change('activate')
+        robot.until_connected()
+        assert [show(robot)['kind'] for _ in range(2)] == ['key', 'key']
 
 
 def test_why_an_engine_was_taken_is_logged_once(caplog, echo_model):
