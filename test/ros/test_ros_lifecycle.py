@@ -25,6 +25,8 @@ def test_every_transition_leads_where_it_should(robot):
     ):
         assert robot.change(verb)
         assert robot.state == state
+    mask = f'{robot.name}/mask'
+    robot.probe.until(lambda: robot.probe.node.count_publishers(mask) == 0, 'the end of the topics')
 
 
 @pytest.mark.parametrize('transition', [Transition.TRANSITION_ACTIVATE, 99, 0, 255])
@@ -126,6 +128,18 @@ def test_enable_stops_and_goes_with_the_model_loaded(robot):
     image = robot.image()
     robot.show(image)
     assert robot.info(image.header)['reset_reason'] == 'enabled'
+
+
+def test_a_node_that_was_disabled_before_takes_no_images_when_it_is_activated(robot):
+    robot.listen('mask', Image)
+    assert robot.change('configure')
+    assert robot.enable(False).success
+    assert robot.change('activate')
+    robot.diagnostics(lambda status: status.message == 'active, disabled', 'the state')
+    assert robot.camera.get_subscription_count() == 0
+    assert robot.enable(True).success
+    robot.until_connected()
+    robot.show()
 
 
 @pytest.mark.parametrize(('service', 'reason'), [('request_key_frame', ''), ('reset', 'requested')])

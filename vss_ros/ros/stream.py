@@ -140,11 +140,10 @@ class CameraStream:
             self._subscribe(self.source)
         else:
             self.source.unsubscribe()
-            self._segmenter.reset(ENABLED)
 
     def _subscribe(self, source: TopicSource) -> None:
         self.statistics.start_over()
-        self._segmenter.reset(ENABLED)  # again: that of disabling may have gone to a frame in work
+        self._segmenter.reset(ENABLED)  # not when disabled: a frame in work would take it
         source.subscribe()
 
     def reset(self, reason: str) -> None:
