@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from vss_ros.core.described import check_choice
 from vss_ros.core.frame import CELL
+from vss_ros.core.motion import DIS
 from vss_ros.methods.blocks.flownet import FlowNet
 from vss_ros.methods.blocks.image import to_rgb
 from vss_ros.methods.blocks.resize import resize
 from vss_ros.methods.blocks.warp import compose, warp
 from vss_ros.methods.method import Method
 
-FLOWS = ('network', 'dis', 'dis_third', 'dis_half', 'motion_vectors')
+FLOWS = ('network', *DIS, 'motion_vectors')
 COMPOSED = 'composed'  # a value of `carry`
 
 

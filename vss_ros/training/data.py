@@ -130,7 +130,5 @@ def digest(paths: Sequence[Path]) -> str:
     for path in paths:
         for file in sorted(path.rglob('*')) if path.is_dir() else [path]:
             if file.is_file():
-                total.update(
-                    os.fsencode(file.name) + f' {sha256_of(file)}\n'.encode()
-                )  # any bytes may be a name
+                total.update(os.fsencode(f'{file.name} {sha256_of(file)}\n'))  # any bytes may be a name
     return total.hexdigest()

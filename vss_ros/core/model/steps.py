@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vss_ros.core.errors import ModelError
 from vss_ros.core.frame import CELL
 from vss_ros.core.model.files import TensorSpec
+from vss_ros.core.motion import DIS
 
 if TYPE_CHECKING:
     from vss_ros.core.model.folder import ModelFolder
@@ -26,8 +27,7 @@ DECISIONS = {'full': 1, 'half': 2, 'quarter': 4}
 WARPS = ('warp',)  # graphs that only read each tensor where the flow that they take points
 WARP_FLOWS = ('flow', 'key_flow')  # names of that flow; the latter leads to the key frame
 SCORES = 'scores'  # (1, K, h, w), where a step gives them
-# Computed beside the engine, see core/motion.
-HOST_FLOWS = ('dis', 'dis_third', 'dis_half', 'motion_vectors', 'stream')
+HOST_FLOWS = (*DIS, 'motion_vectors', 'stream')  # computed beside the engine, see core/motion
 FLOWS = ('none', 'network', *HOST_FLOWS)  # `network`: a graph
 
 
