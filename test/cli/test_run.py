@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from vss_ros.cli.main import main
 from vss_ros.cli.run import _Tally
 from vss_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from vss_ros.core.frame import Segmentation
+from vss_ros.core.sources.images import natural_order
 
 
 def run(source, model, *words):
@@ -34,7 +36,9 @@ def images(tmp_path, street):
 
 
 def read_masks(folder):
-    return [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in sorted(folder.iterdir())]
+    return [
+        cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in sorted(folder.iterdir(), key=natural_order)
+    ]
 
 
 def test_every_kind_of_output_comes_from_one_run(images, tiny_model, tmp_path, capsys):
@@ -90,6 +94,30 @@ def test_a_bag_is_segmented_as_the_images_that_it_was_made_of(images, tiny_model
     first, second = read_masks(tmp_path / 'a'), read_masks(tmp_path / 'b')
     assert len(first) == 12
     assert all(np.array_equal(mask, copy) for mask, copy in zip(first, second, strict=True))
+
+
+def test_masks_of_images_and_of_a_bag_serve_as_their_labels(images, tiny_model, tmp_path):
+    pytest.importorskip('rosbags')
+    bag, every = tmp_path / 'bag.mcap', ('--key-frame-interval', 1)
+    pairs = [(images / 'images', tmp_path / 'a', []), (bag, tmp_path / 'b', ['--topic', '/image_raw'])]
+    assert run(images, tiny_model, '-o', bag, '--copy-images') == 0
+    for source, masks, words in pairs:
+        assert run(source, tiny_model, *words, *every, '-o', f'{masks}/') == 0
+        words += [
+            '--labels',
+            masks,
+            *every,
+            '--protocol',
+            'deployment',
+            '--no-plots',
+            '-o',
+            f'{masks}-scores',
+        ]
+        assert main(['evaluate', *map(str, [source, '--model', tiny_model, *words])]) == 0
+        report = json.loads(Path(f'{masks}-scores/report.json').read_text())
+        assert report['data']['labelled_frames'] == 12
+        assert report['rows'][0]['deployment']['all']['miou_percent'] == 100
+    assert sorted(os.listdir(tmp_path / 'a')) == sorted(os.listdir(images / 'images'))
 
 
 @pytest.mark.parametrize(('words', 'keys'), [([], 3), (['--key-frame-interval', '1'], 12)])

@@ -57,6 +57,13 @@ def test_masks_serve_as_labels_of_their_images(tmp_path):
     assert [int(item.truth[0, 0]) for item in ImageSource(tmp_path)] == [0, 1]
 
 
+def test_masks_of_named_frames_have_their_names(tmp_path):
+    with open_sinks([f'{tmp_path}/'], CLASSES) as [sink]:
+        for name in ('b', '', 'a', 'b', '000001', 'b'):
+            sink.write(dataclasses.replace(frame(), name=name), result(frame()))
+    assert visible(tmp_path) == ['000001-2.png', '000001.png', 'a.png', 'b-2.png', 'b-3.png', 'b.png']
+
+
 def test_old_masks_are_replaced_only_if_asked_and_other_files_stay(tmp_path):
     for count in (3, 1):
         sink = open_sink(f'{tmp_path}/', CLASSES, overwrite=True)
@@ -65,7 +72,7 @@ def test_old_masks_are_replaced_only_if_asked_and_other_files_stay(tmp_path):
         sink.close()
         (tmp_path / 'mine.png').write_bytes(b'')
     assert visible(tmp_path) == ['000000.png', 'mine.png']
-    with pytest.raises(SettingsError, match='holds masks already; choose another folder or add --overwrite'):
+    with pytest.raises(SettingsError, match='holds PNGs already; choose another folder or add --overwrite'):
         open_sink(f'{tmp_path}/', CLASSES)
 
 
@@ -76,6 +83,17 @@ def test_of_a_million_masks_too_the_old_ones_are_replaced_and_nothing_else_is(tm
     with open_sinks([f'{tmp_path}/'], CLASSES, overwrite=True) as [sink]:
         sink.write(frame(), result(frame()))
     assert visible(tmp_path) == sorted(['000000.png', *others])
+
+
+def test_masks_of_images_with_other_names_stay_and_are_told_of(tmp_path, caplog):
+    for names in ('ab', 'bc'):
+        with open_sinks([f'{tmp_path}/'], CLASSES, overwrite=True) as [sink]:
+            for name in names:
+                sink.write(dataclasses.replace(frame(), name=name), result(frame(), ord(name)))
+    assert visible(tmp_path) == ['a.png', 'b.png', 'c.png']
+    assert [record.message for record in caplog.records] == [
+        f'{tmp_path}: 1 PNGs are not of this run, a.png for example'
+    ]
 
 
 def test_masks_go_into_a_folder_that_exists_also_without_a_slash_and_never_over_a_file(tmp_path):

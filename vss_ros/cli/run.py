@@ -4,7 +4,7 @@ The source is an image, a folder of images (or of images/ and labels/), a video,
 .mcap, .db3 or .bag), or synthetic:SEEDxFRAMES. What an output becomes follows from its name:
 
     -o out.mp4     overlay video (or .mkv)
-    -o masks/      one PNG of class ids per frame
+    -o masks/      one PNG of class ids per frame, named as its image, by its stamp in a bag, or numbered
     -o out.mcap    bag of mask, confidence and label names, as one file
     -o bag:out     the same as a rosbag2 folder
     -o out.json    scores, if the source knows the truth

@@ -46,6 +46,7 @@ class Frame:
         truth: exact class ids, uint8 (H, W), 255 = ignore, where the source knows them.
         coded: this picture of a compressed video, after those that were shown since the frame before and left
             out; empty where frames come as images.
+        name: what its mask's file is called, without a suffix; empty where frames have no names.
 
     Raises:
         FrameError: the image is not a BGR uint8 image with pixels in it, or the truth has another size.
@@ -57,6 +58,7 @@ class Frame:
     encoding: str = 'bgr8'
     truth: np.ndarray | None = None
     coded: tuple[CodedPicture, ...] = ()
+    name: str = ''
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, np.ndarray):

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class BagSource:
-    """Frames of one image topic, with the stamp and the frame_id of their headers.
+    """Frames of one image topic, with the stamp and the frame_id of their headers, named by the stamp.
 
     Where a driver left the stamp at 0, the time of recording stands in for it, so that a pause is seen.
     A damaged message is skipped, as the live node does; of the first it is told, at the end of how many.
@@ -92,7 +92,8 @@ class BagSource:
             image, encoding = decode_compressed(message.data, message.format), message.format
         else:
             image, encoding = to_bgr(*pixels_of(message), bool(message.is_bigendian)), message.encoding
-        frame = Frame(image, recorded.stamp_ns, message.header.frame_id, encoding)
+        stamp_ns = recorded.stamp_ns
+        frame = Frame(image, stamp_ns, message.header.frame_id, encoding, name=f'{stamp_ns:019d}')
         return frame if self._masks is None else self._masks.label(frame, recorded.moment)
 
     def _choose(self, topic: str | None, mask_topic: str | None) -> str:

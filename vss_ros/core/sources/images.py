@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class ImageSource:
-    """Frames from image files, stamped 0, 1/rate, 2/rate, ... seconds.
+    """Frames from image files, named as they are, stamped 0, 1/rate, 2/rate, ... seconds.
 
     Args:
         path: an image, a folder of images, or a folder with `images/` and (if there is one) `labels/` in it,
@@ -72,7 +72,7 @@ class ImageSource:
                     f'{label} is {truth.shape[1]}x{truth.shape[0]}, '
                     f'its image {image.shape[1]}x{image.shape[0]}; they must be of one size'
                 )
-            yield Frame(image, round(index * 1e9 / self._rate), truth=truth)
+            yield Frame(image, round(index * 1e9 / self._rate), truth=truth, name=path.stem)
 
     def close(self) -> None:
         """Nothing is held open."""
