@@ -76,6 +76,15 @@ def test_an_fp16_graph_computes_in_half_precision_between_float32_tensors(model)
         }
 
 
+@pytest.mark.parametrize(
+    ('form', 'is_there'), [('fp32', True), ('int8', True), ('fp16', False), ('int8_symmetric', False)]
+)
+def test_graphs_for_gpus_have_no_argmax(model, form, is_there):
+    for name in ('segmenter', 'correction'):
+        nodes = onnx.load(str(model.graphs_in(form)[name].file)).graph.node
+        assert ('ArgMax' in {node.op_type for node in nodes}) == is_there
+
+
 def test_the_warp_stays_in_float32(model):
     assert model.graphs_in('fp16')['warp'] == model.graphs['warp']
     assert model.graphs_in('int8')['warp'] == model.graphs['warp']

@@ -38,6 +38,7 @@ from vss_ros.exporting.lower_precision import lower_precision
 from vss_ros.exporting.quantise import FORMS, QUANTISED
 from vss_ros.exporting.verify import example_frames
 from vss_ros.exporting.weights import load_method
+from vss_ros.exporting.without_argmax import without_argmax
 from vss_ros.exporting.write_graph import write_graph
 
 Progress = Callable[[str], None]
@@ -66,6 +67,7 @@ def add_fp16(model: ModelFolder, progress: Progress = lambda line: None) -> Mode
             write_graph(method, graph, example, Path(drafts))
             file = Path(drafts) / f'{graph}.onnx'
             if _has_fp16(file):
+                _fit_for_gpus(file)
                 files[graph] = file
         _prove(model, 'fp16', files, progress)
         return _install(model, {'fp16': files})
@@ -98,6 +100,8 @@ def add_int8(
                 progress(f'quantising graph {name} on {len(inputs[name])} frames ({form})')
                 files[name] = Path(drafts) / f'{name}.{form}.onnx'
                 _quantise(model.graphs[name].file, files[name], inputs[name], form)
+                if form == 'int8_symmetric':
+                    _fit_for_gpus(files[name])
             _prove(model, form, files, progress)
         return _install(model, made)
 
@@ -170,6 +174,10 @@ def _install(model: ModelFolder, made: Mapping[str, Mapping[str, Path]]) -> Mode
 
 def _additional_files(model: ModelFolder) -> set[Path]:
     return {file for graph in model.graphs.values() for file, _ in graph.precisions.values()}
+
+
+def _fit_for_gpus(file: Path) -> None:
+    onnx.save_model(without_argmax(onnx.load(str(file))), str(file))
 
 
 def _has_fp16(file: Path) -> bool:
