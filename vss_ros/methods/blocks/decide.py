@@ -34,11 +34,12 @@ def decide(
         confidence: round(255 * largest class probability), uint8, of the same size.
     """
     part = DECISIONS[decision]
+    if temperature is not None:
+        scores = scores / temperature  # while they are few: the order of classes stays
     scores = resize(scores, (size[0] // part, size[1] // part), align_corners)
     best = scores.amax(1, keepdim=True)
     # The largest softmax without a softmax over channels, which is far slower on a CPU.
-    below = scores - best
-    confidence = 255 / (below if temperature is None else below / temperature).exp().sum(1)
+    confidence = 255 / (scores - best).exp().sum(1)
     mask = labels_of(scores)[:, 0]
     return {'mask': mask.to(torch.uint8), 'confidence': confidence.round().to(torch.uint8)}
 
