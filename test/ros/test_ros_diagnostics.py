@@ -203,12 +203,14 @@ def test_images_that_did_not_reach_the_node_are_a_warning_once_with_the_reason(
     assert watched.problems() == []
 
 
-def test_why_a_topic_does_not_connect_is_told_for_as_long_as_nothing_comes_and_a_while_otherwise(
+def test_why_images_do_not_connect_is_told_for_as_long_as_none_comes_and_all_else_a_while(
     watched, statistics, later
 ):
     text = 'reliability does not fit'
     statistics.qos_problem('/image_raw', text)
-    assert watched.problems() == [(DiagnosticStatus.WARN, text)]
+    statistics.qos_problem('/segmentation/mask', 'an audience that has left')
+    assert watched.problems()[0] == (DiagnosticStatus.WARN, text)
+    assert len(watched.problems()) == 2
     later(QOS_NEWS_S + 1)
     statistics.count('received')
     assert watched.problems() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from typing import Any
@@ -96,10 +95,10 @@ class Diagnostics:
         if not self.enabled:
             return problems + stuck
         stall = self._stall(stream, tally)
-        # While nothing comes, an old refusal may be the reason; otherwise it is over after a while.
-        newer_than_s = math.inf if stall else QOS_NEWS_S
+        # While no image comes, an old refusal of them may be the reason; all else is over after a while.
+        silent_topic = stream.source.topic if stream.source and stall else ''
         problems += stall
-        problems += [(WARN, text) for text in stream.statistics.qos_problems(newer_than_s)]
+        problems += [(WARN, text) for text in stream.statistics.qos_problems(QOS_NEWS_S, silent_topic)]
         problems += self._shared(stream)
         silence = [] if stuck or stall else self._silence(stream, tally)
         problems += self._bad_frames(stream, tally, bool(silence))

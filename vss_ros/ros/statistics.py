@@ -166,11 +166,12 @@ class StreamStatistics:
         with self._lock:
             self._qos_problems.pop(topic, None)
 
-    def qos_problems(self, newer_than_s: float) -> list[str]:
-        """The problems that came up within the last seconds."""
+    def qos_problems(self, newer_than_s: float, silent_topic: str = '') -> list[str]:
+        """The problems that came up within the last seconds, and on a silent topic also older ones."""
         since = time.monotonic() - newer_than_s
         with self._lock:
-            return [text for when, text in self._qos_problems.values() if when >= since]
+            problems = self._qos_problems.items()
+            return [text for topic, (when, text) in problems if when >= since or topic == silent_topic]
 
     def rate_hz(self, what: str) -> float:
         """Rate of `received` or `published` over the last few seconds."""
