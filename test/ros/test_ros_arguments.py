@@ -65,6 +65,13 @@ def test_parameters_that_are_not_known_are_named_at_start_in_one_line_with_what_
         assert re.findall(r'param.* not known.*', node.log) == [WARNING]
 
 
+@pytest.mark.parametrize('given', [as_options, as_file])
+def test_a_whole_number_given_at_start_is_understood_as_a_double(tmp_path, robot_in, given):
+    with NodeProcess(tmp_path, 'whole', *given(tmp_path, {'max_rate': 10, 'queue_size': 7})):
+        robot = robot_in('whole')
+        assert (robot.get('max_rate'), robot.get('queue_size')) == (10.0, 7)
+
+
 def test_overrides_of_topics_that_the_node_does_not_have_are_named_when_its_topics_are_there(
     tmp_path, robot_in, echo_model
 ):

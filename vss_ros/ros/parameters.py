@@ -148,6 +148,8 @@ class Parameters:
         self._is_configured = is_configured
         self._check_settings = check
         self._on_change = on_change
+        given = _given_at_start(node)
+        given |= {p.name: p for p in _whole_numbers_as_doubles([*given.values()])}
         node.declare_parameters('', [(entry.name, entry.default, entry.descriptor()) for entry in TABLE])
         _warn_of_unknown(node)
         if hasattr(node, 'add_pre_set_parameters_callback'):  # not in Humble
@@ -203,7 +205,7 @@ def _warn_of_unknown(node: Node, of_topics: bool = False) -> None:
     """
     declared = [name for name in node.get_parameters_by_prefix('') if _is_of_topic(name) == of_topics]
     misspelt, others = [], []
-    for name in getattr(node, '_parameter_overrides', {}):  # rclpy has no other way to them
+    for name in _given_at_start(node):
         if name in declared or _is_of_topic(name) != of_topics:
             continue
         # Names of topics are long and much alike.
@@ -217,6 +219,11 @@ def _warn_of_unknown(node: Node, of_topics: bool = False) -> None:
         node.get_logger().warning(f'{what} and do nothing: {names}')
 
 
+def _given_at_start(node: Node) -> dict[str, Parameter]:
+    """What the node takes in place of defaults, by name."""
+    return getattr(node, '_parameter_overrides', {})  # rclpy has no other way to them
+
+
 def _is_of_topic(name: str) -> bool:
     return name.startswith('qos_overrides.')
 
@@ -226,7 +233,7 @@ def _ours(parameters: list[Parameter]) -> dict[str, Any]:
 
 
 def _whole_numbers_as_doubles(parameters: list[Parameter]) -> list[Parameter]:
-    """Lets `ros2 param set ... max_rate 10` mean 10.0."""
+    """Lets `max_rate: 10` in a file mean 10.0, as well as `ros2 param set ... max_rate 10`."""
     return [
         Parameter(p.name, Parameter.Type.DOUBLE, float(p.value))
         if p.type_ == Parameter.Type.INTEGER
