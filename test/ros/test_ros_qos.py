@@ -120,6 +120,14 @@ def test_an_override_that_cannot_be_used_is_named(node_with, statistics, end, po
         create(node, String, 'topic', *callback, qos, statistics)
 
 
+def test_an_override_of_a_wrong_kind_is_named_with_the_kind_that_it_should_have(node_with, statistics):
+    name = 'qos_overrides./x/topic.subscription.depth'
+    node = node_with('-p', f'{name}:=deep')
+    text = f"'{name}' to 'deep' of type 'STRING', expecting type 'INTEGER': {name}$"
+    with pytest.raises(SettingsError, match=text):
+        create_subscription(node, String, 'topic', print, QoSProfile(depth=1), statistics)
+
+
 def refusals(node, statistics) -> list[str]:
     return spin_until(node, lambda: statistics.qos_problems(60))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -146,6 +147,8 @@ def _telling_what_is_wrong(node: Node, topic: str, parameters: str) -> Iterator[
     """Raises SettingsError in place of rclpy's errors, which name neither the topic nor the parameter."""
     try:
         yield
+    except InvalidParameterTypeException as error:
+        raise SettingsError(str(error)) from error
     except Exception as error:
         for policy, kind in KINDS.items():
             value = node.get_parameter_or(f'{parameters}.{policy}').value
