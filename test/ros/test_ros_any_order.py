@@ -6,12 +6,14 @@ import random
 
 import numpy as np
 import pytest
-from ros_harness import TRANSITIONS
+from ros_harness import TRANSITIONS, values_of
+from sensor_msgs.msg import Image
 
 STEPS = 250
 LARGEST = 1_000_000  # bytes of data
 SIDES = (0, 1, 2, 3, 16, 48, 64, 8193, 2**32 - 1)
 ENCODINGS = ('bgr8', 'mono8', 'mono16', 'bayer_rggb8', 'yuv422', 'nv12', '16UC1', '32FC1', '', 'x' * 2000)
+FATES = ('published', 'dropped', 'discarded', 'undecoded', 'bad', 'failed', 'given_up')
 STEPS_NS = (33_000_000,) * 6 + (0, -50_000_000, 5 * 10**9)
 VALUES = {
     'overlay_alpha': (0.0, 1.0, 2.0, float('nan')),
@@ -44,6 +46,31 @@ def test_no_order_of_events_ends_the_node_or_keeps_it_from_working_afterwards(ro
     robot.start()
     robot.show(robot.image())
     assert 'Traceback' not in node.log
+
+
+@pytest.mark.parametrize('policy', ['latest', 'queue'])
+def test_every_image_that_came_is_counted_by_what_became_of_it(robot, policy):
+    chance = random.Random(3)
+    assert robot.set(drop_policy=policy, queue_size=2) == ''
+    robot.listen('mask', Image)
+    robot.start()
+    for _ in range(STEPS):
+        deed = chance.choice(['enable', 'restart', 'trigger', *['good image', 'any image'] * 20])
+        if deed == 'enable':
+            assert robot.enable(False).success
+            assert robot.enable(True).success
+        elif deed == 'restart':
+            assert robot.change('deactivate')
+            assert robot.change('activate')
+        elif deed == 'trigger':
+            assert robot.trigger('request_key_frame').success
+        else:
+            robot.camera.publish(robot.image() if deed == 'good image' else any_image(robot, chance))
+    robot.show()
+    robot.received['diagnostics'].clear()  # of when it was inactive before
+    assert robot.change('deactivate')  # now none waits
+    counts = values_of(robot.diagnostics(lambda status: status.message == 'inactive', 'what was counted'))
+    assert int(counts['received']) == sum(int(counts[what]) for what in FATES)
 
 
 def act(robot, chance: random.Random) -> None:
