@@ -25,7 +25,7 @@ def images():
     return example_frames(SIZE, FRAMES)
 
 
-@pytest.fixture(scope='module', params=['published', 'causal'])
+@pytest.fixture(scope='module', params=['published', 'causal', 'mirrored'])
 def method(request, images):
     """Seeded random weights that see a mixture of classes which follows the images."""
     torch.manual_seed(0)
@@ -57,9 +57,10 @@ def engine(model):
 
 @pytest.fixture(scope='module')
 def expected(method, images):
-    """Masks by PyTorch alone: of each frame with the two that the paper gives it, or the two before it."""
+    """Masks by PyTorch alone, of each frame and those it is fused with: the newest first."""
     last = len(images) - 1
-    around = {'published': (1, 0, -1), 'causal': (0, -1, -2)}[method.options['frames']]
+    orders = {'published': (1, 0, -1), 'causal': (0, -1, -2), 'mirrored': (0, -1)}
+    around = orders[method.options['frames']]
     with torch.no_grad():
         features = [method.features(torch.from_numpy(image[None]))['features'] for image in images]
         return [

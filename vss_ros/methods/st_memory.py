@@ -42,6 +42,11 @@ class Order(NamedTuple):
     def delay_frames(self) -> int:
         return self.ages[self.centre]
 
+    @property
+    def older(self) -> int:
+        """How many frames before the newest one are looked at."""
+        return max(self.ages)
+
 
 BACKBONES = {
     'pspnet': Backbone(PspNet, (128, 256)),  # 1024 x 2048 images
@@ -59,7 +64,7 @@ ORDERS = {
 class StMemory(Method):
     """Graphs: features, fusion on every frame; start before the first fusion. State: two older features.
 
-    With `frames: alone` there is no start and no state.
+    With `frames: mirrored` the state is one of them, with `alone` there is no start and no state.
 
     Args:
         classes: number of classes K.
@@ -121,9 +126,10 @@ class StMemory(Method):
         )
         check_options(self.options)
         self.order = ORDERS[frames]
-        self.fuses = len(self.order.ages) > 1
+        self.fuses = self.order.older > 0
+        self.state = dict(list(self.state.items())[: self.order.older])
         if not self.fuses:
-            self.steps, self.state = {'key': ('features', 'fusion')}, {}
+            self.steps = {'key': ('features', 'fusion')}
         self.delay_frames = self.order.delay_frames
         # Names as in published files.
         self.pspnet = with_norms(BACKBONES[backbone].network(classes), norms)
@@ -139,7 +145,7 @@ class StMemory(Method):
 
     def parameters_of(self, graph: str) -> tuple[str, ...]:
         names = super().parameters_of(graph)
-        return names if self.fuses or graph != 'fusion' else names[:1]
+        return names[: 1 + self.order.older] if graph == 'fusion' else names
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> features (N, D, h, w), whose first d channels are fused."""
@@ -147,8 +153,8 @@ class StMemory(Method):
         return {'features': self.pspnet.features(self.look(image, self.pspnet)).float()}
 
     def start(self, features: Tensor) -> dict[str, Tensor]:
-        """The first frame of a stream stands for the two before it, features (N, D, h, w)."""
-        return {'previous_features': features.clone(), 'older_features': features.clone()}
+        """The first frame of a stream stands for those before it, features (N, D, h, w)."""
+        return {name: features.clone() for name in self.state.values()}
 
     def fusion(
         self,
@@ -158,7 +164,7 @@ class StMemory(Method):
     ) -> dict[str, Tensor]:
         """Features of the newest frame, the one before and the one before that, all (N, D, h, w).
 
-        Where `frames` is `alone` there are those of the newest one only.
+        Where `frames` is `mirrored` there are those of the first two, where it is `alone` of the newest only.
 
         Returns:
             scores: (N, K, h, w); `lite` has twice that height and width.
@@ -170,7 +176,7 @@ class StMemory(Method):
         return {'scores': scores, **self.decided(scores, size)}
 
     def fuse(self, *features_by_age: Tensor) -> Tensor:
-        """What STF makes of the features of three frames, newest first, (N, D, h, w): (N, d, h, w).
+        """What STF makes of the features of these frames, newest first, (N, D, h, w): (N, d, h, w).
 
         Where `frames` is `alone` it is those of the newest one, as they are.
         """
