@@ -31,6 +31,7 @@ VARIANTS = {  # of each method the one that is quickest to write
     'dff calibrated': ('dff', {'backbone': 'lite', 'temperatures': (1.5, 0.8, 2.0)}),
     'accel': ('accel', LITE),
     'dvsnet': ('dvsnet', LITE),
+    'dvsnet composed': ('dvsnet', {**LITE, 'carry': 'composed'}),
 }
 CLASSES = 11
 SIZE = (64, 96)

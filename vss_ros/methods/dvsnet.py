@@ -54,6 +54,12 @@ class DvsNet(AppearanceWarping, KeyFrames):
         self.csrnet = self.build_csrnet()
         self.decision_network = DecisionNetwork()
 
+    def parameters_of(self, graph: str) -> tuple[str, ...]:
+        names = super().parameters_of(graph)
+        if graph == 'decide' and self.composes:  # the appearance of the key frame stays as it is
+            return tuple(name for name in names if name != 'warped_appearance')
+        return names
+
     def segmenter(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 (N, H, W, 3) BGR -> scores (N, K, h, w), appearance, mask, confidence."""
         scores, size = self.key_scores(image), image.shape[1:3]
@@ -78,14 +84,12 @@ class DvsNet(AppearanceWarping, KeyFrames):
         return self.decision_network(torch.cat((flow, difference, confidence), 1)).float()
 
     def decide(
-        self, warped: Tensor, warped_appearance: Tensor, age: Tensor | None = None
+        self, warped: Tensor, warped_appearance: Tensor | None = None, age: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Warped scores (N, K, h, w) -> mask, confidence; and what the next frame takes."""
         height, width = (CELL * side for side in warped.shape[2:])
-        return {
-            **self.carried_on(scores=warped, appearance=warped_appearance),
-            **self.decided(warped, (height, width), age),
-        }
+        carried = {} if warped_appearance is None else {'scores': warped, 'appearance': warped_appearance}
+        return {**carried, **self.decided(warped, (height, width), age)}
 
 
 class DecisionNetwork(nn.Module):
