@@ -11,7 +11,7 @@ the current frame to the previous one. Scores are class logits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,14 +28,6 @@ from vss_ros.methods.flow_warping import COMPOSED, AppearanceWarping
 
 LITE_MOMENTUM = 0.1  # the published one needs tens of thousands of steps to forget where it started
 LITE_CUE = (16, 32, 96, 128)  # widths of the network of cues: a propagated frame costs 0.3 of a key frame
-
-
-class Networks(NamedTuple):
-    """The networks of DAVSS; RGB in [0, 1], float (N, 3, H, W), for each of them but DMNet."""
-
-    deeplab: nn.Module  # rgb -> scores (N, K, h, w)
-    cfnet: nn.Module  # rgb -> correction cue, scores (N, K, h, w)
-    dmnet: nn.Module  # two pictures (N, 3, h, w) -> distortion map (N, 1, h, w)
 
 
 class Davss(AppearanceWarping):
@@ -90,14 +82,14 @@ class Davss(AppearanceWarping):
         )
         check_decision(fusion, self.decision)
         self.align_corners = align_corners
-        deeplab, self.cfnet, self.dmnet = self.build_networks(classes)
+        deeplab: nn.Module
+        self.cfnet: nn.Module
+        if backbone == 'xception':
+            deeplab, self.cfnet, self.dmnet = DeepLab(classes), CfNet(classes), DmNet()
+        else:
+            self.cfnet, deeplab = LiteSegmenter(classes, LITE_CUE, decoder=32), LiteSegmenter(classes)
+            self.dmnet = DmNet(LITE_MOMENTUM)
         self.deeplab = with_norms(deeplab, norms)
-
-    def build_networks(self, classes: int) -> Networks:
-        if self.options['backbone'] == 'xception':
-            return Networks(DeepLab(classes), CfNet(classes), DmNet())
-        cfnet = LiteSegmenter(classes, LITE_CUE, decoder=32)
-        return Networks(LiteSegmenter(classes), cfnet, DmNet(LITE_MOMENTUM))
 
     def small(self, seen: Tensor) -> Tensor:
         """What DeepLab and CFNet take, at a quarter, RGB in [0, 1]: (N, 3, H, W) -> (N, 3, h, w)."""

@@ -95,16 +95,15 @@ class DvsNet(AppearanceWarping, KeyFrames):
 class DecisionNetwork(nn.Module):
     """What is seen of a warp, (N, SEEN, h, w) -> expected accuracy of each region, (N, 1, h/8, w/8), 0..1."""
 
-    def __init__(self, widths: tuple[int, int, int] = (16, 32, 32)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        first, second, third = widths
         self.norm = nn.BatchNorm2d(SEEN)  # brings cells, grey values and shares to one scale
         self.body = nn.Sequential(
-            conv_norm_relu(SEEN, first, 3, 2),
-            conv_norm_relu(first, second, 3, 2),
-            conv_norm_relu(second, third, 3, 2),
+            conv_norm_relu(SEEN, 16, 3, 2),
+            conv_norm_relu(16, 32, 3, 2),
+            conv_norm_relu(32, 32, 3, 2),
         )
-        self.head = nn.Conv2d(third, 1, 1)
+        self.head = nn.Conv2d(32, 1, 1)
         assert self.head.bias is not None
         with torch.no_grad():
             self.head.bias.fill_(FIRST_GUESS)

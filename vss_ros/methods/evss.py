@@ -154,7 +154,7 @@ class Evss(FlowWarping, KeyFrames):
         size = image.shape[1:3]
         reference = reference_labels.float()
         edge, updated = self.look_again(self.look(image, self.eye), warped)
-        offset = self.edge_offset(age)
+        offset = at_age(self.edge_offset_by_age, None if age is None else age - 1)
         merged, distortion = self.rectify(warped, updated, edge, reference, size, offset)
 
         in_cells = resize(merged, warped.shape[2:])
@@ -188,13 +188,6 @@ class Evss(FlowWarping, KeyFrames):
         mask = read_nearest(previous_mask.float()[:, None], resize(flow, size))
         confidence = read_nearest(previous_confidence.float()[:, None], resize(flow, decided))
         return {'mask': mask[:, 0].to(torch.uint8), 'confidence': confidence[:, 0].to(torch.uint8)}
-
-    def edge_offset(self, age: Tensor | None) -> Tensor | None:
-        """What the option says so many frames after the key frame, (N, 1, 1, 1) or a scalar."""
-        offsets = self.edge_offset_by_age
-        if not len(offsets):
-            return None
-        return offsets[0] if len(offsets) == 1 or age is None else at_age(offsets, age - 1)
 
     def rectify(
         self,

@@ -170,9 +170,7 @@ class Method(nn.Module):
         Returns:
             mask, confidence: see `decide`.
         """
-        temperature, by_age = None, self.temperature_by_age
-        if len(by_age):
-            temperature = by_age[0] if age is None or len(by_age) == 1 else at_age(by_age, age)
+        temperature = at_age(self.temperature_by_age, age)
         return decide(scores, size, self.decision, self.align_corners, temperature)
 
     def tell_ages_apart(self, ages: int) -> None:
@@ -265,10 +263,15 @@ def numbers_by_age(name: str, values: Any, wanted: str, least: float = -math.inf
     return torch.tensor(numbers, dtype=torch.float32)
 
 
-def at_age(values: Tensor, age: Tensor) -> Tensor:
+def at_age(values: Tensor, age: Tensor | None) -> Tensor | None:
     """The value for each frame of a batch, (N, 1, 1, 1); the last of `values` serves all later ages.
 
     Args:
-        age: place in `values`, float (N, 1, 1, 1).
+        values: if there is one alone, it is given as a scalar; None is given if there is none.
+        age: place in `values`, float (N, 1, 1, 1); None: the first.
     """
+    if not len(values):
+        return None
+    if len(values) == 1 or age is None:
+        return values[0]
     return values.index_select(0, age.clamp(max=len(values) - 1).flatten().int()).view(-1, 1, 1, 1)

@@ -111,9 +111,9 @@ class LiteCorrection(nn.Module):
     as much as the next one.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, int] = (16, 32)) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
-        width_4, width_8 = widths
+        width_4, width_8 = 16, 32
         self.opinions_8 = conv_norm_relu(2 * classes + Glance.width_8, width_8, 1)
         self.compare_8 = conv_norm_relu(width_8, width_4)
         self.opinions_4 = nn.Sequential(*normed(2 * classes, width_4, 1))

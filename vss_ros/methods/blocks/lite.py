@@ -51,10 +51,9 @@ class Residual(nn.Module):
         return functional.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
-def residuals(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    """A stage of `blocks` residual blocks; the first one changes width and resolution."""
-    rest = (Residual(outputs, outputs) for _ in range(blocks - 1))
-    return nn.Sequential(Residual(inputs, outputs, stride), *rest)
+def residuals(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """A stage of two residual blocks; the first one changes width and resolution."""
+    return nn.Sequential(Residual(inputs, outputs, stride), Residual(outputs, outputs))
 
 
 class Context(nn.Module):
@@ -97,10 +96,10 @@ class LiteSegmenter(nn.Module):
         width_4, width_8, width_16, width_32 = widths
         self.grey, self.magnify = MIDDLE_GREY, magnify
         self.stem = nn.Sequential(conv_norm_relu(3, width_4, 3, 2), conv_norm_relu(width_4, width_4, 3, 2))
-        self.encoder_4 = residuals(width_4, width_4, 2, 1)
-        self.encoder_8 = residuals(width_4, width_8, 2, 2)
-        self.encoder_16 = residuals(width_8, width_16, 2, 2)
-        self.encoder_32 = residuals(width_16, width_32, 2, 2)
+        self.encoder_4 = residuals(width_4, width_4, 1)
+        self.encoder_8 = residuals(width_4, width_8, 2)
+        self.encoder_16 = residuals(width_8, width_16, 2)
+        self.encoder_32 = residuals(width_16, width_32, 2)
         self.context = Context(width_32, decoder)
         self.skip_16 = conv_norm_relu(width_16, decoder, 1)
         self.skip_8 = conv_norm_relu(width_8, decoder, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vss_ros.methods.blocks.camera_bytes import take_camera_bytes
 from vss_ros.methods.blocks.lite import MIDDLE_GREY, LiteSegmenter, resize_like
 from vss_ros.methods.blocks.u_shape import UShape
 
@@ -17,6 +16,7 @@ class LiteUShape(UShape):
 
     head_widths = (32, 64, 128, 192)
     widths = (64, 64, 64)
+    magnify = 1
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -24,13 +24,8 @@ class LiteUShape(UShape):
         for name, layers in LiteSegmenter(classes).named_children():
             self.add_module(name, layers)
 
-    mix_norms = LiteSegmenter.mix_norms  # the layers have the same names
-
-    def take_camera_bytes(self) -> None:
-        """From now on take BGR in [0, 255]: saves two passes over the image where it is exported."""
-        take_camera_bytes(self.get_submodule('stem'))
-        self.takes_camera_bytes = True
-        self.grey = 255 * MIDDLE_GREY
+    # The layers have the same names.
+    mix_norms, take_camera_bytes = LiteSegmenter.mix_norms, LiteSegmenter.take_camera_bytes
 
     def head(self, number: int, maps: Tensor) -> Tensor:
         if number == 1:
