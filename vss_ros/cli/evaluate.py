@@ -284,17 +284,9 @@ def _check_scored(report: dict[str, Any], args: Namespace) -> None:
     import logging
 
     from vss_ros.core.errors import SourceError
-    from vss_ros.evaluation.report import distances_of
+    from vss_ros.evaluation.report import distances_of, scores_of
 
-    scores = [
-        each
-        for row in report['rows']
-        for each in (
-            *row.get('distance', {}).values(),
-            row.get('deployment', {}).get('all', {}),
-            *row.get('schedules', {}).values(),
-        )
-    ]
+    scores = scores_of(report)
     log = logging.getLogger(__name__)
     if any(each.get('miou_percent') is not None for each in scores):
         if 'distance' in report['rows'][0] and not distances_of(report):

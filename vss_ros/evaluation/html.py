@@ -46,7 +46,7 @@ dt { font-weight: 600 } dd { margin: 0 0 .5rem 1rem }
 """
 
 
-def page(report: Mapping[str, Any], plots: Mapping[str, bytes], samples: Sequence[Sample]) -> str:
+def page(report: dict[str, Any], plots: Mapping[str, bytes], samples: Sequence[Sample]) -> str:
     """The whole page.
 
     Args:
@@ -54,19 +54,18 @@ def page(report: Mapping[str, Any], plots: Mapping[str, bytes], samples: Sequenc
         plots: name -> PNG, see `plots.draw_all`.
         samples: pictures of a few frames.
     """
-    content = dict(report)
     title = f'Evaluation on {escape(report["data"]["name"])}'
     parts = [
         f'<h1>{title}</h1>',
-        f'<p class="note">{escape(_origin(content))}</p>',
-        _table(model_table(content)),
-        *map(_table, score_tables(content, full_name)),
+        f'<p class="note">{escape(_origin(report))}</p>',
+        _table(model_table(report)),
+        *map(_table, score_tables(report, full_name)),
         '<div class="plots">',
         *(_figure(png, 'png', CAPTIONS[name], is_wide=name in WIDE) for name, png in plots.items()),
         '</div>',
-        _table(class_table(content)),
-        _strip(content, samples),
-        _rules(content),
+        _table(class_table(report)),
+        _strip(report, samples),
+        _rules(report),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

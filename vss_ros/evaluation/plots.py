@@ -14,6 +14,8 @@ from vss_ros.evaluation.report import (
     at_distance,
     distances_of,
     frames_scored,
+    furthest,
+    has_carried,
     is_between_corrections,
     labelled,
 )
@@ -131,7 +133,7 @@ def draw_pda(report: dict[str, Any]) -> Figure | None:
         curves.append(Curve(row, colour, marker, distances, distances, values))
     legend = _draw_curves(axes, curves)
     axes.set(xlabel='frames since the key frame', ylabel='mIoU (%)', xticks=distances)
-    _explain(axes, legend, HOLLOW if _has_carried(report, distances) else None)
+    _explain(axes, legend, HOLLOW if has_carried(report, distances) else None)
     return figure
 
 
@@ -152,7 +154,7 @@ def draw_cca(report: dict[str, Any]) -> Figure | None:
     axes.set_xlim(left=0)
     _number_points(axes, [curve for curve in curves if curve.row['kind'] != PER_FRAME])
     axes.set(xlabel='GMAC per frame, mean from the key frame to distance d', ylabel='mIoU (%)')
-    _explain(axes, legend, 'numbers: distance d' + (f'\n{HOLLOW}' if _has_carried(report, distances) else ''))
+    _explain(axes, legend, 'numbers: distance d' + (f'\n{HOLLOW}' if has_carried(report, distances) else ''))
     return figure
 
 
@@ -228,7 +230,7 @@ def draw_classes(report: dict[str, Any]) -> Figure | None:
     entries = [
         (row, colour, scores)
         for row, colour in _coloured(report)
-        if (scores := _furthest(report, row)) is not None
+        if (scores := furthest(report, row)) is not None
     ]
     if not entries:
         return None
@@ -285,10 +287,6 @@ def _draw_curves(axes: Axes, curves: Sequence[Curve]) -> Legend:
 
 def _places(points: Sequence[tuple[float, float, float]]) -> tuple[list[float], list[float]]:
     return [across for _, across, _ in points], [value for *_, value in points]
-
-
-def _has_carried(report: dict[str, Any], distances: list[int]) -> bool:
-    return any(is_between_corrections(row, distance) for row in report['rows'] for distance in distances)
 
 
 def _number_points(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -373,13 +371,6 @@ def _between(row: Row) -> Row | None:
     distances = [int(distance) for distance in row.get('distance', {}) if distance != '0']
     scores = row['distance'][str(max(distances))] if distances else None
     return scores if scores and scores['frames'] else None
-
-
-def _furthest(report: dict[str, Any], row: Row) -> Row | None:
-    """Scores at the largest distance, or those of the deployment where there are none by distance."""
-    if distances := distances_of(report):
-        return at_distance(row, distances[-1])
-    return row.get('deployment', {}).get('all')
 
 
 def _number(value: float | None) -> float:

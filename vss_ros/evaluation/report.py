@@ -138,9 +138,9 @@ def by_kind(row: dict[str, Any]) -> list[dict[str, Any] | None]:
     return [found.get(kind) if kind in kinds else None for kind in ('all', 'key', 'between')]
 
 
-def frames_scored(report: dict[str, Any], *protocols: str) -> int:
-    """How many labelled frames the rows were scored on, by these protocols or by any."""
-    scores = [
+def scores_of(report: dict[str, Any], *protocols: str) -> list[dict[str, Any]]:
+    """The scores of all rows, each of all frames that it is of, by these protocols or by any."""
+    return [
         each
         for row in report['rows']
         for name, found in (
@@ -151,7 +151,11 @@ def frames_scored(report: dict[str, Any], *protocols: str) -> int:
         if not protocols or name in protocols
         for each in found.values()
     ]
-    return max((each.get('frames', 0) for each in scores), default=0)
+
+
+def frames_scored(report: dict[str, Any], *protocols: str) -> int:
+    """How many labelled frames the rows were scored on, by these protocols or by any."""
+    return max((each.get('frames', 0) for each in scores_of(report, *protocols)), default=0)
 
 
 def labelled(frames: int) -> str:
@@ -165,6 +169,18 @@ def at_distance(row: dict[str, Any], distance: int) -> dict[str, Any] | None:
     if row['kind'] == PER_FRAME or len(by_distance) == 1:
         return next(iter(by_distance.values()), None)
     return by_distance.get(str(distance))
+
+
+def furthest(report: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
+    """Scores of a row at the largest distance, or as deployed where nothing was scored by distance."""
+    if distances := distances_of(report):
+        return at_distance(row, distances[-1])
+    return row.get('deployment', {}).get('all')
+
+
+def has_carried(report: dict[str, Any], distances: Sequence[int]) -> bool:
+    """Whether a row that corrects frames only carries those at one of the distances."""
+    return any(is_between_corrections(row, distance) for row in report['rows'] for distance in distances)
 
 
 def _mean_of(row: dict[str, Any], distances: list[int]) -> float | None:

@@ -13,6 +13,8 @@ from vss_ros.evaluation.report import (
     corrected_distance,
     distances_of,
     frames_scored,
+    furthest,
+    has_carried,
     is_between_corrections,
     labelled,
 )
@@ -87,8 +89,7 @@ def class_table(report: Report) -> Rows:
     names = [entry['name'] for entry in report['classes']]
     rows = []
     for row in report['rows']:
-        scores = at_distance(row, distances[-1]) if distances else row.get('deployment', {}).get('all')
-        if scores is not None:
+        if (scores := furthest(report, row)) is not None:
             rows.append([full_name(row), *(_value(scores['iou_percent'], name) for name in names)])
     where = f'at distance {distances[-1]}' if distances else 'as deployed'
     return Rows(f'IoU (%) of each class, {where}', ('',), names, rows)
@@ -112,7 +113,7 @@ def _by_distance(report: Report, name: Naming, distances: list[int]) -> Rows:
     note = labelled(frames_scored(report, 'distance'))
     if has_mean:
         note += '; mean: of all but distance 0'
-    if any(is_between_corrections(row, distance) for row in report['rows'] for distance in distances):
+    if has_carried(report, distances):
         note += f'; {CARRIED_MARK} carried along, not corrected'
     return Rows('mIoU (%) by distance from the key frame', ('',), figures, rows, note)
 
