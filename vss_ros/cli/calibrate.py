@@ -85,14 +85,17 @@ def main(args: Namespace) -> int:
     model = load_model(args.model)
     if args.confidence or args.correction:
         from vss_ros.calibration.enough import LEAST_CORRECTED
+        from vss_ros.cli.calibrate_clips import numbered_clips
         from vss_ros.cli.calibrate_confidence import fit_confidence
         from vss_ros.cli.calibrate_correction import fit_correction
         from vss_ros.cli.calibrate_graphs import calibrate_graphs
 
         if args.confidence:
-            calibrate_graphs(args, model, 'confidence', fit_confidence, needs_labels=True)
+            clips = numbered_clips(args, model, needs_labels=True)
+            calibrate_graphs(args, model, 'confidence', fit_confidence, clips)
         else:  # drives that go both ways, for in each the one or the other, carried or fresh, has more detail
-            calibrate_graphs(args, model, 'correction', fit_correction, LEAST_CORRECTED, backwards=None)
+            clips = numbered_clips(args, model, LEAST_CORRECTED, backwards=None)
+            calibrate_graphs(args, model, 'correction', fit_correction, clips)
         return 0
     calibrate_scheduler(args, model)
     return 0

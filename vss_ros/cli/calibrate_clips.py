@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vss_ros.cli.options import source_settings
 from vss_ros.cli.stills import drives, in_words, share_of_stills
 from vss_ros.core.errors import SettingsError
 
@@ -34,14 +35,13 @@ def numbered_clips(
         needs_labels: whether frames without labels are of no use.
     """
     from vss_ros.calibration.enough import check_labelled
-    from vss_ros.core.sources.open import SourceSettings
     from vss_ros.evaluation.clips import may_be_labelled
     from vss_ros.evaluation.data import check_classes, open_data
 
     driven = drives(args, model, share_of_stills(args), args.span, backwards)
     clips: list[Clip] = []
     if args.sources:
-        settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
+        settings = source_settings(args)
         data = open_data(args.sources, args.layout, args.split, settings, labelled=needs_labels)
         check_classes(data, model)
         if data.split and args.split is None:

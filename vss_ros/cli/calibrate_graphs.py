@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vss_ros.cli.calibrate_clips import fitted_on, numbered_clips
+from vss_ros.cli.calibrate_clips import fitted_on
 from vss_ros.cli.frame_progress import FrameProgress, say
 from vss_ros.core.errors import SettingsError, torch_needed
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from vss_ros.core.frame import Frame
     from vss_ros.core.model.folder import ModelFolder
+
+    Clips = Iterable[tuple[int, Iterable[Frame]]]
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,19 @@ class Fitted:
     afterwards: str = ''
 
 
-Fit = Callable[['ModelFolder', Iterable[tuple[int, Iterable['Frame']]], int], Fitted]
-
-
 def calibrate_graphs(
     args: Namespace,
     model: ModelFolder,
     what: str,
-    fit: Fit,
-    least: int = 0,
-    backwards: bool | None = False,
-    needs_labels: bool = False,
+    fit: Callable[[ModelFolder, Clips, int], Fitted],
+    clips: Clips,
 ) -> None:
     """Fits, says what it is worth on clips left out, and writes the model with it.
 
     Args:
         what: name of the notes.
         fit: takes the model, clips with their numbers and the largest span between key frames.
-        least: propagated frames that it needs.
-        backwards, needs_labels: see `numbered_clips`.
+        clips: to fit to, see `numbered_clips`; opened here, once it is known that the model can be written.
     Raises:
         SettingsError, SourceError, ModelError: the model or the data cannot be used; the message says why.
     """
@@ -77,7 +73,6 @@ def calibrate_graphs(
     if args.threads:
         torch.set_num_threads(args.threads)
     with FrameProgress() as progress:
-        clips = numbered_clips(args, model, least, backwards, needs_labels)
         found = fit(model, ((number, progress.through(clip)) for number, clip in clips), args.span)
     console = Console(highlight=False, markup=False)
     console.print(found.counted)

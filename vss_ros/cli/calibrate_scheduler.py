@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vss_ros.cli.calibrate_clips import check_enough_is_propagated
 from vss_ros.cli.frame_progress import FrameProgress
-from vss_ros.cli.options import engine_settings
+from vss_ros.cli.options import engine_settings, source_settings
 from vss_ros.cli.stills import drives, in_words
 from vss_ros.core.errors import ModelError
 
@@ -110,9 +110,9 @@ def _without(text: str, entry: str) -> str:
 
 
 def _open(spec: str, args: Namespace) -> closing[Source]:
-    from vss_ros.core.sources.open import SourceSettings, open_source
+    from vss_ros.core.sources.open import open_source
 
-    return closing(open_source(spec, SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)))
+    return closing(open_source(spec, source_settings(args)))
 
 
 def _clips(args: Namespace, driven: Iterable[DrivenClip]) -> Iterator[tuple[int, Iterable[Frame]]]:

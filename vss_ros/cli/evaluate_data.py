@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vss_ros.cli.options import add_layout_arguments, add_source_arguments, engines_settings
+from vss_ros.cli.options import add_layout_arguments, add_source_arguments, engines_settings, source_settings
 from vss_ros.cli.stills import (
     add_stills_arguments,
     check_stills_are_named,
@@ -49,7 +49,6 @@ def named_data(args: Namespace) -> DataSet | None:
     Raises:
         SettingsError, SourceError: there is nothing to score on, or options exclude each other.
     """
-    from vss_ros.core.sources.open import SourceSettings
     from vss_ros.evaluation.data import open_data
 
     if not args.data and args.stills is None:
@@ -59,9 +58,9 @@ def named_data(args: Namespace) -> DataSet | None:
         raise SettingsError(f'clips is {args.clips}; use 1 or more')
     if args.against and (args.labels or args.mask_topic):
         raise SettingsError('--against takes the place of labels; leave it out, or --labels and --mask-topic')
-    settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
     if not args.data:
         return None
+    settings = source_settings(args)
     return open_data(args.data, args.layout, args.split, settings, labelled=not args.against)
 
 

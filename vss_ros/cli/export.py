@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -167,12 +168,9 @@ def _check(args: Namespace) -> None:
 def _calibration_images(args: Namespace) -> Iterator[np.ndarray]:
     from vss_ros.core.sources.open import open_source
 
-    source = open_source(str(args.calibrate))
-    try:
+    with closing(open_source(str(args.calibrate))) as source:
         for frame in islice(source, CALIBRATION_FRAMES):
             yield frame.image
-    finally:
-        source.close()
 
 
 def image_size(text: str) -> tuple[int, int]:

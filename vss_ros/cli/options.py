@@ -5,12 +5,15 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Iterable
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vss_ros.core.described import Described, descriptions
 from vss_ros.core.errors import SettingsError
 from vss_ros.core.files.paths import user_path
 from vss_ros.core.settings import EngineSettings, StreamSettings
+
+if TYPE_CHECKING:
+    from vss_ros.core.sources.open import SourceSettings
 
 REGIONS = ('regions', 'region_overlap')
 METAVARS = {int: 'N', float: 'X', str: 'TEXT'}
@@ -107,3 +110,10 @@ def add_source_arguments(parser: ArgumentParser) -> None:
     group.add_argument('--labels', type=user_path, metavar='FOLDER', help='label PNGs for a folder of images')
     group.add_argument('--topic', help='image topic of a bag; needed if it has several')
     group.add_argument('--mask-topic', metavar='TOPIC', help='topic of the true masks in a bag')
+
+
+def source_settings(args: Namespace) -> SourceSettings:
+    """The settings of the options of `add_source_arguments`."""
+    from vss_ros.core.sources.open import SourceSettings
+
+    return SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)

@@ -39,6 +39,7 @@ from vss_ros.cli.options import (
     add_source_arguments,
     add_stream_arguments,
     engine_settings,
+    source_settings,
     stream_settings,
 )
 from vss_ros.core.files.share import DEFAULT_MODEL
@@ -79,7 +80,7 @@ def main(args: Namespace) -> int:
     from vss_ros.core.open_segmenter import open_segmenter
     from vss_ros.core.sinks.open import check_apart, is_bag, is_scores, is_video, open_sinks
     from vss_ros.core.sinks.scores import ScoreSink
-    from vss_ros.core.sources.open import SourceSettings, open_source
+    from vss_ros.core.sources.open import open_source
     from vss_ros.core.sources.synthetic import SyntheticSource, known_in
 
     if args.frames is not None and not 1 <= args.frames <= sys.maxsize:
@@ -95,9 +96,8 @@ def main(args: Namespace) -> int:
         )
     alpha = ALPHA if args.alpha is None else args.alpha
     check_apart(args.output, user_path(args.source), args.labels)
-    settings = SourceSettings(args.rate, args.labels, args.topic, args.mask_topic)
     with (
-        closing(open_source(args.source, settings)) as source,
+        closing(open_source(args.source, source_settings(args))) as source,
         open_segmenter(args.model, engine_settings(args), stream_settings(args)) as segmenter,
     ):
         classes = segmenter.model.classes
@@ -115,7 +115,7 @@ def main(args: Namespace) -> int:
             ) as outputs,
             FrameProgress(total) as progress,
         ):
-            pipeline.run(frames, segmenter, [*outputs, tally, scores, _ProgressSink(progress)])
+            pipeline.run(progress.through(frames), segmenter, [*outputs, tally, scores])
             if not tally.frames:
                 raise SourceError(f'{args.source} gave no frames')
             if args.output and not scores.frames and all(map(is_scores, args.output)):
@@ -193,19 +193,6 @@ class _Tally:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-
-class _ProgressSink:
-    """Moves the progress bar."""
-
-    def __init__(self, progress: FrameProgress) -> None:
-        self._progress = progress
-
-    def write(self, frame: Frame, segmentation: Segmentation) -> None:
-        self._progress.advance()
-
-    def close(self) -> None:
-        """The progress bar ends with the run."""
 
 
 def _timing_table(tally: _Tally) -> Table:
