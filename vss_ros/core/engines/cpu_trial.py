@@ -86,8 +86,9 @@ def _seconds_of_all_steps(model: ModelFolder, engine: Engine) -> float:
 
 def _facts(model: ModelFolder, settings: EngineSettings) -> tuple[Any, ...]:
     """What the outcome depends on: the graphs, the precision, the processor, its threads, the versions."""
+    precisions = ('int8', 'int8_symmetric') if settings.precision == 'int8' else ('fp32',)
     return (
-        *(graph.sha256 for files in _files(settings.precision) for graph in model.graphs_in(files).values()),
+        *(graph.sha256 for files in precisions for graph in model.graphs_in(files).values()),
         settings.precision,
         settings.threads or usable_cores(),
         settings.spinning,
@@ -95,7 +96,3 @@ def _facts(model: ModelFolder, settings: EngineSettings) -> tuple[Any, ...]:
         # Of the modules: ONNX Runtime may have come in a package of another name.
         *(importlib.import_module(name).__version__ for name in CONTENDERS),
     )
-
-
-def _files(precision: str) -> tuple[str, ...]:
-    return ('int8', 'int8_symmetric') if precision == 'int8' else ('fp32',)

@@ -17,7 +17,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -221,11 +221,9 @@ class EngineCache:
         for path in (file.with_suffix('.json'), file, file.with_suffix('.lock')):
             path.unlink(missing_ok=True)
 
-    @contextmanager
-    def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """Holds one name for this process, see `held`."""
-        with held(self.folder / f'{name}.lock', on_wait):
-            yield
+        return held(self.folder / f'{name}.lock', on_wait)
 
     def timing_cache(self, key: Mapping[str, Any]) -> Path:
         """Where the builder's measurements lie; they hold for one runtime version on one GPU."""

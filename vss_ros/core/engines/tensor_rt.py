@@ -241,8 +241,14 @@ class GraphRunner:
         return tensor if is_taken else tensor.clone()
 
     def _enqueued(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
-        self._bind({name: tensor.data_ptr() for name, tensor in (*inputs.items(), *outputs.items())})
-        self._launch()
+        for name, tensor in (*inputs.items(), *outputs.items()):
+            address = tensor.data_ptr()
+            if self._bound.get(name) != address:
+                if not self._context.set_tensor_address(name, address):
+                    raise self._failed(f'refuses the address of {name}')
+                self._bound[name] = address
+        if not self._context.execute_async_v3(self._device.stream_handle):
+            raise self._failed('cannot be run')
         return outputs
 
     def _new_context(self) -> Any:
@@ -251,17 +257,6 @@ class GraphRunner:
         if context is None:
             raise too_little_memory(f'run graph {self.spec.name!r}', LOGGER.take_reason())
         return context
-
-    def _bind(self, addresses: Mapping[str, int]) -> None:
-        for name, address in addresses.items():
-            if self._bound.get(name) != address:
-                if not self._context.set_tensor_address(name, address):
-                    raise self._failed(f'refuses the address of {name}')
-                self._bound[name] = address
-
-    def _launch(self) -> None:
-        if not self._context.execute_async_v3(self._device.stream_handle):
-            raise self._failed('cannot be run')
 
     def _failed(self, what: str) -> EngineError:
         return EngineError(f'graph {self.spec.name!r} {what} in TensorRT: {LOGGER.take_reason()}')

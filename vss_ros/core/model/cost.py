@@ -129,21 +129,13 @@ def count_parameters(weights: Path) -> int:
         raise ModelError(f'{weights} is no safetensors file: {error}') from error
 
 
-def _convolution(_: Shape, weights: Shape, output: Shape, __: bool) -> int:
-    return math.prod(output) * math.prod(weights[1:])
-
-
-def _transposed_convolution(image: Shape, weights: Shape, _: Shape, __: bool) -> int:
-    return math.prod(image) * math.prod(weights[1:])
-
-
 def _product(left: Shape, _: Shape, output: Shape, is_transposed: bool) -> int:
     return math.prod(output) * left[-2 if is_transposed else -1]
 
 
 _RULES: dict[str, Callable[[Shape, Shape, Shape, bool], int]] = {
-    'Conv': _convolution,
-    'ConvTranspose': _transposed_convolution,
+    'Conv': lambda _, weights, output, __: math.prod(output) * math.prod(weights[1:]),
+    'ConvTranspose': lambda image, weights, _, __: math.prod(image) * math.prod(weights[1:]),
     'MatMul': _product,
     'Gemm': _product,
 }

@@ -38,7 +38,8 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
         key_every: a key frame again after so many frames, 0 for the first frame only. Where the key step does
             all of the propagated one and more, it only starts a stream, and this does not count.
     """
-    motion: Motion | None = make_motion('dis') if 'flow' in _host_stages(model) else None
+    needs_flow = 'flow' not in model.graphs and any('flow' in stages for stages in model.steps.values())
+    motion: Motion | None = make_motion('dis') if needs_flow else None
     state: dict[str, Any] = {}
     age = 0
     for number, image in enumerate(images):
@@ -65,7 +66,3 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
 def age_tensor(frames: int) -> np.ndarray:
     """Frames since the key frame, as graphs take them under the name AGE."""
     return np.full((1, 1, 1, 1), frames, np.float32)
-
-
-def _host_stages(model: ModelFolder) -> set[str]:
-    return {stage for stages in model.steps.values() for stage in stages} - set(model.graphs)
