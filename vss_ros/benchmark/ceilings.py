@@ -73,16 +73,14 @@ def cpu_ceilings(threads: int) -> Ceilings:
         np.multiply(b, 3.0, out=c)
         np.add(a, c, out=c)
 
-    def triad() -> None:  # numpy adds with one thread, but lets others work meanwhile
-        list(pool.map(add, parts))
-
     seconds = _least_seconds(lambda: np.matmul(left, right, out=product))
     how = f'numpy {np.__version__}, {threads} threads'
     by_onnxruntime = _product_by_onnxruntime(left, right, threads)
     if by_onnxruntime is not None and (other := _least_seconds(by_onnxruntime)) < seconds:
         seconds, how = other, f'products by ONNX Runtime, sums by {how}'
     with ThreadPoolExecutor(threads) as pool:
-        traffic = 5 * CPU_BYTES / _least_seconds(triad) / 1e9
+        # numpy adds with one thread, but lets others work meanwhile.
+        traffic = 5 * CPU_BYTES / _least_seconds(lambda: list(pool.map(add, parts))) / 1e9
     return Ceilings({'fp32': 2 * CPU_SIDE**3 / seconds / 1e9}, traffic, how)
 
 

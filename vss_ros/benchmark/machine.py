@@ -11,21 +11,15 @@ from typing import Any
 from vss_ros.core.processor import processor_name, usable_cores
 
 
-def describe_machine(gpu_id: int = 0) -> dict[str, Any]:
+def describe_machine(gpu_id: int) -> dict[str, Any]:
     """What a reader of the figures must know of the machine."""
     return {
         'processor': processor_name(),
         'cores': usable_cores(),
-        'gpu': _gpu(gpu_id),
+        'gpu': None if (torch := _torch_with(gpu_id)) is None else torch.cuda.get_device_name(gpu_id),
         'system': platform.platform(),
         'python': platform.python_version(),
     }
-
-
-def _gpu(gpu_id: int) -> str | None:
-    """The GPU as PyTorch names it, if PyTorch was loaded and sees it."""
-    torch = _torch_with(gpu_id)
-    return None if torch is None else torch.cuda.get_device_name(gpu_id)
 
 
 def _torch_with(gpu_id: int) -> Any:
@@ -44,12 +38,14 @@ def memory_mb() -> float:
     return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
 
 
-def peak_memory(gpu_id: int = 0) -> dict[str, float | None]:
-    """The most memory that this process ever had, on a GPU too if there is one."""
-    return {
-        'peak_memory_mb': peak_memory_mb(),
-        'peak_pytorch_gpu_memory_mb': peak_pytorch_gpu_memory_mb(gpu_id),
-    }
+def peak_memory(gpu_id: int) -> dict[str, float | None]:
+    """The most memory that this process ever had, and of a GPU that PyTorch held for it; None without one.
+
+    TensorRT and ONNX Runtime have allocators of their own, which say nothing.
+    """
+    torch = _torch_with(gpu_id)
+    on_gpu = None if torch is None else torch.cuda.max_memory_reserved(gpu_id) / 1e6
+    return {'peak_memory_mb': peak_memory_mb(), 'peak_pytorch_gpu_memory_mb': on_gpu}
 
 
 def peak_memory_mb() -> float:
@@ -58,12 +54,3 @@ def peak_memory_mb() -> float:
 
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def peak_pytorch_gpu_memory_mb(gpu_id: int = 0) -> float | None:
-    """The most GPU memory that PyTorch ever held for this process; None without a GPU.
-
-    TensorRT and ONNX Runtime have allocators of their own, which say nothing.
-    """
-    torch = _torch_with(gpu_id)
-    return None if torch is None else torch.cuda.max_memory_reserved(gpu_id) / 1e6
