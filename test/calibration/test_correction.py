@@ -59,7 +59,7 @@ def test_clips_left_out_are_decided_with_what_the_others_say():
 def test_labels_and_own_masks_weigh_the_same_however_many_there_are_of_each():
     few = turned_out({1: -1.0}, frames=4, power=2)
     many = turned_out({1: -3.0}, frames=400, power=2, labelled=False)
-    samples = Samples(*map(np.concatenate, zip(*map(dataclasses.astuple, (few, many)), strict=True)))
+    samples = Samples(*map(np.concatenate, zip(few, many, strict=True)))
     assert fit_offsets(samples) == [-2]
 
 

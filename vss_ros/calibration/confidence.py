@@ -8,7 +8,6 @@ softmax(scores / temperature) is least. What that is worth is measured on clips 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +30,7 @@ COLDEST, HOTTEST = 0.2, 5.0
 SEED = 0
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """Labelled pixels.
 
     Attributes:
@@ -49,7 +47,7 @@ class Samples:
 
     def of(self, wanted: np.ndarray) -> Samples:
         """Some of the samples."""
-        return Samples(self.scores[wanted], self.truth[wanted], self.age[wanted], self.clip[wanted])
+        return Samples(*(column[wanted] for column in self))
 
 
 class Quality(NamedTuple):
@@ -85,8 +83,7 @@ def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], sp
                 logits = scores[0][0].permute(1, 2, 0).numpy()
                 kept.append(_some_pixels(logits, answer, number, rng))
     check_labelled(sum(len(part.truth) for part in kept))
-    columns = zip(*((part.scores, part.truth, part.age, part.clip) for part in kept), strict=True)
-    return Samples(*(np.concatenate(column) for column in columns))
+    return Samples(*map(np.concatenate, zip(*kept, strict=True)))
 
 
 def _some_pixels(scores: np.ndarray, answer: Answer, clip: int, rng: np.random.Generator) -> Samples:

@@ -9,7 +9,7 @@ not matter how many of each there are. What that is worth is measured on clips t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,7 @@ from vss_ros.methods.evss import Evss
 OFFSETS = tuple(float(each) for each in np.arange(-5, 2.1, 0.5))
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """Corrected frames, and how each turns out with every offset.
 
     Attributes:
@@ -49,7 +48,7 @@ class Samples:
 
     def of(self, wanted: np.ndarray) -> Samples:
         """Some of the samples."""
-        return Samples(*(getattr(self, field.name)[wanted] for field in fields(self)))
+        return Samples(*(column[wanted] for column in self))
 
 
 def collect(model: ModelFolder, clips: Iterable[tuple[int, Iterable[Frame]]], span: int) -> Samples:
