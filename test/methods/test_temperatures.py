@@ -35,7 +35,6 @@ IN_FULL = {
     'per-frame': {'backbone': 'lite'},
     'st-memory': {'backbone': 'lite', 'grid': (8, 12)},
 }
-STREAM = StreamSettings(4, output_size='network')
 
 
 def built(name, options, temperatures):

@@ -287,12 +287,3 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert max(rates) == pytest.approx(1.0)
     assert rates[99] < 0.01
     assert rates[10:] == sorted(rates[10:], reverse=True)
-
-
-WRONG = [{'steps': 0}, {'learning_rate': 0.0}, {'averaging': 1.0}, {'precision': 'fp8'}]
-
-
-@pytest.mark.parametrize('wrong', WRONG)
-def test_settings_of_no_use_are_refused(wrong):
-    with pytest.raises(SettingsError, match=next(iter(wrong))):
-        FitSettings(**{'steps': 1, **wrong})

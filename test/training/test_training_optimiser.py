@@ -222,7 +222,11 @@ def test_whether_a_precision_is_fast_here_is_measured_without_touching_what_trai
 @pytest.mark.parametrize(
     'wrong',
     [
+        {'steps': 0},
         {'optimiser': 'rmsprop'},
+        {'learning_rate': 0.0},
+        {'averaging': 1.0},
+        {'precision': 'fp8'},
         {'rates': 0.1},
         {'rates': {'inner': 'slow'}},
         {'rates': {'inner': -1}},
