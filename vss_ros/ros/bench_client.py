@@ -153,17 +153,9 @@ def _process(command: list[str]) -> Iterator[subprocess.Popen]:
         yield process
     finally:
         if process is not None:
-            _end(process)
-
-
-def _end(process: subprocess.Popen) -> None:
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
+            with process:  # at its end the pipes are closed, and the process is waited for
+                process.terminate()  # nothing, if it has ended
+                try:
+                    process.wait(END_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()

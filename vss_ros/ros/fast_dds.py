@@ -21,7 +21,7 @@ PLAIN = """<dds xmlns="http://www.eprosima.com"><profiles>
 """
 
 
-def use_image_profile(folder: Path, shared_memory: Path = SHARED_MEMORY, processes: int = PROCESSES) -> None:
+def use_image_profile(folder: Path, processes: int = PROCESSES) -> None:
     """Sets the profile for this process and its children, unless the user has set one.
 
     Every process takes a whole segment. Containers often have 64 MB, where not all of them would fit and
@@ -37,7 +37,7 @@ def use_image_profile(folder: Path, shared_memory: Path = SHARED_MEMORY, process
         return
     profile = share_path(PROFILE)
     text = profile.read_text()
-    fits = _free_bytes(shared_memory) // processes - BESIDE
+    fits = _free_bytes(SHARED_MEMORY) // processes - BESIDE
     if fits < _number('segment_size', text):
         profile = folder / 'fastdds_images.xml'
         text = _replaced('segment_size', fits, text)

@@ -73,15 +73,15 @@ class NodeProcess:
         if self._process is not None and (code := self._process.poll()) is not None:
             raise VssError(f'the node ended with code {code}; its last words:\n{self.last_words()}')
 
-    def last_words(self, lines: int = 8) -> str:
-        return '\n'.join(self.log.read_text(errors='replace').splitlines()[-lines:])
+    def last_words(self) -> str:
+        """The last lines of its log."""
+        return '\n'.join(self.log.read_text(errors='replace').splitlines()[-8:])
 
     def end(self) -> int:
         """Ends the node as Ctrl-C would, and returns its exit code."""
         if self._process is None:
             return 0
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(signal.SIGINT)  # nothing, if it has ended
         try:
             return self._process.wait(END_S)
         except subprocess.TimeoutExpired:

@@ -87,7 +87,9 @@ class TopicSink:
         if info is not None:
             self._camera_info.publish(scaled_camera_info(info, header, frame.size, mask.shape))
         if _wanted(self._frame_info):
-            self._frame_info.publish(self._frame_info_message(frame, segmentation, latency_ms, dropped))
+            self._frame_info.publish(
+                frame_info(frame, segmentation, self._model.classes, self._on_engine, latency_ms, dropped)
+            )
         if _wanted(self._color_mask):
             colours = painted(mask, self._model.classes.palette)
             self._color_mask.publish(image_message(colours, 'rgb8', header))
@@ -115,11 +117,6 @@ class TopicSink:
         if self._settings.confidence_encoding == '32FC1':
             return image_message(confidence * np.float32(1 / 255), '32FC1', frame.header)
         return image_message(confidence, 'mono8', frame.header)
-
-    def _frame_info_message(
-        self, frame: TopicFrame, segmentation: Segmentation, latency_ms: float, dropped: int
-    ) -> DiagnosticArray:
-        return frame_info(frame, segmentation, self._model.classes, self._on_engine, latency_ms, dropped)
 
     def _overlay_message(self, frame: TopicFrame, mask: np.ndarray) -> Image:
         image = fit(frame.image, mask.shape)
