@@ -197,8 +197,10 @@ class TorchDeviceEngine:
         given = take_inputs(graph, self._inputs, tensors)
         with torch_errors(f'graph {graph!r} failed'), self._device.use(), torch.inference_mode():
             inputs = {name: self._device.upload(tensor) for name, tensor in given.items()}
-            with self._alone_at_first(graph):
+            known = self._has_run.__dict__.setdefault('graphs', set())
+            with nullcontext() if graph in known else ONE_AT_A_TIME:
                 outputs = self._compute(graph, inputs)
+            known.add(graph)
             if self._is_second:
                 self._device.synchronise()  # what it gives is read in another stream
         return _moved(given, inputs) | outputs
@@ -215,14 +217,6 @@ class TorchDeviceEngine:
     def to_host(self, tensor: Any) -> np.ndarray:
         with torch_errors('results cannot be read'):  # where a failure of any graph before shows
             return self._device.download(tensor)
-
-    @contextmanager
-    def _alone_at_first(self, graph: str) -> Iterator[None]:
-        """Holds ONE_AT_A_TIME where this thread has not run the graph yet."""
-        known = self._has_run.__dict__.setdefault('graphs', set())
-        with nullcontext() if graph in known else ONE_AT_A_TIME:
-            yield
-        known.add(graph)
 
 
 def _moved(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
