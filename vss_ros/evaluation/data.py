@@ -129,6 +129,6 @@ def _source_clip(spec: str, settings: SourceSettings) -> SourceClip:
     is_recorded = path.suffix in BAG_SUFFIXES or (path / 'metadata.yaml').is_file() or path.is_file()
     is_recorded &= path.suffix.lower() not in SUFFIXES  # one image, whose label has its name
     if settings.labels is not None and is_recorded:
-        rest = SourceSettings(settings.rate, None, settings.topic, settings.mask_topic, settings.size)
+        rest = replace(settings, labels=None)
         return SourceClip(spec, partial(open_source, spec, rest), settings.labels)
     return SourceClip(spec, partial(open_source, spec, settings))
