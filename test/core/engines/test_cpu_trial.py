@@ -15,13 +15,7 @@ pytest.importorskip('openvino')
 
 from vss_ros.core.engines import cpu_trial, engine_cache, load_engine, remembered
 from vss_ros.core.errors import EngineError, SettingsError
-from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
-
-
-@pytest.fixture
-def model(tiny_model):
-    return load_model(tiny_model)
 
 
 @pytest.fixture

@@ -17,17 +17,11 @@ from vss_ros.core.engines.onnx_providers import PROVIDERS, check_available, chec
 from vss_ros.core.engines.onnx_runtime import nodes_by_provider
 from vss_ros.core.errors import EngineError, SettingsError
 from vss_ros.core.frame import Frame
-from vss_ros.core.model.folder import load_model
 from vss_ros.core.settings import EngineSettings
 from vss_ros.core.stream.segmenter import VideoSegmenter
 
 GPU_PROVIDERS = ('cuda', 'tensorrt')
 AVAILABLE = onnx_runtime.onnxruntime.get_available_providers()
-
-
-@pytest.fixture(scope='module')
-def model(tiny_model):
-    return load_model(tiny_model)
 
 
 def segment(model, engine, images):

@@ -37,11 +37,6 @@ def model(tiny_model):
     return model
 
 
-@pytest.fixture(scope='module')
-def engine(model):
-    return load_engine(model, EngineSettings('onnxruntime'))
-
-
 def test_every_graph_is_run_whatever_the_schedule_of_a_stream_will_be(model, engine):
     watched = Watched(engine)
     warm_up(model, watched)

@@ -29,11 +29,6 @@ ADAPTIVE = StreamSettings(scheduler='adaptive', key_frame_threshold=0.5, min_int
 FALLING = AccuracyModel(2.5, {'age': -1.0})  # 0.82, 0.62, 0.38: a key frame every third
 
 
-@pytest.fixture(scope='module')
-def engine(model):
-    return load_engine(model, EngineSettings('onnxruntime', threads=1))
-
-
 def frames(images):
     return [Frame(image, number * 10**8) for number, image in enumerate(images)]
 

@@ -24,11 +24,6 @@ FRAME_NS = 100_000_000
 FOUR = StreamSettings(regions='2x2')
 
 
-@pytest.fixture(scope='module')
-def engine(model):
-    return load_engine(model, EngineSettings('onnxruntime', threads=1))
-
-
 def frames(images):
     return [Frame(image, number * FRAME_NS) for number, image in enumerate(images)]
 
