@@ -169,7 +169,7 @@ def test_a_report_is_written_of_a_stage_whose_log_was_lost(tmp_path, labelled_fo
     trainer = Trainer(recipe, {'camvid': labelled_folder}, tmp_path / 'tiny')
     trainer.run(CPU, False, lambda *_: None)
     (tmp_path / 'tiny' / 'segmenter.jsonl').unlink()
-    write_report(trainer, tmp_path / 'report', CPU, ALONE, '0')
+    write_report(trainer, tmp_path / 'report', CPU, ALONE)
     assert '| ? | ? |' in (tmp_path / 'report' / 'report.md').read_text()
     assert not [warning for warning in recwarn if 'mean' in str(warning.message).lower()]
 
@@ -181,7 +181,7 @@ def test_a_report_is_written_of_a_stage_that_says_nothing_about_itself(
     recipe = parse_recipe('tiny', tiny_recipe(stages={'segmenter': SEGMENTER}))
     trainer = Trainer(recipe, {'camvid': labelled_folder}, tmp_path / 'tiny')
     trainer.run(CPU, False, lambda *_: None)
-    write_report(trainer, tmp_path / 'report', CPU, ALONE, '0')
+    write_report(trainer, tmp_path / 'report', CPU, ALONE)
     assert '## Scores of segmenter' in (tmp_path / 'report' / 'report.md').read_text()
 
 

@@ -103,7 +103,6 @@ def main(args: Namespace) -> int:
 
 def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: Processes) -> None:
     """Train, report and export, in the one process that writes."""
-    from vss_ros.core.files.share import version
     from vss_ros.exporting.export import export
     from vss_ros.training.progress import Progress
     from vss_ros.training.report import copy_report, write_card, write_report
@@ -124,7 +123,7 @@ def _train(trainer: Trainer, args: Namespace, device: torch.device, processes: P
                 weights_dtype=recipe.weights,
                 progress=say,
             )
-    write_report(trainer, trainer.folder, device, processes, version())
+    write_report(trainer, trainer.folder, device, processes)
     if args.output is not None:
         copy_report(trainer.folder, args.output)
         write_card(trainer, args.output)

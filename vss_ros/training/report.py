@@ -14,6 +14,7 @@ import torch
 
 from vss_ros.core.errors import MissingLibraryError
 from vss_ros.core.files.drafts import write_file
+from vss_ros.core.files.share import version
 from vss_ros.core.model.folder import load_model
 from vss_ros.core.processor import processor_name, usable_cores
 from vss_ros.training.checkpoint import precision_of
@@ -23,17 +24,11 @@ from vss_ros.training.step_log import by_distance, last_scores, read_log
 from vss_ros.training.trainer import Trainer
 
 
-def write_report(
-    trainer: Trainer, target: Path, device: torch.device, processes: Processes, version: str
-) -> None:
-    """Write the report of a finished training to a folder.
-
-    Args:
-        version: of this package.
-    """
+def write_report(trainer: Trainer, target: Path, device: torch.device, processes: Processes) -> None:
+    """Write the report of a finished training to a folder."""
     recipe = trainer.recipe
     logs = {stage.name: read_log(trainer.folder / f'{stage.name}.jsonl') for stage in recipe.stages}
-    facts = _facts(trainer, device, processes, version)
+    facts = _facts(trainer, device, processes)
     lines = [f'# Training of {recipe.name}', '', *_table(('', ''), facts.items()), '', '## Stages', '']
     columns = ('stage', 'steps', 'batch', 'precision', 'minutes', 'loss at first', 'loss in the end')
     rows = []
@@ -99,7 +94,7 @@ def write_card(trainer: Trainer, folder: Path) -> None:
     write_file(folder / 'README.md', '\n'.join(lines) + '\n')
 
 
-def _facts(trainer: Trainer, device: torch.device, processes: Processes, version: str) -> dict[str, str]:
+def _facts(trainer: Trainer, device: torch.device, processes: Processes) -> dict[str, str]:
     """What the training was made of."""
     recipe = trainer.recipe
     return {
@@ -108,7 +103,7 @@ def _facts(trainer: Trainer, device: torch.device, processes: Processes, version
         **{f'Teacher of {stage}': models for stage, models in trainer.origins['teachers'].items()},
         **{f'Data: {name}': what for name, what in trainer.origins['data'].items()},
         'Seed': str(recipe.seed),
-        'vss_ros': f'{version}, {_commit() or "no git commit"}',
+        'vss_ros': f'{version()}, {_commit() or "no git commit"}',
         'Libraries': f'Python {platform.python_version()}, PyTorch {torch.__version__}, '
         f'NumPy {np.__version__}, OpenCV {cv2.__version__}',
         'Machine': f'{_machine(device)}; {processes.count} process{"es" * (processes.count > 1)}, '

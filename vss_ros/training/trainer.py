@@ -54,7 +54,12 @@ class Trainer:
         torch.manual_seed(recipe.seed)  # the fresh weights
         self.method: Method = build_method(recipe.method, self.data.classes, dict(recipe.options))
         for stage in recipe.stages:
-            self._check_stage(stage.name)
+            wanted = stage_class(stage.name).method_class
+            if not isinstance(self.method, wanted):
+                raise SettingsError(
+                    f'the stage {stage.name} trains {wanted.__name__}, not {recipe.method}; choose stages of '
+                    'that method'
+                )
         start_from(self.method, recipe.start)
         self.scores: dict[str, float] = {}  # of the last validation of each stage
         self.origins: dict[str, Any] = {}  # see `origins_of`; as they are when the training runs
@@ -166,14 +171,6 @@ class Trainer:
                 )
             elif checkpoint.steps_taken(path) < stage.fit.steps:
                 learns_on = learns_on or stage.name
-
-    def _check_stage(self, name: str) -> None:
-        wanted = stage_class(name).method_class
-        if not isinstance(self.method, wanted):
-            raise SettingsError(
-                f'the stage {name} trains {wanted.__name__}, not {self.recipe.method}; '
-                'choose stages of that method'
-            )
 
     def _check_stages(self, processes: Processes) -> None:
         """Raises what any stage would at its beginning, before the first one is trained."""
