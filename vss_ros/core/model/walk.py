@@ -12,7 +12,7 @@ import numpy as np
 
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import AGE, CARRIED
-from vss_ros.core.motion import Motion, make_motion
+from vss_ros.core.motion import make_motion
 
 Run = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
@@ -39,7 +39,7 @@ def walk(model: ModelFolder, images: Iterable[np.ndarray], run: Run, key_every: 
             all of the propagated one and more, it only starts a stream, and this does not count.
     """
     needs_flow = 'flow' not in model.graphs and any('flow' in stages for stages in model.steps.values())
-    motion: Motion | None = make_motion('dis') if needs_flow else None
+    motion = make_motion('dis') if needs_flow else None
     state: dict[str, Any] = {}
     age = 0
     for number, image in enumerate(images):

@@ -8,52 +8,15 @@ warped from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vss_ros.core.frame import CodedPicture
+if TYPE_CHECKING:
+    from vss_ros.core.motion.followed import FollowedMotion
 
 DIS = ('dis', 'dis_third', 'dis_half')  # searched at a quarter, a third, a half of the image's size
 
 
-class Motion(Protocol):
-    """Estimates the motion between the images of one stream and their anchor."""
-
-    def update(
-        self, image: np.ndarray, wanted: bool, coded: Sequence[CodedPicture] = (), stays: bool = False
-    ) -> np.ndarray | None:
-        """Takes the next image, uint8 (H, W, 3) BGR, and gives the flow from it to the anchor.
-
-        Args:
-            wanted: False on key frames, where nobody needs the flow and it is not computed.
-            coded: `Frame.coded`, of use to `stream` only.
-            stays: the anchor stays what it was; otherwise this image is the next one.
-
-        Returns:
-            flow, float32 (1, 2, ceil(H/4), ceil(W/4)); None if not wanted or not to be had.
-        """
-        ...
-
-    def anchor(self) -> None:
-        """Makes the newest image the anchor after all."""
-        ...
-
-    def mark(self) -> None:
-        """Remembers the newest image, beside the anchor."""
-        ...
-
-    def anchor_at_mark(self) -> None:
-        """Makes the image that was marked the anchor; none is marked then."""
-        ...
-
-    def reset(self) -> None:
-        """Forgets the stream."""
-        ...
-
-
-def make_motion(kind: str) -> Motion:
+def make_motion(kind: str) -> FollowedMotion:
     """A new estimator for one stream: one of `HOST_FLOWS`; `motion_vectors` needs PyAV."""
     from vss_ros.core.motion.followed import FollowedMotion
 

@@ -22,7 +22,7 @@ class StepMotion(Protocol):
     def update(
         self, image: np.ndarray, wanted: bool, coded: Sequence[CodedPicture] = ()
     ) -> np.ndarray | None:
-        """As `Motion.update`, with the image before in the place of the anchor."""
+        """As `FollowedMotion.update`, with the image before in the place of the anchor."""
         ...
 
     def reset(self) -> None:
@@ -31,7 +31,7 @@ class StepMotion(Protocol):
 
 
 class FollowedMotion:
-    """A `Motion` that follows the steps of another one back to the anchor.
+    """The motion between the images of one stream and their anchor: steps followed back to it.
 
     If the flow of one frame is missing, so is the flow to everything older.
     """
@@ -43,6 +43,16 @@ class FollowedMotion:
     def update(
         self, image: np.ndarray, wanted: bool, coded: Sequence[CodedPicture] = (), stays: bool = False
     ) -> np.ndarray | None:
+        """Takes the next image, uint8 (H, W, 3) BGR, and gives the flow from it to the anchor.
+
+        Args:
+            wanted: False on key frames, where nobody needs the flow and it is not computed.
+            coded: `Frame.coded`, of use to `stream` only.
+            stays: the anchor stays what it was; otherwise this image is the next one.
+
+        Returns:
+            flow, float32 (1, 2, ceil(H/4), ceil(W/4)); None if not wanted or not to be had.
+        """
         step = self._steps.update(image, wanted, coded)
         self._to_anchor = self._to_anchor.after(step)
         self._to_mark = self._to_mark.after(step)
@@ -52,15 +62,19 @@ class FollowedMotion:
         return flow
 
     def anchor(self) -> None:
+        """Makes the newest image the anchor after all."""
         self._to_anchor = _Way(is_here=True)
 
     def mark(self) -> None:
+        """Remembers the newest image, beside the anchor."""
         self._to_mark = _Way(is_here=True)
 
     def anchor_at_mark(self) -> None:
+        """Makes the image that was marked the anchor; none is marked then."""
         self._to_anchor, self._to_mark = self._to_mark, _Way()  # which is no longer followed
 
     def reset(self) -> None:
+        """Forgets the stream."""
         self._steps.reset()
         self._to_anchor = self._to_mark = _Way()
 

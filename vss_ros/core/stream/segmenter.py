@@ -17,7 +17,8 @@ from vss_ros.core.model.accuracy_model import EXPECTED_ACCURACY
 from vss_ros.core.model.folder import ModelFolder
 from vss_ros.core.model.steps import AGE, CARRIED, HOST_FLOWS
 from vss_ros.core.model.walk import age_tensor
-from vss_ros.core.motion import Motion, make_motion
+from vss_ros.core.motion import make_motion
+from vss_ros.core.motion.followed import FollowedMotion
 from vss_ros.core.resize import fit
 from vss_ros.core.settings import StreamSettings
 from vss_ros.core.stream.answers import Owed, answer_to, expected_accuracy_in, read
@@ -386,7 +387,7 @@ class VideoSegmenter(AbstractContextManager['VideoSegmenter']):
         self.reset(ERROR)
 
 
-def _host_motion(model: ModelFolder, settings: StreamSettings) -> Motion | None:
+def _host_motion(model: ModelFolder, settings: StreamSettings) -> FollowedMotion | None:
     """The estimator that gives `flow` beside the engine, or None where a graph does or none is needed."""
     kind = model.flow_of(settings.motion)
     if kind == 'network' and 'flow' not in model.graphs and model.propagates:
