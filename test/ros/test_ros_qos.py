@@ -115,7 +115,7 @@ def test_an_override_that_cannot_be_used_is_named(node_with, statistics, end, po
     qos = QoSProfile(depth=1)
     create, callback = create_lifecycle_publisher, ()
     if end == 'subscription':
-        create, callback = create_subscription, (print,)
+        create, callback = create_subscription, (ignore,)
     with pytest.raises(SettingsError, match=f'^{name} {hint}'):
         create(node, String, 'topic', *callback, qos, statistics)
 
@@ -125,7 +125,11 @@ def test_an_override_of_a_wrong_kind_is_named_with_the_kind_that_it_should_have(
     node = node_with('-p', f'{name}:=deep')
     text = f"'{name}' to 'deep' of type 'STRING', expecting type 'INTEGER': {name}$"
     with pytest.raises(SettingsError, match=text):
-        create_subscription(node, String, 'topic', print, QoSProfile(depth=1), statistics)
+        create_subscription(node, String, 'topic', ignore, QoSProfile(depth=1), statistics)
+
+
+def ignore(message: String) -> None:
+    """Takes a message; rclpy wants a callback with a signature."""
 
 
 def refusals(node, statistics) -> list[str]:
@@ -136,7 +140,7 @@ def test_what_is_refused_by_a_quality_that_can_be_overridden_is_told_with_the_ov
     node = node_with()
     create_lifecycle_publisher(node, String, 'topic', QoSProfile(depth=1), statistics)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    node.create_subscription(String, 'topic', print, latched)
+    node.create_subscription(String, 'topic', ignore, latched)
     [text] = refusals(node, statistics)
     name = 'qos_overrides./x/topic.publisher.durability'
     assert text.endswith(f'change it there, or set {name}')
@@ -147,7 +151,7 @@ def test_what_is_refused_by_a_quality_that_cannot_be_overridden_is_told_without(
     node = node_with()
     create_lifecycle_publisher(node, String, 'topic', QoSProfile(depth=1), statistics)
     node.create_subscription(
-        String, 'topic', print, QoSProfile(depth=1, deadline=rclpy.duration.Duration(seconds=1))
+        String, 'topic', ignore, QoSProfile(depth=1, deadline=rclpy.duration.Duration(seconds=1))
     )
     [text] = refusals(node, statistics)
     assert text.endswith('asks for a deadline that is not offered, so it gets nothing; change it there')
@@ -157,7 +161,7 @@ def test_a_subscription_to_the_labels_that_is_refused_is_told_like_any_other(nod
     name = 'qos_overrides./x/segmentation/label_names.publisher.reliability'
     node = node_with('-p', f'{name}:=best_effort')
     shown = Labels(node, load_classes('camvid11'), Settings(), statistics)
-    node.create_subscription(String, '~/label_names', print, 1)
+    node.create_subscription(String, '~/label_names', ignore, 1)
     [text] = refusals(node, statistics)
     assert text.endswith(name)
     shown.close()
