@@ -123,7 +123,14 @@ def test_labels_that_nobody_asked_for_and_that_are_none_are_passed_over(tmp_path
 def test_labels_that_fit_no_image_are_a_mistake(tmp_path):
     write(tmp_path / 'a.png', 5)
     write(tmp_path / 'labels' / 'a_L.png', 1, (8, 12))
-    with pytest.raises(SourceError, match=r'has the name of an image .* for example a.png'):
+    with pytest.raises(SourceError, match=r'has the name of an image .* for example a.png$'):
+        ImageSource(tmp_path, labels=tmp_path / 'labels')
+
+
+def test_labels_as_jpeg_are_no_labels_and_it_is_said_why(tmp_path):
+    write(tmp_path / 'images' / 'a.png', 0)
+    write(tmp_path / 'labels' / 'a.jpg', 1)
+    with pytest.raises(SourceError, match='JPEG files are no labels, since JPEG changes ids$'):
         ImageSource(tmp_path, labels=tmp_path / 'labels')
 
 

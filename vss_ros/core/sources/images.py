@@ -100,7 +100,7 @@ class ImageSource:
         if some is None:
             raise SourceError(
                 f'no label in {folder} has the name of an image in {self._images[0].parent}; '
-                f'expected for example {self._images[0].stem}.png'
+                f'expected for example {self._images[0].stem}.png{_jpeg_advice(folder)}'
             )
         read_labels(some)
         return labels
@@ -129,6 +129,12 @@ def read_labels(path: Path) -> np.ndarray:
         return decode_labels(data)
     except FrameError as error:
         raise SourceError(f'{path} is no label: {error}{_palette_advice(data)}') from error
+
+
+def _jpeg_advice(folder: Path) -> str:
+    """Why files that look like labels are none."""
+    is_jpeg = any(path.suffix.lower() in ('.jpg', '.jpeg') for path in _files_in(folder))
+    return '; its JPEG files are no labels, since JPEG changes ids' if is_jpeg else ''
 
 
 def _palette_advice(data: bytes) -> str:
