@@ -130,7 +130,7 @@ def test_labels_that_fit_no_image_are_a_mistake(tmp_path):
 def test_labels_as_jpeg_are_no_labels_and_it_is_said_why(tmp_path):
     write(tmp_path / 'images' / 'a.png', 0)
     write(tmp_path / 'labels' / 'a.jpg', 1)
-    with pytest.raises(SourceError, match='JPEG files are no labels, since JPEG changes ids$'):
+    with pytest.raises(SourceError, match=r'JPEG files are no labels, since JPEG changes ids$'):
         ImageSource(tmp_path, labels=tmp_path / 'labels')
 
 
