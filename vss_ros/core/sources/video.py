@@ -21,6 +21,10 @@ except ImportError as error:
 
 LEAST_MISSING = 1.0  # seconds that a video without a count of frames may end early: its sound may be longer
 MOST_FRAMES = 10_000_000  # that a header is believed to have; Python makes room for them in advance
+# Titles may be in any encoding. PyAV 19 has no such option, and replaces what it cannot read by itself.
+METADATA: dict[str, Any] = (
+    {'metadata_errors': 'replace'} if int(av.__version__.partition('.')[0]) < 19 else {}
+)
 _log = logging.getLogger(__name__)
 # Files that hold a video themselves. A playlist names others, on the network too, and may wait without end.
 FORMATS = (
@@ -49,7 +53,7 @@ class VideoSource:
         try:
             self._container: Any = av.open(
                 str(path.absolute()),  # or what stands before a colon in the name is taken for a protocol
-                metadata_errors='replace',
+                **METADATA,
                 container_options={'format_whitelist': FORMATS},
             )
         except (av.FFmpegError, OSError) as error:
