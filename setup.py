@@ -33,7 +33,7 @@ EXTRAS = {
         'tqdm>=4.60',
         'tensorboard>=2.12',
     ],
-    'video': ['av>=14.1'],
+    'video': ['av>=14.1,<20'],  # each major version takes some of its functions away
     'bags': ['rosbags>=0.11.9,<0.12'],
     'plot': ['matplotlib>=3.8.4'],
     'openvino': ['openvino>=2024.4'],
