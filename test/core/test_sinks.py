@@ -77,12 +77,30 @@ def test_old_masks_are_replaced_only_if_asked_and_other_files_stay(tmp_path):
 
 
 def test_of_a_million_masks_too_the_old_ones_are_replaced_and_nothing_else_is(tmp_path):
-    others = ['12.png', 'a000000.png', '000000.png.bak', '0000007.PNG']
+    others = ['12.png', 'a000000.png', '000001_left.png', '000000.png.bak', '0000007.PNG']
     for name in ['000001.png', '1000000.png', *others]:
         (tmp_path / name).touch()
     with open_sinks([f'{tmp_path}/'], CLASSES, overwrite=True) as [sink]:
         sink.write(frame(), result(frame()))
     assert visible(tmp_path) == sorted(['000000.png', *others])
+
+
+def test_hidden_files_beside_masks_are_none_of_them(tmp_path, caplog):
+    (tmp_path / '._000001.png').write_text('what a Mac remembers of it')
+    for overwrite in (False, True):
+        with open_sinks([f'{tmp_path}/'], CLASSES, overwrite=overwrite) as [sink]:
+            sink.write(frame(), result(frame()))
+    assert sorted(os.listdir(tmp_path)) == ['._000001.png', '000000.png']
+    assert caplog.text == ''
+
+
+def test_an_old_mask_that_somebody_else_removes_during_a_run_is_no_error(tmp_path):
+    for name in ('000001.png', '000002.png'):
+        (tmp_path / name).touch()
+    with open_sinks([f'{tmp_path}/'], CLASSES, overwrite=True) as [sink]:
+        sink.write(frame(), result(frame()))
+        (tmp_path / '000001.png').unlink()
+    assert visible(tmp_path) == ['000000.png']
 
 
 def test_masks_of_images_with_other_names_stay_and_are_told_of(tmp_path, caplog):
@@ -262,6 +280,14 @@ def test_scores_are_those_of_all_frames_with_truth_and_of_each_age(tmp_path):
     assert scores['iou_percent']['sky'] is None
     assert scores['miou_percent'] == 33.33
     assert scores['miou_percent_by_age'] == {'0': 100.0, '1': 25.0}
+
+
+def test_scores_by_age_stand_in_the_order_of_the_ages_in_whatever_order_these_came():
+    sink = ScoreSink(CLASSES)
+    item = frame(truth=np.full((48, 64), 3, np.uint8))
+    for age in (10, 2, 0):
+        sink.write(item, result(item, age=age))
+    assert list(sink.report()['miou_percent_by_age']) == ['0', '2', '10']
 
 
 def test_scores_without_a_label_are_warned_of(tmp_path, caplog):
