@@ -12,7 +12,9 @@ from vss_ros.core.frame import UNLABELLED, Frame
 from vss_ros.core.open_segmenter import make_segmenter, open_segmenter
 from vss_ros.core.resize import fit, fit_labels
 from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.stream.answers import Owed, answer_to
 from vss_ros.core.stream.segmenter import VideoSegmenter
+from vss_ros.core.stream.stopwatch import Stopwatch
 
 FRAME_NS = 100_000_000
 
@@ -269,6 +271,17 @@ def test_the_distortion_map_is_downloaded_only_when_somebody_looks(model, engine
     assert watched.downloads == before + 1
     assert distortion.shape == (128, 192)
     assert 0 < distortion.mean() < 255
+
+
+def test_distortion_beyond_its_range_is_all_or_none_of_it_and_the_rest_is_rounded(engine):
+    tensors = {
+        'mask': np.zeros((1, 1, 4), np.uint8),
+        'confidence': np.zeros((1, 1, 4), np.uint8),
+        'distortion': np.float32([[[[-0.1, 0.5, 1.0, 1.1]]]]),
+    }
+    owed = Owed(Frame(np.zeros((1, 4, 3), np.uint8), 0), False, False, 1, 0, None)
+    answer = answer_to(owed, tensors, engine, StreamSettings(), (1, 4), Stopwatch())
+    assert answer.segmentation.distortion().tolist() == [[0, 128, 255, 255]]
 
 
 @pytest.mark.parametrize(
