@@ -12,8 +12,10 @@ from std_msgs.msg import Header
 
 from vss_ros.core.classes import load_classes
 from vss_ros.core.files.share import DEFAULT_MODEL
+from vss_ros.core.frame import Segmentation
 from vss_ros.core.model.folder import load_model
-from vss_ros.ros.topic_sink import stages_on_engine
+from vss_ros.ros.topic_frame import TopicFrame
+from vss_ros.ros.topic_sink import frame_info, stages_on_engine
 
 SIZE = (96, 128)
 
@@ -104,6 +106,18 @@ def test_frame_info_tells_everything_about_a_frame(robot):
     assert float(info['share.road']) == float(info['share.unlabelled']) == 0
     assert DEADLINE_S * 1e3 > float(info['latency_ms']) > float(info['correction_ms']) > 0
     assert float(info['engine_ms']) == float(info['correction_ms'])
+    (status,) = robot.answer(image.header, 'frame_info').status
+    assert (status.message, status.hardware_id) == ('propagated', image.header.frame_id)
+
+
+@pytest.mark.parametrize(('known', 'told'), [(0.75, '0.75000'), (0.0, '0.00000'), (None, None)])
+def test_frame_info_says_what_was_expected_and_what_was_corrected_only_where_it_is_known(known, told):
+    mask = np.full(SIZE, 3, np.uint8)
+    frame = TopicFrame(np.zeros((*SIZE, 3), np.uint8), 0)
+    found = Segmentation(mask, mask, False, 1, 0, 0, corrected_share=known, expected_accuracy=known)
+    message = frame_info(frame, found, load_classes('camvid11'), set(), latency_ms=1.0, dropped=0)
+    values = values_of(message.status[0])
+    assert (values.get('expected_accuracy'), values.get('corrected_share')) == (told, told)
 
 
 def test_an_image_may_be_segmented_in_regions_and_frame_info_says_how_many_are_key(robot):
@@ -185,6 +199,23 @@ def test_frame_info_counts_the_images_that_a_newer_one_replaced(robot):
         robot.diagnostics(lambda status, n=wanted: values_of(status).get('received') == n, 'the image')
     assert robot.set(max_rate=0.0) == ''
     assert robot.info(images[-1].header)['dropped'] == '2'
+
+
+def test_what_nobody_subscribes_to_is_not_made(tmp_path, echo_model, robot_in):
+    made_in_vain = changed(
+        'from vss_ros.core.frame import Segmentation',
+        'from vss_ros.ros import topic_sink',
+        'Segmentation.distortion = topic_sink.TopicSink._confidence_message = None',
+        'topic_sink.frame_info = topic_sink.painted = topic_sink.overlay = topic_sink.png_message = None',
+    )
+    with NodeProcess(tmp_path, 'thrifty', program=made_in_vain, model=echo_model, engine='onnxruntime'):
+        robot = robot_in('thrifty')
+        robot.listen('mask', Image)
+        robot.start()
+        robot.show()
+        robot.show()
+        status = robot.diagnostics(lambda status: values_of(status).get('published') == '2', 'two masks')
+        assert values_of(status)['failed'] == '0'
 
 
 def test_an_overlay_comes_once_somebody_listens(robot):
@@ -291,14 +322,17 @@ def test_settings_change_while_running(robot):
     robot.start()
     robot.show()
     assert robot.set(confidence_threshold=0.9, key_frame_interval=3, overlay_alpha=1.0) == ''
-    kinds, masks, overlays = '', [], []
+    kinds, masks, unlabelled, overlays = '', [], [], []
     for _ in range(4):
         image = robot.image(2)
         masks.append(int(pixels(robot.show(image))[0, 0]))
         overlays.append(pixels(robot.answer(image.header, 'overlay'))[0, 0].tolist())
-        kinds += robot.info(image.header)['kind'][0]
+        info = robot.info(image.header)
+        kinds += info['kind'][0]
+        unlabelled.append(float(info['share.unlabelled']))
     assert kinds == 'ppkp'
     assert masks == [255, 255, 2, 255]  # propagated frames are less confident than 0.9
+    assert unlabelled == [1, 1, 0, 1]
     as_it_is, colour = [2, 2, 2], list(load_classes('camvid11').colours[2])
     assert overlays == [as_it_is, as_it_is, colour, as_it_is]
     assert robot.set(publish_confidence=False) == ''
