@@ -188,6 +188,16 @@ def test_an_error_of_several_lines_is_told_in_one(node_with, monkeypatch, capfd)
     assert 'cannot configure: TypeError: no such arguments: 1. self\n' in capfd.readouterr().err
 
 
+def test_a_configuration_that_an_override_prevents_leaves_no_topic_behind(node_with, echo_model, capfd):
+    name = 'qos_overrides./x/segmentation/frame_info.publisher.reliability'
+    node = node_with('-p', f'{name}:=bogus', '-p', f'model:={echo_model}', kind=SegmentationNode)
+    before = sorted(publisher.topic_name for publisher in node.publishers)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert f"cannot configure: {name} is 'bogus'; use one of" in capfd.readouterr().err
+    assert sorted(publisher.topic_name for publisher in node.publishers) == before
+    node.close()
+
+
 def test_an_activation_that_an_override_prevents_leaves_no_publisher_activated(node_with, echo_model, capfd):
     name = 'qos_overrides./x/image_raw.subscription.reliability'
     node = node_with('-p', f'{name}:=bogus', '-p', f'model:={echo_model}', kind=SegmentationNode)
