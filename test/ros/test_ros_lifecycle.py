@@ -130,6 +130,17 @@ def test_enable_stops_and_goes_with_the_model_loaded(robot):
     assert robot.info(image.header)['reset_reason'] == 'enabled'
 
 
+def test_to_enable_a_node_that_is_enabled_changes_nothing(robot):
+    robot.listen_to_all()
+    robot.start()
+    robot.show()
+    assert robot.enable(True).success
+    image = robot.image()
+    robot.show(image)
+    info = robot.info(image.header)
+    assert (info['kind'], info['age_frames'], info['reset_reason']) == ('propagated', '1', '')
+
+
 def test_a_node_that_was_disabled_before_takes_no_images_when_it_is_activated(robot):
     robot.listen('mask', Image)
     assert robot.change('configure')
