@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 
 import numpy as np
 import onnxruntime
@@ -13,7 +12,7 @@ from method_models import run_step
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vss_ros.core.engines.onnx_runtime import _shared_pool
+from vss_ros.core.engines.onnx_runtime import session_options
 from vss_ros.core.errors import SettingsError
 from vss_ros.exporting.verify import example_frames
 from vss_ros.exporting.write_graph import write_graph
@@ -310,11 +309,8 @@ def test_the_published_segmenter_exports_and_runs_without_pytorch(filled_davss, 
     image = torch.from_numpy(example_frames((64, 96), 1)[0][None])
     example = davss.examples(image)['segmenter']
     write_graph(davss, 'segmenter', example, tmp_path)
-    _shared_pool(os.cpu_count() or 1)  # as the engine, which another test may have used in this process
-    sharing = onnxruntime.SessionOptions()
-    sharing.use_per_session_threads = False
     session = onnxruntime.InferenceSession(
-        tmp_path / 'segmenter.onnx', sharing, providers=['CPUExecutionProvider']
+        tmp_path / 'segmenter.onnx', session_options(1), providers=['CPUExecutionProvider']
     )
     found = dict(zip(example.outputs, session.run(None, {'image': image.numpy()}), strict=True))
     expected = example.outputs['scores'].numpy()

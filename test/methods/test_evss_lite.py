@@ -6,10 +6,7 @@ import torch
 from method_models import run_step
 from torch import nn
 
-from vss_ros.core.engines import load_engine
 from vss_ros.core.errors import ModelError, SettingsError
-from vss_ros.core.model.folder import load_model
-from vss_ros.core.settings import EngineSettings
 from vss_ros.methods import build_method, options_of
 from vss_ros.methods.blocks.camera_bytes import CameraConvolution
 from vss_ros.methods.blocks.glance import GLANCES, Glance, LiteCorrection
@@ -160,12 +157,12 @@ def test_a_convolution_over_camera_bytes_gives_what_the_one_over_rgb_gives(kerne
 def test_no_axis_of_the_image_is_moved_in_an_exported_graph(tiny_model):
     """The transpositions before the first convolution cancel, in the file or when a runtime loads it."""
     onnxruntime = pytest.importorskip('onnxruntime')
-    load_engine(load_model(tiny_model), EngineSettings('onnxruntime'))  # makes the pool of threads
+    from vss_ros.core.engines.onnx_runtime import session_options
+
     for graph in ('segmenter', 'correction'):
-        options = onnxruntime.SessionOptions()
+        options = session_options(1)
         options.optimized_model_filepath = str(tiny_model.parent / f'{graph}.optimized.onnx')
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.use_per_session_threads = False
         onnxruntime.InferenceSession(str(tiny_model / f'{graph}.onnx'), options)
         nodes = onnx.load(options.optimized_model_filepath).graph.node
         first = next(n for n, node in enumerate(nodes) if node.op_type == 'Conv' and is_of_image(nodes, node))

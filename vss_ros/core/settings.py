@@ -42,7 +42,7 @@ class EngineSettings(Described):
     build: str = setting('if_missing', 'whether a TensorRT engine may be built', choices=BUILDS)
     cuda_graphs: bool = setting(False, 'record the launches of a graph once and replay them (GPU)')
     provider: str = setting('cpu', 'execution provider of engine onnxruntime', choices=PROVIDERS)
-    spinning: bool = setting(False, 'let idle threads of ONNX Runtime wait busily for the next graph')
+    spinning: bool = setting(False, 'one pool of threads for ONNX Runtime, waiting busily for the next graph')
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -212,9 +212,11 @@ class Library:
             return None
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.use_per_session_threads = False  # as our engine, which has made the shared pool
-        session = onnxruntime.InferenceSession(plan[4:], options, providers=['CPUExecutionProvider'])
+        from vss_ros.core.engines.onnx_runtime import session_options
+
+        session = onnxruntime.InferenceSession(
+            plan[4:], session_options(1), providers=['CPUExecutionProvider']
+        )
         engine = self.spec('ICudaEngine')
         entries = {entry.name: (entry, True) for entry in session.get_inputs()}
         entries |= {entry.name: (entry, False) for entry in session.get_outputs()}

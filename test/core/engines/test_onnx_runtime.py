@@ -67,9 +67,7 @@ def test_a_session_of_which_one_node_went_to_another_provider_is_refused(tmp_pat
 
 def test_the_nodes_that_a_provider_was_given_are_counted_where_onnx_runtime_tells(model):
     session = onnx_runtime.onnxruntime.InferenceSession
-    options = onnx_runtime.onnxruntime.SessionOptions()
-    options.use_per_session_threads = False  # the process may have its pool already
-    onnx_runtime._shared_pool(1)
+    options = onnx_runtime.session_options(1)
     assert nodes_by_provider(session(str(model.graphs['warp'].file), options)) == {'CPUExecutionProvider': 1}
     options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
     recorded = session(str(model.graphs['warp'].file), options)
@@ -162,15 +160,33 @@ def test_where_tensorrt_engines_cannot_be_kept_the_engine_is_refused_with_what_t
         folder_of(model.graphs['warp'], tensorrt)
 
 
+IDLE = """
+import sys, time
+from vss_ros.core.engines import load_engine
+from vss_ros.core.model.folder import load_model
+from vss_ros.core.model.warm_up import warm_up
+from vss_ros.core.settings import EngineSettings
+
+spinning, folder = sys.argv[1] == 'True', sys.argv[2]
+model = load_model(folder)
+engine = load_engine(model, EngineSettings('onnxruntime', threads=2, spinning=spinning))
+used = []
+for _ in range(5):
+    warm_up(model, engine)
+    before = time.process_time()
+    time.sleep(0.1)  # in which threads that spin use a processor
+    used.append(time.process_time() - before)
+print(engine.describe()['spinning'], sorted(used)[2])
+"""
+
+
 @pytest.mark.parametrize('spinning', [False, True])
-def test_idle_threads_spin_only_if_they_are_told_to(model, spinning):
-    engine = load_engine(model, EngineSettings('onnxruntime', spinning=spinning))
-    assert engine.describe()['spinning'] == ('on' if spinning else 'off')
-    for session in engine._sessions.values():
-        options = session.get_session_options()
-        stops = options.get_session_config_entry('session.force_spinning_stop')
-        assert stops == ('0' if spinning else '1')
-        assert not options.use_per_session_threads  # one pool for all
+def test_threads_sleep_between_frames_unless_they_are_told_to_spin(model, spinning):
+    command = [sys.executable, '-c', IDLE, str(spinning), str(model.path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    told, seconds = result.stdout.split()
+    assert told == ('on' if spinning else 'off')
+    assert (float(seconds) > 0.01) == spinning
 
 
 def test_tensors_that_stay_on_a_device_give_what_arrays_give(model, street):

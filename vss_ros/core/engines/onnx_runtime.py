@@ -1,8 +1,9 @@
 """ONNX Runtime: the default engine where there is no GPU, and a second way to one.
 
-All graphs of a process share one thread pool. Separate pools spin against each other and make the same
-graphs about 1.5 times slower on two cores. Between two runs the pool's threads sleep unless `spinning` is
-set: waiting busily saves some microseconds per graph and takes the cores from the robot's other nodes.
+Each graph has its threads, which wait busily for each other within a run and sleep as soon as it ends: the
+cores are there for what comes between two graphs, and for the robot's other nodes. With `spinning` all graphs
+of the process share one pool, which ONNX Runtime lets spin on for some 30 ms. Where two graphs run at once on
+few cores, as with key frames in the background, that is the steadier way.
 
 With `provider` cuda or tensorrt the graphs run on an NVIDIA GPU, for those who have no PyTorch there. The
 engines `torch` and `tensorrt` do more: pinned uploads, recorded launches.
@@ -49,7 +50,7 @@ except (ImportError, OSError) as error:  # it is there, a native library that it
 
 TENSORRT_FILES = ('*.engine', '*.profile', '*.timing')  # what TensorRT keeps in a folder of the cache
 _log = logging.getLogger(__name__)
-_pool_threads: int | None = None  # the pool is made once per process and cannot be changed
+_pool_threads: int | None = None  # of the shared pool, which is made once per process and stays
 
 
 class OnnxRuntimeEngine:
@@ -102,7 +103,9 @@ class OnnxRuntimeEngine:
         cls, graphs: Mapping[str, GraphSpec], settings: EngineSettings, precision: str
     ) -> OnnxRuntimeEngine:
         """An engine for graphs as they are, whatever their precision."""
-        threads = _shared_pool(settings.threads or usable_cores())
+        threads = settings.threads or usable_cores()
+        if settings.spinning:
+            threads = _shared_pool(threads)
         provider = PROVIDERS[settings.provider]
         if provider.is_gpu:
             onnxruntime.preload_dlls()  # of CUDA and cuDNN; those that pip installs are found by nobody else
@@ -116,7 +119,7 @@ class OnnxRuntimeEngine:
             'provider': provider.title,
             'precision': precision,
             'threads': str(threads),
-            'spinning': 'on' if settings.spinning else 'off',
+            'spinning': 'off' if _pool_threads is None else 'on',
         }
         if provider.is_gpu:
             nodes = sum((nodes_by_provider(session) for session in sessions.values()), Counter())
@@ -175,6 +178,20 @@ def nodes_by_provider(session: onnxruntime.InferenceSession) -> Counter[str]:
     return found or Counter(session.get_providers()[:1])
 
 
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Options of a session with so many threads of its own; with the shared pool once there is one.
+
+    From then on ONNX Runtime refuses sessions with threads of their own.
+    """
+    options = onnxruntime.SessionOptions()
+    if _pool_threads is not None:
+        options.use_per_session_threads = False
+        return options
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry('session.force_spinning_stop', '1')  # of no effect on a shared pool
+    return options
+
+
 def _shared_pool(threads: int) -> int:
     """Makes the process-wide pool on first use and returns its size."""
     global _pool_threads
@@ -196,11 +213,8 @@ def _session(
     graph: GraphSpec, wanted: Provider, settings: EngineSettings, precision: str
 ) -> onnxruntime.InferenceSession:
     provider = PROVIDERS['cuda'] if wanted.setting == 'tensorrt' and graph.name in WARPS else wanted
-    options = onnxruntime.SessionOptions()
-    options.use_per_session_threads = False
+    options = session_options(settings.threads or usable_cores())
     options.log_severity_level = 3
-    # The pool is shared, so whether it may spin is not asked of the pool but stopped after each run.
-    options.add_session_config_entry('session.force_spinning_stop', '0' if settings.spinning else '1')
     if provider.is_gpu:
         options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')
         options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
