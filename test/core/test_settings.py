@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from vss_ros.core.described import Described, setting
 from vss_ros.core.errors import SettingsError
-from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings, engine_settings_for
 from vss_ros.ros.settings import NodeSettings
 
 WRONG = {  # kind of a field -> what it does not take, and what to use
@@ -112,3 +113,10 @@ def test_a_setting_of_several_numbers_takes_a_list_of_them(sides, is_taken):
     else:
         with pytest.raises(SettingsError, match=r'sides is .*; use a list, each entry a whole number'):
             Crop(sides)
+
+
+def test_graphs_that_may_run_at_once_share_one_pool_of_threads():
+    engine = EngineSettings(threads=2)
+    assert engine_settings_for(StreamSettings(), engine) == engine
+    shared = engine_settings_for(StreamSettings(background_key_frames=True), engine)
+    assert shared == dataclasses.replace(engine, spinning=True)

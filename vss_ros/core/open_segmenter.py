@@ -7,7 +7,7 @@ from pathlib import Path
 from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.model.folder import ModelFolder, load_model
 from vss_ros.core.model.warm_up import warm_up
-from vss_ros.core.settings import EngineSettings, StreamSettings
+from vss_ros.core.settings import EngineSettings, StreamSettings, engine_settings_for
 from vss_ros.core.stream.regions import RegionSegmenter
 from vss_ros.core.stream.segmenter import VideoSegmenter
 
@@ -38,11 +38,12 @@ def open_segmenter(
         ModelError, EngineError, MissingLibraryError, SettingsError: see `load_model`, `load_engine` and
             `warm_up`.
     """
+    stream = stream or StreamSettings()
     folder = load_model(model)
-    loaded = load_engine(folder, engine or EngineSettings())
+    loaded = load_engine(folder, engine_settings_for(stream, engine or EngineSettings()))
     try:
         warm_up(folder, loaded)
-        segmenter = make_segmenter(folder, loaded, stream or StreamSettings())
+        segmenter = make_segmenter(folder, loaded, stream)
     except BaseException:
         loaded.close()
         raise

@@ -184,3 +184,8 @@ class StreamSettings(Described):
                     f'{name} is {str(value).lower()} and regions is {self.regions}, which do not go '
                     f'together: {reason}; set regions to 1x1 or change {name}'
                 )
+
+
+def engine_settings_for(stream: StreamSettings, engine: EngineSettings) -> EngineSettings:
+    """Where graphs of a stream run at once, on threads of their own they would wait for each other busily."""
+    return replace(engine, spinning=True) if stream.background_key_frames else engine

@@ -19,6 +19,7 @@ from vss_ros.core.engines import Engine, load_engine
 from vss_ros.core.model.folder import ModelFolder, load_model
 from vss_ros.core.model.warm_up import warm_up
 from vss_ros.core.open_segmenter import Segmenter, make_segmenter
+from vss_ros.core.settings import engine_settings_for
 from vss_ros.ros.core_log import CoreLog
 from vss_ros.ros.settings import Settings
 from vss_ros.ros.spinning import spin
@@ -111,7 +112,7 @@ def load(settings: Settings) -> Loaded:
     _log.info(
         'preparing engine %s (%s) for %s', settings.engine.engine, settings.engine.precision, model.path
     )
-    engine = load_engine(model, settings.engine)
+    engine = load_engine(model, engine_settings_for(settings.stream, settings.engine))
     try:
         _log.info('running each step of %s once', model.name)
         warm_up(model, engine)
