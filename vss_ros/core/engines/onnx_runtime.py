@@ -104,7 +104,7 @@ class OnnxRuntimeEngine:
     ) -> OnnxRuntimeEngine:
         """An engine for graphs as they are, whatever their precision."""
         threads = settings.threads or usable_cores()
-        if settings.spinning:
+        if settings.spinning or _pool_threads is not None:
             threads = _shared_pool(threads)
         provider = PROVIDERS[settings.provider]
         if provider.is_gpu:
@@ -112,7 +112,9 @@ class OnnxRuntimeEngine:
         if provider.setting == 'tensorrt':
             with suppress(ImportError, OSError):  # it may be installed without Python, and found
                 importlib.import_module('tensorrt')  # loads its libraries, which lie where pip puts them, too
-        sessions = {name: _session(graph, provider, settings, precision) for name, graph in graphs.items()}
+        sessions = {
+            name: _session(graph, provider, settings, precision, threads) for name, graph in graphs.items()
+        }
         facts = {
             'version': onnxruntime.__version__,
             'device': f'cuda:{settings.gpu_id}' if provider.is_gpu else 'cpu',
@@ -210,10 +212,10 @@ def _shared_pool(threads: int) -> int:
 
 
 def _session(
-    graph: GraphSpec, wanted: Provider, settings: EngineSettings, precision: str
+    graph: GraphSpec, wanted: Provider, settings: EngineSettings, precision: str, threads: int
 ) -> onnxruntime.InferenceSession:
     provider = PROVIDERS['cuda'] if wanted.setting == 'tensorrt' and graph.name in WARPS else wanted
-    options = session_options(settings.threads or usable_cores())
+    options = session_options(threads)
     options.log_severity_level = 3
     if provider.is_gpu:
         options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')
